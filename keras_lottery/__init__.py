@@ -1,0 +1,61 @@
+"""Lottery tickets and pruning for Keras 3: find a winning ticket, study it, ship it."""
+
+from keras_lottery import (
+    allocation,
+    callbacks,
+    controls,
+    criteria,
+    data,
+    export,
+    layers,
+    masks,
+    models,
+    plots,
+    rewind,
+    schedules,
+    tensorboard,
+)
+from keras_lottery.callbacks import GradualPruning
+from keras_lottery.layers import (
+    get_masks,
+    get_sparsity,
+    mask_model,
+    set_masks,
+    sparsity_summary,
+    strip_masks,
+)
+from keras_lottery.masks import Masks
+from keras_lottery.pruning import prune
+from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.store import CorruptedFileError
+from keras_lottery.ticket import Snapshot, Ticket, load_ticket
+
+__all__ = [
+    "CorruptedFileError",
+    "GradualPruning",
+    "LotteryTicketSearch",
+    "Masks",
+    "Snapshot",
+    "Ticket",
+    "allocation",
+    "callbacks",
+    "controls",
+    "criteria",
+    "data",
+    "export",
+    "get_masks",
+    "get_sparsity",
+    "layers",
+    "load_ticket",
+    "mask_model",
+    "masks",
+    "models",
+    "plots",
+    "prune",
+    "rewind",
+    "schedules",
+    "set_masks",
+    "sparsity_summary",
+    "strip_masks",
+    "tensorboard",
+]

@@ -1,0 +1,191 @@
+"""Masks that change inside one `fit`."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_lottery import allocation as allocations
+from keras_lottery import criteria
+from keras_lottery.allocation import Allocation
+from keras_lottery.criteria import Criterion
+from keras_lottery.layers import get_sparsity, is_masked
+from keras_lottery.pruning import prune
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class GradualPruning(keras.callbacks.Callback):
+    """Raises the sparsity of a masked model step by step while it trains.
+
+    At step t the sparsity is s_f + (s_i - s_f) (1 - (t - t_b) / (t_e - t_b))^power,
+    from `begin_step` t_b to `end_step` t_e, every `frequency` steps. Steps are counted
+    by the optimizer, so a second `fit` goes on where the first one stopped; a `fit`
+    that ends before `end_step` warns. With `steps_per_execution`, masks change between
+    executions.
+
+    Args:
+        final_sparsity: s_f, the share of prunable weights that end up zero.
+        begin_step: the step of the first pruning.
+        end_step: the step of the last one.
+        frequency: steps from one pruning to the next.
+        initial_sparsity: s_i, the sparsity at `begin_step`.
+        power: exponent; 3 is Zhu & Gupta's, 1 is linear, 0 prunes to `final_sparsity`
+            at once.
+        criterion, allocation, data, seed: as of `prune`.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if the model
+            is not masked.
+
+    Reference:
+        Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
+
+    Example:
+
+    >>> callback = GradualPruning(0.8, begin_step=0, end_step=1000)
+    >>> [round(callback.sparsity_at(step), 3) for step in (0, 500, 1000)]
+    [0.0, 0.7, 0.8]
+    """
+
+    def __init__(
+        self,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        frequency: int = 100,
+        initial_sparsity: float = 0.0,
+        power: float = 3,
+        criterion: str | Criterion = "magnitude",
+        allocation: str | Allocation = "global",
+        data: tuple[Any, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= initial_sparsity <= final_sparsity < 1:
+            raise ValueError(
+                "Expected 0 <= initial_sparsity <= final_sparsity < 1. Received: "
+                f"initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
+            )
+        if not 0 <= begin_step <= end_step:
+            raise ValueError(
+                "Expected 0 <= begin_step <= end_step. Received: "
+                f"begin_step={begin_step}, end_step={end_step}"
+            )
+        if frequency < 1 or power < 0:
+            raise ValueError(
+                "Expected frequency >= 1 and power >= 0. Received: "
+                f"frequency={frequency}, power={power}"
+            )
+        criteria.get(criterion)
+        allocations.get(allocation)
+        self.final_sparsity = final_sparsity
+        self.begin_step = begin_step
+        self.end_step = end_step
+        self.frequency = frequency
+        self.initial_sparsity = initial_sparsity
+        self.power = power
+        self.criterion = criterion
+        self.allocation = allocation
+        self.data = data
+        self.seed = seed
+        self._epoch_start = self._step = self._next = 0
+
+    def sparsity_at(self, step: int) -> float:
+        """The sparsity that the schedule asks for after a step's pruning."""
+        if step < self.begin_step:
+            return 0.0
+        span = max(self.end_step - self.begin_step, 1)
+        left = 1 - min((step - self.begin_step) / span, 1)
+        if step >= self.end_step:
+            left = 0.0
+        share = left**self.power if self.power else 0.0
+        change = self.initial_sparsity - self.final_sparsity
+        return self.final_sparsity + change * share
+
+    def is_pruning_step(self, step: int) -> bool:
+        """Whether the schedule prunes before the optimizer's update number `step`."""
+        if step == self.end_step:
+            return True
+        due = (step - self.begin_step) % self.frequency == 0
+        return due and self.begin_step <= step <= self.end_step
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if not is_masked(self.model):
+            raise ValueError(
+                "GradualPruning needs a masked model. Received: model "
+                f"'{self.model.name}'. Train what `mask_model(model)` returns."
+            )
+        self._step = int(self.model.optimizer.iterations)
+        # A schedule that lies behind the optimizer is caught up with at once.
+        self._next = min(self._step, self.end_step)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch_start = self._step
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        # One execution may hold several steps: prune to the last one that was due.
+        due = [s for s in range(self._next, self._step + 1) if self.is_pruning_step(s)]
+        self._next = self._step + 1
+        if due:
+            self._prune(due[-1])
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._step = self._epoch_start + batch + 1
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # The last execution of an epoch may be shorter than its number says.
+        self._step = int(self.model.optimizer.iterations)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self._next <= self.end_step <= self._step:
+            self._prune(self.end_step)
+            self._next = self._step + 1
+        if self._step < self.end_step:
+            warnings.warn(
+                f"Training ended after {self._step} steps, before end_step="
+                f"{self.end_step}: the sparsity is {get_sparsity(self.model):.4f}, not "
+                f"final_sparsity={self.final_sparsity}. Train for longer, or choose an "
+                "earlier `end_step`.",
+                stacklevel=2,
+            )
+
+    def _prune(self, step: int) -> None:
+        # The sparsity may be higher already, in a model that was pruned before.
+        sparsity = self.sparsity_at(step)
+        if sparsity > get_sparsity(self.model):
+            prune(
+                self.model,
+                sparsity,
+                self.criterion,
+                self.allocation,
+                data=self.data,
+                seed=self.seed + step,
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, but for the data.
+
+        Raises:
+            ValueError: if the criterion or the allocation is not given by name.
+        """
+        for argument in ("criterion", "allocation"):
+            if not isinstance(getattr(self, argument), str):
+                raise ValueError(
+                    f"Only a `{argument}` given by name has a config. "
+                    f"Received: {argument}={getattr(self, argument)!r}"
+                )
+        return {
+            "final_sparsity": self.final_sparsity,
+            "begin_step": self.begin_step,
+            "end_step": self.end_step,
+            "frequency": self.frequency,
+            "initial_sparsity": self.initial_sparsity,
+            "power": self.power,
+            "criterion": self.criterion,
+            "allocation": self.allocation,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradualPruning":
+        return cls(**config)

@@ -1,0 +1,297 @@
+"""The command line: `keras-lottery find`, which is also `scripts/find_ticket.py`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from keras_lottery import controls, criteria, data, export, models, plots
+from keras_lottery.allocation import Allocation, Global, Layerwise
+from keras_lottery.rewind import REWINDS
+from keras_lottery.schedules import geometric
+from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.store import write_json
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+EXPORTS = ("keras", "saved_model", "litert")
+QUANTIZATIONS = ("dynamic", "int8", "float16")
+# Without arguments: a search that ends within two minutes on a laptop, and goes down
+# to where tickets and their reinitialisations part on digits.
+DIGITS_STEPS, DIGITS_EVAL_FREQ = 400, 20
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The installed command `keras-lottery`."""
+    parser = _Parser(prog="keras-lottery", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_options(
+        commands.add_parser("find", help="find a winning ticket and export it")
+    )
+    return _run(parser, arguments)
+
+
+def find(arguments: Sequence[str] | None = None) -> int:
+    """`scripts/find_ticket.py`."""
+    parser = _Parser(
+        prog="find_ticket.py", description="Find a winning ticket and export it."
+    )
+    _add_options(parser)
+    return _run(parser, arguments)
+
+
+def _run(parser: _Parser, arguments: Sequence[str] | None) -> int:
+    options = parser.parse_args(arguments)
+    try:
+        _find(options)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    formatter = "default: the model's recipe"
+    add("--data", default="digits", help="digits, a TFDS name, or an .npz file")
+    add("--model", default="lenet_300_100", choices=models.names())
+    add(
+        "--levels", type=_at_least(1), default=6, help="rounds of pruning (%(default)s)"
+    )
+    add(
+        "--rate",
+        type=_share,
+        help=f"share pruned each round (0.4 for digits; {formatter})",
+    )
+    add("--scope", default="global", choices=("global", "layer"))
+    add("--rewind", default="weights", choices=sorted(REWINDS))
+    add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_at_least(1), help="length of a training")
+    length.add_argument(
+        "--iterations", type=_at_least(1), help=f"in steps; {formatter}"
+    )
+    add(
+        "--eval-freq", type=_at_least(1), help=f"steps between validations; {formatter}"
+    )
+    add("--batch-size", type=_at_least(1), help=formatter)
+    add("--optimizer", help=formatter)
+    add("--learning-rate", type=_positive, help=formatter)
+    add("--replicates", type=_at_least(1), default=3, help="(%(default)s)")
+    add(
+        "--controls",
+        type=_controls,
+        default={"reinit": 1},
+        help=f"of {', '.join(controls.CONTROLS)}; with trials: reinit:3,random; "
+        "none (reinit)",
+    )
+    add("--criterion", default="magnitude", choices=sorted(criteria.CRITERIA))
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--out", type=Path, help="the run's directory (runs/<data>_<model>)")
+    add(
+        "--export",
+        type=_list_of("--export", EXPORTS),
+        default=list(EXPORTS),
+        help=f"of {', '.join(EXPORTS)}; none (all)",
+    )
+    add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
+    add("--quantize", choices=QUANTIZATIONS, help="of the .tflite file")
+    add("--no-resume", action="store_true", help="start anew in the run's directory")
+    add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+
+
+def _find(options: argparse.Namespace) -> None:
+    builder, recipe = models.get(options.model), models.recipe(options.model)
+    splits = data.load(options.data)
+    quick = options.data == "digits"
+    rate = options.rate or (0.4 if quick else max(recipe.rates.values()))
+    steps = options.iterations
+    if steps is None and options.epochs is None:
+        steps = DIGITS_STEPS if quick else recipe.steps
+
+    def build() -> "keras.Model":
+        model = builder(splits.input_shape, splits.classes)
+        return models.compile_model(
+            model, recipe, options.optimizer, options.learning_rate
+        )
+
+    name = f"{Path(options.data).stem}_{options.model}"
+    search = LotteryTicketSearch(
+        build,
+        schedule=geometric(rate, options.levels),
+        criterion=options.criterion,
+        allocation=_allocation(options.scope, rate, recipe),
+        rewind=options.rewind,
+        rewind_to=options.rewind_to,
+        controls=options.controls,
+        replicates=options.replicates,
+        seed=options.seed,
+        directory=options.out or Path("runs") / name,
+    )
+    if options.no_resume:
+        search.store.clear()
+    results = search.search(
+        *splits.train,
+        validation_data=splits.validation,
+        test_data=splits.test,
+        batch_size=options.batch_size or recipe.batch_size,
+        epochs=options.epochs,
+        steps=steps,
+        eval_freq=options.eval_freq
+        or (DIGITS_EVAL_FREQ if quick else recipe.eval_freq),
+        verbose=options.verbose,
+    )
+    directory = search.store.directory
+    plots.plot_search(results, directory / "figure.png")
+    table = level_table(results, search.verdict())
+    (directory / "table.txt").write_text(table + "\n")
+    if options.verbose:
+        print(table)
+        print(f"\n{directory}: results.csv, table.txt, figure.png")
+    if options.export:
+        _export(search, splits, options.saved_models / name, options)
+
+
+def _allocation(scope: str, rate: float, recipe: models.Recipe) -> Allocation:
+    if scope == "global":
+        return Global()
+    # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
+    highest = max(recipe.rates.values())
+    return Layerwise({p: r * rate / highest for p, r in recipe.rates.items()}, rate)
+
+
+def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
+    """A table for people: by level, early-stop test accuracy and step, and verdict."""
+    variants = [v for v in results["variant"].unique() if v != "ticket"]
+    verdicts = {int(row["level"]): row for _, row in verdict.iterrows()}
+    header = f"{'level':>5} {'weights left':>12}"
+    for variant in ["ticket", *variants]:
+        header += f"  {variant + ': accuracy, early stop':>31}"
+    lines = [
+        "Test accuracy (mean ± std over trainings) and step at the early stop, "
+        "the step of least validation loss",
+        header + "  verdict",
+    ]
+    for level, rows in results.groupby("level"):
+        line = f"{level:>5} {rows['density'].mean():>12.2%}"
+        for variant in ["ticket", *variants]:
+            line += f"  {_cell(rows[rows['variant'] == variant]):>31}"
+        lines.append(f"{line}  {_verdict(verdicts.get(int(level)), variants)}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(rows: "pd.DataFrame") -> str:
+    if not len(rows):
+        return "-"
+    accuracy = 100 * rows["early_stop_test_accuracy"]
+    spread = f" ± {accuracy.std():.2f}" if len(rows) > 1 else ""
+    return f"{accuracy.mean():.2f}{spread} %, {rows['early_stop_step'].mean():,.0f}"
+
+
+def _verdict(row: Any, variants: list[str]) -> str:
+    if row is None:
+        return "dense"
+    words = "winning" if row["winning"] else "not winning"
+    if row["winning"] and row["certain"]:
+        words += " (95 %)"
+    beaten = [v for v in variants if row.get(f"beats_{v}") is True]
+    return words + (f", beats {', '.join(beaten)}" if beaten else "")
+
+
+def _export(
+    search: LotteryTicketSearch,
+    splits: data.Splits,
+    directory: Path,
+    options: argparse.Namespace,
+) -> None:
+    ticket = search.best_ticket()
+    reports = []
+    if "keras" in options.export:
+        path = directory / "ticket.keras"
+        reports.append(export.to_keras(ticket, path, test_data=splits.test))
+    if "saved_model" in options.export:
+        path = directory / "saved_model"
+        reports.append(export.to_saved_model(ticket, path, test_data=splits.test))
+    if "litert" in options.export:
+        reports.append(
+            export.to_litert(
+                ticket,
+                directory / "ticket.tflite",
+                quantize=options.quantize,
+                representative_data=splits.x_train[:200],
+                test_data=splits.test,
+            )
+        )
+    card = {
+        "level": ticket.card["level"],
+        "density": ticket.masks.density,
+        "exports": [report.to_dict() for report in reports],
+    }
+    write_json(directory / "reports.json", card)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number, at least {least}; got {text!r}"
+            )
+        return int(text)
+
+    return number
+
+
+def _share(text: str) -> float:
+    number = _positive(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a share above 0 and below 1; got {text!r}"
+        )
+    return number
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
+    return number
+
+
+def _list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
+    def read(text: str) -> list[str]:
+        words = [] if text == "none" else text.split(",")
+        for word in words:
+            if word not in choices:
+                raise argparse.ArgumentTypeError(
+                    f"invalid choice: {word!r} (choose from {', '.join(choices)}, none)"
+                )
+        return words
+
+    return read
+
+
+def _controls(text: str) -> dict[str, int]:
+    names = [part.partition(":")[0] for part in text.split(",")]
+    _list_of("--controls", list(controls.CONTROLS))(
+        "none" if text == "none" else ",".join(names)
+    )
+    if text == "none":
+        return {}
+    trials = [part.partition(":")[2] or "1" for part in text.split(",")]
+    return {n: _at_least(1)(t) for n, t in zip(names, trials, strict=True)}

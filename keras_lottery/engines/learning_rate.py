@@ -1,0 +1,45 @@
+"""A learning-rate schedule that a ticket can enter anywhere."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class OffsetSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule read `offset` steps further on, or a constant rate instead.
+
+    The optimizer's own step count stays at zero when a ticket starts: Adam with fresh
+    slots at step 500 would take steps twice too long.
+
+    Args:
+        optimizer: keeps the offset and the constant rate among its variables, where a
+            compiled training step reads their current values.
+        schedule: the schedule to read.
+        steps: the schedule stays at its last value after so many steps.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.last = steps - 1
+        self.offset = optimizer.add_variable(
+            (), "zeros", dtype="int32", name="schedule_offset"
+        )
+        self.constant = optimizer.add_variable(
+            (), keras.initializers.Constant(-1.0), name="constant_rate"
+        )
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "int32") + ops.convert_to_tensor(self.offset)
+        scheduled = self.schedule(ops.minimum(step, self.last))
+        constant = ops.convert_to_tensor(self.constant)
+        return ops.where(constant >= 0, constant, ops.cast(scheduled, constant.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule)}

@@ -1,0 +1,9 @@
+"""From a ticket or a Keras model to a file that ships, with a report measured on it."""
+
+from keras_lottery.export.errors import ExportError
+from keras_lottery.export.keras_file import to_keras
+from keras_lottery.export.litert import to_litert
+from keras_lottery.export.report import ExportReport
+from keras_lottery.export.saved_model import to_saved_model
+
+__all__ = ["ExportError", "ExportReport", "to_keras", "to_litert", "to_saved_model"]

@@ -1,0 +1,61 @@
+"""What an export measured on the file it wrote."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Measurements of an exported file; `str()` gives them as readable lines.
+
+    Attributes:
+        path: the file, or the directory of a SavedModel.
+        format: `"keras"`, `"saved_model"` or `"litert"`.
+        bytes: the size on disk; of a directory, the sum of its files.
+        gzip_bytes: the size after gzip, file by file, as in a download.
+        dense_bytes: the size of the same model with no weight pruned, written in the
+            same way (the same quantisation too) but without sparse encoding. It is
+            measured on a second file, in which random values stand for the zeros.
+        max_difference: the largest difference between an output of the file and of
+            the Keras model.
+        checked_on: the inputs on which the two were compared.
+        sparsity: the share of zeros among the weights that have two axes or more.
+        accuracy: the accuracy of the file on the test data, if given.
+        keras_accuracy: the accuracy of the Keras model on the same data.
+        notes: what was done otherwise than asked, and why.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    gzip_bytes: int
+    dense_bytes: int
+    max_difference: float
+    checked_on: str
+    sparsity: float
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as values that JSON can hold."""
+        return asdict(self) | {"path": str(self.path), "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        share = self.bytes / self.dense_bytes
+        lines = [
+            f"{self.path} ({self.format})",
+            f"  bytes           {self.bytes:,} "
+            f"({share:.1%} of the dense model's {self.dense_bytes:,})",
+            f"  gzip bytes      {self.gzip_bytes:,}",
+            f"  sparsity        {self.sparsity:.2%}",
+            f"  max difference  {self.max_difference:.2g} on {self.checked_on}",
+        ]
+        if self.accuracy is not None:
+            lines.append(
+                f"  accuracy        {self.accuracy:.2%} "
+                f"(the Keras model's {self.keras_accuracy:.2%})"
+            )
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)

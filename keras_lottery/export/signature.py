@@ -1,0 +1,91 @@
+"""The inputs and outputs of a model by name, the same names in every file.
+
+An input is called by its key where the model takes a dictionary, else by the name
+given to `keras.Input`, else `input_0`, `input_1`, … An output is called by its key
+where the model returns a dictionary, else `output_0`, `output_1`, … as in Keras's own
+exports.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+# What Keras names an input that was given no name, numbered by a counter.
+AUTOMATIC = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+
+Arrays = Mapping[str, np.ndarray]
+Run = Callable[[Arrays], Arrays]
+"""Computes a model's outputs from its inputs, both by name."""
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """The names of `model.inputs`, in that order."""
+    paths = keras.tree.flatten_with_path(_structure(model, "input"))
+    names = [
+        path[-1] if path and isinstance(path[-1], str) else tensor.name
+        for path, tensor in paths
+    ]
+    return [
+        f"input_{i}" if AUTOMATIC.fullmatch(name) else _clean(name)
+        for i, name in enumerate(names)
+    ]
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The names of `model.outputs`, in that order."""
+    paths = keras.tree.flatten_with_path(_structure(model, "output"))
+    return [
+        path[-1] if path and isinstance(path[-1], str) else f"output_{i}"
+        for i, (path, _) in enumerate(paths)
+    ]
+
+
+def input_signature(model: keras.Model) -> list[Any]:
+    """The `input_signature` of `model.export` that gives the inputs their names."""
+    specs = [
+        keras.InputSpec(dtype=tensor.dtype, shape=(None, *tensor.shape[1:]), name=name)
+        for name, tensor in zip(input_names(model), model.inputs, strict=True)
+    ]
+    return [keras.tree.pack_sequence_as(_structure(model, "input"), specs)]
+
+
+def run_keras(model: keras.Model) -> Run:
+    """The Keras model itself."""
+
+    def run(inputs: Arrays) -> Arrays:
+        values = [inputs[name] for name in input_names(model)]
+        packed = keras.tree.pack_sequence_as(_structure(model, "input"), values)
+        outputs = keras.tree.flatten(model(packed, training=False))
+        arrays = map(keras.ops.convert_to_numpy, outputs)
+        return dict(zip(output_names(model), arrays, strict=True))
+
+    return in_batches(run, 256)
+
+
+def in_batches(run: Run, size: int) -> Run:
+    """`run`, fed with at most `size` rows at a time."""
+
+    def run_all(inputs: Arrays) -> Arrays:
+        rows = len(next(iter(inputs.values())))
+        parts = [
+            run({name: array[i : i + size] for name, array in inputs.items()})
+            for i in range(0, rows, size)
+        ]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    return run_all
+
+
+def _structure(model: keras.Model, side: str) -> Any:
+    """What the model takes or returns: a tensor, or a list or dict of tensors."""
+    if isinstance(model, keras.Sequential):
+        return getattr(model, f"{side}s")[0]
+    return getattr(model, side)
+
+
+def _clean(name: str) -> str:
+    # TensorFlow's signatures know no other characters.
+    return re.sub(r"\W", "_", name)

@@ -1,0 +1,38 @@
+"""New initial weights from a model's own initialisers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.layers.convert import check_convertible, copy_model
+from keras_lottery.layers.state import get_state
+
+
+def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
+    """Draws the state of a freshly built model of the same architecture.
+
+    Seeds that were given to initialisers or to layers are set aside: with them, every
+    draw would be the same. Sets Keras's global random seed.
+
+    Args:
+        model: a Sequential or Functional model; it is left untouched.
+        seed: the seed of the draw; the same seed draws the same state.
+
+    Returns:
+        Mapping of variable name to array, as of `get_state(model)`.
+    """
+    check_convertible(model)
+    keras.utils.set_random_seed(seed)
+    return get_state(copy_model(model, configure=_without_seeds))
+
+
+def _without_seeds(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {
+            key: None if key == "seed" else _without_seeds(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(_without_seeds(value) for value in config)
+    return config

@@ -1,0 +1,139 @@
+"""Tidy tables of what a search measured, and the verdict on it."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = [
+    "level",
+    "sparsity",
+    "density",
+    "variant",
+    "replicate",
+    "trial",
+    "seconds",
+    "early_stop_step",
+    "early_stop_val_accuracy",
+    "early_stop_test_accuracy",
+    "final_val_accuracy",
+    "final_val_loss",
+    "final_test_accuracy",
+    "final_train_accuracy",
+]
+"""The columns of `LotteryTicketSearch.results()`, one row for each training."""
+
+CONFIDENCE = 0.95
+
+
+def tabulate(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+    """The table of results: one row a training, by level, variant and replicate."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows), columns=COLUMNS)
+    order = ["level", "variant", "replicate", "trial"]
+    return table.sort_values(order, kind="stable", ignore_index=True)
+
+
+def verdict(
+    results: "pd.DataFrame", on: str = "test", tolerance: float = 0.0
+) -> "pd.DataFrame":
+    """Whether the tickets of each level win, and whether they beat their controls.
+
+    A winning ticket has fewer weights than the dense network, at least its accuracy,
+    and stops no later. Accuracy and step are those of the early stop, the step of least
+    validation loss; differences are paired: the same replicate's ticket and dense
+    network, or ticket and mean of the control's trials.
+
+    Args:
+        results: the table of `LotteryTicketSearch.results()`.
+        on: the data to compare accuracies on: `"test"` or `"validation"`.
+        tolerance: how far below the dense network's accuracy (a share, 0.002 is 0.2
+            percentage points) still counts as its accuracy.
+
+    Returns:
+        One row a level. `accuracy_difference` is ticket less dense, mean over
+        replicates, with `accuracy_low` and `accuracy_high`, its 95 % confidence
+        interval (Student's t; NaN for a single replicate); `early_stop_difference` is
+        in steps. `winning` is the definition on the means; `certain` is true where the
+        whole interval lies on the winning side. For each control: ticket less control
+        (`reinit_difference`, `reinit_low`, `reinit_high`,
+        `reinit_early_stop_difference`), and `beats_reinit`: a higher mean.
+
+    Raises:
+        ValueError: if `on` is something else.
+
+    Reference:
+        Frankle & Carbin 2019, section 1 (the hypothesis, stated formally).
+    """
+    import pandas as pd
+
+    columns = {
+        "test": "early_stop_test_accuracy",
+        "validation": "early_stop_val_accuracy",
+    }
+    if on not in columns:
+        raise ValueError(
+            f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
+        )
+    means = results.groupby(["level", "variant", "replicate"])[
+        [columns[on], "early_stop_step", "sparsity"]
+    ].mean()
+    means.columns = ["accuracy", "step", "sparsity"]
+    controls = [v for v in results["variant"].unique() if v != "ticket"]
+    tickets = means.xs("ticket", level="variant")
+    dense = tickets.loc[0] if 0 in tickets.index else tickets.iloc[:0]
+    rows = []
+    for level, ticket in tickets.groupby(level="level"):
+        ticket = ticket.droplevel("level")
+        if level == 0:
+            continue
+        mean, low, high = _paired(ticket["accuracy"], dense["accuracy"])
+        later = _paired(ticket["step"], dense["step"])[0]
+        sparsity = ticket["sparsity"].mean()
+        row = {
+            "level": level,
+            "sparsity": sparsity,
+            "density": 1 - sparsity,
+            "replicates": len(ticket),
+            "accuracy_difference": mean,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "early_stop_difference": later,
+            "winning": bool(sparsity > 0 and mean >= -tolerance and later <= 0),
+            "certain": bool(low >= -tolerance and later <= 0),
+        }
+        for control in controls:
+            if (level, control) not in means.index.droplevel("replicate"):
+                continue
+            other = means.loc[level, control]
+            mean, low, high = _paired(ticket["accuracy"], other["accuracy"])
+            row |= {
+                f"{control}_difference": mean,
+                f"{control}_low": low,
+                f"{control}_high": high,
+                f"{control}_early_stop_difference": _paired(
+                    ticket["step"], other["step"]
+                )[0],
+                f"beats_{control}": bool(mean > 0),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _paired(a: "pd.Series", b: "pd.Series") -> tuple[float, float, float]:
+    """Mean of a - b over the replicates of both, and its confidence interval."""
+    differences = (a - b).dropna().to_numpy(float)
+    if not len(differences):
+        return np.nan, np.nan, np.nan
+    mean = float(differences.mean())
+    if len(differences) == 1:
+        return mean, np.nan, np.nan
+    margin = stats.sem(differences) * stats.t.ppf(
+        (1 + CONFIDENCE) / 2, len(differences) - 1
+    )
+    return mean, mean - margin, mean + margin

@@ -1,0 +1,156 @@
+"""What a search was asked for, in a form that can be stored and compared."""
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.data import is_tf_dataset
+from keras_lottery.layers import walk
+from keras_lottery.store import CorruptedFileError, Store, read_json, write_json
+
+# More of these may be asked for later: what is there stays valid.
+MAY_GROW = ("replicates", "controls")
+NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "versions")
+
+
+def describe(value: Any) -> Any:
+    """A value as JSON: names, numbers, and the settings of objects."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            field.name: describe(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+        return {"class": type(value).__name__, **fields}
+    if hasattr(value, "get_config"):
+        return {"class": type(value).__name__, **describe(value.get_config())}
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def restore(described: Any, *classes: type) -> Any:
+    """The object that `describe` was given, if it is one of the classes, or a name."""
+    if isinstance(described, Mapping) and "class" in described:
+        known = {kind.__name__: kind for kind in classes}
+        fields = {k: restore(v, *classes) for k, v in described.items() if k != "class"}
+        return known[described["class"]](**fields)
+    if isinstance(described, list):
+        return tuple(restore(item, *classes) for item in described)
+    return described
+
+
+def describe_model(model: keras.Model) -> dict[str, Any]:
+    """A model's layers and how it is compiled; automatic names left out."""
+    layers = {}
+    for path, layer in walk(model):
+        if not isinstance(layer, keras.Model):
+            config = {k: v for k, v in layer.get_config().items() if k != "name"}
+            layers[path] = {"class": type(layer).__name__, **describe(config)}
+    compiled = model._compile_config.config
+    optimizer = describe(compiled["optimizer"])
+    optimizer.pop("name")  # numbered by a counter of the process
+    return {
+        "layers": layers,
+        "optimizer": optimizer,
+        "loss": describe(compiled["loss"]),
+    }
+
+
+def describe_data(data: Any) -> Any:
+    """Shapes and digests of arrays; of a `tf.data.Dataset` its form alone."""
+    if data is None:
+        return None
+    if is_tf_dataset(data):
+        return {"batches": int(data.cardinality()), "elements": str(data.element_spec)}
+    return [describe_array(array) for array in keras.tree.flatten(data)]
+
+
+def describe_array(array: Any) -> str:
+    """Shape, type and digest.
+
+    >>> describe_array(np.zeros((2, 3)))
+    '(2, 3) float64 17b0761f87b081d5cf10757ccc89f12b'
+    """
+    array = np.ascontiguousarray(array)
+    digest = hashlib.sha256(array).hexdigest()[:32]
+    return f"{array.shape} {array.dtype} {digest}"
+
+
+def describe_state(state: Mapping[str, np.ndarray]) -> str:
+    """A digest of a model's state."""
+    text = json.dumps({name: describe_array(state[name]) for name in sorted(state)})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def versions() -> dict[str, str]:
+    """Of Keras, its backend and this library."""
+    from importlib.metadata import version
+
+    backend = keras.backend.backend()
+    return {
+        "backend": backend,
+        backend: version(backend),
+        "keras": keras.__version__,
+        "keras_lottery": version("keras_lottery"),
+    }
+
+
+def open_store(store: Store, settings: Mapping[str, Any]) -> None:
+    """Makes a store that of a search with these settings, or checks that it is.
+
+    Raises:
+        ValueError: if it holds another search; the differences are shown.
+    """
+    store.clean()
+    try:
+        stored = read_json(store.settings)
+    except FileNotFoundError:
+        stored = settings
+    except CorruptedFileError as error:
+        warnings.warn(f"{error}. It is written again.", stacklevel=2)
+        stored = settings
+    check_same(stored, settings, store.directory)
+    # The weights that the search began with stay those that it is known by.
+    write_json(store.settings, {**settings, "initial": stored["initial"]})
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:
+    """Raises ValueError, with the differences, if two searches are not the same."""
+    # What was stored went through JSON; compare what JSON makes of the new one.
+    new = json.loads(json.dumps(new))
+    differences = [
+        f"  {path}: {before!r} there, {now!r} here"
+        for path, before, now in _differences(_compared(old), _compared(new))
+    ]
+    if differences:
+        raise ValueError(
+            f"The directory '{directory}' holds a search with other settings:\n"
+            + "\n".join(differences)
+            + "\nChoose another directory, or the same settings to go on with it."
+        )
+
+
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k not in NOT_COMPARED}
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{path}.{key}" if path else key
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif old != new:
+        yield path, old, new

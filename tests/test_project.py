@@ -1,0 +1,204 @@
+"""The project's own rules: which way imports point, light imports, docstrings."""
+
+import ast
+import importlib
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_lottery as kl
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_lottery"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+OUTSIDE = {"benchmarks", "scripts"}
+FILES = [*SOURCES, *(path for name in OUTSIDE for path in (ROOT / name).glob("*.py"))]
+
+# Imports point one way: a module imports from rows above its own, and what a folder
+# holds from the same folder.
+ROWS = [
+    {"data", "masks", "models", "progress", "results", "schedules"},
+    {"allocation", "layers", "store"},
+    {"gradients", "plots"},
+    {"ticket"},
+    {"controls", "criteria", "engines", "export", "rewind"},
+    {"pruning", "settings", "trainings"},
+    {"callbacks", "replicates"},
+    {"search"},
+    {"tensorboard"},
+    {"cli"},
+    OUTSIDE,
+]
+KERAS_FREE = {"allocation", "masks", "schedules"}
+# Imported in the functions that use them.
+LAZY = {
+    "ai_edge_litert",
+    "jax",
+    "matplotlib",
+    "pandas",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+}
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def place(path: Path) -> str:
+    """A file's name in `ROWS`: `layers` of keras_lottery/layers/masked.py."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if parts[0] in OUTSIDE else parts[1]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(read(path))
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """The modules that a node imports, at any depth, dotted."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+
+
+def own_modules(path: Path) -> set[str]:
+    """The places in `ROWS` that a file imports from."""
+    return {
+        dotted.split(".")[1]
+        for dotted in imported(parse(path))
+        if dotted.startswith("keras_lottery.")
+    }
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """The packages that are imported as soon as the file is."""
+    packages = set()
+    for node in parse(path).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        packages |= {dotted.partition(".")[0] for dotted in imported(node)}
+    return packages
+
+
+def public_objects() -> Iterator[tuple[str, object]]:
+    """Every public function, class and method, but for those that Keras asks for."""
+    for info in pkgutil.walk_packages(kl.__path__, "keras_lottery."):
+        for name, value in vars(importlib.import_module(info.name)).items():
+            if name.startswith("_") or getattr(value, "__module__", "") != info.name:
+                continue
+            if inspect.isroutine(value):
+                yield f"{info.name}.{name}", value
+            if inspect.isclass(value):
+                yield f"{info.name}.{name}", value
+                yield from public_methods(value)
+
+
+def public_methods(owner: type) -> Iterator[tuple[str, object]]:
+    for name in vars(owner).keys() - set(dir(keras.layers.Layer)):
+        member = getattr(owner, name)
+        is_method = inspect.isroutine(member) or isinstance(member, property)
+        if is_method and not name.startswith("_"):
+            yield f"{owner.__module__}.{owner.__name__}.{name}", member
+
+
+def test_every_module_has_its_place():
+    places = {place(path) for path in SOURCES} - {"__init__"}
+    assert sorted(name for row in ROWS for name in row) == sorted(places | OUTSIDE)
+
+
+def test_imports_point_one_way():
+    wrong = {}
+    for i, row in enumerate(ROWS):
+        allowed = set().union(*ROWS[:i])
+        for path in FILES:
+            if place(path) in row:
+                used = own_modules(path) - allowed - {place(path)}
+                wrong |= {name_of(path): used} if used else {}
+    assert wrong == {}
+
+
+def test_masks_allocation_and_schedules_know_no_keras():
+    for name in KERAS_FREE:
+        path = PACKAGE / f"{name}.py"
+        packages = {dotted.partition(".")[0] for dotted in imported(parse(path))}
+        assert not packages & {"keras", "tensorflow", "jax"}
+        assert own_modules(path) <= KERAS_FREE
+
+
+def test_heavy_packages_are_imported_where_they_are_used():
+    wrong = {name_of(path): imported_at_once(path) & LAZY for path in SOURCES}
+    assert {path: packages for path, packages in wrong.items() if packages} == {}
+
+
+def test_the_library_needs_no_tensorflow_on_jax():
+    pytest.importorskip("jax")
+    code = (
+        "import sys, keras\n"
+        "before = set(sys.modules)\n"
+        "import keras_lottery as kl\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})\n"
+        # From here on it cannot be imported. (Keras does, when it serialises a layer,
+        # if it is there.)
+        "sys.modules['tensorflow'] = None\n"
+        "model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])\n"
+        "model = kl.mask_model(model)\n"
+        "kl.prune(model, 0.5)\n"
+        "print(keras.backend.backend(), kl.get_sparsity(model))\n"
+    )
+    env = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    loaded, added, result = run.stdout.splitlines()
+    never = {"tensorflow", "tensorflow_datasets", "ai_edge_litert"}
+    assert not set(loaded.split()) & never
+    # Keras itself imports some of these, if they are installed.
+    assert not set(added.split()) & LAZY
+    assert result == "jax 0.5"
+
+
+def test_everything_public_has_a_docstring():
+    objects = dict(public_objects())
+    assert "keras_lottery.search.LotteryTicketSearch.verdict" in objects
+    assert [name for name in objects if not inspect.getdoc(objects[name])] == []
+
+
+def test_public_names_are_spelled_out_and_exist():
+    assert kl.__all__ == sorted(kl.__all__)
+    assert [name for name in kl.__all__ if not hasattr(kl, name)] == []
+
+
+def test_files_stay_short():
+    lengths = {name_of(path): len(read(path).splitlines()) for path in SOURCES}
+    assert {path: lines for path, lines in lengths.items() if lines > 450} == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install . && python scripts/find_ticket.py",
+        'pip install ".[test]" && pytest',
+    ],
+)
+def test_the_readme_has_the_two_commands(command):
+    assert command in read(ROOT / "README.md").splitlines()
