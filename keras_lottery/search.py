@@ -199,7 +199,9 @@ class LotteryTicketSearch:
                 dropped.
             epochs: length of the dense training.
             steps: the same in optimizer steps, instead of `epochs`.
-            eval_freq: steps from one validation to the next, or `"epoch"`.
+            eval_freq: steps from one validation to the next, or `"epoch"`. With
+                `steps_per_execution` in `compile`, validation comes at the end of the
+                execution that the step falls into.
             sample_weight: weights of the training examples, for arrays.
             class_weight: as of `fit`.
             shuffle: whether arrays are shuffled in every epoch.
@@ -270,10 +272,7 @@ class LotteryTicketSearch:
         )
         ticket = Ticket(masks, initial, 0, span.steps)
         dense = training = trainings.train(
-            Unit(replicate, 0, "ticket"),
-            lambda: ticket,
-            order,
-            ("rewind_point", "final"),
+            Unit(replicate, 0, "ticket"), ticket, order, ("rewind_point", "final")
         )
         self._write_results(trainings.rows)
         for level, sparsity in enumerate(self._sparsities(masks), start=1):

@@ -1,0 +1,313 @@
+"""Masked layers: forward pass, training, what is saved."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from models_zoo import (
+    arrays,
+    assert_equal,
+    branches,
+    compiled,
+    fit,
+    inputs,
+    mlp,
+    outputs,
+    pruned,
+    pruned_weights,
+    scramble,
+    separable,
+)
+
+from keras_lottery.layers import (
+    MASKED_LAYERS,
+    MaskedDense,
+    get_masks,
+    get_state,
+    named_masks,
+)
+from keras_lottery.layers.state import read
+from keras_lottery.pruning import prune
+
+tensorflow = pytest.mark.tensorflow
+SHAPES = {
+    "Dense": (5,),
+    "Conv1D": (6, 3),
+    "Conv2D": (6, 6, 3),
+    "DepthwiseConv2D": (6, 6, 3),
+    "SeparableConv2D": (6, 6, 3),
+}
+
+
+def make(plain, **kwargs):
+    """A masked layer and the ordinary one, both built, and an input."""
+    size = {"units": 4} if plain is keras.layers.Dense else {"kernel_size": 3}
+    if "Conv" in plain.__name__ and "Depthwise" not in plain.__name__:
+        size["filters"] = 4
+    shape = SHAPES[plain.__name__]
+    pair = MASKED_LAYERS[plain](**size, **kwargs), plain(**size, **kwargs)
+    for layer in pair:
+        layer.build((None, *shape))
+    return *pair, np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+
+
+def halve(layer):
+    """Random masks on a layer; returns the weights that are left."""
+    rng = np.random.default_rng(0)
+    left = {}
+    for name in layer.masked_weights:
+        mask = layer.mask_variable(name)
+        mask.assign(rng.random(mask.shape) < 0.5)
+        left[name] = read(layer.weight_variable(name)) * read(mask)
+    return left
+
+
+@pytest.mark.parametrize("plain", MASKED_LAYERS, ids=lambda layer: layer.__name__)
+class TestEveryLayer:
+    def test_computes_what_the_ordinary_layer_does_with_zeros(self, plain):
+        masked, ordinary, x = make(plain, activation="relu")
+        dense = np.asarray(masked(x))
+        left = halve(masked)
+        weights = [w for w in masked.weights if w.dtype != "bool"]
+        for weight, target in zip(weights, ordinary.weights, strict=True):
+            target.assign(left.get(weight.name, weight))
+        np.testing.assert_allclose(masked(x), ordinary(x), rtol=1e-6)
+        assert not np.allclose(masked(x), dense)
+
+    def test_weights_read_as_masked(self, plain):
+        masked, _, _ = make(plain)
+        for name, left in halve(masked).items():
+            np.testing.assert_array_equal(np.asarray(getattr(masked, name)), left)
+            assert (left == 0).any()
+
+    def test_masks_are_boolean_named_after_their_weights_and_not_trained(self, plain):
+        masked, ordinary, _ = make(plain)
+        masks = [w for w in masked.non_trainable_variables if w.dtype == "bool"]
+        assert [m.name for m in masks] == [f"{n}_mask" for n in masked.masked_weights]
+        assert all(read(mask).all() for mask in masks)
+        trained = [(w.name, w.shape) for w in masked.trainable_variables]
+        assert trained == [(w.name, w.shape) for w in ordinary.trainable_variables]
+        assert not any("bias" in mask.name for mask in masks)
+
+    def test_config_is_that_of_the_ordinary_layer(self, plain):
+        masked, ordinary, _ = make(plain, name="layer", activation="relu")
+        assert masked.get_config() == ordinary.get_config()
+        again = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(masked)
+        )
+        assert type(again) is type(masked)
+        assert again.get_config() == masked.get_config()
+
+    def test_cannot_be_quantized(self, plain):
+        masked, _, _ = make(plain)
+        with pytest.raises(NotImplementedError, match="strip_masks"):
+            masked.quantize("int8")
+
+
+def test_zeros_have_no_sign():
+    layer = MaskedDense(2, kernel_initializer=keras.initializers.Constant(-1.0))
+    layer.build((None, 3))
+    layer.kernel_mask.assign(np.zeros((3, 2), bool))
+    layer.zero_pruned()
+    assert not np.signbit(read(layer.weight_variable("kernel"))).any()
+
+
+def test_a_pruned_weight_that_is_not_a_number_does_no_harm():
+    model = pruned(mlp())
+    layer = model.layers[0]
+    weights = np.where(read(layer.kernel_mask), 1.0, np.nan)
+    layer.weight_variable("kernel").assign(weights)
+    prune(model, 0.6)
+    assert np.isfinite(outputs(model)).all()
+
+
+class ChangeMasks(keras.callbacks.Callback):
+    """Prunes more after some steps, while the optimizer's momentum is alive."""
+
+    def __init__(self, step=2, sparsity=0.75):
+        super().__init__()
+        self.step, self.sparsity = step, sparsity
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.step:
+            prune(self.model, self.sparsity)
+
+
+def optimizer(name, **kwargs):
+    # Large steps: were a pruned weight to move, it would move far.
+    return getattr(keras.optimizers, name)(0.05, **kwargs)
+
+
+OPTIMIZERS = {
+    "momentum": lambda: optimizer("SGD", momentum=0.9),
+    "nesterov": lambda: optimizer(
+        "SGD", momentum=0.9, nesterov=True, gradient_accumulation_steps=2
+    ),
+    "adam": lambda: optimizer("Adam", amsgrad=True),
+    "adamw": lambda: optimizer("AdamW", weight_decay=0.1),
+    "rmsprop": lambda: optimizer("RMSprop", momentum=0.9, centered=True),
+    "lion": lambda: optimizer("Lion", weight_decay=0.1),
+}
+# They mix a tensor's weights, or set them behind the layer's back.
+MIXING = {
+    "muon": lambda: optimizer("Muon", weight_decay=0.1),
+    "average": lambda: optimizer("Adam", use_ema=True, ema_overwrite_frequency=2),
+}
+
+
+def assert_trained_at_zeros(model, kept, before):
+    """Live weights have moved, and pruned ones are exactly zero."""
+    masks, after = get_masks(model), get_state(model)
+    moved = np.concatenate([(after[n] != before[n])[m] for n, m in masks.items()])
+    assert moved.size == kept
+    assert moved.mean() > 0.5
+    assert not pruned_weights(model).any()
+    assert not any(after[name][~mask].any() for name, mask in masks.items())
+    for layer in model.layers:
+        if isinstance(layer, MaskedDense):
+            assert not np.asarray(layer.kernel)[~read(layer.kernel_mask)].any()
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [pytest.param(make, id=name) for name, make in OPTIMIZERS.items()]
+    + [pytest.param(make, id=name, marks=tensorflow) for name, make in MIXING.items()],
+)
+def test_pruned_weights_are_zero_after_training(make_optimizer):
+    model = pruned(compiled(scramble(mlp()), make_optimizer()), 0.25)
+    before = get_state(model)
+    fit(model, batches=6, callbacks=[ChangeMasks()])
+    assert_trained_at_zeros(model, 9, before)
+
+
+def test_what_is_read_and_saved_is_zero_even_where_an_optimizer_mixes_weights(tmp_path):
+    model = pruned(compiled(scramble(mlp()), keras.optimizers.Muon(0.1)))
+    fit(model)
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    again = pruned(mlp(), 0.1)
+    again.load_weights(path)
+    for name, mask in get_masks(model).items():
+        assert not get_state(model)[name][~mask].any()
+        assert not get_state(again)[name][~mask].any()
+
+
+def test_convolutions_train_at_exact_zeros():
+    model = pruned(
+        compiled(scramble(separable()), optimizer("SGD", momentum=0.9)), 0.25
+    )
+    before = get_state(model)
+    fit(model, callbacks=[ChangeMasks()])
+    assert_trained_at_zeros(model, 30, before)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = pruned(compiled(mlp(), optimizer("SGD", momentum=0.9)), 0.25)
+        before = get_state(model)
+        fit(model, callbacks=[ChangeMasks()])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert_trained_at_zeros(model, 9, before)
+    dtype = "float32" if "mixed" in policy else "bfloat16"
+    assert model.layers[0].weight_variable("kernel").dtype == dtype
+    assert np.asarray(model(inputs(model))).dtype == policy.removeprefix("mixed_")
+
+
+@tensorflow
+def test_compiled_by_xla():
+    model = compiled(scramble(mlp()), optimizer("SGD", momentum=0.9), jit_compile=True)
+    model = pruned(model, 0.25)
+    before = get_state(model)
+    fit(model, callbacks=[ChangeMasks()])
+    assert model.jit_compile
+    assert_trained_at_zeros(model, 9, before)
+
+
+def test_regularisers_and_constraints_of_the_user_still_work():
+    model = mlp(
+        kernel_regularizer=keras.regularizers.L2(0.5), kernel_constraint="non_neg"
+    )
+    model = pruned(compiled(scramble(model), optimizer("Adam")))
+    kernels = [np.asarray(layer.kernel) for layer in model.layers if layer.weights]
+    assert sum(model.losses) == pytest.approx(0.5 * sum((k**2).sum() for k in kernels))
+    assert any((kernel < 0).any() for kernel in kernels)
+    fit(model)
+    assert not pruned_weights(model).any()
+    for _, weight in named_masks(model).values():
+        assert (read(weight) >= 0).all()
+        assert (read(weight) > 0).any()
+    assert model.layers[0].get_config()["kernel_constraint"]["class_name"] == "NonNeg"
+
+
+def test_a_file_of_an_unmasked_model_is_refused(tmp_path):
+    model = mlp()
+    model.save_weights(tmp_path / "plain.weights.h5")
+    with pytest.raises(ValueError, match="call `mask_model`"):
+        pruned(mlp()).load_weights(tmp_path / "plain.weights.h5")
+
+
+def test_masks_that_are_assigned_by_hand_count_at_once():
+    model = scramble(pruned(mlp(), 0.1))
+    layer = model.layers[0]
+    layer.kernel_mask.assign(np.zeros((4, 6), bool))
+    assert not np.asarray(layer.kernel).any()
+    x = inputs(model)
+    np.testing.assert_array_equal(outputs(model, x), outputs(model, 0 * x))
+
+
+def test_unbuilt_layers_save_and_load(tmp_path):
+    model = keras.Sequential([MaskedDense(2)])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    again.build((None, 3))
+    assert list(get_masks(again)) == ["masked_dense/kernel"]
+
+
+@tensorflow
+@pytest.mark.parametrize("build", [separable, branches])
+def test_saved_model_computes_the_same(build, tmp_path):
+    import tensorflow as tf
+
+    model = pruned(scramble(build()))
+    model.export(tmp_path / "model", verbose=False)
+    served = tf.saved_model.load(tmp_path / "model")
+    x = inputs(model)
+    y = np.concatenate(tf.nest.flatten(served.serve(x)), -1)
+    np.testing.assert_allclose(y, outputs(model, x), rtol=1e-5, atol=1e-5)
+
+
+@tensorflow
+def test_two_devices():
+    # Logical devices must be set before TensorFlow starts.
+    code = """
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        from test_masked import *
+        import keras_lottery as kl
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = pruned(compiled(mlp(), keras.optimizers.AdamW(0.05)), 0.25)
+        before = get_state(model)
+        callback = kl.GradualPruning(0.75, 1, 3, frequency=1, initial_sparsity=0.5)
+        fit(model, callbacks=[callback])
+        assert_trained_at_zeros(model, 9, before)
+        for weight in model.trainable_weights:
+            one, other = (part.numpy() for part in weight.value.values)
+            np.testing.assert_array_equal(one, other)
+        print("two devices")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("two devices\n"), done.stderr
