@@ -7,7 +7,7 @@ weight stays pruned.
 
 import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from keras_lottery.masks import Masks
+from keras_lottery.registry import look_up
 
 Scores = Mapping[str, np.ndarray]
 
@@ -159,10 +160,10 @@ class Uniform:
         return Global(self.exclude).total_sparsity(sparsity, masks)
 
 
-ALLOCATIONS: dict[str, Callable[[], Allocation]] = {
-    "global": Global,
-    "layerwise": Layerwise,
-    "uniform": Uniform,
+ALLOCATIONS: dict[str, Allocation] = {
+    "global": Global(),
+    "layerwise": Layerwise(),
+    "uniform": Uniform(),
 }
 
 
@@ -175,14 +176,8 @@ def get(allocation: str | Allocation) -> Allocation:
     >>> get("global")
     Global(exclude=())
     """
-    if callable(allocation):
-        return allocation
-    if allocation in ALLOCATIONS:
-        return ALLOCATIONS[allocation]()
-    raise ValueError(
-        f"Expected `allocation` to be one of {sorted(ALLOCATIONS)} or a function "
-        f"(scores, masks, sparsity) -> masks. Received: allocation={allocation!r}"
-    )
+    form = "a function (scores, masks, sparsity) -> masks"
+    return look_up("allocation", allocation, ALLOCATIONS, form)
 
 
 def largest(scores: np.ndarray, alive: np.ndarray, keep: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
@@ -115,7 +116,7 @@ class GradualPruning(keras.callbacks.Callback):
                 "GradualPruning needs a masked model. Received: model "
                 f"'{self.model.name}'. Train what `mask_model(model)` returns."
             )
-        self._step = int(self.model.optimizer.iterations)
+        self._step = self._steps_done()
         # A schedule that lies behind the optimizer is caught up with at once.
         self._next = min(self._step, self.end_step)
 
@@ -134,7 +135,7 @@ class GradualPruning(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # The last execution of an epoch may be shorter than its number says.
-        self._step = int(self.model.optimizer.iterations)
+        self._step = self._steps_done()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         if self._next <= self.end_step <= self._step:
@@ -148,6 +149,12 @@ class GradualPruning(keras.callbacks.Callback):
                 "earlier `end_step`.",
                 stacklevel=2,
             )
+
+    def _steps_done(self) -> int:
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        # `iterations` would leave out batches whose gradients are only accumulated.
+        return int(ops.convert_to_numpy(optimizer._iterations))
 
     def _prune(self, step: int) -> None:
         # The sparsity may be higher already, in a model that was pruned before.

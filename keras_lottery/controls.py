@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 from keras_lottery.layers import redraw
 from keras_lottery.masks import Masks
+from keras_lottery.registry import look_up
 from keras_lottery.ticket import Snapshot, Ticket
 
 Control = Callable[[Ticket, Snapshot], Ticket]
@@ -66,14 +67,8 @@ def get(control: str | Control) -> Control:
     >>> get("reinit") is reinit
     True
     """
-    if callable(control):
-        return control
-    if control in CONTROLS:
-        return CONTROLS[control]
-    raise ValueError(
-        f"Expected `control` to be one of {sorted(CONTROLS)} or a function "
-        f"(ticket, snapshot) -> ticket. Received: control={control!r}"
-    )
+    form = "a function (ticket, snapshot) -> ticket"
+    return look_up("control", control, CONTROLS, form)
 
 
 def resolve(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_lottery.allocation import Scores
+from keras_lottery.registry import look_up
 from keras_lottery.ticket import Snapshot
 
 Criterion = Callable[[Snapshot], Scores]
@@ -47,11 +48,4 @@ def get(criterion: str | Criterion) -> Criterion:
     >>> get("large_final") is magnitude
     True
     """
-    if callable(criterion):
-        return criterion
-    if criterion in CRITERIA:
-        return CRITERIA[criterion]
-    raise ValueError(
-        f"Expected `criterion` to be one of {sorted(CRITERIA)} or a function of a "
-        f"snapshot. Received: criterion={criterion!r}"
-    )
+    return look_up("criterion", criterion, CRITERIA, "a function of a snapshot")

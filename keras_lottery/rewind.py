@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras_lottery.masks import Masks
+from keras_lottery.registry import look_up
 from keras_lottery.ticket import Snapshot, Ticket
 
 
@@ -91,14 +92,8 @@ def get(rewind: str | Rewind) -> Rewind:
     >>> get("weights").trunk is None
     True
     """
-    if isinstance(rewind, Rewind):
-        return rewind
-    if rewind in REWINDS:
-        return REWINDS[rewind]
-    raise ValueError(
-        f"Expected `rewind` to be one of {sorted(REWINDS)}, or a `Rewind` such as "
-        f"`Rewind(FineTune(steps, learning_rate))`. Received: rewind={rewind!r}"
-    )
+    form = "a `Rewind` such as `Rewind(FineTune(steps, learning_rate))`"
+    return look_up("rewind", rewind, REWINDS, form, Rewind)
 
 
 def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
