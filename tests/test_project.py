@@ -24,7 +24,7 @@ FILES = [*SOURCES, *(path for name in OUTSIDE for path in (ROOT / name).glob("*.
 # Imports point one way: a module imports from rows above its own, and what a folder
 # holds from the same folder.
 ROWS = [
-    {"data", "masks", "models", "progress", "results", "schedules"},
+    {"data", "masks", "models", "progress", "registry", "results", "schedules"},
     {"allocation", "layers", "store"},
     {"gradients", "plots"},
     {"ticket"},
@@ -36,7 +36,7 @@ ROWS = [
     {"cli"},
     OUTSIDE,
 ]
-KERAS_FREE = {"allocation", "masks", "schedules"}
+KERAS_FREE = {"allocation", "masks", "registry", "schedules"}
 # Imported in the functions that use them.
 LAZY = {
     "ai_edge_litert",

@@ -203,7 +203,7 @@ def test_convolutions_train_at_exact_zeros():
     assert_trained_at_zeros(model, 18, before)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:
@@ -213,8 +213,7 @@ def test_mixed_precision(policy):
     finally:
         keras.config.set_dtype_policy("float32")
     assert_trained_at_zeros(model, 9, before)
-    dtype = "float32" if "mixed" in policy else "bfloat16"
-    assert model.layers[0].weight_variable("kernel").dtype == dtype
+    assert model.layers[0].weight_variable("kernel").dtype == "float32"
     assert np.asarray(model(inputs(model))).dtype == policy.removeprefix("mixed_")
 
 
@@ -234,7 +233,8 @@ def test_regularisers_and_constraints_of_the_user_still_work():
     )
     model = pruned(compiled(scramble(model), optimizer("Adam")))
     kernels = [np.asarray(layer.kernel) for layer in model.layers if layer.weights]
-    assert sum(model.losses) == pytest.approx(0.5 * sum((k**2).sum() for k in kernels))
+    penalty = 0.5 * sum((kernel**2).sum() for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(penalty)
     assert any((kernel < 0).any() for kernel in kernels)
     fit(model)
     assert not pruned_weights(model).any()

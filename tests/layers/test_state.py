@@ -1,0 +1,191 @@
+"""Masks and state of a model."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from models_zoo import (
+    arrays,
+    assert_equal,
+    cnn,
+    compiled,
+    fit,
+    mlp,
+    outputs,
+    pruned,
+    pruned_weights,
+    scramble,
+    shared_layer,
+    twins,
+)
+
+from keras_lottery.layers import (
+    get_masks,
+    get_sparsity,
+    get_state,
+    mask_model,
+    set_masks,
+    set_state,
+    sparsity_summary,
+)
+from keras_lottery.masks import Masks
+
+MODEL = mask_model(mlp())
+
+
+@given(st.lists(st.booleans(), min_size=36, max_size=36), st.integers(0, 99))
+def test_masks_and_state_are_written_and_read_to_the_bit(bits, seed):
+    scramble(MODEL, seed)
+    state = get_state(MODEL)
+    masks = Masks(
+        {
+            "dense/kernel": np.reshape(bits[:24], (4, 6)),
+            "dense_1/kernel": np.reshape(bits[24:], (6, 2)),
+        }
+    )
+    set_masks(MODEL, masks)
+    assert get_masks(MODEL) == masks
+    assert get_sparsity(MODEL) == pytest.approx(1 - sum(bits) / 36)
+    pruned_state = get_state(MODEL)
+    for name, array in state.items():
+        np.testing.assert_array_equal(pruned_state[name], array * masks.get(name, 1))
+    set_masks(MODEL, Masks.dense({name: m.shape for name, m in masks.items()}))
+    set_state(MODEL, state)
+    assert_equal(get_state(MODEL).values(), state.values())
+
+
+def test_setting_a_state_keeps_pruned_weights_at_zero():
+    model = scramble(mlp())
+    half = pruned(model)
+    set_state(half, get_state(model))
+    assert not pruned_weights(half).any()
+
+
+def test_state_holds_statistics_and_random_generators():
+    statistics = {f"batch_normalization/moving_{name}" for name in ("mean", "variance")}
+    assert statistics < get_state(cnn()).keys()
+    assert any("seed" in name for name in get_state(mlp()))
+
+
+def test_what_is_read_is_a_copy():
+    model = pruned(compiled(scramble(cnn())))
+    state, masks = get_state(model), get_masks(model)
+    kept = {name: array.copy() for name, array in state.items()}
+    fit(model)
+    set_masks(model, {name: np.zeros(mask.shape) for name, mask in masks.items()})
+    assert_equal(state.values(), kept.values())
+    assert masks.kept
+    state["dense/bias"][:] = 7
+    assert 7 not in get_state(model)["dense/bias"]
+
+
+def wrong(**changes):
+    masks = {"dense/kernel": np.zeros((4, 6)), "dense_1/kernel": np.zeros((6, 2))}
+    return {name: m for name, m in (masks | changes).items() if m is not None}
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (wrong(**{"dense/kernel": None}), r"Missing: \['dense/kernel'\]"),
+        (wrong(typo=np.ones(1)), r"Unknown: \['typo'\]"),
+        (wrong(**{"dense_1/kernel": np.ones((2, 6))}), r"`dense_1/kernel`.*\(2, 6\)"),
+        (wrong(**{"dense/kernel": np.full((4, 6), 0.5)}), "booleans.*`dense/kernel`"),
+    ],
+)
+def test_masks_that_do_not_fit_change_nothing(masks, message):
+    model = pruned(scramble(mlp()))
+    before = arrays(model)
+    with pytest.raises(ValueError, match=message):
+        set_masks(model, masks)
+    assert_equal(arrays(model), before)
+
+
+def test_a_state_of_another_model_is_refused():
+    state = get_state(mlp())
+    bias = state.pop("dense/bias")
+    with pytest.raises(ValueError, match=r"Missing: \['dense/bias'\].*\['other'\]"):
+        set_state(mlp(), state | {"other": bias})
+
+
+@pytest.mark.parametrize("function", [get_masks, get_sparsity, sparsity_summary])
+def test_an_unmasked_model_is_refused(function):
+    with pytest.raises(ValueError, match="Call `mask_model"):
+        function(mlp())
+
+
+def test_summary():
+    model = pruned(shared_layer(), 0.25)
+    kept = [int(mask.sum()) for mask in get_masks(model).values()]
+    *rows, total = [line.split() for line in sparsity_summary(model).splitlines()[1:]]
+    assert [row[:3] for row in rows] == [
+        ["dense/kernel", str(kept[0]), "16"],
+        ["dense_1/kernel", str(kept[1]), "8"],
+    ]
+    assert total == ["total", "18", "24", "75.00%"]
+
+
+def slots(optimizer, shape):
+    values = [np.array(v) for v in optimizer.variables if tuple(v.shape) == shape]
+    assert values
+    return values
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_slots_are_zero_where_weights_are_pruned_and_kept_elsewhere(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = mask_model(compiled(scramble(mlp()), keras.optimizers.Adam(0.1)))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fit(model)
+    before = slots(model.optimizer, (4, 6))
+    masks = {"dense/kernel": np.ones((4, 6)), "dense_1/kernel": np.zeros((6, 2))}
+    masks["dense/kernel"][:2] = 0
+    set_masks(model, masks)
+    for old, new in zip(before, slots(model.optimizer, (4, 6)), strict=True):
+        assert old.any(axis=1).all()
+        np.testing.assert_array_equal(new, old * masks["dense/kernel"])
+    assert not any(slot.any() for slot in slots(model.optimizer, (6, 2)))
+
+
+def test_slots_of_layers_with_equal_names_are_told_apart():
+    model = mask_model(compiled(scramble(twins()), keras.optimizers.SGD(0.1, 0.9)))
+    fit(model)
+    masks = {name: np.ones(mask.shape) for name, mask in get_masks(model).items()}
+    masks["functional/hidden/kernel"][:] = 0
+    set_masks(model, masks)
+    assert sorted(s.any() for s in slots(model.optimizer, (4, 4))) == [False, True]
+
+
+def test_the_optimizer_of_a_loop_of_ones_own():
+    model = mask_model(scramble(mlp()))
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    for slot in optimizer.variables[2:]:
+        slot.assign(np.ones(slot.shape))
+    masks = {"dense/kernel": np.zeros((4, 6)), "dense_1/kernel": np.ones((6, 2))}
+    set_masks(model, masks, optimizer)
+    assert not slots(optimizer, (4, 6))[0].any()
+    assert slots(optimizer, (6, 2))[0].all()
+
+
+def test_masks_can_be_set_inside_of_fit():
+    seen = []
+
+    class Callback(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            set_masks(self.model, MASKS[batch])
+            seen.append((get_sparsity(self.model), outputs(self.model)))
+
+    MASKS = [
+        {"dense/kernel": np.full((4, 6), keep), "dense_1/kernel": np.ones((6, 2))}
+        for keep in (True, False)
+    ]
+    model = mask_model(compiled(scramble(mlp())))
+    fit(model, batches=2, callbacks=[Callback()])
+    assert [sparsity for sparsity, _ in seen] == [0, pytest.approx(24 / 36)]
+    # Without the first layer the inputs are lost.
+    assert np.ptp(seen[0][1], axis=0).all()
+    assert not np.ptp(seen[1][1], axis=0).any()
