@@ -103,11 +103,17 @@ class Layerwise:
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         check_scores(scores, masks)
         keep = kept_after(masks, sparsity)
+        _check_count(keep, masks.kept, sparsity, masks)
         rounds = self._rounds(keep, masks)
         return _keep_by_layer(scores, masks, keep, self._shares(rounds, masks))
 
     def total_sparsity(self, sparsity: float, masks: Masks) -> float:
         """The whole network's sparsity if layers pruned at `rate` have `sparsity`."""
+        if not self.rate:
+            raise ValueError(
+                "A schedule of rates needs layers that are pruned at `rate`. Received: "
+                "rate=0. Give the sparsities themselves, such as schedule=[0.5, 0.75]."
+            )
         rounds = math.log(1 - sparsity) / math.log(1 - self.rate)
         return 1 - sum(self._shares(rounds, masks).values()) / masks.size
 
@@ -123,7 +129,8 @@ class Layerwise:
     def _shares(self, rounds: float, masks: Masks) -> dict[str, float]:
         """How many weights, not rounded, each layer keeps after `rounds`."""
         return {
-            name: masks[name].size * (1 - rate) ** rounds
+            # It may have fewer already, if it was pruned by other means.
+            name: min(masks[name].size * (1 - rate) ** rounds, masks[name].sum())
             for name, rate in self._layer_rates(masks).items()
         }
 
@@ -302,11 +309,6 @@ def _largest_remainder(
     total: int, shares: Mapping[str, float], most: Mapping[str, int]
 ) -> dict[str, int]:
     """Whole numbers near the shares that sum to `total`, none above its `most`."""
-    if total > sum(most.values()):
-        raise ValueError(
-            f"Expected to leave pruned weights pruned: {total} weights would be left, "
-            f"{sum(most.values())} are left now. Ask for a higher sparsity."
-        )
     # A share that is a whole number but for rounding errors counts as that number.
     counts = {
         name: min(most[name], math.floor(share + 1e-6))

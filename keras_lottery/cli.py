@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,7 @@ def find(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parser: _Parser, arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:
         _find(options)
     except (ValueError, FileNotFoundError, ImportError) as error:
@@ -105,8 +107,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--export",
         type=_list_of("--export", EXPORTS),
-        default=list(EXPORTS),
-        help=f"of {', '.join(EXPORTS)}; none (all)",
+        help=f"of {', '.join(EXPORTS)}; none (all that the backend can)",
     )
     add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
     add("--quantize", choices=QUANTIZATIONS, help="of the .tflite file")
@@ -114,7 +115,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
 
 
+def _exports(asked: list[str] | None) -> list[str]:
+    """What to export, checked before anything is trained."""
+    from keras import backend
+
+    if backend.backend() == "tensorflow":
+        return list(EXPORTS) if asked is None else asked
+    if set(asked or ()) - {"keras"}:
+        raise ValueError(
+            "argument --export: saved_model and litert need the TensorFlow backend. "
+            f"Received: KERAS_BACKEND={backend.backend()} (choose keras or none)"
+        )
+    return ["keras"] if asked is None else asked
+
+
 def _find(options: argparse.Namespace) -> None:
+    options.export = _exports(options.export)
     builder, recipe = models.get(options.model), models.recipe(options.model)
     splits = data.load(options.data)
     rate, epochs, steps = options.rate, options.epochs, options.iterations

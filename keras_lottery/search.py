@@ -24,7 +24,6 @@ from keras_lottery.engines.fit import FitEngine
 from keras_lottery.layers import (
     State,
     get_masks,
-    set_masks,
     set_state,
 )
 from keras_lottery.layers.convert import Prunable
@@ -276,8 +275,7 @@ class LotteryTicketSearch:
         )
         self._write_results(trainings.rows)
         for level, sparsity in enumerate(self._sparsities(masks), start=1):
-            set_state(model, training.final)
-            set_masks(model, masks)
+            set_state(model, training.final, masks)
             snapshot = Snapshot(
                 masks,
                 training.final,

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_lottery import store
 from keras_lottery.gradients import gradients
-from keras_lottery.layers import State, set_masks, set_state
+from keras_lottery.layers import State, set_state
 from keras_lottery.masks import Masks
 
 
@@ -84,8 +84,7 @@ class Ticket:
         if self.architecture is None:
             raise ValueError("This ticket has no architecture to build a model of")
         model = keras.saving.deserialize_keras_object(json.loads(self.architecture))
-        set_state(model, state)
-        set_masks(model, self.masks)
+        set_state(model, state, self.masks)
         return model
 
 

@@ -110,6 +110,31 @@ def test_tickets_restart_from_the_initial_weights_to_the_bit(finished):
         assert not np.array_equal(ticket.trained["dense/bias"], initial)
 
 
+def test_every_replicate_trains_and_rewinds_to_its_own_initial_weights(finished):
+    for replicate in (0, 1):
+        initial = finished.ticket(0, replicate).weights
+        dense = finished._read(Unit(replicate, 0, "ticket"))[0]
+        for name, value in initial.items():
+            np.testing.assert_array_equal(dense.rewind_point[name], value)
+            np.testing.assert_array_equal(
+                finished.ticket(2, replicate).weights[name], value
+            )
+
+
+def test_no_mask_of_an_earlier_training_is_left_in_a_later_one(finished):
+    data = kl.engines.data.Data(
+        (X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16
+    )
+    engine = FitEngine(kl.mask_model(build()), data, 12, 0, 4)
+    dense, sparse = finished.ticket(0), finished.ticket(2)
+    fresh = engine.train(dense, seed=3)
+    engine.train(sparse, seed=3)
+    again = engine.train(dense, seed=3)
+    for name, value in fresh.final.items():
+        np.testing.assert_array_equal(again.final[name], value)
+        np.testing.assert_array_equal(again.rewind_point[name], dense.weights[name])
+
+
 def test_masks_are_those_of_the_largest_trained_weights(finished):
     for level, kept in ((1, 48), (2, 24)):
         before, ticket = finished.ticket(level - 1), finished.ticket(level)

@@ -36,6 +36,7 @@ class Batches(keras.utils.PyDataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
+        """Shuffles for an epoch."""
         n = len(keras.tree.flatten(self.data)[0])
         self.order = np.arange(n)
         if self.seed is not None:

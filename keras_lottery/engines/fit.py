@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lottery.engines.data import Batches, Data, is_tf_dataset, pieces
 from keras_lottery.engines.learning_rate import OffsetSchedule
-from keras_lottery.layers import get_state, set_masks, set_state
+from keras_lottery.layers import get_state, set_state
 from keras_lottery.layers.state import State, read
 from keras_lottery.ticket import Ticket
 
@@ -132,12 +132,11 @@ class FitEngine:
         return Training(final, rewind_point, watch.curve, metrics)
 
     def _start(self, ticket: Ticket) -> None:
-        set_state(self.model, ticket.weights)
+        set_state(self.model, ticket.weights, ticket.masks)
         for variable, value in zip(
             self.model.optimizer.variables, self._fresh, strict=True
         ):
             variable.assign(np.array(value))
-        set_masks(self.model, ticket.masks)
         schedule = self.optimizer._learning_rate
         if isinstance(schedule, OffsetSchedule):
             schedule.offset.assign(ticket.step)

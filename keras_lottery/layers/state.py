@@ -25,6 +25,7 @@ def get_masks(model: keras.Model) -> Masks:
 
     Example:
 
+    >>> from keras_lottery.layers import MaskedDense
     >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
     >>> get_masks(model)["hidden/kernel"].shape
     (4, 3)
@@ -82,8 +83,16 @@ def get_state(model: keras.Model) -> dict[str, np.ndarray]:
     return state
 
 
-def set_state(model: keras.Model, state: State) -> None:
-    """Writes all variables but the masks; pruned weights become zero.
+def set_state(
+    model: keras.Model, state: State, masks: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes all variables; those of pruned weights become zero.
+
+    Args:
+        model: a model.
+        state: what `get_state` read, of a model with the same variables.
+        masks: masks to set before, since the weights that the model's own masks prune
+            would be lost.
 
     Raises:
         ValueError: if names are not those of the model.
@@ -95,6 +104,8 @@ def set_state(model: keras.Model, state: State) -> None:
             f"Missing: {sorted(variables.keys() - state.keys())}. "
             f"Unknown: {sorted(state.keys() - variables.keys())}."
         )
+    if masks is not None:
+        set_masks(model, masks)
     for name, variable in variables.items():
         # A copy, since JAX may train in the buffer it is given.
         variable.assign(np.array(state[name]))
@@ -106,6 +117,7 @@ def set_state(model: keras.Model, state: State) -> None:
 def get_sparsity(model: keras.Model) -> float:
     """The share of the masked model's prunable weights that are pruned.
 
+    >>> from keras_lottery.layers import MaskedDense
     >>> get_sparsity(keras.Sequential([keras.Input((4,)), MaskedDense(3)]))
     0.0
     """
@@ -117,6 +129,7 @@ def sparsity_summary(model: keras.Model) -> str:
 
     Example:
 
+    >>> from keras_lottery.layers import MaskedDense
     >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
     >>> print(sparsity_summary(model))
     weight                          kept        size  density

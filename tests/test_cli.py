@@ -1,0 +1,147 @@
+"""The command line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_lottery import cli
+
+QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "resnet"], ["--model", "'resnet'", "lenet_300_100", "conv_6"]),
+        (["--levels", "0"], ["--levels", "at least 1", "'0'"]),
+        (["--rate", "1"], ["--rate", "below 1", "'1'"]),
+        (["--rate", "much"], ["--rate", "above 0", "'much'"]),
+        (["--scope", "net"], ["--scope", "global", "layer"]),
+        (["--rewind", "back"], ["--rewind", "learning_rate"]),
+        (["--rewind-to", "soon"], ["rewind_to='soon'", "2ep"]),
+        (["--epochs", "2", "--iterations", "3"], ["--iterations", "--epochs"]),
+        (["--controls", "reinit,magic"], ["--controls", "magic", "shuffle"]),
+        (["--controls", "reinit:0"], ["--controls", "at least 1"]),
+        (["--criterion", "magic"], ["--criterion", "magnitude"]),
+        (["--export", "onnx"], ["--export", "onnx", "litert"]),
+        (["--quantize", "int4"], ["--quantize", "dynamic"]),
+        (["--optimizer", "magic"], ["optimizer='magic'"]),
+        (["--learning-rate", "-1"], ["--learning-rate", "above 0"]),
+        (["--data", "missing.npz"], ["missing.npz"]),
+        (["--magic"], ["--magic"]),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(capsys, arguments, words):
+    try:
+        code = cli.find([*QUICK, *arguments])
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert all(word in message for word in words), message
+
+
+def test_options_reach_the_search(tmp_path):
+    data = tmp_path / "data.npz"
+    rng = np.random.default_rng(0)
+    np.savez(
+        data,
+        x_train=rng.random((60, 8, 8, 1), dtype="float32"),
+        y_train=rng.integers(0, 3, 60),
+        x_test=rng.random((30, 8, 8, 1), dtype="float32"),
+        y_test=rng.integers(0, 3, 30),
+    )
+    arguments = [
+        *("--data", str(data), "--levels", "2", "--rate", "0.4", "--scope", "layer"),
+        *("--rewind", "learning_rate", "--rewind-to", "1", "--iterations", "6"),
+        *("--eval-freq", "2", "--batch-size", "10", "--optimizer", "sgd"),
+        *("--learning-rate", "0.5", "--replicates", "1", "--controls", "shuffle:2"),
+        *("--criterion", "random", "--seed", "7", "--out", "run", "--export", "none"),
+    ]
+    assert cli.find(arguments) == 0
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["allocation"]["rates"]["output"] == pytest.approx(0.2)
+    assert settings["model"]["optimizer"]["class"] == "SGD"
+    assert settings["model"]["optimizer"]["learning_rate"] == 0.5
+    expected = {
+        "rewind": "learning_rate",
+        "rewind_to": "1",
+        "steps": 6,
+        "eval_freq": 2,
+        "batch_size": 10,
+        "criterion": "random",
+        "seed": 7,
+        "controls": {"shuffle": 2},
+        "replicates": 1,
+    }
+    assert {key: settings[key] for key in expected} == expected
+    table = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert list(table["variant"]) == ["ticket", *["shuffle", "shuffle", "ticket"] * 2]
+    for name in ("figure.png", "table.txt"):
+        assert (tmp_path / "run" / name).stat().st_size
+    assert not (tmp_path / "saved_models").exists()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:No level wins")
+def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
+    arguments = [*QUICK, "--quantize", "int8", "--controls", "none"]
+    assert cli.find(arguments) == 0
+    folder = tmp_path / "saved_models" / "digits_lenet_300_100"
+    reports = json.loads((folder / "reports.json").read_text())
+    assert [report["format"] for report in reports["exports"]] == [
+        "keras",
+        "saved_model",
+        "litert",
+    ]
+    assert reports["density"] == pytest.approx(0.6, abs=1e-4)
+    tflite = reports["exports"][2]
+    assert tflite["bytes"] == (folder / "ticket.tflite").stat().st_size
+    assert tflite["accuracy"] is not None
+
+    run = tmp_path / "runs" / "digits_lenet_300_100"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.npz")}
+    assert cli.main(["find", *arguments, "--export", "none"]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.npz")}
+    capsys.readouterr()
+    assert cli.find([*arguments, "--export", "none", "--seed", "1"]) == 2
+    assert "seed: 0 there, 1 here" in capsys.readouterr().err
+    again = [*arguments, "--export", "none", "--seed", "1", "--no-resume"]
+    assert cli.find(again) == 0
+
+
+def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    assert cli.find([*QUICK, "--export", "keras,litert"]) == 2
+    assert "--export" in capsys.readouterr().err
+    assert cli._exports(None) == ["keras"]
+
+
+def test_the_table_shows_every_level_and_variant():
+    rows = pd.DataFrame(
+        {
+            "level": [0, 0, 1, 1, 1, 1],
+            "variant": ["ticket", "ticket", "ticket", "ticket", "reinit", "reinit"],
+            "density": [1.0, 1.0, 0.5, 0.5, 0.5, 0.5],
+            "early_stop_test_accuracy": [0.9, 0.92, 0.95, 0.97, 0.8, 0.8],
+            "early_stop_step": [100, 200, 1000, 1500, 90, 90],
+        }
+    )
+    verdict = pd.DataFrame(
+        [{"level": 1, "winning": True, "certain": False, "beats_reinit": True}]
+    )
+    lines = cli.level_table(rows, verdict).splitlines()
+    assert "91.00 ± 1.41 %, 150" in lines[2]
+    assert lines[2].endswith("dense")
+    assert "96.00 ± 1.41 %, 1,250" in lines[3]
+    assert "80.00 ± 0.00 %, 90" in lines[3]
+    assert lines[3].endswith("winning, beats reinit")
