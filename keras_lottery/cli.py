@@ -54,15 +54,24 @@ def find(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parser: _Parser, arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
+    formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:
         _find(options)
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except (FloatingPointError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("Stopped. Run the same command to go on.", file=sys.stderr)
+        print(
+            "Stopped. Run the command again, without --no-resume, to go on.",
+            file=sys.stderr,
+        )
         return 130
+    finally:
+        warnings.formatwarning = formatwarning
     return 0
 
 
@@ -162,8 +171,6 @@ def _find(options: argparse.Namespace) -> None:
         seed=options.seed,
         directory=options.out or Path("runs") / name,
     )
-    if options.no_resume:
-        search.store.clear()
     results = search.search(
         *splits.train,
         validation_data=splits.validation,
@@ -173,6 +180,7 @@ def _find(options: argparse.Namespace) -> None:
         steps=steps,
         eval_freq=options.eval_freq or eval_freq,
         verbose=options.verbose,
+        resume=not options.no_resume,
     )
     directory = search.store.directory
     plots.plot_search(results, directory / "figure.png")

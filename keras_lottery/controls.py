@@ -13,7 +13,7 @@ trial to trial.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from keras_lottery.layers import redraw
 from keras_lottery.masks import Masks
@@ -71,6 +71,21 @@ def get(control: str | Control) -> Control:
     return look_up("control", control, CONTROLS, form)
 
 
+def trials(
+    controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | str | None,
+) -> dict[str, int | tuple[Control, int]]:
+    """The number of trials by control, one for names alone.
+
+    >>> trials(["reinit", "shuffle"])
+    {'reinit': 1, 'shuffle': 1}
+    """
+    if isinstance(controls, str):
+        controls = [controls]
+    if isinstance(controls, Mapping):
+        return dict(controls)
+    return dict.fromkeys(controls or (), 1)
+
+
 def resolve(
     controls: Mapping[str, int | tuple[Control, int]],
 ) -> list[tuple[str, Control, int]]:
@@ -87,12 +102,15 @@ def resolve(
     """
     resolved = []
     for name, given in controls.items():
-        control, trials = (name, given) if isinstance(given, int) else given
-        if trials < 1 or name in ("ticket", "trunk"):
+        control, count = given if isinstance(given, tuple) else (name, given)
+        # Names become those of files and columns.
+        taken = name in ("ticket", "trunk", "accuracy", "early_stop")
+        if not isinstance(count, int) or count < 1 or taken or not name.isidentifier():
             raise ValueError(
                 "Expected `controls` to be names with at least one trial each, such as "
-                f"{{'reinit': 3}}. Received: {name!r}: {given!r}"
+                f"{{'reinit': 3}} or {{'mine': (function, 3)}}. Received: {name!r}: "
+                f"{given!r}"
             )
         function = get(control)
-        resolved += [(name, function, trial) for trial in range(trials)]
+        resolved += [(name, function, trial) for trial in range(count)]
     return resolved

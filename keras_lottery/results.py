@@ -17,6 +17,7 @@ COLUMNS = [
     "replicate",
     "trial",
     "seconds",
+    "start_step",
     "early_stop_step",
     "early_stop_val_accuracy",
     "early_stop_test_accuracy",
@@ -40,7 +41,7 @@ def tabulate(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
 
 def verdict(
-    results: "pd.DataFrame", on: str = "test", tolerance: float = 0.0
+    results: "pd.DataFrame", on: str | None = None, tolerance: float = 0.0
 ) -> "pd.DataFrame":
     """Whether the tickets of each level win, and whether they beat their controls.
 
@@ -51,7 +52,8 @@ def verdict(
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
-        on: the data to compare accuracies on: `"test"` or `"validation"`.
+        on: the data to compare accuracies on: `"test"` or `"validation"`; by default
+            the test data, if there are any.
         tolerance: how far below the dense network's accuracy (a share, 0.002 is 0.2
             percentage points) still counts as its accuracy.
 
@@ -59,8 +61,9 @@ def verdict(
         One row a level. `accuracy_difference` is ticket less dense, mean over
         replicates, with `accuracy_low` and `accuracy_high`, its 95 % confidence
         interval (Student's t; NaN for a single replicate); `early_stop_difference` is
-        in steps. `winning` is the definition on the means; `certain` is true where the
-        whole interval lies on the winning side. For each control: ticket less control
+        in steps that each trained itself, from its `start_step` on. `winning` is the
+        definition on the means; `certain` is true where also the whole interval of the
+        accuracy lies on the winning side. For each control: ticket less control
         (`reinit_difference`, `reinit_low`, `reinit_high`,
         `reinit_early_stop_difference`), and `beats_reinit`: a higher mean.
 
@@ -76,12 +79,15 @@ def verdict(
         "test": "early_stop_test_accuracy",
         "validation": "early_stop_val_accuracy",
     }
+    if on is None:
+        on = "test" if results[columns["test"]].notna().any() else "validation"
     if on not in columns:
         raise ValueError(
             f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
         )
-    means = results.groupby(["level", "variant", "replicate"])[
-        [columns[on], "early_stop_step", "sparsity"]
+    trained = results.assign(step=results["early_stop_step"] - results["start_step"])
+    means = trained.groupby(["level", "variant", "replicate"])[
+        [columns[on], "step", "sparsity"]
     ].mean()
     means.columns = ["accuracy", "step", "sparsity"]
     controls = [v for v in results["variant"].unique() if v != "ticket"]

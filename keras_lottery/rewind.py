@@ -1,5 +1,6 @@
 """Where the next ticket starts from: `(snapshot, masks, span) -> ticket`."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,6 +66,10 @@ class FineTune:
     steps: int | None = None
     learning_rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"Expected at least 1 step. Received: steps={self.steps}")
+
     def __call__(self, snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
         steps = self.steps or span.steps
         # Past the end of the dense training, the schedule stays at its last value.
@@ -114,8 +119,10 @@ def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
         if isinstance(rewind_to, str) and rewind_to.endswith("ep"):
             step = round(float(rewind_to.removesuffix("ep")) * steps_per_epoch)
         else:
-            step = int(rewind_to)
-    except ValueError:
+            step = operator.index(
+                int(rewind_to) if isinstance(rewind_to, str) else rewind_to
+            )
+    except (TypeError, ValueError):
         raise ValueError(
             "Expected `rewind_to` to be a step, or epochs such as '2ep'. "
             f"Received: rewind_to={rewind_to!r}"

@@ -1,7 +1,6 @@
 """The search for a winning ticket."""
 
 import dataclasses
-import json
 import os
 import tempfile
 import warnings
@@ -13,8 +12,8 @@ import keras
 import numpy as np
 
 from keras_lottery import allocation as allocations
+from keras_lottery import architecture, criteria, results, schedules
 from keras_lottery import controls as control_registry
-from keras_lottery import criteria, results, schedules
 from keras_lottery import rewind as rewinds
 from keras_lottery.allocation import Allocation, Global, Layerwise, Uniform
 from keras_lottery.controls import Control
@@ -68,9 +67,9 @@ class LotteryTicketSearch:
         rewind: what the next level starts from: `"weights"`, `"learning_rate"`,
             `"fine_tune"`, `"continue"`, or a `rewind.Rewind`.
         rewind_to: the rewind point k: a step, or epochs such as `"2ep"`.
-        controls: names of `controls`, or names and functions, with the number of trials
-            of each: `{"reinit": 3}`; a function is given as
-            `{"name": (function, trials)}`.
+        controls: names of `controls`, each trained once at every level, or with the
+            number of trials of each: `{"reinit": 3}`. A function of one's own is given
+            as `{"name": (function, trials)}`.
         replicates: how many times all is repeated from other weights, in another order
             of the data.
         seed: of everything that is random.
@@ -109,7 +108,9 @@ class LotteryTicketSearch:
         allocation: str | Allocation = "global",
         rewind: str | Rewind = "weights",
         rewind_to: int | str = 0,
-        controls: Mapping[str, int | tuple[Control, int]] | None = None,
+        controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | None = (
+            "reinit",
+        ),
         replicates: int = 1,
         seed: int = 0,
         directory: str | os.PathLike | None = None,
@@ -119,12 +120,14 @@ class LotteryTicketSearch:
             raise ValueError(
                 f"Expected at least 1 replicate. Received: replicates={replicates}"
             )
+        if seed < 0:
+            raise ValueError(f"Expected a seed of at least 0. Received: seed={seed}")
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
         self.allocation = allocation
         self.rewind = rewind
         self.rewind_to = rewind_to
-        self.controls = {"reinit": 1} if controls is None else dict(controls)
+        self.controls = control_registry.trials(controls)
         self.replicates = replicates
         self.seed = seed
         self.prunable = prunable
@@ -162,9 +165,7 @@ class LotteryTicketSearch:
             "replicates": settings["replicates"],
             "seed": settings["seed"],
         }
-        model = keras.saving.deserialize_keras_object(
-            json.loads(settings["architecture"])
-        )
+        model = architecture.from_text(settings["architecture"])
         return cls(model, directory=directory, **(arguments | changes))
 
     def search(
@@ -183,6 +184,7 @@ class LotteryTicketSearch:
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 1,
+        resume: bool = True,
     ) -> "pd.DataFrame":
         """Runs the search, or what is left of it.
 
@@ -204,8 +206,11 @@ class LotteryTicketSearch:
             sample_weight: weights of the training examples, for arrays.
             class_weight: as of `fit`.
             shuffle: whether arrays are shuffled in every epoch.
-            callbacks: Keras callbacks, copied for each training.
+            callbacks: Keras callbacks, copied for each training. At the end of an epoch
+                they see `val_loss` and `val_accuracy` of the last validation.
             verbose: 0 is silent; 1 shows progress on a terminal.
+            resume: whether to go on with what the directory holds; otherwise the search
+                in it is removed, once all arguments have been checked.
 
         Returns:
             The table of `results()`.
@@ -225,37 +230,45 @@ class LotteryTicketSearch:
         model, initial = build(self._source, self.prunable, self.seed, 0)
         self._rehearse(get_masks(model))
         settings = {
-            "schedule": describe(self.schedule),
-            "criterion": describe(self.criterion),
-            "allocation": describe(self._allocation),
-            "rewind": describe(self.rewind),
+            "schedule": self.schedule,
+            "criterion": self.criterion,
+            "allocation": self._allocation,
+            "rewind": self.rewind,
             "rewind_to": self.rewind_to,
             "seed": self.seed,
             "steps": length,
             "batch_size": batch_size,
             "eval_freq": eval_freq,
             "shuffle": shuffle,
-            "class_weight": describe(class_weight),
+            "class_weight": class_weight,
             "callbacks": [type(callback).__name__ for callback in callbacks],
             "train": describe_data(data.train),
             "validation": describe_data(data.validation),
             "test": describe_data(data.test),
             "model": describe_model(model),
             "replicates": self.replicates,
-            "controls": describe(self.controls),
+            "controls": self.controls,
             "initial": describe_state(initial),
             "versions": versions(),
-            "architecture": json.dumps(keras.saving.serialize_keras_object(model)),
+            "architecture": architecture.to_text(model),
         }
+        settings = describe(settings)
         engine = FitEngine(model, data, length, k, eval_freq, callbacks, class_weight)
+        if not resume:
+            self.store.clear()
         open_store(self.store, settings)
         by_level = 1 + bool(self._rewind.trunk) + len(self._controls)
         total = self.replicates * (1 + len(self.schedule) * by_level)
         with Progress(total, verbose) as progress:
             trainings = Trainings(self.store, engine, progress)
+            # All are drawn before the first training, in case one cannot be.
+            starts = []
             for replicate in range(self.replicates):
                 draw = partial(build, self._source, self.prunable, self.seed, replicate)
-                weights = initial_weights(self.store, replicate, model, initial, draw)
+                starts.append(
+                    initial_weights(self.store, replicate, model, initial, draw)
+                )
+            for replicate, weights in enumerate(starts):
                 self._search(trainings, replicate, weights, Span(k, length))
         return self.results()
 
@@ -297,10 +310,10 @@ class LotteryTicketSearch:
                 drawn = dataclasses.replace(snapshot, rng=rng)
                 trainings.train(
                     Unit(replicate, level, name, trial),
-                    partial(control, ticket, drawn),
+                    partial(_controlled, control, ticket, drawn),
                     order,
                 )
-            if self._rewind.trunk:
+            if self._rewind.trunk and level < len(self.schedule):
                 trunk = self._rewind.trunk(snapshot, masks, span)
                 training = trainings.train(
                     Unit(replicate, level, "trunk"), trunk, order, ("final",)
@@ -316,7 +329,7 @@ class LotteryTicketSearch:
         """
         return results.tabulate(row(self._read(unit)[1]) for unit in self.units())
 
-    def verdict(self, on: str = "test", tolerance: float = 0.0) -> "pd.DataFrame":
+    def verdict(self, on: str | None = None, tolerance: float = 0.0) -> "pd.DataFrame":
         """By level: does the ticket win, and does it beat its controls?
 
         Arguments and columns as of `keras_lottery.results.verdict`.
@@ -326,7 +339,8 @@ class LotteryTicketSearch:
     def best_ticket(self) -> Ticket:
         """The sparsest winning level's best replicate, by validation accuracy.
 
-        Warns if no level wins, and gives the ticket that came closest.
+        Early stops are compared; the ticket's `trained_model` is that of the end of
+        training. Warns if no level wins, and gives the ticket that came closest.
 
         Raises:
             ValueError: if no ticket was trained yet.
@@ -434,3 +448,9 @@ class LotteryTicketSearch:
         scores = {name: np.zeros(mask.shape) for name, mask in masks.items()}
         for sparsity in self._sparsities(masks):
             masks = self._allocation(scores, masks, sparsity)
+
+
+def _controlled(control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    # The ticket's training has left its own weights in the model.
+    set_state(snapshot.model, snapshot.final, snapshot.masks)
+    return control(ticket, snapshot)

@@ -57,16 +57,27 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
     layers = {}
     for path, layer in walk(model):
         if not isinstance(layer, keras.Model):
-            config = {k: v for k, v in layer.get_config().items() if k != "name"}
-            layers[path] = {"class": type(layer).__name__, **describe(config)}
+            layers[path] = {
+                "class": type(layer).__name__,
+                **_without_names(describe(layer.get_config())),
+            }
     compiled = model._compile_config.config
     optimizer = describe(compiled["optimizer"])
     optimizer.pop("name")  # numbered by a counter of the process
     return {
         "layers": layers,
+        **describe(dict(compiled)),
         "optimizer": optimizer,
-        "loss": describe(compiled["loss"]),
     }
+
+
+def _without_names(config: Any) -> Any:
+    """Names of layers, which Keras may have given, are in the paths."""
+    if isinstance(config, dict):
+        return {k: _without_names(v) for k, v in config.items() if k != "name"}
+    if isinstance(config, list):
+        return [_without_names(item) for item in config]
+    return config
 
 
 def describe_data(data: Any) -> Any:

@@ -5,7 +5,6 @@ Training it gives a snapshot: initial, rewind-point and final weights. Pruning a
 snapshot gives masks; rewinding it gives the next ticket.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery import store
+from keras_lottery import architecture, store
 from keras_lottery.gradients import gradients
 from keras_lottery.layers import State, set_state
 from keras_lottery.masks import Masks
@@ -83,7 +82,7 @@ class Ticket:
     def _model(self, state: State) -> keras.Model:
         if self.architecture is None:
             raise ValueError("This ticket has no architecture to build a model of")
-        model = keras.saving.deserialize_keras_object(json.loads(self.architecture))
+        model = architecture.from_text(self.architecture)
         set_state(model, state, self.masks)
         return model
 

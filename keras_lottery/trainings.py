@@ -99,7 +99,8 @@ class Trainings:
 
 def row(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A training's row in the table of results."""
-    return {**meta, **meta["metrics"], "density": 1 - meta["sparsity"]}
+    derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
+    return {**meta, **meta["metrics"], **derived}
 
 
 def read_training(path: Any) -> tuple[Training, dict[str, Any], Masks | None]:

@@ -1,5 +1,6 @@
 """Gradual pruning inside one `fit`."""
 
+import functools
 import warnings
 
 import keras
@@ -18,7 +19,14 @@ from models_zoo import (
 )
 
 from keras_lottery.callbacks import GradualPruning
-from keras_lottery.layers import get_masks, get_sparsity, mask_model
+from keras_lottery.layers import (
+    get_masks,
+    get_sparsity,
+    get_state,
+    mask_model,
+    set_masks,
+    set_state,
+)
 
 SIZE = 36  # prunable weights of the MLP
 
@@ -44,6 +52,21 @@ def train(model, *arguments, epochs=1, batches=4, **kwargs):
 
 def masked(**kwargs):
     return mask_model(compiled(scramble(mlp()), **kwargs))
+
+
+@functools.cache
+def only():
+    model = masked()
+    return model, get_masks(model), get_state(model)
+
+
+def fresh():
+    """A dense model and its optimizer at step 0; always the same, compiled once."""
+    model, masks, state = only()
+    set_masks(model, masks)
+    set_state(model, state)
+    model.optimizer.iterations.assign(0)
+    return model
 
 
 def zhu_gupta(step, s_f, t_0, t_n, s_i=0.0, power=3.0):
@@ -90,7 +113,7 @@ def test_pruning_steps(schedule, frequency):
 
 
 def test_the_model_has_the_asked_sparsity_at_every_step():
-    model = masked()
+    model = fresh()
     kept = train(model, 0.8, 1, 9, frequency=1, initial_sparsity=0.2, epochs=3)
     asked = [zhu_gupta(step, 0.8, 1, 9, 0.2) for step in range(12)]
     assert kept == left(*asked, 0.8)
@@ -101,7 +124,7 @@ def test_the_model_has_the_asked_sparsity_at_every_step():
 def test_frequency_and_the_last_step():
     """Pruned at 0, 3, 6 and, though it is not due, at the end step."""
     asked = [zhu_gupta(step, 0.75, 0, 7) for step in (0, 0, 0, 3, 3, 3, 6, 7)]
-    kept = train(masked(), 0.75, 0, 7, frequency=3, epochs=2)
+    kept = train(fresh(), 0.75, 0, 7, frequency=3, epochs=2)
     assert kept == left(*asked, 0.75)
 
 
@@ -115,10 +138,10 @@ def test_frequency_and_the_last_step():
     ],
 )
 def test_ends_of_the_schedule(begin, end, asked):
-    assert train(masked(), 0.5, begin, end) == left(*asked)
+    assert train(fresh(), 0.5, begin, end) == left(*asked)
 
 
-@pytest.mark.parametrize("per_execution", [2, 3, 5])
+@pytest.mark.parametrize("per_execution", [2, 5])
 def test_several_steps_in_one_execution(per_execution):
     """Masks change between executions, and the end comes out exactly."""
     model = masked(steps_per_execution=per_execution)
@@ -130,7 +153,7 @@ def test_several_steps_in_one_execution(per_execution):
 
 
 def test_a_second_fit_goes_on():
-    model = masked()
+    model = fresh()
     with pytest.warns(UserWarning, match="after 4 steps, before end_step=6"):
         first = train(model, 0.8, 0, 6, frequency=1)
     second = train(model, 0.8, 0, 6, frequency=1)
@@ -142,22 +165,22 @@ def test_a_second_fit_goes_on():
 
 
 def test_a_schedule_that_has_passed_is_caught_up_with():
-    model = masked()
+    model = fresh()
     fit(model)
     assert train(model, 0.5, 0, 3) == left(*[0.5] * 5)
 
 
 def test_ending_before_the_end_step_warns():
-    with pytest.warns(UserWarning, match=r"0.0000, not final_sparsity=0.5") as caught:
-        train(masked(), 0.5, 4, 5)
-    assert "after 4 steps, before end_step=5" in str(caught[0].message)
+    message = "after 4 steps, before end_step=5.* 0.0000, not final_sparsity=0.5"
+    with pytest.warns(UserWarning, match=message):
+        train(fresh(), 0.5, 4, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        train(masked(), 0.5, 0, 4)
+        train(fresh(), 0.5, 0, 4)
 
 
 def test_a_model_that_is_sparser_already_stays_as_it_is():
-    model = masked()
+    model = fresh()
     train(model, 0.75, 0, 1)
     before = get_masks(model)
     model.optimizer.iterations.assign(0)
@@ -181,7 +204,7 @@ def test_criterion_and_allocation():
             n: np.arange(m.size).reshape(m.shape) for n, m in snapshot.masks.items()
         }
 
-    model = masked()
+    model = fresh()
     train(model, 0.5, 0, 1, criterion=last_first, allocation="uniform", data="data")
     for mask in get_masks(model).values():
         assert mask.ravel().tolist() == sorted(mask.ravel())
@@ -192,7 +215,7 @@ def test_criterion_and_allocation():
 def test_random_pruning_follows_the_seed():
     masks = []
     for seed in (1, 1, 2):
-        model = masked()
+        model = fresh()
         train(model, 0.5, 0, 1, criterion="random", seed=seed)
         masks.append(get_masks(model))
     assert masks[0] == masks[1] != masks[2]
@@ -201,7 +224,7 @@ def test_random_pruning_follows_the_seed():
 def test_an_unmasked_model_is_refused_before_it_trains():
     model = compiled(mlp())
     before = arrays(model)
-    with pytest.raises(ValueError, match="that `mask_model"):
+    with pytest.raises(ValueError, match="Train what `mask_model"):
         train(model, 0.5, 0, 1)
     assert_equal(arrays(model), before)
 

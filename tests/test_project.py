@@ -24,7 +24,16 @@ FILES = [*SOURCES, *(path for name in OUTSIDE for path in (ROOT / name).glob("*.
 # Imports point one way: a module imports from rows above its own, and what a folder
 # holds from the same folder.
 ROWS = [
-    {"data", "masks", "models", "progress", "registry", "results", "schedules"},
+    {
+        "architecture",
+        "data",
+        "masks",
+        "models",
+        "progress",
+        "registry",
+        "results",
+        "schedules",
+    },
     {"allocation", "layers", "store"},
     {"gradients", "plots"},
     {"ticket"},

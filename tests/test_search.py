@@ -87,6 +87,64 @@ def test_the_same_seed_gives_the_same_search_and_another_one_does_not(finished):
     assert not numbers(other).equals(numbers(finished))
 
 
+def test_what_is_not_trained_is_not_drawn_anew():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Normalization(),
+            keras.layers.Dense(8, name="frozen", trainable=False),
+            keras.layers.Dense(2, name="output"),
+        ]
+    )
+    model.layers[0].adapt(5 * X + 3)
+    masked = kl.mask_model(model)
+    np.testing.assert_allclose(
+        masked.predict(X[:5], verbose=0), model.predict(X[:5], verbose=0), rtol=1e-5
+    )
+    state, drawn = kl.layers.get_state(masked), kl.layers.redraw(masked, 1)
+    same = {name for name in state if np.array_equal(state[name], drawn[name])}
+    assert "normalization/mean" in same and "frozen/kernel" in same
+    assert "output/kernel" not in same
+
+
+def test_list_inputs_and_unnamed_inputs_resume(tmp_path):
+    def build_two():
+        inputs = [keras.Input((3,)), keras.Input((3,))]
+        outputs = keras.layers.Dense(2)(keras.layers.Concatenate()(inputs))
+        model = keras.Model(inputs, outputs)
+        model.compile(
+            "sgd",
+            keras.losses.SparseCategoricalCrossentropy(True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    halves = [X[:, :3], X[:, 3:]]
+    data = FIT | {
+        "x": [half[:100] for half in halves],
+        "validation_data": ([half[100:150] for half in halves], Y[100:150]),
+        "test_data": None,
+    }
+    first = make(tmp_path, model=build_two, schedule=[0.5]).search(**data)
+    again = make(tmp_path, model=build_two, schedule=[0.5]).search(**data)
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_callbacks_see_the_validation_and_may_not_stop_before_the_rewind_point():
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=0)
+    search = make(model=lambda: build(1e-9), schedule=[0.5], controls={})
+    search.search(**FIT | {"epochs": 9}, callbacks=[stop])
+    assert search.curve(0)["step"][-1] < 54
+    late = make(schedule=[0.5], controls={}, rewind_to=50)
+
+    class Quit(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    with pytest.raises(ValueError, match="before the rewind point at step 50"):
+        late.search(**FIT | {"epochs": 9}, callbacks=[Quit()])
+
+
 def test_replicates_start_from_other_weights(finished):
     first, second = finished.ticket(0, 0), finished.ticket(0, 1)
     name = "output/kernel"
@@ -425,6 +483,20 @@ def test_several_inputs():
     assert table["final_test_accuracy"].isna().all()
 
 
+def test_a_loss_of_ones_own():
+    def loss(y, predictions):
+        return keras.losses.sparse_categorical_crossentropy(y, predictions, True)
+
+    model = build()
+    model.compile("adam", loss, metrics=["accuracy"])
+    search = make(model=model, controls=["reinit"], schedule=[0.5])
+    search.search(**FIT)
+    with pytest.warns(UserWarning, match="not compiled"):
+        assert not search.ticket(1).trained_model().compiled
+    with keras.saving.custom_object_scope({"loss": loss}):
+        assert search.ticket(1).trained_model().compiled
+
+
 @pytest.mark.tensorflow
 def test_tf_data():
     import tensorflow as tf
@@ -457,6 +529,8 @@ def test_tf_data():
         ({"rewind": "magic"}, "rewind='magic'"),
         ({"controls": {"magic": 1}}, "control='magic'"),
         ({"controls": {"reinit": 0}}, "at least one trial"),
+        ({"controls": {"a/b": (kl.controls.shuffle, 1)}}, "a/b"),
+        ({"controls": "magic"}, "control='magic'"),
         ({"schedule": [0.5, 0.4]}, "increase"),
         ({"replicates": 0}, "replicates=0"),
     ],
@@ -516,9 +590,25 @@ def table(*rows):
             "replicate": frame["replicate"],
             "early_stop_val_accuracy": frame["val"],
             "early_stop_test_accuracy": frame["test"],
+            "start_step": 0,
             "early_stop_step": frame["step"],
         }
     )
+
+
+def test_verdict_counts_the_steps_that_a_ticket_trained_itself():
+    results = table(
+        (0, "ticket", 0, 0.90, 0.90, 100), (1, "ticket", 0, 0.92, 0.92, 190)
+    )
+    assert not kl.search.results.verdict(results)["winning"].item()
+    results.loc[results["level"] == 1, "start_step"] = 120
+    assert kl.search.results.verdict(results)["winning"].item()
+
+
+def test_verdict_goes_by_validation_without_test_data():
+    results = table((0, "ticket", 0, 0.9, 0.9, 100), (1, "ticket", 0, 0.95, 0.9, 90))
+    results["early_stop_test_accuracy"] = np.nan
+    assert kl.search.results.verdict(results)["winning"].item()
 
 
 def test_verdict_pairs_replicates_and_keeps_to_the_definition():

@@ -28,7 +28,8 @@ class Batches(keras.utils.PyDataset):
         stop: int,
     ) -> None:
         super().__init__()
-        self.data = data
+        # TensorFlow would stack a list of inputs to one tensor.
+        self.data = keras.tree.lists_to_tuples(data)
         self.batch_size = batch_size
         self.seed = seed
         self.start = start

@@ -125,6 +125,12 @@ class FitEngine:
                     break
             if self.model.stop_training:
                 break
+        if ticket.step <= self.rewind_step < stop and not rewind_point:
+            raise ValueError(
+                f"A callback stopped the training at step {watch.step}, before the "
+                f"rewind point at step {self.rewind_step}. Choose an earlier "
+                "`rewind_to`, or leave the callback out."
+            )
         watch.evaluate()
         seconds = time.perf_counter() - began - watch.seconds
         final = get_state(self.model)
@@ -219,6 +225,12 @@ class _Watch(keras.callbacks.Callback):
         if self.step // self.engine.eval_freq > self.validated // self.engine.eval_freq:
             self.evaluate()
 
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # For the user's callbacks, which come later in the list.
+        if logs is not None and self.curve["step"]:
+            logs["val_loss"] = self.curve["val_loss"][-1]
+            logs["val_accuracy"] = self.curve["val_accuracy"][-1]
+
     def evaluate(self) -> None:
         """Validates, unless this step has been."""
         if self.step == self.validated:
@@ -265,7 +277,9 @@ def _ready(data: Any) -> Any:
 
     # `evaluate` would make one of the arrays at every call, which takes longer than
     # evaluating a small network.
-    return tf.data.Dataset.from_tensor_slices(tuple(data)).batch(EVALUATION_BATCH)
+    # A list would be stacked to one tensor.
+    parts = keras.tree.lists_to_tuples(data)
+    return tf.data.Dataset.from_tensor_slices(parts).batch(EVALUATION_BATCH)
 
 
 def _first(data: Any) -> Any:

@@ -9,7 +9,7 @@ import keras
 
 from keras_lottery.layers.masked import MASKED_LAYERS, Masked
 from keras_lottery.layers.names import walk
-from keras_lottery.layers.state import read
+from keras_lottery.layers.state import finalize, read
 
 Prunable = Callable[[keras.layers.Layer], bool] | str | Iterable[str] | None
 
@@ -166,12 +166,10 @@ def _matches(
 ) -> list[keras.layers.Layer]:
     chosen = []
     for pattern in [prunable] if isinstance(prunable, str) else list(prunable):
+        # Keras's own name first: a stable path may be the name of another layer.
         matched = [
-            layer
-            for path, layer in layers
-            if fnmatch.fnmatchcase(path, pattern)
-            or fnmatch.fnmatchcase(layer.name, pattern)
-        ]
+            layer for _, layer in layers if fnmatch.fnmatchcase(layer.name, pattern)
+        ] or [layer for path, layer in layers if fnmatch.fnmatchcase(path, pattern)]
         able = [layer for layer in matched if type(layer) in MASKED_LAYERS]
         if not able and not any(isinstance(layer, Masked) for layer in matched):
             raise ValueError(
@@ -216,6 +214,7 @@ def _copy_variables(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
         ):
             # A copy: JAX would train the two models in one buffer.
             target.assign(read(source))
+    finalize(new)
     for source, target in zip(old._seed_generators, new._seed_generators, strict=True):
         target.state.assign(read(source.state))
 

@@ -54,9 +54,11 @@ def stable_names(layers: list[keras.layers.Layer]) -> list[str]:
 def _automatic_stem(layer: keras.layers.Layer) -> str | None:
     """`"dense"` for a layer that Keras would name `dense` or `dense_7`, else None."""
     stem = re.sub(r"_\d+$", "", layer.name)
-    # A layer keeps its name when it is masked or stripped, and its place in the order.
-    kind = type(layer).__name__.lower().removeprefix("masked")
-    return stem if stem.replace("_", "").removeprefix("masked") == kind else None
+    kind = type(layer).__name__.lower()
+    automatic = [kind, kind.removeprefix("masked")]
+    if isinstance(layer, keras.layers.InputLayer):
+        automatic.append("kerastensor")
+    return stem if stem.replace("_", "") in automatic else None
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_lottery.layers.convert import check_convertible, copy_model
+from keras_lottery.layers.names import named_variables, walk
 from keras_lottery.layers.state import get_state
 
 
@@ -13,7 +14,8 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     """Draws the state of a freshly built model of the same architecture.
 
     Seeds that were given to initialisers or to layers are set aside: with them, every
-    draw would be the same. Sets Keras's global random seed.
+    draw would be the same. What is not trained keeps its values: frozen layers, and
+    those adapted to data. Sets Keras's global random seed.
 
     Args:
         model: a Sequential or Functional model; it is left untouched.
@@ -24,7 +26,18 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     """
     check_convertible(model)
     keras.utils.set_random_seed(seed)
-    return get_state(copy_model(model, configure=_without_seeds))
+    kept = {
+        id(variable)
+        for _, layer in walk(model)
+        if not layer.trainable or hasattr(layer, "finalize_state")
+        for variable in layer.variables
+    }
+    state = get_state(copy_model(model, configure=_without_seeds))
+    own = get_state(model)
+    return {
+        name: own[name] if id(variable) in kept else state[name]
+        for name, variable in named_variables(model).items()
+    }
 
 
 def _without_seeds(config: Any) -> Any:

@@ -110,8 +110,15 @@ def set_state(
         # A copy, since JAX may train in the buffer it is given.
         variable.assign(np.array(state[name]))
     for _, layer in walk(model):
+        finalize(layer)
         if isinstance(layer, Masked):
             layer.zero_pruned()
+
+
+def finalize(layer: keras.layers.Layer) -> None:
+    """Lets a layer that was adapted to data (Normalization) read its variables."""
+    if hasattr(layer, "finalize_state") and layer.built:
+        layer.finalize_state()
 
 
 def get_sparsity(model: keras.Model) -> float:

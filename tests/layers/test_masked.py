@@ -33,11 +33,11 @@ from keras_lottery.pruning import prune
 
 tensorflow = pytest.mark.tensorflow
 SHAPES = {
-    "Dense": (5,),
-    "Conv1D": (6, 3),
-    "Conv2D": (6, 6, 3),
-    "DepthwiseConv2D": (6, 6, 3),
-    "SeparableConv2D": (6, 6, 3),
+    "Dense": (4,),
+    "Conv1D": (6, 2),
+    "Conv2D": (6, 6, 2),
+    "DepthwiseConv2D": (6, 6, 2),
+    "SeparableConv2D": (6, 6, 2),
 }
 
 
@@ -50,7 +50,7 @@ def make(plain, **kwargs):
     pair = MASKED_LAYERS[plain](**size, **kwargs), plain(**size, **kwargs)
     for layer in pair:
         layer.build((None, *shape))
-    return *pair, np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    return *pair, np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
 
 
 def halve(layer):
