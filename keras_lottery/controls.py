@@ -15,7 +15,7 @@ trial to trial.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from keras_lottery.layers import redraw
+from keras_lottery.layers import redraw, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.registry import look_up
 from keras_lottery.ticket import Snapshot, Ticket
@@ -114,3 +114,10 @@ def resolve(
         function = get(control)
         resolved += [(name, function, trial) for trial in range(count)]
     return resolved
+
+
+def apply(control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The control's ticket; the snapshot's model holds the snapshot again for it."""
+    # The ticket's training has left its own weights in the model.
+    set_state(snapshot.model, snapshot.final, snapshot.masks)
+    return control(ticket, snapshot)

@@ -310,7 +310,7 @@ class LotteryTicketSearch:
                 drawn = dataclasses.replace(snapshot, rng=rng)
                 trainings.train(
                     Unit(replicate, level, name, trial),
-                    partial(_controlled, control, ticket, drawn),
+                    partial(control_registry.apply, control, ticket, drawn),
                     order,
                 )
             if self._rewind.trunk and level < len(self.schedule):
@@ -448,9 +448,3 @@ class LotteryTicketSearch:
         scores = {name: np.zeros(mask.shape) for name, mask in masks.items()}
         for sparsity in self._sparsities(masks):
             masks = self._allocation(scores, masks, sparsity)
-
-
-def _controlled(control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    # The ticket's training has left its own weights in the model.
-    set_state(snapshot.model, snapshot.final, snapshot.masks)
-    return control(ticket, snapshot)

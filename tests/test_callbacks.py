@@ -145,11 +145,11 @@ def test_ends_of_the_schedule(begin, end, asked):
 def test_several_steps_in_one_execution(per_execution):
     """Masks change between executions, and the end comes out exactly."""
     model = masked(steps_per_execution=per_execution)
-    kept = train(model, 0.8, 0, 6, frequency=1, epochs=2, batches=5)
+    kept = train(model, 0.8, 0, 8, frequency=1, power=1, epochs=2, batches=5)
     starts = [
         step for epoch in (0, 5) for step in range(epoch, epoch + 5, per_execution)
     ]
-    assert kept == left(*(zhu_gupta(step, 0.8, 0, 6) for step in starts), 0.8)
+    assert kept == left(*(zhu_gupta(step, 0.8, 0, 8, power=1) for step in starts), 0.8)
 
 
 def test_a_second_fit_goes_on():

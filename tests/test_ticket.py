@@ -1,8 +1,10 @@
 """Tickets and their files."""
 
 import dataclasses
+import io
 import json
 import pickle
+import zipfile
 
 import keras
 import numpy as np
@@ -207,6 +209,18 @@ def test_flipped_bytes_anywhere(tmp_path_factory, whole, data):
     position = data.draw(st.integers(0, len(whole) - 1))
     flip = data.draw(st.integers(1, 255))
     damaged(tmp_path_factory.mktemp("flip") / "my.ticket", whole, position, flip)
+
+
+def test_files_that_lack_an_array_are_refused(whole, path):
+    """A flipped bit in the archive's directory can hide a member."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for lost in members:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in members.keys() - {lost}:
+                archive.writestr(name, members[name])
+        with pytest.raises(CorruptedFileError):
+            load_ticket(path)
 
 
 def npz(**members):

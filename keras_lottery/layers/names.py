@@ -54,8 +54,9 @@ def stable_names(layers: list[keras.layers.Layer]) -> list[str]:
 def _automatic_stem(layer: keras.layers.Layer) -> str | None:
     """`"dense"` for a layer that Keras would name `dense` or `dense_7`, else None."""
     stem = re.sub(r"_\d+$", "", layer.name)
-    kind = type(layer).__name__.lower()
-    automatic = [kind, kind.removeprefix("masked")]
+    # A layer keeps its name when it is masked or stripped.
+    kind = type(layer).__name__.lower().removeprefix("masked")
+    automatic = [kind, f"masked{kind}"]
     if isinstance(layer, keras.layers.InputLayer):
         automatic.append("kerastensor")
     return stem if stem.replace("_", "") in automatic else None
