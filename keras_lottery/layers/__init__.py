@@ -9,6 +9,7 @@ from keras_lottery.layers.masked import (
     MaskedDense,
     MaskedDepthwiseConv2D,
     MaskedSeparableConv2D,
+    premasked,
 )
 from keras_lottery.layers.names import named_masks, named_variables, walk
 from keras_lottery.layers.redraw import redraw
@@ -38,6 +39,7 @@ __all__ = [
     "mask_model",
     "named_masks",
     "named_variables",
+    "premasked",
     "redraw",
     "set_masks",
     "set_state",

@@ -7,10 +7,47 @@ variable is also projected after each update, by the hook of Keras's constraints
 covers the optimizers that mix weights (Muon) and masks assigned by hand.
 """
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
+
+
+class _Premasked(threading.local):
+    """Whether this thread reads the variables as they are."""
+
+    active = False
+
+
+_premasked = _Premasked()
+
+
+@contextlib.contextmanager
+def premasked() -> Iterator[None]:
+    """Inside, masked weights are read without their masks, in this thread.
+
+    For engines that write the zeros themselves after each update and want the product
+    of weight and mask out of their compiled step: `layer.kernel` is the variable, and
+    the projection on TensorFlow leaves the masks out. It trusts that pruned weights are
+    zero, as `set_masks` makes them. What is traced inside stays so: gradients are those
+    of the plain layer, and pruned weights move unless the engine masks the update.
+
+    Example:
+
+    >>> layer = MaskedDense(2)
+    >>> layer.build((None, 3))
+    >>> with premasked():
+    ...     layer.kernel is layer.weight_variable("kernel")
+    True
+    """
+    before, _premasked.active = _premasked.active, True
+    try:
+        yield
+    finally:
+        _premasked.active = before
 
 
 class Masked:
@@ -82,6 +119,8 @@ class Masked:
 
 
 def _masked(weight: Any, mask: Any) -> Any:
+    if mask is None or _premasked.active:
+        return weight
     return ops.multiply(weight, mask)
 
 
@@ -102,7 +141,7 @@ class _Projection:
     def __call__(self, weight: Any) -> Any:
         if self.constraint is not None:
             weight = self.constraint(weight)
-        return _zeroed(weight, self.mask)
+        return weight if _premasked.active else _zeroed(weight, self.mask)
 
 
 class _MaskedWeight:
@@ -115,8 +154,7 @@ class _MaskedWeight:
         if layer is None:
             return self
         weight = getattr(layer, f"_{self.name}")
-        mask = getattr(layer, f"{self.name}_mask", None)
-        return weight if mask is None else _masked(weight, mask)
+        return _masked(weight, getattr(layer, f"{self.name}_mask", None))
 
     def __set__(self, layer: Any, value: Any) -> None:
         setattr(layer, f"_{self.name}", value)
@@ -128,8 +166,7 @@ class _MaskedKernelProperty(Masked):
     @property
     def kernel(self) -> Any:
         kernel = super().kernel  # type: ignore[misc]
-        mask = getattr(self, "kernel_mask", None)
-        return kernel if mask is None else _masked(kernel, mask)
+        return _masked(kernel, getattr(self, "kernel_mask", None))
 
 
 _register = keras.saving.register_keras_serializable(package="keras_lottery")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from keras_lottery.layers import (
     get_masks,
     get_state,
     named_masks,
+    premasked,
 )
 from keras_lottery.layers.state import read
 from keras_lottery.pruning import prune
@@ -104,6 +106,36 @@ class TestEveryLayer:
         masked, _, _ = make(plain)
         with pytest.raises(NotImplementedError, match="strip_masks"):
             masked.quantize("int8")
+
+
+class TestPremasked:
+    @pytest.mark.parametrize("plain", MASKED_LAYERS, ids=lambda layer: layer.__name__)
+    def test_weights_are_read_as_they_are_inside_alone(self, plain):
+        masked, _, x = make(plain)
+        dense = np.asarray(masked(x))
+        halve(masked)
+        with premasked(), premasked():
+            np.testing.assert_array_equal(np.asarray(masked(x)), dense)
+            for name in masked.masked_weights:
+                raw = read(masked.weight_variable(name))
+                np.testing.assert_array_equal(np.asarray(getattr(masked, name)), raw)
+        assert not np.allclose(np.asarray(masked(x)), dense)
+
+    def test_the_users_own_constraint_is_kept(self):
+        layer = MaskedDense(2, kernel_constraint="non_neg")
+        layer.build((None, 3))
+        layer.kernel_mask.assign(np.zeros((3, 2), bool))
+        weight = layer.weight_variable("kernel")
+        with premasked():
+            value = np.asarray(weight.constraint(np.array([[1.0, -1.0]] * 3)))
+        np.testing.assert_array_equal(value, [[1, 0]] * 3)
+
+    def test_other_threads_read_masked_weights(self):
+        layer = MaskedDense(2)
+        layer.build((None, 3))
+        layer.kernel_mask.assign(np.zeros((3, 2), bool))
+        with premasked(), ThreadPoolExecutor() as pool:
+            assert not pool.submit(lambda: np.asarray(layer.kernel)).result().any()
 
 
 def test_zeros_have_no_sign():
