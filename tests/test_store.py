@@ -1,8 +1,13 @@
 """Files are written whole or not at all."""
 
 import errno
+import hashlib
+import io
+import json
 import os
 import threading
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from keras_lottery.store import (
     Store,
     Unit,
     read_json,
+    read_meta,
     read_record,
     write_atomically,
     write_json,
@@ -149,10 +155,151 @@ def test_a_record_without_masks(tmp_path):
     assert read_record(tmp_path / "record", "test")[2] is None
 
 
-def test_masks_take_a_bit_a_weight(tmp_path):
-    masks = Masks.dense({"kernel": (1000, 800)})
-    write_record(tmp_path / "record", {"kind": "test"}, {}, masks)
-    assert 100_000 < (tmp_path / "record").stat().st_size < 102_000
+@pytest.mark.parametrize(
+    ("density", "least", "most"), [(0.5, 100_000, 102_000), (0.05, 28_600, 40_000)]
+)
+def test_masks_take_a_bit_a_weight_at_most(tmp_path, density, least, most):
+    """28,600 bytes is the entropy of a mask of 800,000 weights at 5 %."""
+    kept = np.random.default_rng(0).random((1000, 800)) < density
+    write_record(tmp_path / "record", {"kind": "test"}, {}, Masks({"kernel": kept}))
+    assert least < (tmp_path / "record").stat().st_size < most
+
+
+def test_equal_records_are_equal_files(tmp_path):
+    for name in ("one", "other"):
+        write_record(tmp_path / name, {"kind": "test"}, {"a": {"b": np.ones(1)}})
+        # The zip's dates count in steps of two seconds: they must not be in it.
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert {m.date_time[0] for m in archive.infolist()} == {1980}
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_the_meta_is_read_alone(tmp_path):
+    path = tmp_path / "record"
+    write_record(path, {"kind": "test", "n": 1}, {"a": {"b": np.arange(999.0)}})
+    content = path.read_bytes()
+    at = content.index(np.arange(999.0).tobytes())
+    path.write_bytes(content[: at + 9] + b"?" + content[at + 10 :])
+    assert read_meta(path, "test") == {"kind": "test", "n": 1}
+    with pytest.raises(CorruptedFileError, match="checksum"):
+        read_record(path, "test")
+    with pytest.raises(CorruptedFileError, match="Expected a ticket"):
+        read_meta(path, "ticket")
+    for damaged in (b"", content[:-1], content[:100]):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptedFileError, match="record"):
+            read_record(path, "test")
+
+
+def test_records_of_format_1_are_read(tmp_path):
+    header = {
+        "format": 1,
+        "groups": ["a"],
+        "dtypes": {"a:b": "float64", "masks:b": "uint8"},
+        "mask_shapes": {"b": [3]},
+        "meta": {"kind": "test"},
+    }
+    arrays = {
+        "a:b": np.arange(3.0),
+        "masks:b": np.packbits([True, False, True]),
+        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+    }
+    path = tmp_path / "record.npz"
+    np.savez(path, **arrays)
+    meta, states, masks = read_record(path, "test")
+    assert (meta, masks) == ({"kind": "test"}, Masks({"b": [1, 0, 1]}))
+    np.testing.assert_array_equal(states["a"]["b"], np.arange(3.0))
+    assert read_meta(path, "test") == meta
+
+
+def sealed(path, members, compression=zipfile.ZIP_DEFLATED):
+    """A file whose checksum is right, whatever else it holds."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.comment = bytes(71)
+        for name, content in members.items():
+            archive.writestr(name, content)
+    content = buffer.getvalue()[:-71]
+    digest = hashlib.sha256(content).hexdigest().encode()
+    path.write_bytes(content + b"sha256:" + digest)
+
+
+def npy(array, shape=None):
+    """An array's file, that may claim another shape."""
+    file = io.BytesIO()
+    np.save(file, array)
+    content = file.getvalue()
+    if shape is not None:
+        old = str(array.shape).encode()
+        content = content.replace(old + b", }", shape.encode() + b", }")
+        surplus = len(shape) - len(old)
+        content = content.replace(b" " * surplus + b"\n", b"\n", 1)
+    return content
+
+
+HUGE = "(1000000000000,)"
+
+
+def lying(mask_shape=(3,), array=None, groups=("a",)):
+    header = {
+        "format": 2,
+        "groups": list(groups),
+        "dtypes": {},
+        "mask_shapes": {"b": mask_shape},
+        "meta": {"kind": "test"},
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    return {
+        "header.npy": npy(text),
+        "a:b.npy": array or npy(np.arange(3.0)),
+        "masks:b.npy": npy(np.packbits([True, False, True])),
+    }
+
+
+MASK, ARRAY = "bytes for a mask", "holds 24 bytes, not"
+LIES = {
+    "the mask is huge": (MASK, lying(mask_shape=(10**6, 10**6))),
+    "the mask is larger": (MASK, lying(mask_shape=(9,))),
+    "the mask is negative": ("dimension", lying(mask_shape=(-1, -3))),
+    "the array is huge": (ARRAY, lying(array=npy(np.arange(3.0), HUGE))),
+    "the array is larger": (ARRAY, lying(array=npy(np.arange(3.0), "(4,)"))),
+    "the array is smaller": (ARRAY, lying(array=npy(np.arange(3.0), "(2,)"))),
+    "there is another group": ("KeyError", lying(groups=())),
+}
+
+
+@pytest.mark.parametrize(("found", "members"), LIES.values(), ids=list(LIES))
+def test_files_that_lie_are_refused(tmp_path, found, members):
+    """Their checksums are right: somebody made them so."""
+    path = tmp_path / "record"
+    sealed(path, lying())
+    assert read_record(path, "test")[2] == Masks({"b": [1, 0, 1]}), (
+        "or it shows nothing"
+    )
+    sealed(path, members)
+    tracemalloc.start()
+    with pytest.raises(CorruptedFileError, match=found):
+        read_record(path, "test")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_bombs_are_refused(tmp_path):
+    path = tmp_path / "record"
+    sealed(path, lying() | {"a:c.npy": npy(np.zeros(10**6))}, zipfile.ZIP_LZMA)
+    with pytest.raises(CorruptedFileError, match="unknown way"):
+        read_record(path, "test")
+    # One member's size, in the directory at the end: 4 bytes, 22 before the name.
+    sealed(path, lying())
+    content = path.read_bytes()[:-71]
+    at = content.rindex(b"a:b.npy") - 22
+    content = content[:at] + b"\xff\xff\xff\x7f" + content[at + 4 :]
+    path.write_bytes(
+        content + b"sha256:" + hashlib.sha256(content).hexdigest().encode()
+    )
+    for read in (read_record, read_meta):
+        with pytest.raises(CorruptedFileError, match="larger than it can be"):
+            read(path, "test")
 
 
 def test_every_unit_has_a_place_of_its_own(tmp_path):

@@ -263,7 +263,7 @@ def test_records_of_other_kinds_and_formats_are_refused(path, monkeypatch):
     monkeypatch.setattr(store, "FORMAT", 99)
     TICKET.save(path)
     monkeypatch.undo()
-    with pytest.raises(CorruptedFileError, match=r"format 1\. .*format 99"):
+    with pytest.raises(CorruptedFileError, match=r"format 1 to 2\. .*format 99"):
         load_ticket(path)
 
 
