@@ -78,9 +78,9 @@ class Masks(Mapping[str, np.ndarray]):
 
 
 def _frozen_bool(name: str, array: np.ndarray) -> np.ndarray:
-    array = np.array(array)
-    mask = array.astype(bool)
-    if not np.array_equal(mask, array):
+    array = np.asarray(array)
+    mask = np.array(array, bool)
+    if array.dtype != bool and not np.array_equal(mask, array):
         raise ValueError(
             f"Expected a mask of booleans, or of zeros and ones, for `{name}`. "
             f"Received: values from {array.min()} to {array.max()}."

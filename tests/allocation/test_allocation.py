@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_lottery import allocation
-from keras_lottery.allocation import Global, Layerwise, Uniform, largest
+from keras_lottery.allocation import Global, Layerwise, Uniform, largest, ranking
 from keras_lottery.masks import Masks
 
 LENET = {
@@ -25,6 +25,14 @@ ALLOCATIONS = [
     Uniform(exclude=["*2"]),
 ]
 SPARSITIES = st.floats(0, 0.99)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks():
+    """Ranking goes block by block: these networks are of many blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_BLOCK", 4)
+        yield
 
 
 @st.composite
@@ -84,17 +92,31 @@ def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
         )
 
 
-@given(
-    scores=hnp.arrays(
-        "float64", st.integers(1, 40), elements=st.sampled_from([1, 2, 3])
-    ),
-    data=st.data(),
-)
-def test_largest_breaks_ties_by_position(scores, data):
-    alive = data.draw(hnp.arrays(bool, scores.shape))
-    keep = data.draw(st.integers(0, np.count_nonzero(alive)))
-    chosen = largest(scores, alive, keep)
-    assert set(np.flatnonzero(chosen)) == set(rank_order(scores, alive)[:keep])
+@given(network=networks(), share=st.floats(0, 1))
+def test_largest_breaks_ties_by_position(network, share):
+    scores, masks = network
+    keep = round(masks.kept * share)
+    chosen = largest(scores, masks, keep)
+    assert {name: mask.shape for name, mask in chosen.items()} == {
+        name: mask.shape for name, mask in masks.items()
+    }
+    flat = [np.concatenate([a[n].ravel() for n in masks]) for a in (scores, masks)]
+    expected = rank_order(*flat)[:keep]
+    marks = np.concatenate([mask.ravel() for mask in chosen.values()])
+    assert set(np.flatnonzero(marks)) == set(expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "uint8", "bool"])
+def test_scores_of_any_type_are_ranked(dtype):
+    scores = {"a": np.array([0, 1, 0, 1], dtype)}
+    chosen = largest(scores, {"a": np.ones(4, bool)}, 3)
+    assert chosen["a"].tolist() == [True, True, False, True]
+
+
+def test_scores_of_different_types_are_ranked_together():
+    scores = {"a": np.array([1, 3]), "b": np.array([0.5, 3.5], "float32")}
+    chosen = largest(scores, {name: np.ones(2, bool) for name in scores}, 2)
+    assert [mask.tolist() for mask in chosen.values()] == [[False, True]] * 2
 
 
 @pytest.mark.parametrize("allocate", ALLOCATIONS, ids=repr)

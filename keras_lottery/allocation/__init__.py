@@ -1,0 +1,53 @@
+"""How many weights each layer keeps, and which: `(scores, masks, sparsity) -> masks`.
+
+`sparsity` is always the share of all the weights in `masks`, those of layers that are
+left out included. Counts are exact, ties go to the earlier position, and a pruned
+weight stays pruned.
+"""
+
+from typing import Protocol
+
+from keras_lottery.allocation.counts import kept_after
+from keras_lottery.allocation.layerwise import Layerwise, Uniform
+from keras_lottery.allocation.network import Global
+from keras_lottery.allocation.ranking import Scores, largest
+from keras_lottery.masks import Masks
+from keras_lottery.registry import look_up
+
+__all__ = [
+    "ALLOCATIONS",
+    "Allocation",
+    "Global",
+    "Layerwise",
+    "Scores",
+    "Uniform",
+    "get",
+    "kept_after",
+    "largest",
+]
+
+
+class Allocation(Protocol):
+    """What `prune` and the search call. Any such function will do."""
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks: ...
+
+
+ALLOCATIONS: dict[str, Allocation] = {
+    "global": Global(),
+    "layerwise": Layerwise(),
+    "uniform": Uniform(),
+}
+
+
+def get(allocation: str | Allocation) -> Allocation:
+    """An allocation by name, or the one given.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    >>> get("global")
+    Global(exclude=())
+    """
+    form = "a function (scores, masks, sparsity) -> masks"
+    return look_up("allocation", allocation, ALLOCATIONS, form)

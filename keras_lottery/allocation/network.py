@@ -1,0 +1,37 @@
+"""One ranking of all the weights of the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_lottery.allocation.counts import check_count, kept_after
+from keras_lottery.allocation.names import check_scores, included
+from keras_lottery.allocation.ranking import Scores, largest
+from keras_lottery.masks import Masks
+
+
+@dataclass(frozen=True)
+class Global:
+    """Keeps the weights of the largest scores, whichever layer they are in.
+
+    Args:
+        exclude: patterns of weights or layers that are not pruned.
+    """
+
+    exclude: Sequence[str] = ()
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
+        check_scores(scores, masks)
+        names = included(masks, self.exclude)
+        alive = {name: masks[name] for name in names}
+        count = sum(int(np.count_nonzero(mask)) for mask in alive.values())
+        keep = kept_after(masks, sparsity) - (masks.kept - count)
+        check_count(keep, count, sparsity, masks)
+        chosen = largest(scores, alive, keep)
+        return Masks({name: chosen.get(name, mask) for name, mask in masks.items()})
+
+    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
+        """The whole network's sparsity if the layers not left out have `sparsity`."""
+        names = included(masks, self.exclude)
+        return sparsity * sum(masks[name].size for name in names) / masks.size

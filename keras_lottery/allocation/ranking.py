@@ -1,0 +1,102 @@
+"""Choosing exactly the k largest scores of many weights, in little memory."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+Scores = Mapping[str, np.ndarray]
+
+# Comparisons and positions are held for so many weights at a time.
+_BLOCK = 1 << 20
+
+
+def largest(
+    scores: Scores, alive: Mapping[str, np.ndarray], keep: int
+) -> dict[str, np.ndarray]:
+    """Marks the `keep` largest scores among those alive; of equals, the first.
+
+    One partition finds the smallest score that is kept, and one pass marks what is not
+    below it: a copy of the scores alive and a mask are all the memory it takes.
+
+    Args:
+        scores: arrays by name. First means in the order of `alive`, then of positions.
+        alive: booleans of the scores' shapes; the others are never chosen.
+        keep: how many to choose, at most as many as are alive.
+
+    Returns:
+        Booleans by name.
+
+    Raises:
+        ValueError: if a score of those alive is NaN.
+
+    Example:
+
+    >>> scores = {"a": np.array([1, 3]), "b": np.array([3, 3])}
+    >>> alive = {"a": np.array([True, True]), "b": np.array([True, True])}
+    >>> largest(scores, alive, 2)
+    {'a': array([False,  True]), 'b': array([ True, False])}
+    """
+    threshold, ties = _threshold(scores, alive, keep)
+    chosen = {}
+    for name, living in alive.items():
+        chosen[name] = np.zeros(living.shape, bool)
+        if not keep:
+            continue
+        blocks = _blocks(scores[name], living, chosen[name])
+        for score, live, marks in blocks:
+            np.greater(score, threshold, out=marks)
+            marks &= live
+            tied = score == threshold
+            tied &= live
+            count = int(np.count_nonzero(tied))
+            if count > ties:
+                tied[np.flatnonzero(tied)[ties:]] = False
+            ties = max(0, ties - count)
+            marks |= tied
+    return chosen
+
+
+def _threshold(
+    scores: Scores, alive: Mapping[str, np.ndarray], keep: int
+) -> tuple[Any, int]:
+    """The smallest of the `keep` largest scores, and how many equal to it to keep."""
+    candidates = _candidates(scores, alive)
+    if not keep:
+        return None, 0
+    first = len(candidates) - keep
+    candidates.partition(first)
+    threshold = candidates[first]
+    above = sum(
+        int(np.count_nonzero(candidates[start : start + _BLOCK] > threshold))
+        for start in range(first, len(candidates), _BLOCK)
+    )
+    return threshold, keep - above
+
+
+def _candidates(scores: Scores, alive: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The scores of those alive, one after the other."""
+    counts = {name: int(np.count_nonzero(living)) for name, living in alive.items()}
+    kind = np.result_type(*(np.asarray(scores[name]).dtype for name in alive))
+    candidates = np.empty(sum(counts.values()), kind)
+    end = 0
+    for name, living in alive.items():
+        start = end
+        for score, live in _blocks(scores[name], living):
+            part = score if live.all() else score[live]
+            candidates[end : end + len(part)] = part
+            end += len(part)
+        # The largest is NaN if one is.
+        if end > start and np.isnan(candidates[start:end].max()):
+            raise ValueError(
+                f"The scores of `{name}` hold NaN, which has no rank. Did the training "
+                "diverge? Lower the learning rate."
+            )
+    return candidates
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Views of a block of positions at a time of arrays of one shape."""
+    flat = [np.ravel(np.asarray(array)) for array in arrays]
+    for start in range(0, flat[0].size, _BLOCK):
+        yield tuple(array[start : start + _BLOCK] for array in flat)
