@@ -386,6 +386,7 @@ class LotteryTicketSearch:
             training.final,
             settings["architecture"],
             card,
+            derive_seed(self.seed, replicate, "initial"),
         )
 
     def curve(

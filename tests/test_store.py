@@ -240,20 +240,21 @@ def npy(array, shape=None):
 HUGE = "(1000000000000,)"
 
 
-def lying(mask_shape=(3,), array=None, groups=("a",)):
+def lying(mask_shape=(3,), array=None, groups=("a",), lost=None):
     header = {
         "format": 2,
         "groups": list(groups),
-        "dtypes": {},
+        "dtypes": {"a:b": "float64"},
         "mask_shapes": {"b": mask_shape},
         "meta": {"kind": "test"},
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    return {
+    members = {
         "header.npy": npy(text),
         "a:b.npy": array or npy(np.arange(3.0)),
         "masks:b.npy": npy(np.packbits([True, False, True])),
     }
+    return {name: member for name, member in members.items() if name != lost}
 
 
 MASK, ARRAY = "bytes for a mask", "holds 24 bytes, not"
@@ -264,6 +265,9 @@ LIES = {
     "the array is huge": (ARRAY, lying(array=npy(np.arange(3.0), HUGE))),
     "the array is larger": (ARRAY, lying(array=npy(np.arange(3.0), "(4,)"))),
     "the array is smaller": (ARRAY, lying(array=npy(np.arange(3.0), "(2,)"))),
+    "an array is missing": ("arrays are missing", lying(lost="a:b.npy")),
+    "a mask is missing": ("KeyError", lying(lost="masks:b.npy")),
+    "the header is missing": ("no item named", lying(lost="header.npy")),
     "there is another group": ("KeyError", lying(groups=())),
 }
 
