@@ -20,11 +20,7 @@ from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.engines.fit import FitEngine
-from keras_lottery.layers import (
-    State,
-    get_masks,
-    set_state,
-)
+from keras_lottery.layers import State, get_masks, set_state
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.masks import Masks
 from keras_lottery.progress import Progress
