@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_lottery.engines.fit import FitEngine, Training
+from keras_lottery.engines.engine import Engine, Training
 from keras_lottery.masks import Masks
 from keras_lottery.progress import Progress
 from keras_lottery.store import (
@@ -32,7 +32,7 @@ class Trainings:
     """
 
     store: Store
-    engine: FitEngine
+    engine: Engine
     progress: Progress
     rows: list[dict[str, Any]] = field(default_factory=list)
 

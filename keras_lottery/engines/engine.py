@@ -1,0 +1,352 @@
+"""What engines share: a ticket goes in, its training comes out."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.data import Data, is_tf_dataset
+from keras_lottery.engines.learning_rate import OffsetSchedule
+from keras_lottery.layers import get_state, set_state
+from keras_lottery.layers.state import State, read
+from keras_lottery.ticket import Ticket
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training a ticket gave.
+
+    Args:
+        final: the state at the end.
+        rewind_point: the state at the rewind point; empty if training did not pass it.
+        curve: lists of equal length: `step`, `val_loss`, `val_accuracy`.
+        metrics: numbers of the early stop and of the end, as in the results' table.
+    """
+
+    final: State
+    rewind_point: State
+    curve: dict[str, list[float]]
+    metrics: dict[str, float]
+
+
+class Work(NamedTuple):
+    """A training to do.
+
+    Args:
+        ticket: what to train, or a function that makes it, called when it is trained.
+        seed: seed of the order of the data.
+        stop: is asked at each validation from the rewind point on; the training ends
+            where it answers True.
+    """
+
+    ticket: Ticket | Callable[[], Ticket]
+    seed: int
+    stop: Callable[[State], bool] | None = None
+
+    def make(self) -> Ticket:
+        """The ticket."""
+        return self.ticket if isinstance(self.ticket, Ticket) else self.ticket()
+
+
+class Engine:
+    """Trains tickets in one compiled model.
+
+    Args:
+        model: a compiled masked model. It is compiled once; its variables, masks and
+            optimizer are set anew for each ticket.
+        data: what to train and judge on.
+        steps: length of the dense training, in optimizer steps.
+        rewind_step: the step whose state is kept, in trainings that start before it.
+        eval_freq: steps from one validation to the next, or `"epoch"`.
+        callbacks: Keras callbacks, copied for each training.
+        class_weight: as of `fit`.
+        metric: the name of the accuracy that counts; by default the first of the
+            model's metrics with "acc" in its name.
+
+    Attributes:
+        name: what `engines.make` calls it.
+
+    Raises:
+        ValueError: if the model reports no such accuracy, or a model of several outputs
+            reports several and none is named.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Data,
+        steps: int,
+        rewind_step: int = 0,
+        eval_freq: int | str = "epoch",
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        class_weight: dict[int, float] | None = None,
+        metric: str | None = None,
+    ) -> None:
+        self.model = model
+        self.data = data
+        self.rewind_step = rewind_step
+        self.eval_freq: int = (
+            data.steps_per_epoch if isinstance(eval_freq, str) else eval_freq
+        )
+        self.callbacks = list(callbacks)
+        self.class_weight = class_weight
+        self.optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        schedule = self.optimizer._learning_rate
+        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            schedule = OffsetSchedule(self.optimizer, schedule, steps)
+            self.optimizer.learning_rate = schedule
+        model.optimizer.build(model.trainable_variables)
+        self._fresh = [read(v) for v in model.optimizer.variables]
+        logs = evaluate(model, _first(data.validation))
+        self._accuracy = _accuracy_key(logs, metric, getattr(model, "outputs", None))
+
+    def train(
+        self,
+        ticket: Ticket,
+        seed: int,
+        progress: Callable[[int], None] = lambda step: None,
+        stop: Callable[[State], bool] | None = None,
+    ) -> Training:
+        """Trains a ticket.
+
+        Args:
+            ticket: what to train.
+            seed: seed of the order of the data.
+            progress: is called with the number of steps done.
+            stop: is asked at each validation from the rewind point on, with the state
+                there; the training ends where it answers True.
+
+        Raises:
+            FloatingPointError: if a loss is not a number.
+        """
+        self._start(ticket)
+        end = ticket.step + ticket.steps
+        cuts = {ticket.step, end}
+        passes_rewind_point = ticket.step <= self.rewind_step < end
+        if passes_rewind_point:
+            cuts.add(self.rewind_step)
+        record = Record(self, ticket.step, progress, stop)
+        rewind_point: State = {}
+        run = self._runner(seed, record)
+        began = time.perf_counter()
+        for first, last in zip(sorted(cuts), [*sorted(cuts)[1:], end], strict=True):
+            if first == self.rewind_step:
+                rewind_point = get_state(self.model)
+            run(first, last)
+            if record.stopped:
+                break
+        if passes_rewind_point and not rewind_point:
+            raise ValueError(
+                f"A callback stopped the training at step {record.step}, before the "
+                f"rewind point at step {self.rewind_step}. Choose an earlier "
+                "`rewind_to`, or leave the callback out."
+            )
+        record.validate()
+        seconds = time.perf_counter() - began - record.seconds
+        final = get_state(self.model)
+        metrics = {"seconds": seconds, **self._judge(record, final)}
+        return Training(final, rewind_point, record.curve, metrics)
+
+    def train_all(
+        self,
+        works: Sequence[Work],
+        progress: Callable[[int, int], None] = lambda index, step: None,
+    ) -> Iterator[tuple[int, Training | FloatingPointError]]:
+        """Trains several tickets that do not depend on one another.
+
+        Args:
+            works: what to train.
+            progress: is called with the index of a work and the number of its steps
+                done.
+
+        Yields:
+            The index of a work and its training, as soon as it is done; the error
+            instead, if a loss is not a number.
+        """
+        for index, work in enumerate(works):
+            result: Training | FloatingPointError
+            try:
+                step = partial(progress, index)
+                result = self.train(work.make(), work.seed, step, work.stop)
+            except FloatingPointError as error:
+                result = error
+            yield index, result
+
+    def _runner(self, seed: int, record: "Record") -> Callable[[int, int], None]:
+        """What trains from one step to another, and tells the record of its steps."""
+        raise NotImplementedError
+
+    def _start(self, ticket: Ticket) -> None:
+        set_state(self.model, ticket.weights, ticket.masks)
+        for variable, value in zip(
+            self.model.optimizer.variables, self._fresh, strict=True
+        ):
+            variable.assign(np.array(value))
+        schedule = self.optimizer._learning_rate
+        if isinstance(schedule, OffsetSchedule):
+            schedule.offset.assign(ticket.step)
+            if ticket.learning_rate is not None:
+                schedule.constant.assign(ticket.learning_rate)
+        elif ticket.learning_rate is not None:
+            self.optimizer.learning_rate = ticket.learning_rate
+
+    def _judge(self, record: "Record", final: State) -> dict[str, float]:
+        metrics = {
+            "final_val_accuracy": record.curve["val_accuracy"][-1],
+            "final_val_loss": record.curve["val_loss"][-1],
+            "final_test_accuracy": self._score("test")[1],
+            "final_train_accuracy": self._score("train")[1],
+        }
+        best = record.best
+        set_state(self.model, record.best_state)
+        metrics |= {
+            "early_stop_step": record.curve["step"][best],
+            "early_stop_val_accuracy": record.curve["val_accuracy"][best],
+            "early_stop_test_accuracy": self._score("test")[1],
+        }
+        set_state(self.model, final)
+        return metrics
+
+    def _score(self, part: str) -> tuple[float, float]:
+        """The model's loss and accuracy on a part of the data, NaN without data."""
+        if getattr(self.data, part) is None:
+            return math.nan, math.nan
+        logs = self._evaluate(part)
+        return logs["loss"], logs[self._accuracy]
+
+    def _evaluate(self, part: str) -> dict[str, float]:
+        return evaluate(self.model, getattr(self.data, part))
+
+
+class Record:
+    """What is seen of one training: its validations, and where the loss was least.
+
+    Args:
+        engine: what trains.
+        start: the step that the training starts at.
+        progress, stop: as of `Engine.train`.
+
+    Attributes:
+        step: the step reached.
+        stopped: whether the training is to end there.
+        curve: as of `Training`.
+        best, best_state: where in the curve the loss was least, and the state there.
+        seconds: time that the validations took.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        start: int,
+        progress: Callable[[int], None],
+        stop: Callable[[State], bool] | None,
+    ) -> None:
+        self.engine = engine
+        self.start = self.step = self._validated = start
+        self.progress = progress
+        self.stop = stop
+        self.stopped = False
+        self.curve: dict[str, list[float]] = {
+            "step": [],
+            "val_loss": [],
+            "val_accuracy": [],
+        }
+        self.best = -1
+        self.best_state: State = {}
+        self.seconds = 0.0
+
+    def reached(self, step: int) -> None:
+        """Takes note of a step, and validates where that is due."""
+        self.step = step
+        self.progress(step - self.start)
+        frequency = self.engine.eval_freq
+        if step // frequency > self._validated // frequency:
+            self.validate()
+
+    def validate(self) -> None:
+        """Validates, unless this step has been.
+
+        Raises:
+            FloatingPointError: if the loss is not a number.
+        """
+        if self.step == self._validated:
+            return
+        began = time.perf_counter()
+        self._validated = self.step
+        loss, accuracy = self.engine._score("validation")
+        check_finite(loss, self.step)
+        self.curve["step"].append(self.step)
+        self.curve["val_loss"].append(loss)
+        self.curve["val_accuracy"].append(accuracy)
+        asked = self.stop is not None and self.step >= self.engine.rewind_step
+        better = self.best < 0 or loss < self.curve["val_loss"][self.best]
+        if better or asked:
+            state = get_state(self.engine.model)
+            if better:
+                self.best, self.best_state = len(self.curve["step"]) - 1, state
+            if asked and self.stop and self.stop(state):
+                self.stopped = True
+        self.seconds += time.perf_counter() - began
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raises FloatingPointError if a validation loss is not a number."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"The validation loss is {loss} at step {step}. Lower the learning rate, "
+            "or clip the gradients (`clipnorm`)."
+        )
+
+
+def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
+    """The model's loss and metrics on data, by `model.evaluate`."""
+    if is_tf_dataset(data):
+        return model.evaluate(data, verbose=0, return_dict=True)
+    x, y, sample_weight = (*data, None)[:3]
+    return model.evaluate(
+        x,
+        y,
+        sample_weight=sample_weight,
+        batch_size=EVALUATION_BATCH,
+        verbose=0,
+        return_dict=True,
+    )
+
+
+def _accuracy_key(logs: dict[str, float], metric: str | None, outputs: Any) -> str:
+    keys = [key for key in logs if "acc" in key]
+    if metric is not None:
+        if metric not in logs:
+            raise ValueError(
+                f"Expected `metric` to be one of the model's metrics, {sorted(logs)}. "
+                f"Received: metric={metric!r}"
+            )
+        return metric
+    if not keys:
+        raise ValueError(
+            "A search compares accuracies. Received: a model whose metrics are "
+            f"{sorted(logs)}. Compile it with `metrics=['accuracy']`."
+        )
+    if len(keys) > 1 and len(keras.tree.flatten(outputs)) > 1:
+        raise ValueError(
+            "Expected one accuracy, or `metric=` with the name of the one that "
+            f"counts. Received: a model of several outputs that reports {keys}. "
+            f"Choose one, such as metric={keys[0]!r}."
+        )
+    return keys[0]
+
+
+def _first(data: Any) -> Any:
+    """One batch of the data, to see that they fit the model."""
+    if is_tf_dataset(data):
+        return data.take(1)
+    return keras.tree.map_structure(lambda array: array[:1], data)
