@@ -1,0 +1,57 @@
+"""What a weight is worth: `Snapshot -> scores`, larger means keep.
+
+A criterion is a function of a snapshot that returns, for each weight in
+`snapshot.masks`, an array of the weight's shape. Any such function may be given
+wherever a name may.
+"""
+
+from collections.abc import Callable
+
+from keras_lottery.allocation import Scores
+from keras_lottery.criteria.chance import random
+from keras_lottery.criteria.signs import SignForm
+from keras_lottery.criteria.weights import (
+    distance,
+    large_init,
+    large_init_large_final,
+    magnitude,
+    magnitude_increase,
+    small_final,
+    small_init,
+    small_init_small_final,
+)
+from keras_lottery.registry import look_up
+from keras_lottery.ticket import Snapshot
+
+Criterion = Callable[[Snapshot], Scores]
+
+_OF_WEIGHTS: dict[str, Criterion] = {
+    "large_final": magnitude,
+    "small_final": small_final,
+    "large_init": large_init,
+    "small_init": small_init,
+    "large_init_large_final": large_init_large_final,
+    "small_init_small_final": small_init_small_final,
+    "magnitude_increase": magnitude_increase,
+    "distance": distance,
+}
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": magnitude,
+    "random": random,
+    **_OF_WEIGHTS,
+    **{f"{name}_same_sign": SignForm(c, True) for name, c in _OF_WEIGHTS.items()},
+    **{f"{name}_diff_sign": SignForm(c, False) for name, c in _OF_WEIGHTS.items()},
+}
+"""Criteria by name."""
+
+
+def get(criterion: str | Criterion) -> Criterion:
+    """A criterion by name, or the one given.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    >>> get("large_final") is magnitude
+    True
+    """
+    return look_up("criterion", criterion, CRITERIA, "a function of a snapshot")
