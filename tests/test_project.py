@@ -35,7 +35,7 @@ ROWS = [
         "schedules",
     },
     {"allocation", "layers", "store"},
-    {"gradients", "plots"},
+    {"gradients", "interop", "plots"},
     {"ticket"},
     {"controls", "criteria", "engines", "export", "rewind"},
     {"pruning", "settings", "trainings"},
@@ -55,6 +55,8 @@ LAZY = {
     "sklearn",
     "tensorflow",
     "tensorflow_datasets",
+    "tensorflow_model_optimization",
+    "tf_keras",
 }
 
 
