@@ -15,7 +15,7 @@ from keras_lottery import allocation as allocations
 from keras_lottery import architecture, criteria, results, schedules
 from keras_lottery import controls as control_registry
 from keras_lottery import rewind as rewinds
-from keras_lottery.allocation import Allocation, Global, Layerwise, Uniform
+from keras_lottery.allocation import Allocation
 from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
@@ -154,7 +154,7 @@ class LotteryTicketSearch:
         arguments = {
             "schedule": restore(settings["schedule"], Schedule),
             "criterion": settings["criterion"],
-            "allocation": restore(settings["allocation"], Global, Layerwise, Uniform),
+            "allocation": restore(settings["allocation"], *allocations.CLASSES),
             "rewind": restore(settings["rewind"], Rewind, FineTune),
             "rewind_to": settings["rewind_to"],
             "controls": settings["controls"],

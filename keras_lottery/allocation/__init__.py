@@ -8,6 +8,7 @@ weight stays pruned.
 from typing import Protocol
 
 from keras_lottery.allocation.counts import kept_after
+from keras_lottery.allocation.erdos_renyi import ErdosRenyi
 from keras_lottery.allocation.layerwise import Layerwise, Uniform
 from keras_lottery.allocation.network import Global
 from keras_lottery.allocation.ranking import Scores, largest
@@ -16,7 +17,9 @@ from keras_lottery.registry import look_up
 
 __all__ = [
     "ALLOCATIONS",
+    "CLASSES",
     "Allocation",
+    "ErdosRenyi",
     "Global",
     "Layerwise",
     "Scores",
@@ -37,7 +40,13 @@ ALLOCATIONS: dict[str, Allocation] = {
     "global": Global(),
     "layerwise": Layerwise(),
     "uniform": Uniform(),
+    "erdos_renyi": ErdosRenyi(kernel=False),
+    "erk": ErdosRenyi(kernel=True),
 }
+
+
+CLASSES = (Global, Layerwise, Uniform, ErdosRenyi)
+"""What a stored search may name."""
 
 
 def get(allocation: str | Allocation) -> Allocation:

@@ -1,7 +1,7 @@
 """How many weights are kept: whole numbers with an exact sum."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -37,6 +37,18 @@ def check_count(keep: int, alive: int, sparsity: float, masks: Masks) -> None:
             f"(sparsity {masks.sparsity:.4f}); {keep} of the {alive} weights that may "
             "be pruned would have to be left."
         )
+
+
+def keep_among(names: Collection[str], masks: Masks, sparsity: float) -> int:
+    """How many weights the named layers keep, if the others keep what they have.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    alive = sum(int(np.count_nonzero(masks[name])) for name in names)
+    keep = kept_after(masks, sparsity) - (masks.kept - alive)
+    check_count(keep, alive, sparsity, masks)
+    return keep
 
 
 def keep_by_layer(

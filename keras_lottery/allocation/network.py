@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from keras_lottery.allocation.counts import check_count, kept_after
+from keras_lottery.allocation.counts import keep_among
 from keras_lottery.allocation.names import check_scores, included
 from keras_lottery.allocation.ranking import Scores, largest
 from keras_lottery.masks import Masks
@@ -24,11 +22,8 @@ class Global:
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         check_scores(scores, masks)
         names = included(masks, self.exclude)
-        alive = {name: masks[name] for name in names}
-        count = sum(int(np.count_nonzero(mask)) for mask in alive.values())
-        keep = kept_after(masks, sparsity) - (masks.kept - count)
-        check_count(keep, count, sparsity, masks)
-        chosen = largest(scores, alive, keep)
+        keep = keep_among(names, masks, sparsity)
+        chosen = largest(scores, {name: masks[name] for name in names}, keep)
         return Masks({name: chosen.get(name, mask) for name, mask in masks.items()})
 
     def total_sparsity(self, sparsity: float, masks: Masks) -> float:

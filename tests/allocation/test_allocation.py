@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_lottery import allocation
-from keras_lottery.allocation import Global, Layerwise, Uniform, largest, ranking
+from keras_lottery.allocation import (
+    ErdosRenyi,
+    Global,
+    Layerwise,
+    Uniform,
+    largest,
+    ranking,
+)
 from keras_lottery.masks import Masks
 
 LENET = {
@@ -20,9 +27,12 @@ ALLOCATIONS = [
     Layerwise(),
     Layerwise({"*0": 0.1, "*1": 0.5}),
     Uniform(),
+    ErdosRenyi(kernel=False),
+    ErdosRenyi(kernel=True),
     Global(exclude=["*2"]),
     Layerwise(exclude=["*2"]),
     Uniform(exclude=["*2"]),
+    ErdosRenyi(exclude=["*2"]),
 ]
 SPARSITIES = st.floats(0, 0.99)
 
@@ -31,7 +41,7 @@ SPARSITIES = st.floats(0, 0.99)
 def small_blocks():
     """Ranking goes block by block: these networks are of many blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_BLOCK", 4)
+        patch.setattr(ranking, "_BLOCK", 60)
         yield
 
 
@@ -178,7 +188,7 @@ def test_uniform_is_within_one_weight_of_each_layers_share(sizes, sparsity):
         assert abs(mask.sum() - masks[name].size * keep / sum(sizes)) < 1
 
 
-@pytest.mark.parametrize("allocate", [Global, Layerwise, Uniform])
+@pytest.mark.parametrize("allocate", [Global, Layerwise, Uniform, ErdosRenyi])
 @pytest.mark.parametrize("pattern", ["output", "output/kernel", "out*"])
 def test_layers_can_be_left_out(allocate, pattern):
     masks = lenet(allocate(exclude=[pattern]), 0.9)
@@ -186,7 +196,7 @@ def test_layers_can_be_left_out(allocate, pattern):
     assert masks.kept == round(266_200 * 0.1)
 
 
-@pytest.mark.parametrize("allocate", [Global, Layerwise, Uniform])
+@pytest.mark.parametrize("allocate", [Global, Layerwise, Uniform, ErdosRenyi])
 def test_total_sparsity_is_that_of_the_layers_not_left_out(allocate):
     dense = Masks.dense(LENET)
     left_out = allocate(exclude=["output"]).total_sparsity(0.5, dense)
@@ -194,11 +204,47 @@ def test_total_sparsity_is_that_of_the_layers_not_left_out(allocate):
     assert allocate().total_sparsity(0.5, dense) == pytest.approx(0.5)
 
 
+WIDE = {"small": (10, 10), "wide": (1000, 200), "conv": (3, 3, 20, 40), "bias": (50,)}
+SIDES = {
+    False: {"small": 20, "wide": 1200, "conv": 60 * 9, "bias": 50},
+    True: {"small": 20, "wide": 1200, "conv": 66, "bias": 50},
+}
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize("sparsity", [0.2, 0.8, 0.95, 0.995])
+def test_densities_are_as_sides_over_size_up_to_dense(kernel, sparsity):
+    masks = Masks.dense(WIDE)
+    scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    new = ErdosRenyi(kernel)(scores, masks, sparsity)
+    assert new.kept == round(masks.size * (1 - sparsity))
+    dense = [name for name in masks if new[name].all()]
+    # One ε for all that are not dense, and a larger one would be too much for those.
+    epsilon = {name: new[name].sum() / SIDES[kernel][name] for name in masks}
+    rest = [name for name in masks if name not in dense]
+    for name in rest:
+        shared = sum(new[n].sum() for n in rest) / sum(SIDES[kernel][n] for n in rest)
+        assert abs(new[name].sum() - shared * SIDES[kernel][name]) < 1
+        assert all(epsilon[full] <= shared + 0.1 for full in dense)
+    assert ("small" in dense) == (sparsity <= 0.95)
+
+
+def test_erdos_renyi_levels_are_nested_and_stay_exact():
+    masks = Masks.dense(WIDE)
+    rng = np.random.default_rng(0)
+    scores = {name: rng.random(mask.shape) for name, mask in masks.items()}
+    for level in range(1, 20):
+        once = ErdosRenyi()(scores, Masks.dense(WIDE), 1 - 0.8**level)
+        masks = ErdosRenyi()(scores, masks, 1 - 0.8**level)
+        for name in masks:
+            assert abs(masks[name].sum() - once[name].sum()) <= 1
+
+
 def test_pruning_by_other_means_before_does_not_revive():
     """The share of a layer may be more than it has left."""
     masks = Masks({"a": np.arange(100) < 10, "b": np.ones(100, bool)})
     scores = {name: np.arange(100.0) for name in masks}
-    for allocate in (Uniform(), Layerwise(), Uniform(exclude=["a"])):
+    for allocate in (Uniform(), Layerwise(), Uniform(exclude=["a"]), ErdosRenyi()):
         new = allocate(scores, masks, 0.5)
         assert [mask.sum() for mask in new.values()] == [10, 90]
 
@@ -232,7 +278,9 @@ def test_what_cannot_be_is_refused(call, message):
         call(Masks.dense({"a": (2, 3), "b": (4,)}))
 
 
-@pytest.mark.parametrize("allocate", [Global(), Layerwise(), Uniform()], ids=repr)
+@pytest.mark.parametrize(
+    "allocate", [Global(), Layerwise(), Uniform(), ErdosRenyi()], ids=repr
+)
 def test_less_sparsity_than_there_is_would_revive_and_is_refused(allocate):
     masks = Masks({"a": np.zeros((2, 3)), "b": np.ones(4)})
     with pytest.raises(ValueError, match="leaves the pruned weights pruned"):
@@ -244,5 +292,5 @@ def test_get():
     assert allocation.get("layerwise") == Layerwise()
     function = Global(exclude=["a"])
     assert allocation.get(function) is function
-    with pytest.raises(ValueError, match=r"\['global', .*allocation='typo'"):
+    with pytest.raises(ValueError, match=r"\['erdos_renyi', .*allocation='typo'"):
         allocation.get("typo")
