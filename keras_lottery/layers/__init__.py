@@ -1,16 +1,29 @@
 """Masked Keras layers, and models made of them."""
 
 from keras_lottery.layers.convert import is_masked, mask_model, strip_masks
-from keras_lottery.layers.masked import (
+from keras_lottery.layers.copying import copy_model
+from keras_lottery.layers.kinds import (
     MASKED_LAYERS,
-    Masked,
     MaskedConv1D,
+    MaskedConv1DTranspose,
     MaskedConv2D,
+    MaskedConv2DTranspose,
+    MaskedConv3D,
+    MaskedConv3DTranspose,
     MaskedDense,
+    MaskedDepthwiseConv1D,
     MaskedDepthwiseConv2D,
+    MaskedEinsumDense,
+    MaskedEmbedding,
+    MaskedGRUCell,
+    MaskedLSTMCell,
+    MaskedReversibleEmbedding,
+    MaskedSeparableConv1D,
     MaskedSeparableConv2D,
-    premasked,
+    MaskedSimpleRNNCell,
+    register_masked,
 )
+from keras_lottery.layers.masked import Masked, premasked
 from keras_lottery.layers.names import named_masks, named_variables, walk
 from keras_lottery.layers.redraw import redraw
 from keras_lottery.layers.state import (
@@ -27,11 +40,24 @@ __all__ = [
     "MASKED_LAYERS",
     "Masked",
     "MaskedConv1D",
+    "MaskedConv1DTranspose",
     "MaskedConv2D",
+    "MaskedConv2DTranspose",
+    "MaskedConv3D",
+    "MaskedConv3DTranspose",
     "MaskedDense",
+    "MaskedDepthwiseConv1D",
     "MaskedDepthwiseConv2D",
+    "MaskedEinsumDense",
+    "MaskedEmbedding",
+    "MaskedGRUCell",
+    "MaskedLSTMCell",
+    "MaskedReversibleEmbedding",
+    "MaskedSeparableConv1D",
     "MaskedSeparableConv2D",
+    "MaskedSimpleRNNCell",
     "State",
+    "copy_model",
     "get_masks",
     "get_sparsity",
     "get_state",
@@ -41,6 +67,7 @@ __all__ = [
     "named_variables",
     "premasked",
     "redraw",
+    "register_masked",
     "set_masks",
     "set_state",
     "sparsity_summary",

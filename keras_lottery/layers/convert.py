@@ -7,32 +7,46 @@ from typing import Any
 
 import keras
 
-from keras_lottery.layers.masked import MASKED_LAYERS, Masked
+from keras_lottery.layers.copying import check_convertible, duplicate
+from keras_lottery.layers.inside import class_of, hold, release
+from keras_lottery.layers.kinds import (
+    MASKED_LAYERS,
+    ORDINARY_LAYERS,
+    masked_by_default,
+)
+from keras_lottery.layers.masked import Masked, mask_layer, unmask_layer
 from keras_lottery.layers.names import walk
-from keras_lottery.layers.state import finalize, read
 
 Prunable = Callable[[keras.layers.Layer], bool] | str | Iterable[str] | None
+
+Layers = list[tuple[str, keras.layers.Layer]]
 
 
 def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     """Returns a masked copy of a model, with the same weights and outputs.
 
-    Every Dense, Conv1D, Conv2D, DepthwiseConv2D and SeparableConv2D layer that
-    `prunable` chooses becomes its masked form, with masks that keep everything. Biases
-    and normalisation are never masked. The given model is left untouched; if it is
-    compiled, the copy is compiled alike, with a fresh optimizer.
+    The kernels that `prunable` chooses get masks, which keep everything to begin with:
+    those of Dense, EinsumDense and all convolutions, and of LSTM, GRU and SimpleRNN
+    (recurrent kernels too), wherever they are: in nested and subclassed models, in
+    attention layers and wrappers. A layer of your own joins them by `register_masked`.
+    Biases and normalisation are never masked, embeddings only where they are chosen.
+    The given model is left untouched; if it is compiled, the copy is compiled alike,
+    with a fresh optimizer.
 
     Args:
-        model: a built Sequential or Functional model; shared layers and nested models
-            may occur. Layers that are masked already keep their masks.
-        prunable: which layers to mask. A function `layer -> bool`; a layer name or
-            path, with wildcards (`"conv*"`, `"encoder/*"`); several of them; or `None`
-            for all, or, in a model that has masked layers, for those alone.
+        model: a built model. Layers that are masked already keep their masks. A
+            subclassed model or layer is made again from its config, which has to hold
+            every argument of the constructor.
+        prunable: which layers to mask. A function `layer -> bool`, which is asked about
+            the layers that have a masked form, and about the recurrent layers that
+            have one inside; a layer name or path, with wildcards (`"conv*"`,
+            `"encoder/*"`), where the name of a layer that holds others stands for
+            these; several of them; or `None` for all but embeddings, or, in a model
+            that has masked layers, for those alone.
 
     Raises:
-        ValueError: if the model is not built or is a subclassed model, if a name
-            matches no layer or one that has no masked form, or if no layer is left to
-            mask.
+        ValueError: if the model is not built or cannot be copied, if a name matches
+            nothing that has a masked form, or if no layer is left to mask.
 
     Example:
 
@@ -43,23 +57,14 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     """
     check_convertible(model)
     chosen = _choose(model, prunable)
-
-    def masked_class(layer: keras.layers.Layer) -> type[keras.layers.Layer]:
-        return MASKED_LAYERS[type(layer)] if id(layer) in chosen else type(layer)
-
-    masked = _convert(model, masked_class)
-    unreached = [
-        path
-        for (path, layer), (_, new) in zip(walk(model), walk(masked), strict=True)
-        if id(layer) in chosen and not isinstance(new, Masked)
-    ]
-    if unreached:
-        message = (
-            f"These layers lie inside other layers and were not masked: {unreached}"
-        )
-        if prunable is not None or not is_masked(masked):
-            raise ValueError(f"{message}. Leave them out of `prunable`.")
-        warnings.warn(message, stacklevel=2)
+    masked = duplicate(model)
+    release(masked)
+    inside = dict(walk(masked))
+    for path in chosen:
+        if not isinstance(inside[path], Masked):
+            mask_layer(inside[path], MASKED_LAYERS[type(inside[path])])
+    hold(masked)
+    _compile_alike(model, masked)
     return masked
 
 
@@ -70,7 +75,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
         model: a masked model; it is left untouched.
 
     Raises:
-        ValueError: if the model is not built or is a subclassed model.
+        ValueError: if the model is not built or cannot be copied.
 
     Example:
 
@@ -79,8 +84,13 @@ def strip_masks(model: keras.Model) -> keras.Model:
     ['Dense']
     """
     check_convertible(model)
-    ordinary = {masked: plain for plain, masked in MASKED_LAYERS.items()}
-    return _convert(model, lambda layer: ordinary.get(type(layer), type(layer)))
+    plain = duplicate(model)
+    release(plain)
+    for _, layer in walk(plain):
+        if type(layer) in ORDINARY_LAYERS:
+            unmask_layer(layer, ORDINARY_LAYERS[type(layer)])
+    _compile_alike(model, plain)
+    return plain
 
 
 def is_masked(model: keras.Model) -> bool:
@@ -88,90 +98,56 @@ def is_masked(model: keras.Model) -> bool:
     return any(isinstance(layer, Masked) for _, layer in walk(model))
 
 
-def copy_model(
-    model: keras.Model,
-    configure: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
-    layer_class: Callable[[keras.layers.Layer], type[keras.layers.Layer]] = type,
-) -> keras.Model:
-    """A new model of the same architecture with new weights, not compiled.
-
-    Args:
-        model: a Sequential or Functional model.
-        configure: changes the config of a layer before the new layer is made of it.
-        layer_class: the class of the new layer for each layer.
-    """
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return layer_class(layer).from_config(configure(layer.get_config()))
-
-    # `clone_model` would compile the clone by serialising the loss, which a function
-    # of the user's does not survive.
-    compiled, model.compiled = model.compiled, False
-    try:
-        return keras.models.clone_model(model, clone_function=copy, recursive=True)
-    finally:
-        model.compiled = compiled
-
-
-def check_convertible(model: keras.Model) -> None:
-    """Raises ValueError if the model is not a built Sequential or Functional model."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"Expected `model` to be a Keras model. Received: model={model!r}"
-        )
-    if not model.built:
-        raise ValueError(
-            f"Expected a built model. Received: model '{model.name}' without weights. "
-            "Start it with `keras.Input(shape)` or call `model.build(input_shape)`."
-        )
-    # Only a Sequential or Functional model has symbolic inputs.
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            "Expected a Sequential or Functional model with known inputs. Received: "
-            f"model '{model.name}' of class {type(model).__name__}. Start it with "
-            "`keras.Input(shape)`, or build its graph with `keras.Model(inputs, "
-            "outputs)`."
-        )
-
-
-def _choose(model: keras.Model, prunable: Prunable) -> set[int]:
-    """The ids of the layers to mask."""
+def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
+    """The paths of the layers to mask."""
     layers = list(walk(model))
     if prunable is None:
         # A model that has masked layers has had its layers chosen.
         chosen = [
-            layer
-            for _, layer in layers
-            if type(layer) in MASKED_LAYERS and not is_masked(model)
+            path
+            for path, layer in layers
+            if masked_by_default(class_of(layer)) and not is_masked(model)
         ]
     elif callable(prunable):
         chosen = [
-            layer
+            path for path, layer in layers if _maskable(layer) and prunable(layer)
+        ] + [
+            path
             for _, layer in layers
-            if type(layer) in MASKED_LAYERS and prunable(layer)
+            for path, cell in layers
+            # An LSTM's weights are in its cell.
+            if cell is getattr(layer, "cell", None)
+            and _maskable(cell)
+            and prunable(layer)
         ]
     else:
         chosen = _matches(layers, prunable)
-    if not chosen and not any(isinstance(layer, Masked) for _, layer in layers):
+    if not chosen and not is_masked(model):
         raise ValueError(
             "No layer to prune was found. Expected at least one layer of "
             f"{_class_names()} that `prunable` chooses. Received: "
             f"prunable={prunable!r} and these layers:\n{_listing(layers)}"
         )
-    return {id(layer) for layer in chosen}
+    return chosen
 
 
-def _matches(
-    layers: list[tuple[str, keras.layers.Layer]], prunable: str | Iterable[str]
-) -> list[keras.layers.Layer]:
+def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
     chosen = []
     for pattern in [prunable] if isinstance(prunable, str) else list(prunable):
         # Keras's own name first: a stable path may be the name of another layer.
         matched = [
-            layer for _, layer in layers if fnmatch.fnmatchcase(layer.name, pattern)
-        ] or [layer for path, layer in layers if fnmatch.fnmatchcase(path, pattern)]
-        able = [layer for layer in matched if type(layer) in MASKED_LAYERS]
-        if not able and not any(isinstance(layer, Masked) for layer in matched):
+            (path, layer)
+            for path, layer in layers
+            if fnmatch.fnmatchcase(layer.name, pattern)
+        ] or [item for item in layers if fnmatch.fnmatchcase(item[0], pattern)]
+        inside = [
+            (path, layer)
+            for path, layer in layers
+            if any(path.startswith(f"{parent}/") for parent, _ in matched)
+            and not issubclass(class_of(layer), keras.layers.Embedding)
+        ]
+        able = [path for path, layer in matched + inside if _maskable(layer)]
+        if not able and not any(isinstance(one, Masked) for _, one in matched + inside):
             raise ValueError(
                 f"`prunable` names {pattern!r}, which matches no layer that can be "
                 f"masked ({_class_names()}). The model's layers:\n{_listing(layers)}"
@@ -180,47 +156,29 @@ def _matches(
     return chosen
 
 
+def _maskable(layer: keras.layers.Layer) -> bool:
+    return class_of(layer) in MASKED_LAYERS
+
+
 def _class_names() -> str:
     return ", ".join(sorted(layer.__name__ for layer in MASKED_LAYERS))
 
 
-def _listing(layers: list[tuple[str, keras.layers.Layer]]) -> str:
+def _listing(layers: Layers) -> str:
     return "\n".join(f"  {path} ({type(layer).__name__})" for path, layer in layers)
-
-
-def _convert(
-    model: keras.Model,
-    layer_class: Callable[[keras.layers.Layer], type[keras.layers.Layer]],
-) -> keras.Model:
-    new = copy_model(model, layer_class=layer_class)
-    pairs = list(zip(walk(model), walk(new), strict=True))
-    for (_, old_layer), (_, new_layer) in pairs:
-        # Parents come first, so a child's own setting is the last one written.
-        new_layer.trainable = old_layer.trainable
-        _copy_variables(old_layer, new_layer)
-    if model.compiled:
-        _compile_alike(model, new)
-    return new
-
-
-def _copy_variables(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    if isinstance(old, Masked):
-        old.zero_pruned()
-    for variables in ("_trainable_variables", "_non_trainable_variables"):
-        # The masks are the last of a layer's variables: a plain layer has none to give
-        # or take.
-        for source, target in zip(
-            getattr(old, variables), getattr(new, variables), strict=False
-        ):
-            # A copy: JAX would train the two models in one buffer.
-            target.assign(read(source))
-    finalize(new)
-    for source, target in zip(old._seed_generators, new._seed_generators, strict=True):
-        target.state.assign(read(source.state))
 
 
 def _compile_alike(model: keras.Model, new: keras.Model) -> None:
     """Compiles `new` like `model`: same loss and metrics, a fresh optimizer."""
+    if not model.compiled:
+        return
+    if type(model).compile is not keras.Model.compile:
+        warnings.warn(
+            f"{type(model).__name__} has a `compile` of its own. The copy of model "
+            f"'{model.name}' is not compiled: call `compile` on it.",
+            stacklevel=3,
+        )
+        return
     config = dict(model._compile_config.config)
     config["optimizer"] = fresh_optimizer(model.optimizer)
     config["metrics"] = _fresh_metrics(config["metrics"])

@@ -1,4 +1,4 @@
-"""Keras layers whose kernels are multiplied by a mask on every forward pass.
+"""Layers whose weights are multiplied by a mask on every forward pass.
 
 Two things keep a pruned weight at exactly zero. Its gradient is zero, since the mask
 multiplies it: an update rule that works weight by weight leaves it alone once the
@@ -37,6 +37,7 @@ def premasked() -> Iterator[None]:
 
     Example:
 
+    >>> from keras_lottery.layers import MaskedDense
     >>> layer = MaskedDense(2)
     >>> layer.build((None, 3))
     >>> with premasked():
@@ -53,33 +54,65 @@ def premasked() -> Iterator[None]:
 class Masked:
     """Mixin that masks the weights named in `masked_weights`.
 
-    The layer holds each weight `w` in the variable `_w`, and its mask in the
-    non-trainable boolean variable `w_mask`; `layer.w` reads as their product.
+    The mask of a weight `w` is the non-trainable boolean variable `w_mask`; `layer.w`
+    reads as the product of the two. The variable itself stays where the ordinary layer
+    keeps it, so that a layer is masked by changing its class (`mask_layer`).
     """
 
-    masked_weights: ClassVar[tuple[str, ...]] = ("kernel",)
+    masked_weights: ClassVar[tuple[str, ...]] = ()
 
     # Of the layer that it is mixed into.
     built: bool
     name: str
-    weights: list[keras.Variable]
+    _trainable_variables: list[keras.Variable]
+    _non_trainable_variables: list[keras.Variable]
 
-    def build(self, input_shape: Any) -> None:
-        super().build(input_shape)  # type: ignore[misc]
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in vars(cls).get("masked_weights", ()):
+            setattr(cls, name, _MaskedWeight(name, getattr(cls, name, None)))
+
+    def _post_build(self) -> None:
+        # Keras calls it when a layer has been built, before its state is locked.
+        super()._post_build()  # type: ignore[misc]
+        self._add_masks()
+
+    def _add_masks(self) -> None:
         for name in self.masked_weights:
-            weight = getattr(self, f"_{name}")
-            mask = self.add_weight(  # type: ignore[attr-defined]
-                name=f"{name}_mask",
-                shape=weight.shape,
-                dtype="bool",
-                initializer="ones",
-                trainable=False,
-                autocast=False,
-            )
+            if hasattr(self, f"{name}_mask"):
+                continue
+            weight = self.weight_variable(name)
+            # Layers that share a weight share its mask.
+            mask = getattr(weight, "pruning_mask", None)
+            if mask is None:
+                mask = self._new_mask(name, weight)
             setattr(self, f"{name}_mask", mask)
-            if keras.backend.backend() == "tensorflow":
-                # The other backends update weights outside of the layer's reach.
-                weight.constraint = _Projection(mask, weight.constraint)
+
+    def _new_mask(self, name: str, weight: keras.Variable) -> keras.Variable:
+        mask = self.add_weight(  # type: ignore[attr-defined]
+            name=f"{name}_mask",
+            shape=weight.shape,
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+            autocast=False,
+        )
+        mask._path = f"{weight.path}_mask"
+        weight.pruning_mask = mask
+        if keras.backend.backend() == "tensorflow":
+            # The other backends update weights outside of the layer's reach.
+            weight.constraint = _Projection(mask, weight.constraint)
+        return mask
+
+    def _remove_masks(self) -> None:
+        for name in self.masked_weights:
+            weight, mask = self.weight_variable(name), self.mask_variable(name)
+            weight.pruning_mask = None
+            if isinstance(weight.constraint, _Projection):
+                weight.constraint = weight.constraint.constraint
+            self._untrack_variable(mask)  # type: ignore[attr-defined]
+            # Layer's own `__delattr__` would collect garbage for each of them.
+            super(keras.layers.Layer, self).__delattr__(f"{name}_mask")
 
     def mask_variable(self, name: str) -> keras.Variable:
         """The mask of the weight `name`."""
@@ -87,7 +120,14 @@ class Masked:
 
     def weight_variable(self, name: str) -> keras.Variable:
         """The variable behind the weight `name`, before masking."""
-        return getattr(self, f"_{name}")
+        # Keras keeps what it reads through a property in an underscored attribute.
+        variable = vars(self).get(name, vars(self).get(f"_{name}"))
+        if not isinstance(variable, keras.Variable) or "float" not in variable.dtype:
+            raise ValueError(
+                f"Expected `{name}` of the layer '{self.name}' to be a variable of "
+                f"floats, in `layer.{name}` or `layer._{name}`. Received: {variable!r}"
+            )
+        return variable
 
     def zero_pruned(self) -> None:
         """Writes the zeros of the masks into the variables."""
@@ -95,27 +135,60 @@ class Masked:
             weight = self.weight_variable(name)
             weight.assign(_zeroed(weight, self.mask_variable(name)))
 
-    # Dense and BaseConv save a fixed list of variables, without the masks.
+    # Many of Keras's layers save a fixed list of variables, without the masks.
     def save_own_variables(self, store: Any) -> None:
         if self.built:
             self.zero_pruned()
             keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        if self.built and len(store.keys()) != len(self.weights):
+        own = self._trainable_variables + self._non_trainable_variables
+        if self.built and len(store.keys()) != len(own):
             raise ValueError(
-                f"Expected {len(self.weights)} variables for the masked layer "
+                f"Expected {len(own)} variables for the masked layer "
                 f"'{self.name}', masks included. Received: a file with "
                 f"{len(store.keys())} for it. Was it saved from an unmasked model? "
                 "Load it into that model, then call `mask_model`."
             )
         keras.layers.Layer.load_own_variables(self, store)
 
-    def quantize(self, *args: Any, **kwargs: Any) -> None:
+    # `quantize` itself is bound when a layer is made, before its class changes.
+    def _check_quantize_args(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
             f"The masked layer '{self.name}' cannot be quantized. "
             "Call `strip_masks(model)` first and quantize the model it returns."
         )
+
+
+def mask_layer(layer: keras.layers.Layer, masked_class: type[Masked]) -> None:
+    """Makes an ordinary layer, built or not, a masked one where it is."""
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "_is_quantized", False):
+        raise ValueError(
+            f"The layer '{layer.name}' has LoRA weights or is quantized, so that its "
+            "weight is not the product of a variable and a mask. Prune first, or leave "
+            "it out of `prunable`."
+        )
+    set_class(layer, masked_class)
+    if layer.built:
+        locked = layer._tracker.locked
+        layer._tracker.unlock()
+        try:
+            layer._add_masks()
+        finally:
+            layer._tracker.locked = locked
+
+
+def unmask_layer(layer: Masked, ordinary_class: type[keras.layers.Layer]) -> None:
+    """Makes a masked layer an ordinary one, the zeros of its masks baked in."""
+    if layer.built:
+        layer.zero_pruned()
+        layer._remove_masks()
+    set_class(layer, ordinary_class)
+
+
+def set_class(layer: Any, new_class: type) -> None:
+    """Changes the class of a layer, past Keras's tracking of attributes."""
+    object.__setattr__(layer, "__class__", new_class)
 
 
 def _masked(weight: Any, mask: Any) -> Any:
@@ -145,81 +218,26 @@ class _Projection:
 
 
 class _MaskedWeight:
-    """Descriptor for a weight that Keras keeps in a plain attribute."""
+    """Descriptor that reads a weight as masked."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str, ordinary: Any) -> None:
         self.name = name
+        # How Keras reads it, where it is more than an attribute.
+        self.property = ordinary if isinstance(ordinary, property) else None
 
     def __get__(self, layer: Any, owner: type | None = None) -> Any:
         if layer is None:
             return self
-        weight = getattr(layer, f"_{self.name}")
+        if self.property is not None:
+            weight = self.property.__get__(layer, owner)
+        elif self.name in vars(layer):
+            weight = vars(layer)[self.name]
+        else:
+            raise AttributeError(f"'{layer.name}' has no `{self.name}` yet.")
         return _masked(weight, getattr(layer, f"{self.name}_mask", None))
 
     def __set__(self, layer: Any, value: Any) -> None:
-        setattr(layer, f"_{self.name}", value)
-
-
-class _MaskedKernelProperty(Masked):
-    """Masks a layer that already reads its kernel through a property."""
-
-    @property
-    def kernel(self) -> Any:
-        kernel = super().kernel  # type: ignore[misc]
-        return _masked(kernel, getattr(self, "kernel_mask", None))
-
-
-_register = keras.saving.register_keras_serializable(package="keras_lottery")
-
-
-@_register
-class MaskedDense(_MaskedKernelProperty, keras.layers.Dense):
-    """`keras.layers.Dense` with a `kernel_mask`. Takes the same arguments.
-
-    Example:
-
-    >>> import numpy as np
-    >>> layer = MaskedDense(2)
-    >>> layer.build((None, 3))
-    >>> layer.kernel_mask.assign(np.zeros((3, 2), bool)) is not None
-    True
-    >>> float(abs(np.asarray(layer.kernel)).sum())
-    0.0
-    """
-
-
-@_register
-class MaskedConv1D(_MaskedKernelProperty, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` with a `kernel_mask`. Takes the same arguments."""
-
-
-@_register
-class MaskedConv2D(_MaskedKernelProperty, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with a `kernel_mask`. Takes the same arguments."""
-
-
-@_register
-class MaskedDepthwiseConv2D(Masked, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with a `kernel_mask`. Takes the same arguments."""
-
-    kernel = _MaskedWeight()
-
-
-@_register
-class MaskedSeparableConv2D(Masked, keras.layers.SeparableConv2D):
-    """`keras.layers.SeparableConv2D` with a `depthwise_kernel_mask` and a
-    `pointwise_kernel_mask`. Takes the same arguments."""
-
-    masked_weights = ("depthwise_kernel", "pointwise_kernel")
-    depthwise_kernel = _MaskedWeight()
-    pointwise_kernel = _MaskedWeight()
-
-
-MASKED_LAYERS: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
-    keras.layers.Dense: MaskedDense,
-    keras.layers.Conv1D: MaskedConv1D,
-    keras.layers.Conv2D: MaskedConv2D,
-    keras.layers.DepthwiseConv2D: MaskedDepthwiseConv2D,
-    keras.layers.SeparableConv2D: MaskedSeparableConv2D,
-}
-"""The masked layer for each ordinary one."""
+        if self.property is not None:
+            self.property.__set__(layer, value)
+        else:
+            vars(layer)[self.name] = value

@@ -56,7 +56,8 @@ def _automatic_stem(layer: keras.layers.Layer) -> str | None:
     stem = re.sub(r"_\d+$", "", layer.name)
     # A layer keeps its name when it is masked or stripped.
     kind = type(layer).__name__.lower().removeprefix("masked")
-    automatic = [kind, f"masked{kind}"]
+    # Bidirectional makes the last two of the layer that it is given.
+    automatic = [kind, f"masked{kind}", f"forward{kind}", f"backward{kind}"]
     if isinstance(layer, keras.layers.InputLayer):
         automatic.append("kerastensor")
     return stem if stem.replace("_", "") in automatic else None

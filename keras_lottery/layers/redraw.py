@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.layers.convert import check_convertible, copy_model
+from keras_lottery.layers.copying import check_convertible, copy_model
 from keras_lottery.layers.names import named_variables, walk
 from keras_lottery.layers.state import get_state
 
@@ -18,7 +18,7 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     those adapted to data. Sets Keras's global random seed.
 
     Args:
-        model: a Sequential or Functional model; it is left untouched.
+        model: a built model; it is left untouched.
         seed: the seed of the draw; the same seed draws the same state.
 
     Returns:

@@ -33,10 +33,12 @@ from keras_lottery.layers import (
     strip_masks,
     walk,
 )
+from keras_lottery.layers.inside import class_of
+from keras_lottery.layers.kinds import masked_by_default
 
 
 def classes(model):
-    return [type(layer) for _, layer in walk(model)]
+    return [class_of(layer) for _, layer in walk(model)]
 
 
 @pytest.fixture(scope="module", params=ZOO, ids=str)
@@ -57,9 +59,12 @@ class TestEveryModel:
 
     def test_all_that_has_a_masked_form_is_masked_and_nothing_else(self, zoo):
         model, masked, _, _ = zoo
-        kinds = [MASKED_LAYERS.get(kind, kind) for kind in classes(model)]
+        kinds = [
+            MASKED_LAYERS[kind] if masked_by_default(kind) else kind
+            for kind in classes(model)
+        ]
         assert classes(masked) == kinds
-        prunable = [layer for _, layer in walk(model) if type(layer) in MASKED_LAYERS]
+        prunable = [x for _, x in walk(model) if masked_by_default(type(x))]
         weights = [weight for layer in prunable for weight in layer.weights]
         kernels = [np.prod(w.shape) for w in weights if "kernel" in w.name]
         assert get_masks(masked).size == sum(kernels)
@@ -251,31 +256,6 @@ def test_names_that_match_nothing_prunable_are_an_error(name):
         assert text in str(error.value)
 
 
-INSIDE = r"not masked: \['time_distributed/inside'\]"
-
-
-def wrapped(*more):
-    inside = layers.TimeDistributed(layers.Dense(2, name="inside"))
-    return keras.Sequential([keras.Input((3, 4)), inside, *more])
-
-
-def test_layers_inside_of_others_are_named():
-    with pytest.warns(UserWarning, match=INSIDE):
-        masked = mask_model(wrapped(layers.Dense(2, name="output")))
-    assert list(get_masks(masked)) == ["output/kernel"]
-
-
-@pytest.mark.parametrize("prunable", ["*inside", ["inside", "output"], bool])
-def test_layers_inside_of_others_cannot_be_asked_for(prunable):
-    with pytest.raises(ValueError, match=INSIDE):
-        mask_model(wrapped(layers.Dense(2, name="output")), prunable)
-
-
-def test_nothing_but_layers_inside_of_others_is_an_error():
-    with pytest.raises(ValueError, match=INSIDE):
-        mask_model(wrapped())
-
-
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -295,9 +275,6 @@ def test_models_that_cannot_be_converted_say_why():
         for convert in (mask_model, strip_masks):
             with pytest.raises(ValueError, match=f"Expected .*{message}"):
                 convert(model)
-    subclassed(np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="class Subclassed"):
-        mask_model(subclassed)
 
 
 def test_masked_layers_may_be_used_directly():

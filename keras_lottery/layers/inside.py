@@ -1,0 +1,188 @@
+"""Layers that hold masked layers of which their configs say nothing.
+
+Saved models are made again from configs. Sequential and Functional models list their
+layers there, with their masked classes. But an attention layer's projections, a
+subclassed model's attributes or an LSTM's cell come back as ordinary layers, and their
+masks would be gone. So a layer that holds masked ones becomes a `MaskedInside` of its
+own class, whose config has the paths of the masked layers inside, and which masks them
+again when it is made of that config.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import keras
+
+from keras_lottery.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
+from keras_lottery.layers.masked import Masked, mask_layer, set_class
+from keras_lottery.layers.names import walk
+
+_KEY = "keras_lottery"
+
+
+@keras.saving.register_keras_serializable("keras_lottery")
+class MaskedInside:
+    """Mixin of a layer that holds masked layers; `isinstance` sees the layer's class.
+
+    Its config is the ordinary layer's, and under one more key the class of that layer
+    and the paths of the masked ones.
+    """
+
+    ordinary_class: ClassVar[type[keras.layers.Layer]]
+    # Paths of layers that are still to be masked, once they are there.
+    _missing: tuple[str, ...] = ()
+
+    # Of the layer that it is mixed into.
+    name: str
+
+    def get_config(self) -> dict[str, Any]:
+        inside = list(walk(self))
+        masked = [path for path, layer in inside if isinstance(layer, Masked)]
+        with _ordinary([self, *(layer for _, layer in inside)]):
+            config = self.get_config()
+        record = {
+            "class": _identity(self.ordinary_class),
+            "masked": [*masked, *self._missing],
+        }
+        return {**config, _KEY: record}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        record = config.pop(_KEY, None)
+        if record is None:
+            return cls.ordinary_class.from_config(config)
+        ordinary = getattr(cls, "ordinary_class", None)
+        if ordinary is not None and _identity(ordinary) == record["class"]:
+            layer = ordinary.from_config(config)
+        else:
+            layer = keras.saving.deserialize_keras_object(
+                {**record["class"], "config": config}
+            )
+        set_class(layer, _holder_of(type(layer)))
+        object.__setattr__(layer, "_missing", tuple(record["masked"]))
+        # A layer with a `build` of its own makes or builds those inside there, and may
+        # want to find ordinary ones (SpectralNormalization does).
+        if layer.built or type(layer).build is keras.layers.Layer.build:
+            layer._mask_missing()
+        return layer
+
+    def _post_build(self) -> None:
+        super()._post_build()  # type: ignore[misc]
+        self._mask_missing()
+
+    def _mask_missing(self) -> None:
+        inside = dict(walk(self))  # type: ignore[arg-type]
+        for path in self._missing:
+            layer = inside.get(path)
+            if layer is None or isinstance(layer, Masked):
+                continue
+            if type(layer) not in MASKED_LAYERS:
+                raise ValueError(
+                    f"The layer '{path}' inside of '{self.name}' was masked, but "
+                    f"{type(layer).__name__} has no masked form here. Call "
+                    f"`register_masked({type(layer).__name__}, ...)` first."
+                )
+            mask_layer(layer, MASKED_LAYERS[type(layer)])
+        missing = tuple(path for path in self._missing if path not in inside)
+        object.__setattr__(self, "_missing", missing)
+        hold(self)  # type: ignore[arg-type]
+
+    def load_own_variables(self, store: Any) -> None:
+        self._mask_missing()
+        if self._missing:
+            raise ValueError(
+                f"The masked layers {list(self._missing)} inside of '{self.name}' are "
+                "not there, and their masks would be lost. Make every layer in "
+                "`__init__` or `build`, so that it is there before weights are loaded."
+            )
+        super().load_own_variables(store)  # type: ignore[misc]
+
+
+_HOLDERS: dict[type[keras.layers.Layer], type[MaskedInside]] = {}
+
+
+def hold(model: keras.layers.Layer) -> None:
+    """Sees to it that every masked layer inside is in some config."""
+    _hold(model, {})
+
+
+def _hold(layer: Any, seen: dict[int, bool]) -> bool:
+    """Whether the layer is masked or holds masked ones."""
+    if id(layer) not in seen:
+        children = layer._flatten_layers(include_self=False, recursive=False)
+        holds = any([_hold(child, seen) for child in children])
+        if (
+            holds
+            and not lists_its_layers(layer)
+            and not isinstance(layer, MaskedInside)
+        ):
+            set_class(layer, _holder_of(type(layer)))
+        seen[id(layer)] = holds or isinstance(layer, Masked)
+    return seen[id(layer)]
+
+
+def release(model: keras.layers.Layer) -> None:
+    """Undoes `hold`."""
+    for layer in [model, *(layer for _, layer in walk(model))]:
+        set_class(layer, class_of(layer))
+
+
+def class_of(layer: Any) -> type[keras.layers.Layer]:
+    """The class of a layer, masked or not, whatever it holds."""
+    return layer.ordinary_class if isinstance(layer, MaskedInside) else type(layer)
+
+
+def lists_its_layers(layer: Any) -> bool:
+    """Whether the layer is a Sequential or Functional model, not a subclass of them."""
+    module = type(layer).__module__.partition(".")[0]
+    return isinstance(layer, keras.Model) and module == "keras"
+
+
+def _holder_of(ordinary_class: type[keras.layers.Layer]) -> type[MaskedInside]:
+    if ordinary_class not in _HOLDERS:
+        holder = type(
+            # Keras names layers, and places in weights files, after their classes.
+            ordinary_class.__name__,
+            (MaskedInside, ordinary_class),
+            {
+                "__doc__": ordinary_class.__doc__,
+                "__module__": __name__,
+                "ordinary_class": ordinary_class,
+            },
+        )
+        # All under one name: the config says which class it is.
+        keras.saving.register_keras_serializable("keras_lottery", "MaskedInside")(
+            holder
+        )
+        _HOLDERS[ordinary_class] = holder
+    return _HOLDERS[ordinary_class]
+
+
+def _identity(layer_class: type[keras.layers.Layer]) -> dict[str, str | None]:
+    """How Keras finds a class again."""
+    name = layer_class.__name__
+    if getattr(keras.layers, name, None) is layer_class:
+        return {"module": "keras.layers", "class_name": name, "registered_name": None}
+    return {
+        "module": layer_class.__module__,
+        "class_name": name,
+        "registered_name": keras.saving.get_registered_name(layer_class),
+    }
+
+
+@contextlib.contextmanager
+def _ordinary(layers: Iterable[Any]) -> Iterator[None]:
+    """Inside, the first layer is what it was before it held masked ones, and those
+    inside of it are ordinary ones."""
+    first, *others = layers
+    classes = [(layer, type(layer)) for layer in (first, *others)]
+    set_class(first, class_of(first))
+    for layer in others:
+        set_class(layer, ORDINARY_LAYERS.get(class_of(layer), class_of(layer)))
+    try:
+        yield
+    finally:
+        for layer, its_class in classes:
+            set_class(layer, its_class)
