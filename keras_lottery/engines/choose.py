@@ -4,12 +4,13 @@ from typing import Any
 
 import keras
 
+from keras_lottery.engines import fused
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
-from keras_lottery.registry import look_up
+from keras_lottery.engines.fused import FusedEngine
 
-ENGINES: dict[str, type[Engine]] = {"fit": FitEngine}
+ENGINES: dict[str, type[Engine]] = {"fit": FitEngine, "fused": FusedEngine}
 
 
 def make(
@@ -32,7 +33,14 @@ def make(
     Raises:
         ValueError: if there is no such engine, or as of `Engine`.
     """
-    if name == "auto":
+    if name not in ("auto", *ENGINES):
+        raise ValueError(
+            f"Expected `engine` to be one of {['auto', *ENGINES]}. "
+            f"Received: engine={name!r}"
+        )
+    reason = None if name == "fit" else fused.obstacle(model, data, **arguments)
+    if reason and name != "auto":
+        fused.fall_back(name, "fit", reason)
+    if reason:
         name = "fit"
-    engine = look_up("engine", name, ENGINES, "'auto'", type(None))
-    return engine(model, data, steps, **arguments)
+    return ENGINES[name](model, data, steps, **arguments)

@@ -101,6 +101,20 @@ class Data:
             return int(self.train.cardinality())
         return max(self._size // self.batch_size, 1)
 
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Which examples make each batch of an epoch, for arrays.
+
+        Returns:
+            Indices of shape [steps of an epoch, examples in a batch].
+        """
+        batches = self.batches(0, self.steps_per_epoch, seed)
+        batches.set_epoch(epoch)
+        rows = np.reshape(
+            batches.order[: len(batches) * batches.batch_size],
+            (len(batches), batches.batch_size),
+        )
+        return rows.astype("int32")
+
     @property
     def _size(self) -> int:
         return len(keras.tree.flatten(self.train)[0])

@@ -105,6 +105,9 @@ class Engine:
             schedule = OffsetSchedule(self.optimizer, schedule, steps)
             self.optimizer.learning_rate = schedule
         model.optimizer.build(model.trainable_variables)
+        # `fit` would put the moving averages in the place of the weights wherever an
+        # engine cuts the training; here it is done once, at the end.
+        model.optimizer.finalize_variable_values = lambda variables: None
         self._fresh = [read(v) for v in model.optimizer.variables]
         logs = evaluate(model, _first(data.validation))
         self._accuracy = _accuracy_key(logs, metric, getattr(model, "outputs", None))
@@ -151,6 +154,9 @@ class Engine:
                 "`rewind_to`, or leave the callback out."
             )
         record.validate()
+        type(self.optimizer).finalize_variable_values(
+            self.optimizer, self.model.trainable_variables
+        )
         seconds = time.perf_counter() - began - record.seconds
         final = get_state(self.model)
         metrics = {"seconds": seconds, **self._judge(record, final)}

@@ -1,0 +1,233 @@
+"""Trains tickets in a compiled loop over many steps, the data on the device.
+
+What `fit` does between two steps (fetching a batch, calling callbacks, keeping training
+metrics) costs more than a step of a small network. Here, all steps up to the next
+validation are one program around the user's own model, loss and optimizer. The masks
+are part of the update alone: pruned weights start at zero and get no gradient.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.data import Data, is_tf_dataset, pieces
+from keras_lottery.engines.engine import Record
+from keras_lottery.engines.fit import FitEngine
+
+Arrays = Any
+"""(inputs, targets, sample weights or None) on the device."""
+
+# Their update of a weight looks at nothing but the weight, its gradient and its slots
+# (Lamb and Adafactor also at norms and means): a zero without gradient stays zero.
+KEEP_ZEROS = {
+    keras.optimizers.SGD,
+    keras.optimizers.RMSprop,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.Adadelta,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adamax,
+    keras.optimizers.Adafactor,
+    keras.optimizers.Nadam,
+    keras.optimizers.Lion,
+    keras.optimizers.Lamb,
+}
+
+
+class Loop(Protocol):
+    """A backend's compiled loops over a model."""
+
+    def compile(self) -> None:
+        """Compiles training, changing nothing.
+
+        Raises:
+            Exception: of any kind, if the model cannot be compiled.
+        """
+
+    def train(self, order: Any, first: int, last: int) -> None:
+        """Trains the batches `first` to `last` of an epoch, and waits for the end."""
+
+    def evaluate(self, part: str) -> dict[str, float]:
+        """The model's loss and metrics on a part of the data."""
+
+
+class FusedEngine(FitEngine):
+    """Trains tickets one after another, many steps in one compiled loop.
+
+    Arguments are those of `Engine`. A model that cannot be compiled is trained by
+    `model.fit`, and a warning says why.
+    """
+
+    name = "fused"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loop: Loop | None = None
+        self._compiles = True
+
+    def _compiled(self) -> Loop | None:
+        """The loops, compiled when they are needed first; None if they cannot be."""
+        if self._loop is None and self._compiles:
+            loop = _loop(self)
+            try:
+                loop.compile()
+            except Exception as error:
+                # Whatever is wrong with the model, `fit` says it better.
+                self._compiles = False
+                _warn(self.name, f"the model does not compile ({_line(error)})")
+            else:
+                self._loop = loop
+        return self._loop
+
+    def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
+        loop = self._compiled()
+        if loop is None:
+            return super()._runner(seed, record)
+        length = self.data.steps_per_epoch
+
+        def stretches(epoch: int, first: int, last: int) -> None:
+            order = self.data.order(seed, epoch)
+            while first < last and not record.stopped:
+                stop = min(last, first + self._until_validation(epoch * length + first))
+                loop.train(order, first, stop)
+                record.reached(epoch * length + stop)
+                first = stop
+
+        def run(begin: int, end: int) -> None:
+            for epoch, until, first, last in pieces(begin, end, length):
+                for each in range(epoch, until):
+                    stretches(each, first, last)
+
+        return run
+
+    def _until_validation(self, step: int) -> int:
+        return self.eval_freq - step % self.eval_freq
+
+    def _evaluate(self, part: str) -> dict[str, float]:
+        loop = self._compiled()
+        return super()._evaluate(part) if loop is None else loop.evaluate(part)
+
+
+def _loop(engine: FusedEngine) -> Loop:
+    data = engine.data
+    parts = {
+        name: weighted(part)
+        for name in ("train", "validation", "test")
+        if (part := getattr(data, name)) is not None
+    }
+    weights = parts["train"][2]
+    if engine.class_weight is not None:
+        weights = class_weights(parts["train"][1], engine.class_weight)
+    zeros = type(engine.optimizer) not in KEEP_ZEROS
+    shape = data.order(0, 0).shape
+    if keras.backend.backend() == "tensorflow":
+        from keras_lottery.engines.loop_tensorflow import TensorFlowLoop
+
+        return TensorFlowLoop(engine.model, parts, weights, shape, zeros)
+    from keras_lottery.engines.loop_jax import JaxLoop
+
+    return JaxLoop(engine.model, parts, weights, shape, zeros)
+
+
+def weighted(part: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """(x, y, sample weights or None) of what a search was given."""
+    # A list of inputs would be stacked to one tensor.
+    x, y, weights = (*keras.tree.lists_to_tuples(tuple(part)), None)[:3]
+    return x, y, weights
+
+
+def class_weights(y: Any, class_weight: dict[int, float]) -> np.ndarray:
+    """A weight for each example, by its class, as `fit` takes them.
+
+    Args:
+        y: labels of shape (n,) or (n, 1), or one-hot of shape (n, classes).
+        class_weight: weights by class; of a class that is missing, 1.
+
+    >>> class_weights(np.array([0, 2, 2]), {2: 0.5})
+    array([1. , 0.5, 0.5], dtype=float32)
+    """
+    y = np.asarray(y)
+    if y.ndim > 1:
+        y = y.argmax(-1) if y.shape[-1] != 1 else y[..., 0]
+    y = np.round(y).astype("int32")
+    weights = np.ones(len(y), keras.config.floatx())
+    for label, weight in class_weight.items():
+        weights[y == label] = weight
+    return weights
+
+
+def obstacle(
+    model: keras.Model,
+    data: Data,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **others: Any,
+) -> str | None:
+    """Why the fused engine cannot train a model, or None.
+
+    Arguments are those of `Engine`.
+    """
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        return f"the backend is {keras.backend.backend()}"
+    for method in ("train_step", "make_train_function", "fit", "evaluate"):
+        if getattr(type(model), method) is not getattr(keras.Model, method):
+            return f"the model has its own `{method}`"
+    if model.run_eagerly:
+        return "the model is compiled with `run_eagerly=True`"
+    if callbacks:
+        names = ", ".join(type(callback).__name__ for callback in callbacks)
+        return f"callbacks need `fit` ({names})"
+    if keras.distribution.distribution() is not None or getattr(
+        model, "_distribute_strategy", None
+    ):
+        return "the training is distributed"
+    parts = [data.train, data.validation, data.test or ()]
+    if any(is_tf_dataset(part) for part in parts):
+        return "the data are a `tf.data.Dataset`"
+    arrays = [np.asarray(array) for array in keras.tree.flatten(parts)]
+    if any(array.dtype.kind not in "biuf" for array in arrays):
+        return "the data are not arrays of numbers"
+    need = sum(array.nbytes for array in arrays)
+    free = free_memory()
+    if 2 * need > free:
+        return (
+            f"the data take {need / 1e9:.1f} GB, more than half of the "
+            f"{free / 1e9:.1f} GB of free memory"
+        )
+    return None
+
+
+def free_memory() -> float:
+    """Bytes that are free on the device, or the computer where it has none of its own.
+
+    >>> free_memory() > 0
+    True
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats()
+        if stats and "bytes_limit" in stats:
+            return stats["bytes_limit"] - stats["bytes_in_use"]
+    try:
+        with open("/proc/meminfo") as lines:
+            sizes = dict(line.split(":") for line in lines)
+        return float(sizes["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return np.inf
+
+
+def fall_back(wanted: str, used: str, reason: str) -> None:
+    """Warns that a simpler engine trains."""
+    warnings.warn(f"engine='{wanted}' trains by '{used}' here: {reason}.", stacklevel=3)
+
+
+def _warn(name: str, reason: str) -> None:
+    fall_back(name, "fit", reason)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"

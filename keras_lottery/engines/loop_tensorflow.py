@@ -1,0 +1,193 @@
+"""The fused engine's loops on TensorFlow."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.engine import EVALUATION_BATCH
+from keras_lottery.layers import named_masks
+from keras_lottery.layers.masked import premasked
+
+
+class TensorFlowLoop:
+    """A `tf.while_loop` over the steps, with or without XLA.
+
+    Args:
+        model: a compiled masked model whose optimizer is built.
+        parts: arrays (x, y, sample weights or None), by part of the data.
+        weights: sample weights of the training, or None.
+        shape: steps of an epoch, examples in a batch.
+        zeros: whether the optimizer moves pruned weights that have no gradient.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        parts: dict[str, Any],
+        weights: Any,
+        shape: tuple[int, int],
+        zeros: bool,
+    ) -> None:
+        import tensorflow as tf
+
+        self.model = model
+        self.zeros = zeros
+        self.shape = shape
+        self.parts = {name: _tensors(part) for name, part in parts.items()}
+        self.batches = (*self.parts["train"][:2], _tensors(weights))
+        trained = {id(variable) for variable in model.trainable_variables}
+        self.masks = {
+            id(weight): mask
+            for mask, weight in named_masks(model).values()
+            if id(weight) in trained
+        }
+        self.xla = xla_pays(model)
+        self._train = tf.function(self._steps, jit_compile=self.xla, autograph=False)
+        self._evaluations = {
+            name: tf.function(self._evaluation, jit_compile=self.xla, autograph=False)
+            for name in parts
+        }
+
+    def compile(self) -> None:
+        """Compiles training and validation, changing nothing."""
+        self.train(np.zeros(self.shape, "int32"), 0, 0)
+        self.evaluate("validation")
+
+    def train(self, order: Any, first: int, last: int) -> None:
+        """Trains the batches `first` to `last` of an epoch, and waits for the end."""
+        import tensorflow as tf
+
+        self._train(tf.constant(order), tf.constant(first), tf.constant(last))
+        # On accelerators, the call returns before its work is done.
+        self.model.optimizer.iterations.numpy()
+
+    def evaluate(self, part: str) -> dict[str, float]:
+        """The model's loss and metrics on a part of the data."""
+        logs = self._evaluations[part](self.parts[part])
+        return {name: float(value) for name, value in logs.items()}
+
+    def _steps(self, order: Any, first: Any, last: Any) -> None:
+        import tensorflow as tf
+
+        masks = {key: tf.convert_to_tensor(mask) for key, mask in self.masks.items()}
+
+        def step(i: Any) -> tuple[Any]:
+            chosen = order[i]
+            batch = keras.tree.map_structure(
+                lambda array: _rows(array, chosen), self.batches
+            )
+            self._step(batch, masks)
+            return (i + 1,)
+
+        with premasked(), _unprojected(self.model.trainable_variables):
+            tf.while_loop(lambda i: i < last, step, (first,), parallel_iterations=1)
+
+    def _step(self, batch: tuple[Any, Any, Any], masks: dict[int, Any]) -> None:
+        import tensorflow as tf
+
+        model, (x, y, weights) = self.model, batch
+        variables = model.trainable_variables
+        with tf.GradientTape() as tape:
+            training = {"training": True} if model._call_has_training_arg else {}
+            predicted = model(x, **training)
+            loss = model._compute_loss(x, y, predicted, weights, training=True)
+            loss = model.optimizer.scale_loss(loss)
+        gradients = [
+            gradient if gradient is None else _masked(gradient, masks.get(id(variable)))
+            for gradient, variable in zip(
+                tape.gradient(loss, variables), variables, strict=True
+            )
+        ]
+        model.optimizer.apply(gradients, variables)
+        for variable in variables if self.zeros else ():
+            if id(variable) in masks:
+                variable.assign(_masked(variable.value, masks[id(variable)]))
+
+    def _evaluation(self, part: tuple[Any, Any, Any]) -> dict[str, Any]:
+        import tensorflow as tf
+
+        n = int(keras.tree.flatten(part)[0].shape[0])
+        self.model.reset_metrics()
+
+        def step(first: Any, size: int) -> None:
+            batch = keras.tree.map_structure(
+                lambda array: _rows(array, first + tf.range(size)), part
+            )
+            self.model.test_step(batch)
+
+        def whole(i: Any) -> tuple[Any]:
+            step(i * EVALUATION_BATCH, EVALUATION_BATCH)
+            return (i + 1,)
+
+        count, rest = divmod(n, EVALUATION_BATCH)
+        with premasked():
+            if count:
+                tf.while_loop(lambda i: i < count, whole, (0,), parallel_iterations=1)
+            if rest:
+                step(n - rest, rest)
+        return self.model.get_metrics_result()
+
+
+def xla_pays(model: keras.Model) -> bool:
+    """Whether XLA makes the training faster.
+
+    On processors its convolutions are several times slower inside of a loop. What was
+    asked for in `compile` counts, unless it is `"auto"`.
+    """
+    import tensorflow as tf
+
+    asked = (model.get_compile_config() or {}).get("jit_compile", "auto")
+    if asked != "auto":
+        return bool(asked)
+    layers = list(model._flatten_layers())
+    if not all(layer.supports_jit for layer in layers):
+        return False
+    if tf.config.list_logical_devices("GPU"):
+        return True
+    return not any(hasattr(layer, "kernel_size") for layer in layers)
+
+
+def _tensors(arrays: Any) -> Any:
+    import tensorflow as tf
+
+    return keras.tree.map_structure(
+        lambda array: None if array is None else tf.constant(single(array)), arrays
+    )
+
+
+def _rows(array: Any, indices: Any) -> Any:
+    import tensorflow as tf
+
+    return None if array is None else tf.gather(array, indices)
+
+
+def single(array: Any) -> np.ndarray:
+    """The array, of Keras's own precision where it has a higher one."""
+    array = np.asarray(array)
+    return array.astype(keras.config.floatx()) if array.dtype == "float64" else array
+
+
+def _masked(value: Any, mask: Any) -> Any:
+    import tensorflow as tf
+
+    if mask is None:
+        return value
+    value = tf.convert_to_tensor(value)
+    return tf.where(mask, value, tf.zeros_like(value))
+
+
+@contextlib.contextmanager
+def _unprojected(variables: list[keras.Variable]) -> Iterator[None]:
+    """Takes the masks' projection from the constraints: it would copy each weight."""
+    constraints = [variable.constraint for variable in variables]
+    try:
+        for variable in variables:
+            if hasattr(variable.constraint, "mask"):
+                variable.constraint = variable.constraint.constraint
+        yield
+    finally:
+        for variable, constraint in zip(variables, constraints, strict=True):
+            variable.constraint = constraint
