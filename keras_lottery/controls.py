@@ -3,18 +3,24 @@
 Each control takes away one thing that might make the ticket win, and is trained beside
 it, in the same way:
 
-|              | the ticket's weights | random weights |
-|--------------|----------------------|----------------|
-| its masks    | the ticket           | `reinit`       |
-| random masks | `shuffle`            | `random`       |
+|                 | the ticket's weights | their signs           | random weights |
+|-----------------|----------------------|-----------------------|----------------|
+| its masks       | the ticket           | `reinit_same_sign`    | `reinit`       |
+|                 |                      | `constant_same_sign`  | `constant`     |
+| random masks    | `shuffle`            |                       | `random`       |
+| the worst masks | `invert`             |                       |                |
 
-`snapshot` is the one that the ticket's masks were found in; its `rng` differs from
-trial to trial.
+The controls that change weights change those that are masked; all other variables are
+drawn anew. `snapshot` is the one that the ticket's masks were found in; its `rng`
+differs from trial to trial.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
+from keras_lottery.allocation import largest
 from keras_lottery.layers import redraw, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.registry import look_up
@@ -55,7 +61,106 @@ def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
     return reinit(shuffle(ticket, snapshot), snapshot)
 
 
-CONTROLS: dict[str, Control] = {"reinit": reinit, "shuffle": shuffle, "random": random}
+def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same weights, and the masks of the worst scores instead of the best.
+
+    Each layer keeps as many of the weights that were left before as the ticket does,
+    those that come last in the order of the ticket's scores. Where the ticket keeps
+    more than half of them, the two share some.
+
+    Raises:
+        ValueError: if the snapshot has no scores.
+
+    Reference:
+        Frankle et al. 2021, "Pruning neural networks at initialization", section 5.
+    """
+    if snapshot.scores is None:
+        raise ValueError(
+            "The control 'invert' needs the scores that the masks were found by. "
+            "Received: snapshot.scores=None. A search gives them."
+        )
+    masks: dict[str, np.ndarray] = {}
+    for name, mask in ticket.masks.items():
+        score = np.asarray(snapshot.scores[name])
+        # Flipped, equal scores are taken from the other end.
+        worst = {name: np.flip(-score.astype(np.result_type(score, np.float32)))}
+        alive = {name: np.flip(snapshot.masks[name])}
+        count = int(np.count_nonzero(mask))
+        masks[name] = np.flip(largest(worst, alive, count)[name])
+    return dataclasses.replace(ticket, masks=Masks(masks))
+
+
+def reinit_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks and signs, magnitudes drawn anew: `reinit`, signs put back.
+
+    The signs are those of the weights that the ticket starts from.
+
+    Reference:
+        Zhou et al. 2019, "Deconstructing lottery tickets", section 3, "reinit" with
+        "sign".
+    """
+    drawn = reinit(ticket, snapshot)
+    return _with_masked_weights(
+        drawn, lambda name: np.copysign(drawn.weights[name], ticket.weights[name])
+    )
+
+
+def constant(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks, every weight ±σ with a random sign.
+
+    σ is the standard deviation of the layer's initial weights.
+
+    Reference:
+        Zhou et al. 2019, section 3, "constant".
+    """
+    return _with_masked_weights(
+        reinit(ticket, snapshot),
+        lambda name: np.copysign(
+            _deviation(snapshot, name),
+            snapshot.rng.random(ticket.masks[name].shape, np.float32) - 0.5,
+        ),
+    )
+
+
+def constant_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks and signs, every weight ±σ: `constant` with the ticket's signs.
+
+    Reference:
+        Zhou et al. 2019, section 3, "constant" with "sign".
+    """
+    return _with_masked_weights(
+        reinit(ticket, snapshot),
+        lambda name: np.copysign(_deviation(snapshot, name), ticket.weights[name]),
+    )
+
+
+def _with_masked_weights(ticket: Ticket, weight: Callable[[str], np.ndarray]) -> Ticket:
+    masked = {
+        name: weight(name).astype(ticket.weights[name].dtype) for name in ticket.masks
+    }
+    return dataclasses.replace(ticket, weights={**ticket.weights, **masked})
+
+
+def _deviation(snapshot: Snapshot, name: str) -> float:
+    deviation = float(np.std(snapshot.initial[name]))
+    if not deviation:
+        raise ValueError(
+            "A constant of the layer's initial standard deviation needs initial "
+            f"weights that differ. Received: `{name}` with equal ones. Choose a "
+            "control such as 'reinit'."
+        )
+    return deviation
+
+
+CONTROLS: dict[str, Control] = {
+    "reinit": reinit,
+    "shuffle": shuffle,
+    "random": random,
+    "invert": invert,
+    "reinit_same_sign": reinit_same_sign,
+    "constant": constant,
+    "constant_same_sign": constant_same_sign,
+}
 
 
 def get(control: str | Control) -> Control:

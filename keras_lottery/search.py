@@ -24,7 +24,6 @@ from keras_lottery.layers import State, get_masks, set_state
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.masks import Masks
 from keras_lottery.progress import Progress
-from keras_lottery.pruning import prune_snapshot
 from keras_lottery.replicates import build, derive_seed, initial_weights
 from keras_lottery.rewind import FineTune, Rewind, Span
 from keras_lottery.schedules import Schedule
@@ -294,16 +293,15 @@ class LotteryTicketSearch:
                 model,
                 data.arrays,
             )
-            masks = prune_snapshot(
-                snapshot, sparsity, self._criterion, self._allocation
-            )
+            scores = self._criterion(snapshot)
+            masks = self._allocation(scores, masks, sparsity)
             ticket = self._rewind.ticket(snapshot, masks, span)
             training = trainings.train(
                 Unit(replicate, level, "ticket"), ticket, order, ("final",)
             )
             for name, control, trial in self._controls:
                 rng = np.random.default_rng(seed(name, level, trial))
-                drawn = dataclasses.replace(snapshot, rng=rng)
+                drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
                 trainings.train(
                     Unit(replicate, level, name, trial),
                     partial(control_registry.apply, control, ticket, drawn),

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.allocation import Scores
 from keras_lottery.gradients import gradients
 from keras_lottery.layers import State
 from keras_lottery.masks import Masks
@@ -24,6 +25,7 @@ class Snapshot:
         rng: random numbers for this level of this replicate.
         model: the masked model, its variables holding `final`.
         data: training data (x, y), arrays.
+        scores: what the ticket's masks were found by, where controls see the snapshot.
     """
 
     masks: Masks
@@ -33,6 +35,7 @@ class Snapshot:
     rng: np.random.Generator
     model: keras.Model
     data: tuple[Any, Any] | None = None
+    scores: Scores | None = None
 
     def gradients(self) -> dict[str, np.ndarray]:
         """The gradient of the model's loss on `data`, for pruned weights as well.
