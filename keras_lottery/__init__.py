@@ -17,6 +17,7 @@ from keras_lottery import (
     tensorboard,
 )
 from keras_lottery.callbacks import GradualPruning
+from keras_lottery.compact import compact, prune_filters
 from keras_lottery.layers import (
     get_masks,
     get_sparsity,
@@ -41,6 +42,7 @@ __all__ = [
     "Ticket",
     "allocation",
     "callbacks",
+    "compact",
     "controls",
     "criteria",
     "data",
@@ -55,6 +57,7 @@ __all__ = [
     "models",
     "plots",
     "prune",
+    "prune_filters",
     "register_masked",
     "rewind",
     "schedules",

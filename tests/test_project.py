@@ -35,7 +35,7 @@ ROWS = [
         "schedules",
     },
     {"allocation", "layers", "store"},
-    {"gradients", "interop", "plots"},
+    {"compact", "gradients", "interop", "plots"},
     {"ticket"},
     {"controls", "criteria", "engines", "export", "rewind"},
     {"pruning", "settings", "trainings"},

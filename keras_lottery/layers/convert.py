@@ -64,7 +64,7 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
         if not isinstance(inside[path], Masked):
             mask_layer(inside[path], MASKED_LAYERS[type(inside[path])])
     hold(masked)
-    _compile_alike(model, masked)
+    compile_alike(model, masked)
     return masked
 
 
@@ -89,7 +89,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     for _, layer in walk(plain):
         if type(layer) in ORDINARY_LAYERS:
             unmask_layer(layer, ORDINARY_LAYERS[type(layer)])
-    _compile_alike(model, plain)
+    compile_alike(model, plain)
     return plain
 
 
@@ -168,7 +168,7 @@ def _listing(layers: Layers) -> str:
     return "\n".join(f"  {path} ({type(layer).__name__})" for path, layer in layers)
 
 
-def _compile_alike(model: keras.Model, new: keras.Model) -> None:
+def compile_alike(model: keras.Model, new: keras.Model) -> None:
     """Compiles `new` like `model`: same loss and metrics, a fresh optimizer."""
     if not model.compiled:
         return

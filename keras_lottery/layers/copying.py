@@ -35,7 +35,7 @@ def copy_model(
                 new[id(layer)] = _from_config(layer, configure)
         return new[id(layer)]
 
-    with keras.saving.custom_object_scope(_own_objects(model)):
+    with keras.saving.custom_object_scope(own_objects(model)):
         copied = copy(model)
         _build_alike(model, copied)
     _check_alike(model, copied)
@@ -101,7 +101,7 @@ def _from_config(
         ) from error
 
 
-def _own_objects(model: keras.Model) -> dict[str, Any]:
+def own_objects(model: keras.Model) -> dict[str, Any]:
     """The classes and functions of the user's own that a model is made of."""
     objects: dict[str, Any] = {}
     parts = (keras.initializers.Initializer, keras.regularizers.Regularizer)

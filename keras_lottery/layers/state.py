@@ -71,7 +71,7 @@ def set_masks(
     for _, layer in walk(model):
         if isinstance(layer, Masked):
             layer.zero_pruned()
-    _zero_slots(variables, optimizer or getattr(model, "optimizer", None))
+    zero_slots(variables, optimizer or getattr(model, "optimizer", None))
 
 
 def get_state(model: keras.Model) -> dict[str, np.ndarray]:
@@ -172,9 +172,8 @@ def _sync(model: keras.Model) -> None:
         model.jax_state_sync()
 
 
-def _zero_slots(
-    variables: dict[str, tuple[keras.Variable, keras.Variable]], optimizer: Any
-) -> None:
+def zero_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
+    """Zeroes the slots of what is pruned of (mask, weight) pairs, by name."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer is None or not optimizer.built:
         return

@@ -1,0 +1,32 @@
+"""Removes for real what masks have made dead, and prunes whole units and filters."""
+
+from keras_lottery.compact.filter_criteria import Filters
+from keras_lottery.compact.filters import prune_filters
+from keras_lottery.compact.layer_rules import register_rule
+from keras_lottery.compact.removal import CompactReport, compact
+from keras_lottery.compact.rules import (
+    Concatenation,
+    Depthwise,
+    Linear,
+    Merge,
+    PerChannel,
+    Product,
+    Regrouping,
+    Rule,
+)
+
+__all__ = [
+    "CompactReport",
+    "Concatenation",
+    "Depthwise",
+    "Filters",
+    "Linear",
+    "Merge",
+    "PerChannel",
+    "Product",
+    "Regrouping",
+    "Rule",
+    "compact",
+    "prune_filters",
+    "register_rule",
+]

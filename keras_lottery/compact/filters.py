@@ -1,0 +1,265 @@
+"""`prune_filters`: whole units and filters, with all that belongs to them."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import allocation as allocations
+from keras_lottery.allocation import Allocation
+from keras_lottery.compact import filter_criteria
+from keras_lottery.compact.filter_criteria import FilterCriterion, Filters
+from keras_lottery.compact.graph import Graph, Tensor, run
+from keras_lottery.compact.layer_rules import rule_for
+from keras_lottery.compact.removal import makers, plain_copy
+from keras_lottery.compact.rules import Depthwise, Linear, PerChannel, weights_of
+from keras_lottery.layers import get_masks, set_masks, walk
+from keras_lottery.layers.state import zero_slots
+from keras_lottery.masks import Masks
+
+BATCH = 256
+
+
+def prune_filters(
+    model: keras.Model,
+    sparsity: float,
+    criterion: str | FilterCriterion = "l1",
+    allocation: str | Allocation = "uniform",
+    data: tuple[Any, Any] | None = None,
+    seed: int = 0,
+    optimizer: Any = None,
+) -> None:
+    """Prunes whole filters and units of a masked model, in place.
+
+    Those that a residual connection adds up, or that are tied otherwise, go together
+    and count once. The masks take the weights that make a pruned filter and those that
+    read it. Its bias, and the scale and offset of its normalisation, become zero; they
+    stay zero in training, since nothing reads the filter and their gradients are
+    exactly zero. Filters stay that the model returns, or that a layer without a rule
+    reads.
+
+    `compact(model)` then makes a smaller model of it.
+
+    Args:
+        model: a masked Sequential or Functional model (of `mask_model`).
+        sparsity: the share of the filters and units to be pruned afterwards, of all
+            that can be. Each layer keeps one at least.
+        criterion: what a filter is worth: `"l1"`, the sum of its absolute weights;
+            `"fpgm"`, its distance from the layer's others; `"bn_scale"`, the scale of
+            its BatchNormalization; `"activation"`, its mean absolute activation over
+            `data`; `"random"`; or a function of `Filters`.
+        allocation: which layers they are taken from; a name of `allocation` or a
+            function. Patterns are those of layers; layers that are tied are called
+            `conv_1+conv_3`. The scores of `"l1"` and `"fpgm"` grow with the layer's
+            inputs: between layers they cannot be compared.
+        data: training data (x, y), for `"activation"`.
+        seed: seed of `"random"`.
+        optimizer: the optimizer that trains the model, where it is not
+            `model.optimizer`.
+
+    Raises:
+        ValueError: if the model is not masked or is a subclassed model, if an argument
+            is out of range, or if a layer that reads a filter to be pruned is not
+            masked. The model is then unchanged.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
+    >>> kl.prune_filters(model, 0.9)
+    >>> [layer.units for layer in kl.compact(model).layers if hasattr(layer, "units")]
+    [30, 10, 10]
+    """
+    masks = get_masks(model)
+    graph = Graph(plain_copy(model), rule_for)
+    layers = _layers_of_groups(graph, masks)
+    activations = cache(lambda: _activations(graph, data))
+    rng = np.random.default_rng(seed)
+    filters = {
+        name: _filters(name, groups, graph, masks, activations, rng)
+        for name, groups in layers.items()
+    }
+    alive = Masks({name: each.alive for name, each in filters.items()})
+    score = filter_criteria.get(criterion)
+    scores = {name: np.array(score(each), float) for name, each in filters.items()}
+    left = allocations.get(allocation)(_with_best(scores, alive), alive, sparsity)
+    empty = [name for name in left if alive[name].any() and not left[name].any()]
+    if empty:
+        raise ValueError(
+            f"No filter of {empty} would be left. Received: sparsity={sparsity}. Prune "
+            "less, or leave them out: "
+            f"allocation=kl.allocation.Uniform(exclude={empty})."
+        )
+    silenced = np.zeros(graph.groups.max() + 1, bool)
+    for name, groups in layers.items():
+        silenced[groups[alive[name] & ~left[name]]] = True
+    _silence(model, graph, silenced, masks, optimizer)
+
+
+def _layers_of_groups(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
+    """The groups that can be pruned, by the masked layers that make their channels."""
+    fixed = graph.fixed_groups()
+    masked = {name.rpartition("/")[0] for name in masks}
+    prunable = {
+        path: isinstance(rule, Linear) and path in masked
+        for path, rule in makers(graph).items()
+    }
+    made: dict[int, list[str]] = {}
+    for path, rule in makers(graph).items():
+        for number in graph.groups[rule.calls[0].outputs[0].atoms]:
+            made.setdefault(number, []).append(path)
+    layers: dict[tuple[str, ...], list[int]] = {}
+    for number, paths in sorted(made.items()):
+        # A path comes several times where a Reshape ties units of a layer.
+        if not fixed[number] and all(prunable[path] for path in paths):
+            layers.setdefault(tuple(paths), []).append(number)
+    if not layers:
+        raise ValueError(
+            f"Model '{graph.model.name}' has no filters or units that can be pruned: "
+            "none of a masked layer that the model does not return and that no layer "
+            "without a rule reads."
+        )
+    named: dict[str, np.ndarray] = {}
+    for path_tuple, numbers in layers.items():
+        name = "+".join(dict.fromkeys(path_tuple))
+        while name in named:
+            name += "'"
+        named[name] = np.array(numbers)
+    return named
+
+
+def _filters(
+    name: str,
+    groups: np.ndarray,
+    graph: Graph,
+    masks: Masks,
+    activations: Callable[[], np.ndarray],
+    rng: np.random.Generator,
+) -> Filters:
+    """What the criteria may look at."""
+
+    def rows(tensor: Tensor, array: np.ndarray, axis: int = 0) -> list[np.ndarray]:
+        """What belongs to the channels of each group, a row for each, if any does."""
+        numbers = graph.groups[tensor.atoms]
+        order = np.argsort(numbers, kind="stable")
+        order = order[np.isin(numbers[order], groups)]
+        if not len(order):
+            return []
+        return [np.moveaxis(array, axis, 0)[order].reshape(len(groups), -1)]
+
+    kernels, alive, scales = [], [], []
+    for rule in graph.rules.values():
+        call = rule.calls[0]
+        if isinstance(rule, Linear):
+            ((weight, axis),) = [(n, o) for n, (_, o) in rule.axes.items() if o]
+            kept = rows(call.outputs[0], weights_of(rule.layer)[weight], axis)
+            if kept:
+                kernels += kept
+                mask = masks[f"{graph.name(rule.layer)}/{weight}"]
+                alive += rows(call.outputs[0], mask, axis)
+        elif isinstance(rule.layer, keras.layers.BatchNormalization):
+            weights = weights_of(rule.layer)
+            if isinstance(rule, PerChannel) and "gamma" in weights:
+                scales += rows(call.inputs[0], np.abs(weights["gamma"]))
+    return Filters(
+        name,
+        alive=np.any([mask.any(axis=1) for mask in alive], axis=0),
+        kernels=kernels,
+        scales=[scale.mean(axis=1) for scale in scales],
+        activations=lambda: activations()[groups],
+        rng=rng,
+    )
+
+
+def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
+    """The mean absolute value of each group's channels where layers read them."""
+    if data is None:
+        raise ValueError(
+            "criterion='activation' needs training data. Received: data=None. "
+            "Pass `data=(x, y)`."
+        )
+    arrays = [np.asarray(array) for array in keras.tree.flatten(data[0])]
+    total = np.zeros(graph.groups.max() + 1)
+    count = np.zeros(len(total))
+    for start in range(0, len(arrays[0]), BATCH):
+        calls = iter(graph.calls)
+
+        def execute(node: Any, values: list[Any], known: dict[int, Any]) -> list[Any]:
+            call = next(calls)  # noqa: B023
+            if isinstance(graph.rules[id(call.layer)], Linear):
+                sizes = np.abs(keras.ops.convert_to_numpy(values[0]))
+                sizes = sizes.reshape(-1, sizes.shape[-1])
+                groups = graph.groups[call.inputs[0].atoms]
+                np.add.at(total, groups, sizes.sum(axis=0, dtype="float64"))
+                np.add.at(count, groups, len(sizes))
+            args, kwargs = node.arguments.fill_in(known)
+            return keras.tree.flatten(node.operation(*args, **kwargs))
+
+        batch = [keras.ops.convert_to_tensor(a[start : start + BATCH]) for a in arrays]
+        run(graph.model, batch, execute)
+    return total / np.maximum(count, 1)
+
+
+def _with_best(scores: dict[str, np.ndarray], alive: Masks) -> dict[str, np.ndarray]:
+    """The scores, with one filter of each layer above all others."""
+    for name, score in scores.items():
+        if alive[name].any() and not np.isnan(score).any():
+            score[np.argmax(np.where(alive[name], score, -np.inf))] = np.inf
+    return scores
+
+
+def _silence(
+    model: keras.Model, graph: Graph, silenced: np.ndarray, masks: Masks, optimizer: Any
+) -> None:
+    """Masks all weights that make or read the groups, and zeroes what shifts them."""
+    new = {name: mask.copy() for name, mask in masks.items()}
+    zeros: dict[tuple[str, str], np.ndarray] = {}
+    unmasked = set()
+    for rule in graph.rules.values():
+        path, call = graph.name(rule.layer), rule.calls[0]
+        reads, makes = (
+            [silenced[graph.groups[tensor.atoms]] for tensor in tensors]
+            for tensors in (call.inputs, call.outputs)
+        )
+        if isinstance(rule, Linear):
+            for name, axes in rule.axes.items():
+                for dead, axis in zip([reads[0], makes[0]], axes, strict=True):
+                    if axis is None or not dead.any():
+                        continue
+                    if f"{path}/{name}" in new:
+                        _clear(new[f"{path}/{name}"], dead, axis)
+                    else:
+                        unmasked.add(path)
+            zeros[path, "bias"] = makes[0]
+        elif isinstance(rule, Depthwise):
+            if f"{path}/kernel" in new:
+                _clear(new[f"{path}/kernel"], reads[0], -2)
+            zeros[path, "bias"] = makes[0]
+        elif isinstance(rule.layer, keras.layers.BatchNormalization):
+            zeros[path, "gamma"] = zeros[path, "beta"] = makes[0]
+    if unmasked:
+        raise ValueError(
+            f"The layers {sorted(unmasked)} read filters to be pruned and are not "
+            "masked, so that they would learn to read them again. Mask them too, or "
+            "leave out the layers before them: "
+            "allocation=kl.allocation.Uniform(exclude=[...])."
+        )
+    set_masks(model, new, optimizer)
+    layers = dict(walk(model))
+    pairs = {}
+    for (path, name), dead in zeros.items():
+        variable = getattr(layers[path], name, None)
+        if variable is not None and dead.any():
+            array = np.where(dead, 0, keras.ops.convert_to_numpy(variable))
+            variable.assign(array)
+            pairs[f"{path}/{name}"] = (~dead, variable)
+    zero_slots(pairs, optimizer or getattr(model, "optimizer", None))
+
+
+def _clear(mask: np.ndarray, dead: np.ndarray, axis: int) -> None:
+    """Prunes slices of a mask, in place."""
+    slices = np.moveaxis(mask, axis, 0)
+    # Depthwise kernels make several channels of each input.
+    slices[np.repeat(dead, len(slices) // len(dead))] = False
