@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from keras_lottery import controls, criteria, data, export, models, plots
-from keras_lottery.allocation import Allocation, Global, Layerwise
+from keras_lottery import data, export, models, plots
+from keras_lottery.allocation import ALLOCATIONS, Allocation, Layerwise
+from keras_lottery.controls import CONTROLS
+from keras_lottery.criteria import CRITERIA
+from keras_lottery.registry import load_extensions
 from keras_lottery.rewind import REWINDS
-from keras_lottery.schedules import geometric
+from keras_lottery.schedules import SCHEDULES
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.store import write_json
 
@@ -76,6 +79,10 @@ def _run(parser: _Parser, arguments: Sequence[str] | None) -> int:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
+    try:
+        load_extensions()
+    except ImportError as error:
+        parser.error(str(error))
     add = parser.add_argument
     formatter = "default: the model's recipe"
     add("--data", default="digits", help="digits, a TFDS name, or an .npz file")
@@ -88,8 +95,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         type=_share,
         help=f"share pruned each round (0.4 for digits; {formatter})",
     )
-    add("--scope", default="global", choices=("global", "layer"))
-    add("--rewind", default="weights", choices=sorted(REWINDS))
+    _add_choice(add, "--schedule", "geometric", SCHEDULES.names(), "of the levels")
+    scopes = sorted({"layer", *ALLOCATIONS.names()} - {"layerwise"})
+    _add_choice(add, "--scope", "global", scopes, "how layers share what is left")
+    _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_at_least(1), help="length of a training")
@@ -107,10 +116,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--controls",
         type=_controls,
         default={"reinit": 1},
-        help=f"of {', '.join(controls.CONTROLS)}; with trials: reinit:3,random; "
+        help=f"of {', '.join(CONTROLS.names())}; with trials: reinit:3,random; "
         "none (reinit)",
     )
-    add("--criterion", default="magnitude", choices=sorted(criteria.CRITERIA))
+    _add_choice(
+        add, "--criterion", "magnitude", CRITERIA.names(), "what a weight is worth"
+    )
     add("--seed", type=int, default=0, help="(%(default)s)")
     add("--out", type=Path, help="the run's directory (runs/<data>_<model>)")
     add(
@@ -122,6 +133,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--quantize", choices=QUANTIZATIONS, help="of the .tflite file")
     add("--no-resume", action="store_true", help="start anew in the run's directory")
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+
+
+def _add_choice(
+    add: Callable[..., Any], option: str, default: str, names: list[str], what: str
+) -> None:
+    add(
+        option,
+        default=default,
+        choices=names,
+        metavar="NAME",
+        help=f"{what}: {', '.join(names)} ({default})",
+    )
 
 
 def _exports(asked: list[str] | None) -> list[str]:
@@ -161,7 +184,7 @@ def _find(options: argparse.Namespace) -> None:
     name = f"{Path(options.data).stem}_{options.model}"
     search = LotteryTicketSearch(
         build,
-        schedule=geometric(rate, options.levels),
+        schedule=SCHEDULES.look_up(options.schedule)(rate, options.levels),
         criterion=options.criterion,
         allocation=_allocation(options.scope, rate, recipe),
         rewind=options.rewind,
@@ -194,8 +217,8 @@ def _find(options: argparse.Namespace) -> None:
 
 
 def _allocation(scope: str, rate: float, recipe: models.Recipe) -> Allocation:
-    if scope == "global":
-        return Global()
+    if scope != "layer":
+        return ALLOCATIONS.look_up(scope)
     # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
     highest = max(recipe.rates.values())
     return Layerwise({p: r * rate / highest for p, r in recipe.rates.items()}, rate)
@@ -316,7 +339,7 @@ def _list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
 
 def _controls(text: str) -> dict[str, int]:
     names = [part.partition(":")[0] for part in text.split(",")]
-    _list_of("--controls", list(controls.CONTROLS))(
+    _list_of("--controls", CONTROLS.names())(
         "none" if text == "none" else ",".join(names)
     )
     if text == "none":

@@ -23,7 +23,7 @@ import numpy as np
 from keras_lottery.allocation import largest
 from keras_lottery.layers import redraw, set_state
 from keras_lottery.masks import Masks
-from keras_lottery.registry import look_up
+from keras_lottery.registry import Registry
 from keras_lottery.ticket import Snapshot, Ticket
 
 Control = Callable[[Ticket, Snapshot], Ticket]
@@ -152,28 +152,23 @@ def _deviation(snapshot: Snapshot, name: str) -> float:
     return deviation
 
 
-CONTROLS: dict[str, Control] = {
-    "reinit": reinit,
-    "shuffle": shuffle,
-    "random": random,
-    "invert": invert,
-    "reinit_same_sign": reinit_same_sign,
-    "constant": constant,
-    "constant_same_sign": constant_same_sign,
-}
+CONTROLS: Registry[Control] = Registry(
+    "control",
+    "a function (ticket, snapshot) -> ticket",
+    {
+        "reinit": reinit,
+        "shuffle": shuffle,
+        "random": random,
+        "invert": invert,
+        "reinit_same_sign": reinit_same_sign,
+        "constant": constant,
+        "constant_same_sign": constant_same_sign,
+    },
+)
+"""Controls by name."""
 
-
-def get(control: str | Control) -> Control:
-    """A control by name, or the one given.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    >>> get("reinit") is reinit
-    True
-    """
-    form = "a function (ticket, snapshot) -> ticket"
-    return look_up("control", control, CONTROLS, form)
+get = CONTROLS.look_up
+register = CONTROLS.register
 
 
 def trials(

@@ -1,38 +1,118 @@
 """Names for the functions that a search is made of."""
 
+import functools
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+GROUP = "keras_lottery"
+"""The entry points by which an installed package is found."""
 
-def look_up(
-    argument: str,
-    value: Any,
-    registered: Mapping[str, T],
-    form: str,
-    kind: Any = Callable,
-) -> T:
-    """What is registered under a name, or the object given instead of one.
+
+class Registry(dict[str, T]):
+    """What may be asked for by name in one argument: objects by name.
 
     Args:
-        argument: the argument's name, for the error.
-        value: a name, or an object of one's own.
-        registered: objects by name.
-        form: what an object of one's own has to be, for the error.
+        argument: the argument's name, for errors.
+        form: what an object of one's own has to be, for errors.
+        names: the library's own objects.
         kind: the class of such an object.
 
-    Raises:
-        ValueError: if it is neither.
+    Example:
 
-    >>> look_up("power", "square", {"square": lambda x: x * x}, "a function")(3)
+    >>> powers = Registry("power", "a function", {"square": lambda x: x ** 2})
+    >>> powers.look_up("square")(3)
     9
+    >>> @powers.register("cube")
+    ... def cube(x):
+    ...     return x ** 3
+    >>> powers.names()
+    ['cube', 'square']
     """
-    if isinstance(value, kind):
+
+    def __init__(
+        self, argument: str, form: str, names: Mapping[str, T], kind: Any = Callable
+    ) -> None:
+        super().__init__(names)
+        self._argument, self._form, self._kind = argument, form, kind
+        self._own = frozenset(names)
+
+    def register(self, name: str, value: T | None = None) -> Any:
+        """Gives an object of one's own a name, which does wherever the object does.
+
+        An installed package makes its names known, to the command line as well, by
+        naming the module that registers them as an entry point:
+
+            [options.entry_points]
+            keras_lottery =
+                my_package = my_package.criteria
+
+        Args:
+            name: letters, digits and underscores. Registered again, a name stands for
+                the new object.
+            value: the object; leave it out to use this as a decorator.
+
+        Returns:
+            The object, or the decorator.
+
+        Raises:
+            ValueError: if the name is one of the library's own, or no such word, or
+                the object is of another form.
+        """
+        if value is None:
+            return functools.partial(self.register, name)
+        if not name.isidentifier() or name in self._own:
+            raise ValueError(
+                f"Expected `name` to be letters, digits and underscores, and none of "
+                f"the library's own: {sorted(self._own)}. Received: name={name!r}"
+            )
+        if not isinstance(value, self._kind):
+            raise ValueError(
+                f"Expected {self._form} for the {self._argument} {name!r}. "
+                f"Received: {value!r}"
+            )
+        self[name] = value
         return value
-    if isinstance(value, str) and value in registered:
-        return registered[value]
-    raise ValueError(
-        f"Expected `{argument}` to be one of {sorted(registered)}, or {form}. "
-        f"Received: {argument}={value!r}"
-    )
+
+    def look_up(self, value: str | T) -> T:
+        """What is registered under a name, or the object given instead of one.
+
+        Raises:
+            ValueError: if it is neither.
+        """
+        if isinstance(value, self._kind):
+            return value  # type: ignore[return-value]
+        if isinstance(value, str):
+            if value not in self:
+                load_extensions()
+            if value in self:
+                return self[value]
+        raise ValueError(
+            f"Expected `{self._argument}` to be one of {sorted(self)}, or "
+            f"{self._form}. Received: {self._argument}={value!r}. (Import the package "
+            "that registers a name.)"
+        )
+
+    def names(self) -> list[str]:
+        """All names, those of installed packages as well."""
+        load_extensions()
+        return sorted(self)
+
+
+@functools.cache
+def load_extensions() -> None:
+    """Imports the modules that installed packages name, once.
+
+    Raises:
+        ImportError: if one cannot be imported.
+    """
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            raise ImportError(
+                f"The installed package '{point.name}' names '{point.value}' for "
+                f"{GROUP}, which cannot be imported: {error}. Mend or uninstall it."
+            ) from error

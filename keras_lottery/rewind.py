@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras_lottery.masks import Masks
-from keras_lottery.registry import look_up
+from keras_lottery.registry import Registry
 from keras_lottery.ticket import Snapshot, Ticket
 
 
@@ -76,29 +76,25 @@ class FineTune:
         return Ticket(masks, snapshot.final, span.steps, steps, self.learning_rate)
 
 
-REWINDS: dict[str, Rewind] = {
-    # Frankle & Carbin 2019; to k > 0: Frankle et al. 2019, "Stabilizing".
-    "weights": Rewind(from_rewind_point),
-    # Renda, Frankle & Carbin 2020.
-    "learning_rate": Rewind(from_end),
-    "fine_tune": Rewind(FineTune()),
-    # Frankle & Carbin 2019, appendix B, strategy 2: masks come from one run that goes
-    # on after each pruning.
-    "continue": Rewind(from_rewind_point, trunk=from_end),
-}
+REWINDS: Registry[Rewind] = Registry(
+    "rewind",
+    "a `Rewind` such as `Rewind(FineTune(steps, learning_rate))`",
+    {
+        # Frankle & Carbin 2019; to k > 0: Frankle et al. 2019, "Stabilizing".
+        "weights": Rewind(from_rewind_point),
+        # Renda, Frankle & Carbin 2020.
+        "learning_rate": Rewind(from_end),
+        "fine_tune": Rewind(FineTune()),
+        # Frankle & Carbin 2019, appendix B, strategy 2: masks come from one run that
+        # goes on after each pruning.
+        "continue": Rewind(from_rewind_point, trunk=from_end),
+    },
+    Rewind,
+)
+"""Ways to rewind by name."""
 
-
-def get(rewind: str | Rewind) -> Rewind:
-    """A way to rewind by name, or the one given.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    >>> get("weights").trunk is None
-    True
-    """
-    form = "a `Rewind` such as `Rewind(FineTune(steps, learning_rate))`"
-    return look_up("rewind", rewind, REWINDS, form, Rewind)
+get = REWINDS.look_up
+register = REWINDS.register
 
 
 def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:

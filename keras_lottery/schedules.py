@@ -1,7 +1,9 @@
 """How sparse each level of a search is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from keras_lottery.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,40 @@ def one_shot(sparsity: float) -> Schedule:
     return Schedule((sparsity,))
 
 
-def get(schedule: Schedule | Sequence[float] | float) -> Schedule:
-    """A schedule from a schedule, a list of sparsities, or one sparsity.
+def _at_once(rate: float = 0.2, levels: int = 15) -> Schedule:
+    """Prunes at once what `geometric` prunes in as many levels."""
+    return Schedule((geometric(rate, levels)[-1],), by_rate=True)
+
+
+SCHEDULES: Registry[Callable[..., Schedule]] = Registry(
+    "schedule",
+    "a list of sparsities, `schedules.geometric(rate, levels)` or "
+    "`schedules.one_shot(sparsity)`",
+    {"geometric": geometric, "one_shot": _at_once},
+)
+"""Functions `(rate, levels) -> Schedule` by name."""
+
+register = SCHEDULES.register
+
+
+def get(schedule: Schedule | Sequence[float] | float | str) -> Schedule:
+    """A schedule from a schedule, a list of sparsities, one sparsity, or a name.
+
+    A name stands for the function's own rate and number of levels.
 
     Raises:
-        ValueError: if the sparsities do not increase between 0 and 1.
+        ValueError: if the name is unknown, or the sparsities do not increase between 0
+            and 1.
 
     >>> get([0.5, 0.9]).sparsities
     (0.5, 0.9)
+    >>> get("geometric") == geometric(rate=0.2, levels=15)
+    True
     """
     if isinstance(schedule, Schedule):
         return schedule
+    if isinstance(schedule, str):
+        return SCHEDULES.look_up(schedule)()
     if isinstance(schedule, int | float):
         return one_shot(float(schedule))
     try:

@@ -153,7 +153,7 @@ class LotteryTicketSearch:
         arguments = {
             "schedule": restore(settings["schedule"], Schedule),
             "criterion": settings["criterion"],
-            "allocation": restore(settings["allocation"], *allocations.CLASSES),
+            "allocation": restore(settings["allocation"], *allocations.classes()),
             "rewind": restore(settings["rewind"], Rewind, FineTune),
             "rewind_to": settings["rewind_to"],
             "controls": settings["controls"],
@@ -227,7 +227,10 @@ class LotteryTicketSearch:
         settings = {
             "schedule": self.schedule,
             "criterion": self.criterion,
-            "allocation": self._allocation,
+            # Of a function, the name that it was asked for by.
+            "allocation": self._allocation
+            if dataclasses.is_dataclass(self._allocation)
+            else self.allocation,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,
             "seed": self.seed,

@@ -42,9 +42,11 @@ def describe(value: Any) -> Any:
 
 
 def restore(described: Any, *classes: type) -> Any:
-    """The object that `describe` was given, if it is one of the classes, or a name."""
+    """The object that `describe` was given, if of one of the classes; else its name."""
     if isinstance(described, Mapping) and "class" in described:
         known = {kind.__name__: kind for kind in classes}
+        if described["class"] not in known:
+            return described
         fields = {k: restore(v, *classes) for k, v in described.items() if k != "class"}
         return known[described["class"]](**fields)
     if isinstance(described, list):

@@ -13,20 +13,21 @@ from keras_lottery.allocation.layerwise import Layerwise, Uniform
 from keras_lottery.allocation.network import Global
 from keras_lottery.allocation.ranking import Scores, largest
 from keras_lottery.masks import Masks
-from keras_lottery.registry import look_up
+from keras_lottery.registry import Registry
 
 __all__ = [
     "ALLOCATIONS",
-    "CLASSES",
     "Allocation",
     "ErdosRenyi",
     "Global",
     "Layerwise",
     "Scores",
     "Uniform",
+    "classes",
     "get",
     "kept_after",
     "largest",
+    "register",
 ]
 
 
@@ -36,27 +37,23 @@ class Allocation(Protocol):
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks: ...
 
 
-ALLOCATIONS: dict[str, Allocation] = {
-    "global": Global(),
-    "layerwise": Layerwise(),
-    "uniform": Uniform(),
-    "erdos_renyi": ErdosRenyi(kernel=False),
-    "erk": ErdosRenyi(kernel=True),
-}
+ALLOCATIONS: Registry[Allocation] = Registry(
+    "allocation",
+    "a function (scores, masks, sparsity) -> masks",
+    {
+        "global": Global(),
+        "layerwise": Layerwise(),
+        "uniform": Uniform(),
+        "erdos_renyi": ErdosRenyi(kernel=False),
+        "erk": ErdosRenyi(kernel=True),
+    },
+)
+"""Allocations by name."""
+
+get = ALLOCATIONS.look_up
+register = ALLOCATIONS.register
 
 
-CLASSES = (Global, Layerwise, Uniform, ErdosRenyi)
-"""What a stored search may name."""
-
-
-def get(allocation: str | Allocation) -> Allocation:
-    """An allocation by name, or the one given.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    >>> get("global")
-    Global(exclude=())
-    """
-    form = "a function (scores, masks, sparsity) -> masks"
-    return look_up("allocation", allocation, ALLOCATIONS, form)
+def classes() -> list[type]:
+    """What a stored search may name."""
+    return [type(ALLOCATIONS[name]) for name in ALLOCATIONS.names()]

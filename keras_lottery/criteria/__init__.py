@@ -20,7 +20,7 @@ from keras_lottery.criteria.weights import (
     small_init,
     small_init_small_final,
 )
-from keras_lottery.registry import look_up
+from keras_lottery.registry import Registry
 from keras_lottery.ticket import Snapshot
 
 Criterion = Callable[[Snapshot], Scores]
@@ -35,23 +35,18 @@ _OF_WEIGHTS: dict[str, Criterion] = {
     "magnitude_increase": magnitude_increase,
     "distance": distance,
 }
-CRITERIA: dict[str, Criterion] = {
-    "magnitude": magnitude,
-    "random": random,
-    **_OF_WEIGHTS,
-    **{f"{name}_same_sign": SignForm(c, True) for name, c in _OF_WEIGHTS.items()},
-    **{f"{name}_diff_sign": SignForm(c, False) for name, c in _OF_WEIGHTS.items()},
-}
+CRITERIA: Registry[Criterion] = Registry(
+    "criterion",
+    "a function of a snapshot",
+    {
+        "magnitude": magnitude,
+        "random": random,
+        **_OF_WEIGHTS,
+        **{f"{name}_same_sign": SignForm(c, True) for name, c in _OF_WEIGHTS.items()},
+        **{f"{name}_diff_sign": SignForm(c, False) for name, c in _OF_WEIGHTS.items()},
+    },
+)
 """Criteria by name."""
 
-
-def get(criterion: str | Criterion) -> Criterion:
-    """A criterion by name, or the one given.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    >>> get("large_final") is magnitude
-    True
-    """
-    return look_up("criterion", criterion, CRITERIA, "a function of a snapshot")
+get = CRITERIA.look_up
+register = CRITERIA.register
