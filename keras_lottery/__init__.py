@@ -12,6 +12,7 @@ from keras_lottery import (
     masks,
     models,
     plots,
+    results,
     rewind,
     schedules,
     tensorboard,
@@ -32,6 +33,7 @@ from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.store import CorruptedFileError
 from keras_lottery.ticket import Snapshot, Ticket, load_ticket
+from keras_lottery.transfer import compare_transfer
 
 __all__ = [
     "CorruptedFileError",
@@ -43,6 +45,7 @@ __all__ = [
     "allocation",
     "callbacks",
     "compact",
+    "compare_transfer",
     "controls",
     "criteria",
     "data",
@@ -59,6 +62,7 @@ __all__ = [
     "prune",
     "prune_filters",
     "register_masked",
+    "results",
     "rewind",
     "schedules",
     "set_masks",

@@ -39,7 +39,7 @@ ROWS = [
     {"controls", "criteria", "engines", "export", "rewind"},
     {"pruning", "settings", "trainings"},
     {"callbacks", "replicates"},
-    {"search"},
+    {"search", "transfer"},
     {"tensorboard"},
     {"cli"},
     OUTSIDE,

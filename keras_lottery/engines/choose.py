@@ -43,4 +43,6 @@ def make(
         fused.fall_back(name, "fit", reason)
     if reason:
         name = "fit"
+    elif name == "auto":
+        name = "fused"
     return ENGINES[name](model, data, steps, **arguments)

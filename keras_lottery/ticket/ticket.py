@@ -9,9 +9,10 @@ from typing import Any
 import keras
 
 from keras_lottery import architecture
-from keras_lottery.layers import State, set_state
+from keras_lottery.layers import State, get_state, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.ticket import file
+from keras_lottery.ticket.transfer import Replace, carry_over
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,62 @@ class Ticket:
         ticket = self if trained else dataclasses.replace(self, trained=None)
         names = [field.name for field in dataclasses.fields(ticket)]
         file.write(path, {name: getattr(ticket, name) for name in names}, weights)
+
+    def transfer(self, model: keras.Model, replace: Replace = ()) -> "Ticket":
+        """The ticket for another training: its masks and starting weights.
+
+        A layer of `model` whose variables have the ticket's names and shapes takes the
+        ticket's starting weights and masks. A layer with another number of units (a
+        head for other classes), and one that the ticket does not know, keeps the
+        model's own weights, unmasked unless the model has it masked. So do layers that
+        were adapted to data, such as `Normalization`, and the states of random
+        generators. `compare_transfer` trains the ticket beside its controls.
+
+        Args:
+            model: a built model; it is not changed. If it is compiled, so are the
+                ticket's models.
+            replace: layers that keep the model's own weights although they agree: names
+                or paths, with wildcards; `"output"`, say.
+
+        Returns:
+            A ticket whose `card["transfer"]` lists the layers that are `carried`, those
+            that are `own`, with the reason, and those of the ticket that are `left`;
+            `card["source"]` is this ticket's card.
+
+        Raises:
+            ValueError: if a layer differs in more than its number of units, as it does
+                where inputs differ; if a pattern matches no layer, or nothing agrees.
+
+        Reference:
+            Morcos et al. 2019, "One ticket to win them all: generalizing lottery ticket
+            initializations across datasets and optimizers", section 3.
+
+        Example:
+
+        >>> import keras_lottery as kl
+        >>> digits = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
+        >>> kl.prune(digits, 0.9)
+        >>> ticket = Ticket(kl.get_masks(digits), kl.layers.get_state(digits))
+        >>> letters = kl.models.lenet_300_100((8, 8, 1), classes=26)
+        >>> ticket = ticket.transfer(letters)
+        >>> ticket.card["transfer"]["carried"]
+        ['hidden_1', 'hidden_2']
+        >>> print(ticket.card["transfer"]["own"]["output"])
+        kernel (100, 10), bias (10,) there, kernel (100, 26), bias (26,) here
+        """
+        carried = carry_over(
+            self.masks, self.weights, self.architecture, model, replace
+        )
+        return Ticket(
+            carried.masks,
+            {**get_state(carried.model), **carried.weights},
+            architecture=architecture.to_text(carried.model),
+            card={
+                "sparsity": carried.masks.sparsity,
+                "transfer": carried.report,
+                "source": dict(self.card),
+            },
+        )
 
     def _model(self, state: State) -> keras.Model:
         if self.architecture is None:
