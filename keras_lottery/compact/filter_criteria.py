@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from keras_lottery.registry import look_up
+from keras_lottery.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,18 @@ def activation(filters: Filters) -> np.ndarray:
     return filters.activations()
 
 
-CRITERIA: dict[str, FilterCriterion] = {
-    "l1": l1,
-    "fpgm": fpgm,
-    "bn_scale": bn_scale,
-    "random": random,
-    "activation": activation,
-}
+CRITERIA: Registry[FilterCriterion] = Registry(
+    "criterion",
+    "a function of `Filters`",
+    {
+        "l1": l1,
+        "fpgm": fpgm,
+        "bn_scale": bn_scale,
+        "random": random,
+        "activation": activation,
+    },
+)
+"""Criteria of filters by name."""
 
-
-def get(criterion: str | FilterCriterion) -> FilterCriterion:
-    """A criterion by name, or the one given.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    >>> get("l1") is l1
-    True
-    """
-    return look_up("criterion", criterion, CRITERIA, "a function of `Filters`")
+get = CRITERIA.look_up
+register = CRITERIA.register
