@@ -12,6 +12,7 @@ from keras_lottery import data, export, models, plots
 from keras_lottery.allocation import ALLOCATIONS, Allocation, Layerwise
 from keras_lottery.controls import CONTROLS
 from keras_lottery.criteria import CRITERIA
+from keras_lottery.engines import ENGINES
 from keras_lottery.registry import load_extensions
 from keras_lottery.rewind import REWINDS
 from keras_lottery.schedules import SCHEDULES
@@ -119,6 +120,18 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(CONTROLS.names())}; with trials: reinit:3,random; "
         "none (reinit)",
     )
+    add(
+        "--mask-epochs",
+        type=_mask_epochs,
+        help="find the masks in shorter trainings: a number of epochs, or auto",
+    )
+    add("--engine", default="auto", choices=("auto", *ENGINES), help="(%(default)s)")
+    add(
+        "--workers",
+        type=_workers,
+        default="auto",
+        help="processes that train: auto, a number, 0 for none, or ray (%(default)s)",
+    )
     _add_choice(
         add, "--criterion", "magnitude", CRITERIA.names(), "what a weight is worth"
     )
@@ -193,6 +206,8 @@ def _find(options: argparse.Namespace) -> None:
         replicates=options.replicates,
         seed=options.seed,
         directory=options.out or Path("runs") / name,
+        engine=options.engine,
+        workers=options.workers,
     )
     results = search.search(
         *splits.train,
@@ -202,6 +217,7 @@ def _find(options: argparse.Namespace) -> None:
         epochs=epochs,
         steps=steps,
         eval_freq=options.eval_freq or eval_freq,
+        mask_epochs=options.mask_epochs,
         verbose=options.verbose,
         resume=not options.no_resume,
     )
@@ -303,6 +319,14 @@ def _at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _workers(text: str) -> int | str:
+    return text if text in ("auto", "ray") else _at_least(0)(text)
+
+
+def _mask_epochs(text: str) -> float | str:
+    return text if text == "auto" else _positive(text)
 
 
 def _share(text: str) -> float:

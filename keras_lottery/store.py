@@ -283,6 +283,17 @@ class Store:
         folder = self._replicate(unit.replicate) / f"level_{unit.level:02}"
         return folder / f"{unit.variant}_{unit.trial}.npz"
 
+    def units(self) -> list[Unit]:
+        """The trainings that are stored, in the order of the search."""
+        units = []
+        for path in self.directory.glob("replicate_*/level_*/*_*.npz"):
+            variant, _, trial = path.stem.rpartition("_")
+            level, replicate = (
+                int(folder.name.rpartition("_")[2]) for folder in path.parents[:2]
+            )
+            units.append(Unit(replicate, level, variant, int(trial)))
+        return sorted(units)
+
     def _replicate(self, replicate: int) -> Path:
         return self.directory / f"replicate_{replicate}"
 

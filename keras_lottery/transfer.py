@@ -15,12 +15,12 @@ from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.layers import get_state, redraw
 from keras_lottery.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
-from keras_lottery.progress import Progress
-from keras_lottery.replicates import derive_seed
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.replicates import derive_seed
+from keras_lottery.search.trainings import row
 from keras_lottery.store import Unit
 from keras_lottery.ticket import Snapshot, Ticket
 from keras_lottery.ticket.transfer import Replace, carry_over
-from keras_lottery.trainings import row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,8 +175,7 @@ def _train(
 
     def show(index: int, step: int) -> None:
         unit = units[index]
-        progress.begin(f"replicate {unit.replicate}: {unit.variant}")
-        progress.step(step)
+        progress.show(f"replicate {unit.replicate}: {unit.variant}", step)
 
     todo = [works[unit]._replace(ticket=partial(make, unit)) for unit in units]
     with Progress(len(works), verbose) as progress:

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
+from keras_lottery import results as tables
+from keras_lottery.engines.data import Data
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.rewind import FineTune, Rewind
 from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search.trainings import read_training
 from keras_lottery.store import CorruptedFileError, Unit
 
 rng = np.random.default_rng(0)
@@ -47,6 +50,10 @@ def make(directory=None, model=build, **arguments):
     return LotteryTicketSearch(model, directory=directory, **(defaults | arguments))
 
 
+def stored(search, unit):
+    return read_training(search.store.training(unit))
+
+
 def numbers(search):
     return search.results().drop(columns="seconds")
 
@@ -60,7 +67,7 @@ def finished(tmp_path_factory):
 
 def test_results_have_one_tidy_row_for_each_training(finished):
     table = finished.results()
-    assert list(table.columns) == kl.search.results.COLUMNS
+    assert list(table.columns) == tables.COLUMNS
     counts = table.groupby(["level", "variant"]).size()
     assert counts.to_dict() == {
         (0, "ticket"): 2,
@@ -171,7 +178,7 @@ def test_tickets_restart_from_the_initial_weights_to_the_bit(finished):
 def test_every_replicate_trains_and_rewinds_to_its_own_initial_weights(finished):
     for replicate in (0, 1):
         initial = finished.ticket(0, replicate).weights
-        dense = finished._read(Unit(replicate, 0, "ticket"))[0]
+        dense = stored(finished, Unit(replicate, 0, "ticket"))[0]
         for name, value in initial.items():
             np.testing.assert_array_equal(dense.rewind_point[name], value)
             np.testing.assert_array_equal(
@@ -180,9 +187,7 @@ def test_every_replicate_trains_and_rewinds_to_its_own_initial_weights(finished)
 
 
 def test_no_mask_of_an_earlier_training_is_left_in_a_later_one(finished):
-    data = kl.engines.data.Data(
-        (X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16
-    )
+    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
     engine = FitEngine(kl.mask_model(build()), data, 12, 0, 4)
     dense, sparse = finished.ticket(0), finished.ticket(2)
     fresh = engine.train(dense, seed=3)
@@ -245,7 +250,7 @@ def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
     search = make(rewind=rewind, rewind_to=rewind_to, controls={})
     search.search(**FIT)
     k = {0: 0, 5: 5, "1ep": 6}[rewind_to]
-    point = search._read(Unit(0, 0, "ticket"))[0].rewind_point
+    point = stored(search, Unit(0, 0, "ticket"))[0].rewind_point
     for level in (1, 2):
         ticket = search.ticket(level)
         ends = search.ticket(level - 1).trained
@@ -260,7 +265,7 @@ def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
 def test_the_rewind_point_holds_statistics_and_random_state():
     search = make(rewind_to=5, controls={})
     search.search(**FIT)
-    point = search._read(Unit(0, 0, "ticket"))[0].rewind_point
+    point = stored(search, Unit(0, 0, "ticket"))[0].rewind_point
     initial = search.ticket(0).weights
     for name in ("batch_normalization/moving_mean", "dropout/seed_generator_state"):
         assert not np.array_equal(point[name], initial[name])
@@ -330,7 +335,7 @@ def test_a_fixed_rate_of_fine_tuning_replaces_a_plain_learning_rate():
 def test_continue_finds_masks_by_one_run_that_goes_on():
     search = make(rewind="continue", controls={})
     search.search(**FIT)
-    trunk = search._read(Unit(0, 1, "trunk"))
+    trunk = stored(search, Unit(0, 1, "trunk"))
     second = search.ticket(2).masks
     scores = {name: np.abs(trunk[0].final[name]) for name in second}
     expected = kl.allocation.Global()(scores, trunk[2], 0.75)
@@ -391,9 +396,7 @@ def test_a_build_function_that_seeds_itself_is_refused_for_replicates():
 
 
 def test_training_twice_in_one_engine_gives_the_same_to_the_bit(finished):
-    data = kl.engines.data.Data(
-        (X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16
-    )
+    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
     engine = FitEngine(kl.mask_model(build()), data, 12, 0, 4)
     ticket = finished.ticket(1)
     first, second = (engine.train(ticket, seed=3) for _ in range(2))
@@ -410,9 +413,7 @@ def test_training_twice_in_one_engine_gives_the_same_to_the_bit(finished):
 def test_a_rewind_point_in_the_middle_of_an_epoch_does_not_change_the_training(
     finished,
 ):
-    data = kl.engines.data.Data(
-        (X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16
-    )
+    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
     ticket = finished.ticket(0)
     plain, cut = (
         FitEngine(kl.mask_model(build()), data, 12, k, 4).train(ticket, 3)
@@ -601,15 +602,15 @@ def test_verdict_counts_the_steps_that_a_ticket_trained_itself():
     results = table(
         (0, "ticket", 0, 0.90, 0.90, 100), (1, "ticket", 0, 0.92, 0.92, 190)
     )
-    assert not kl.search.results.verdict(results)["winning"].item()
+    assert not tables.verdict(results)["winning"].item()
     results.loc[results["level"] == 1, "start_step"] = 120
-    assert kl.search.results.verdict(results)["winning"].item()
+    assert tables.verdict(results)["winning"].item()
 
 
 def test_verdict_goes_by_validation_without_test_data():
     results = table((0, "ticket", 0, 0.9, 0.9, 100), (1, "ticket", 0, 0.95, 0.9, 90))
     results["early_stop_test_accuracy"] = np.nan
-    assert kl.search.results.verdict(results)["winning"].item()
+    assert tables.verdict(results)["winning"].item()
 
 
 def test_verdict_pairs_replicates_and_keeps_to_the_definition():
@@ -625,7 +626,7 @@ def test_verdict_pairs_replicates_and_keeps_to_the_definition():
         (3, "ticket", 0, 0.89, 0.89, 10),
         (3, "ticket", 1, 0.80, 0.80, 10),
     )
-    verdict = kl.search.results.verdict(results).set_index("level")
+    verdict = tables.verdict(results).set_index("level")
     assert verdict["winning"].to_dict() == {1: True, 2: False, 3: False}
     assert verdict.loc[1, "accuracy_difference"] == pytest.approx(0.015)
     # Two differences, 0.02 and 0.01: t(0.975, 1) = 12.706, standard error 0.005.
@@ -633,10 +634,10 @@ def test_verdict_pairs_replicates_and_keeps_to_the_definition():
     assert not verdict.loc[1, "certain"]
     assert not verdict.loc[1, "beats_reinit"]
     assert verdict.loc[3, "accuracy_difference"] == pytest.approx(-0.005)
-    lenient = kl.search.results.verdict(results, tolerance=0.006).set_index("level")
+    lenient = tables.verdict(results, tolerance=0.006).set_index("level")
     assert lenient.loc[3, "winning"]
     with pytest.raises(ValueError, match="on='train'"):
-        kl.search.results.verdict(results, on="train")
+        tables.verdict(results, on="train")
 
 
 def test_the_best_ticket_is_chosen_by_validation_alone(monkeypatch, finished):
@@ -771,16 +772,18 @@ def test_a_search_killed_while_training_resumes_to_the_same(tmp_path, finished, 
 def test_a_full_disk_loses_nothing_that_was_finished(
     tmp_path, finished, monkeypatch, write
 ):
-    real, calls = np.savez, []
+    real, calls = kl.store.write_atomically, []
 
-    def savez(file, **arrays):
-        calls.append(file)
-        if len(calls) == write:
-            file.write(b"half a file")
-            raise OSError(28, "No space left on device")
-        real(file, **arrays)
+    def fill(file):
+        file.write(b"half a file")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", savez)
+    def limited(path, content):
+        is_record = path.suffix == ".npz"
+        calls.extend([path] * is_record)
+        real(path, fill if is_record and len(calls) == write else content)
+
+    monkeypatch.setattr(kl.store, "write_atomically", limited)
     with pytest.raises(OSError, match="No space left"):
         make(tmp_path, replicates=2).search(**FIT)
     kept = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.npz"))]

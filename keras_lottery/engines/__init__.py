@@ -1,5 +1,6 @@
 """Engines: how tickets are trained, and in which order the data come."""
 
+from keras_lottery.engines.choose import ENGINES as ENGINES
 from keras_lottery.engines.choose import make as make
 from keras_lottery.engines.engine import Engine as Engine
 from keras_lottery.engines.engine import Training as Training

@@ -41,7 +41,7 @@ def make(
     reason = None if name == "fit" else fused.obstacle(model, data, **arguments)
     if reason and name != "auto":
         fused.fall_back(name, "fit", reason)
-    if reason:
+    if reason or name == "auto":
         name = "fit"
     elif name == "auto":
         name = "fused"

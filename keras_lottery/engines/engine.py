@@ -187,6 +187,22 @@ class Engine:
                 result = error
             yield index, result
 
+    def seconds_per_step(self, ticket: Ticket, steps: int = 20) -> float:
+        """How long a step takes, by a short measurement.
+
+        Args:
+            ticket: what to train.
+            steps: how many steps to take, after as many that compile.
+        """
+        record = Record(self, ticket.step, lambda step: None, None)
+        run = self._runner(0, record)
+        self._start(ticket)
+        middle = ticket.step + steps
+        run(ticket.step, middle)
+        began = time.perf_counter()
+        run(middle, middle + steps)
+        return (time.perf_counter() - began) / steps
+
     def _runner(self, seed: int, record: "Record") -> Callable[[int, int], None]:
         """What trains from one step to another, and tells the record of its steps."""
         raise NotImplementedError

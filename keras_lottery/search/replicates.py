@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_lottery.layers import State, get_masks, get_state, mask_model, redraw
 from keras_lottery.layers.convert import Prunable
-from keras_lottery.settings import describe_state
+from keras_lottery.search.settings import describe_state
 from keras_lottery.store import (
     CorruptedFileError,
     Store,

@@ -15,7 +15,7 @@ from keras_lottery.layers import walk
 from keras_lottery.store import CorruptedFileError, Store, read_json, write_json
 
 # More of these may be asked for later: what is there stays valid.
-MAY_GROW = ("replicates", "controls")
+MAY_GROW = ("replicates", "controls", "report_levels")
 NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "versions")
 
 

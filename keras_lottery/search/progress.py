@@ -48,13 +48,9 @@ class Progress:
     ) -> None:
         self._bars.stop()
 
-    def begin(self, name: str) -> None:
-        """Shows which training is under way."""
-        self._bars.update(self._task, description=name, step=0)
-
-    def step(self, step: int) -> None:
-        """Shows how many of its steps are done."""
-        self._bars.update(self._task, step=step)
+    def show(self, name: str, step: int) -> None:
+        """Shows which training is under way, and how many of its steps are done."""
+        self._bars.update(self._task, description=name, step=step)
 
     def finish(self) -> None:
         """Counts a training, trained now or before, as done."""

@@ -3,31 +3,29 @@
 import dataclasses
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
+import loky
 
 from keras_lottery import allocation as allocations
-from keras_lottery import architecture, criteria, results, schedules
+from keras_lottery import architecture, criteria, schedules
 from keras_lottery import controls as control_registry
 from keras_lottery import rewind as rewinds
 from keras_lottery.allocation import Allocation
 from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
-from keras_lottery.engines.fit import FitEngine
-from keras_lottery.layers import State, get_masks, set_state
+from keras_lottery.layers import get_masks
 from keras_lottery.layers.convert import Prunable
-from keras_lottery.masks import Masks
-from keras_lottery.progress import Progress
-from keras_lottery.replicates import build, derive_seed, initial_weights
 from keras_lottery.rewind import FineTune, Rewind, Span
 from keras_lottery.schedules import Schedule
-from keras_lottery.settings import (
+from keras_lottery.search.levels import Plan, rehearse, run
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.replicates import build, initial_weights
+from keras_lottery.search.settings import (
     describe,
     describe_data,
     describe_model,
@@ -36,9 +34,17 @@ from keras_lottery.settings import (
     restore,
     versions,
 )
-from keras_lottery.store import Store, Unit, read_json, read_record, write_atomically
-from keras_lottery.ticket import Snapshot, Ticket
-from keras_lottery.trainings import Trainings, read_training, row
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.stored import StoredSearch
+from keras_lottery.search.trainings import Trainings
+from keras_lottery.search.trunk import find_trunk
+from keras_lottery.search.workers import choose, employ
+from keras_lottery.store import (
+    CorruptedFileError,
+    Store,
+    read_json,
+)
+from keras_lottery.ticket import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +53,7 @@ if TYPE_CHECKING:
 DEFAULT_SCHEDULE = schedules.geometric()
 
 
-class LotteryTicketSearch:
+class LotteryTicketSearch(StoredSearch):
     """Finds winning tickets: train, prune, rewind, repeat, and train the controls.
 
     Args:
@@ -71,6 +77,12 @@ class LotteryTicketSearch:
         directory: where the search is stored; run again with the same settings, it goes
             on where it stopped. By default a temporary directory.
         prunable: which layers are pruned, as of `mask_model`.
+        report_levels: the levels whose tickets and controls are trained; all by
+            default. (A ticket that the next masks are found in is trained anyway.)
+        engine: how tickets are trained: `"fit"`, `"fused"`, `"vectorized"`, or
+            `"auto"`, as of `keras_lottery.engines`.
+        workers: processes that train, each on a core of its own; 0 trains in this
+            process, on all cores; `"auto"` chooses; `"ray"` takes a Ray cluster.
 
     Raises:
         ValueError: if an argument is not one of its choices.
@@ -110,6 +122,9 @@ class LotteryTicketSearch:
         seed: int = 0,
         directory: str | os.PathLike | None = None,
         prunable: Prunable = None,
+        report_levels: Sequence[int] | None = None,
+        engine: str = "auto",
+        workers: int | str = "auto",
     ) -> None:
         if replicates < 1:
             raise ValueError(
@@ -126,12 +141,27 @@ class LotteryTicketSearch:
         self.replicates = replicates
         self.seed = seed
         self.prunable = prunable
+        self.engine = engine
+        self.workers = workers
+        levels = range(1, len(self.schedule) + 1)
+        self.report_levels = sorted(levels if report_levels is None else report_levels)
+        if not set(self.report_levels) <= set(levels) or (
+            levels[-1] not in self.report_levels
+        ):
+            raise ValueError(
+                f"Expected `report_levels` to be among {list(levels)}, the last one "
+                "with them: a schedule need not go beyond it. Received: "
+                f"report_levels={report_levels}"
+            )
         self._criterion = criteria.get(criterion)
         self._allocation = allocations.get(allocation)
-        self._rewind = rewinds.get(rewind)
         self._controls = control_registry.resolve(self.controls)
         self._source = model
-        self.store = Store(directory or tempfile.mkdtemp(prefix="keras_lottery-"))
+        if directory is None:
+            # It is removed with the search.
+            self._temporary = tempfile.TemporaryDirectory(prefix="keras_lottery-")
+            directory = self._temporary.name
+        super().__init__(Store(directory), rewinds.get(rewind))
 
     @classmethod
     def load(
@@ -158,6 +188,7 @@ class LotteryTicketSearch:
             "rewind_to": settings["rewind_to"],
             "controls": settings["controls"],
             "replicates": settings["replicates"],
+            "report_levels": settings["report_levels"],
             "seed": settings["seed"],
         }
         model = architecture.from_text(settings["architecture"])
@@ -174,8 +205,11 @@ class LotteryTicketSearch:
         epochs: int | None = None,
         steps: int | None = None,
         eval_freq: int | str = "epoch",
+        mask_epochs: float | str | None = None,
+        mask_steps: int | None = None,
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
+        metric: str | None = None,
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 1,
@@ -198,8 +232,13 @@ class LotteryTicketSearch:
             eval_freq: steps from one validation to the next, or `"epoch"`. With
                 `steps_per_execution` in `compile`, validation comes at the end of the
                 execution that the step falls into.
+            mask_epochs: finds the masks by shorter trainings than the tickets': so many
+                epochs at each level, from the rewind point on, or `"auto"`, until the
+                masks have stopped moving between validations.
+            mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
             class_weight: as of `fit`.
+            metric: name of the accuracy to judge by, for a model with several.
             shuffle: whether arrays are shuffled in every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see `val_loss` and `val_accuracy` of the last validation.
@@ -222,8 +261,49 @@ class LotteryTicketSearch:
         data = Data(train, validation_data, test_data, batch_size, shuffle)
         length = training_steps(data, epochs, steps, eval_freq)
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
+        span = Span(k, length)
+        plan = Plan(
+            self.schedule,
+            self._criterion,
+            self._allocation,
+            self._rewind,
+            self.report_levels,
+            self.seed,
+            self._controls,
+            span,
+            find_trunk(
+                self._rewind, span, data.steps_per_epoch, mask_epochs, mask_steps
+            ),
+        )
         model, initial = build(self._source, self.prunable, self.seed, 0)
-        self._rehearse(get_masks(model))
+        rehearse(plan, model, initial, data.arrays)
+        trainings = plan.trainings(self.replicates)
+        chosen = self._chosen_before() if resume else {}
+        setup = Setup(
+            self._source,
+            self.prunable,
+            self.seed,
+            chosen.get("engine", "auto") if self.engine == "auto" else self.engine,
+            data,
+            {
+                "steps": length,
+                "rewind_step": k,
+                "eval_freq": eval_freq,
+                "callbacks": list(callbacks),
+                "class_weight": class_weight,
+                "metric": metric,
+            },
+        )
+        engine = setup.make(model)
+        setup = dataclasses.replace(setup, engine=engine.name)
+        workers = choose(
+            chosen.get("workers", "auto") if self.workers == "auto" else self.workers,
+            engine,
+            setup,
+            Ticket(get_masks(model), initial, 0, length),
+            self.replicates * (1 + len(self._controls)),
+            trainings * length,
+        )
         settings = {
             "schedule": self.schedule,
             "criterion": self.criterion,
@@ -235,214 +315,56 @@ class LotteryTicketSearch:
             "rewind_to": self.rewind_to,
             "seed": self.seed,
             "steps": length,
+            "mask_steps": plan.trunk and plan.trunk.describe(),
             "batch_size": batch_size,
             "eval_freq": eval_freq,
             "shuffle": shuffle,
             "class_weight": class_weight,
             "callbacks": [type(callback).__name__ for callback in callbacks],
+            "metric": metric,
+            "engine": engine.name,
+            # Workers have one thread each: their number changes nothing.
+            "in_workers": bool(workers),
             "train": describe_data(data.train),
             "validation": describe_data(data.validation),
             "test": describe_data(data.test),
             "model": describe_model(model),
             "replicates": self.replicates,
             "controls": self.controls,
+            "report_levels": self.report_levels,
             "initial": describe_state(initial),
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }
         settings = describe(settings)
-        engine = FitEngine(model, data, length, k, eval_freq, callbacks, class_weight)
         if not resume:
             self.store.clear()
         open_store(self.store, settings)
-        by_level = 1 + bool(self._rewind.trunk) + len(self._controls)
-        total = self.replicates * (1 + len(self.schedule) * by_level)
-        with Progress(total, verbose) as progress:
-            trainings = Trainings(self.store, engine, progress)
-            # All are drawn before the first training, in case one cannot be.
-            starts = []
-            for replicate in range(self.replicates):
-                draw = partial(build, self._source, self.prunable, self.seed, replicate)
-                starts.append(
-                    initial_weights(self.store, replicate, model, initial, draw)
-                )
-            for replicate, weights in enumerate(starts):
-                self._search(trainings, replicate, weights, Span(k, length))
+        # All are drawn before the first training, in case one cannot be.
+        starts = [
+            initial_weights(
+                self.store,
+                replicate,
+                model,
+                initial,
+                partial(build, self._source, self.prunable, self.seed, replicate),
+            )
+            for replicate in range(self.replicates)
+        ]
+        with (
+            Progress(trainings, verbose) as progress,
+            employ(workers, engine, setup) as trainer,
+        ):
+            run(plan, Trainings(self.store, trainer, progress), starts)
         return self.results()
 
-    def _search(
-        self, trainings: Trainings, replicate: int, initial: State, span: Span
-    ) -> None:
-        """The algorithm, for one replicate."""
-        model, data = trainings.engine.model, trainings.engine.data
-        seed = partial(derive_seed, self.seed, replicate)
-        order = seed("order")
-        masks = Masks.dense(
-            {name: mask.shape for name, mask in get_masks(model).items()}
-        )
-        ticket = Ticket(masks, initial, 0, span.steps)
-        dense = training = trainings.train(
-            Unit(replicate, 0, "ticket"), ticket, order, ("rewind_point", "final")
-        )
-        self._write_results(trainings.rows)
-        for level, sparsity in enumerate(self._sparsities(masks), start=1):
-            set_state(model, training.final, masks)
-            snapshot = Snapshot(
-                masks,
-                training.final,
-                initial,
-                dense.rewind_point,
-                np.random.default_rng(seed("prune", level)),
-                model,
-                data.arrays,
-            )
-            scores = self._criterion(snapshot)
-            masks = self._allocation(scores, masks, sparsity)
-            ticket = self._rewind.ticket(snapshot, masks, span)
-            training = trainings.train(
-                Unit(replicate, level, "ticket"), ticket, order, ("final",)
-            )
-            for name, control, trial in self._controls:
-                rng = np.random.default_rng(seed(name, level, trial))
-                drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
-                trainings.train(
-                    Unit(replicate, level, name, trial),
-                    partial(control_registry.apply, control, ticket, drawn),
-                    order,
-                )
-            if self._rewind.trunk and level < len(self.schedule):
-                trunk = self._rewind.trunk(snapshot, masks, span)
-                training = trainings.train(
-                    Unit(replicate, level, "trunk"), trunk, order, ("final",)
-                )
-            self._write_results(trainings.rows)
-
-    def results(self) -> "pd.DataFrame":
-        """The table of what was trained so far: one row a training.
-
-        Columns: level, sparsity, density, variant (`"ticket"` or a control's name),
-        replicate, trial, seconds (of training alone), and accuracies (shares), losses
-        and steps: at the early stop, the step of least validation loss, and at the end.
-        """
-        return results.tabulate(row(self._read(unit)[1]) for unit in self.units())
-
-    def verdict(self, on: str | None = None, tolerance: float = 0.0) -> "pd.DataFrame":
-        """By level: does the ticket win, and does it beat its controls?
-
-        Arguments and columns as of `keras_lottery.results.verdict`.
-        """
-        return results.verdict(self.results(), on, tolerance)
-
-    def best_ticket(self) -> Ticket:
-        """The sparsest winning level's best replicate, by validation accuracy.
-
-        Early stops are compared; the ticket's `trained_model` is that of the end of
-        training. Warns if no level wins, and gives the ticket that came closest.
-
-        Raises:
-            ValueError: if no ticket was trained yet.
-        """
-        if not any(unit.level and unit.variant == "ticket" for unit in self.units()):
-            raise ValueError("There is no ticket: call `search` first.")
-        table = self.verdict(on="validation")
-        winners = table[table["winning"]]
-        if len(winners):
-            level = int(winners["level"].max())
-        else:
-            level = int(table.loc[table["accuracy_difference"].idxmax(), "level"])
-            warnings.warn(
-                "No level wins on the validation data: level "
-                f"{level} comes closest to the dense network's accuracy.",
-                stacklevel=2,
-            )
-        rows = self.results().query("variant == 'ticket' and level == @level")
-        best = rows["early_stop_val_accuracy"].idxmax()
-        return self.ticket(level, int(rows.loc[best, "replicate"]))
-
-    def ticket(self, level: int, replicate: int = 0) -> Ticket:
-        """A ticket that was trained.
-
-        Raises:
-            FileNotFoundError: if it was not.
-        """
-        settings = read_json(self.store.settings)
-        training, meta, masks = self._read(Unit(replicate, level, "ticket"))
-        card = {
-            "level": level,
-            "replicate": replicate,
-            "sparsity": masks.sparsity,
-            "metrics": meta["metrics"],
-            "settings": {k: v for k, v in settings.items() if k != "architecture"},
+    def _chosen_before(self) -> dict[str, Any]:
+        """The engine, and workers or none, that a stored search was begun with."""
+        try:
+            stored = read_json(self.store.settings)
+        except (FileNotFoundError, CorruptedFileError):
+            return {}
+        return {
+            "engine": stored["engine"],
+            "workers": loky.cpu_count() if stored["in_workers"] else 0,
         }
-        return Ticket(
-            masks,
-            self._start_weights(level, replicate),
-            meta["step"],
-            meta["steps"],
-            meta["learning_rate"],
-            training.final,
-            settings["architecture"],
-            card,
-            derive_seed(self.seed, replicate, "initial"),
-        )
-
-    def curve(
-        self, level: int, variant: str = "ticket", replicate: int = 0, trial: int = 0
-    ) -> dict[str, list[float]]:
-        """Validation loss and accuracy by step, of one training.
-
-        Returns:
-            Lists of equal length: `step`, `val_loss`, `val_accuracy`.
-        """
-        return self._read(Unit(replicate, level, variant, trial))[0].curve
-
-    def _start_weights(self, level: int, replicate: int) -> State:
-        initial = read_record(self.store.initial(replicate), "initial")[1]["weights"]
-        if not level:
-            return initial
-        dense = self._read(Unit(replicate, 0, "ticket"))[0]
-        found_by = "trunk" if self._rewind.trunk and level > 1 else "ticket"
-        training, _, masks = self._read(Unit(replicate, level - 1, found_by))
-        snapshot = Snapshot(
-            masks,
-            training.final,
-            initial,
-            dense.rewind_point,
-            np.random.default_rng(0),
-            None,
-        )
-        return self._rewind.ticket(snapshot, masks, Span(0, 1)).weights
-
-    def _read(self, unit: Unit) -> Any:
-        return read_training(self.store.training(unit))
-
-    def units(self) -> list[Unit]:
-        """The reported trainings that are stored so far."""
-        variants = [("ticket", 0)] + [
-            (name, trial) for name, _, trial in self._controls
-        ]
-        units = [
-            Unit(replicate, level, variant, trial)
-            for replicate in range(self.replicates)
-            for level in range(len(self.schedule) + 1)
-            for variant, trial in variants
-        ]
-        return [unit for unit in units if self.store.training(unit).exists()]
-
-    def _write_results(self, rows: list[dict[str, Any]]) -> None:
-        table = results.tabulate(r for r in rows if r["variant"] != "trunk")
-        write_atomically(
-            self.store.results, lambda file: table.to_csv(file, index=False)
-        )
-
-    def _sparsities(self, masks: Masks) -> list[float]:
-        total = getattr(self._allocation, "total_sparsity", None)
-        if total is None or not self.schedule.by_rate:
-            return list(self.schedule)
-        return [total(sparsity, masks) for sparsity in self.schedule]
-
-    def _rehearse(self, masks: Masks) -> None:
-        """Allocates every level, so that what cannot be pruned is known before."""
-        scores = {name: np.zeros(mask.shape) for name, mask in masks.items()}
-        for sparsity in self._sparsities(masks):
-            masks = self._allocation(scores, masks, sparsity)

@@ -1,0 +1,168 @@
+"""The algorithm: train, prune, rewind, repeat; and what is trained beside it."""
+
+import dataclasses
+import itertools
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import controls as control_registry
+from keras_lottery.allocation import Allocation
+from keras_lottery.controls import Control
+from keras_lottery.criteria import Criterion
+from keras_lottery.engines import Training
+from keras_lottery.layers import State, get_masks, set_state
+from keras_lottery.masks import Masks
+from keras_lottery.rewind import Rewind, Span
+from keras_lottery.schedules import Schedule
+from keras_lottery.search.replicates import derive_seed
+from keras_lottery.search.settled import Settled
+from keras_lottery.search.trainings import Job, Trainings
+from keras_lottery.search.trunk import Trunk
+from keras_lottery.search.workers import Trainer
+from keras_lottery.store import Unit
+from keras_lottery.ticket import Snapshot, Ticket
+
+WHOLE = ("rewind_point", "final")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search is to do.
+
+    Args:
+        schedule, criterion, allocation, rewind, report_levels, seed: as of
+            `LotteryTicketSearch`.
+        controls: (name, control, trial) of all.
+        span: the stretch of training that tickets repeat.
+        trunk: what finds the masks, if not the tickets.
+    """
+
+    schedule: Schedule
+    criterion: Criterion
+    allocation: Allocation
+    rewind: Rewind
+    report_levels: Sequence[int]
+    seed: int
+    controls: Sequence[tuple[str, Control, int]]
+    span: Span
+    trunk: Trunk | None
+
+    def trainings(self, replicates: int) -> int:
+        """How many trainings there are."""
+        levels, reported = len(self.schedule), len(self.report_levels)
+        trunks = levels - 1 + bool(self.trunk.steps) if self.trunk else 0
+        tickets = reported if self.trunk else levels
+        return replicates * (1 + trunks + tickets + reported * len(self.controls))
+
+    def sparsities(self, masks: Masks) -> list[float]:
+        """Of the levels; an allocation with rates of its own has a say in them."""
+        total = getattr(self.allocation, "total_sparsity", None)
+        if total is None or not self.schedule.by_rate:
+            return list(self.schedule)
+        return [total(sparsity, masks) for sparsity in self.schedule]
+
+
+def rehearse(plan: Plan, model: keras.Model, initial: State, data: Any) -> None:
+    """Prunes to every level, so that what cannot be pruned is known before.
+
+    Args:
+        plan: what is to be done.
+        model: the masked model; it is left as it is.
+        initial: its weights.
+        data: training data (x, y), if they are arrays.
+    """
+    masks = get_masks(model)
+    rng = np.random.default_rng(plan.seed)
+    snapshot = Snapshot(masks, initial, initial, initial, rng, model, data)
+    scores = plan.criterion(snapshot)
+    if plan.trunk and plan.trunk.settles:
+        plan.criterion(dataclasses.replace(snapshot, model=None, data=None))
+    for sparsity in plan.sparsities(masks):
+        masks = plan.allocation(scores, masks, sparsity)
+
+
+def run(plan: Plan, trainings: Trainings, starts: Sequence[State]) -> None:
+    """Runs all replicates side by side: what a level has to train is independent.
+
+    Args:
+        plan: what to do.
+        trainings: does it.
+        starts: the initial weights of each replicate.
+    """
+    replicates = [
+        levels(plan, trainings.engine, replicate, initial)
+        for replicate, initial in enumerate(starts)
+    ]
+    trained: list[Any] = [None] * len(replicates)
+    for _ in range(len(plan.schedule) + 1):
+        jobs = [
+            replicate.send(sent)
+            for replicate, sent in zip(replicates, trained, strict=True)
+        ]
+        done = iter(trainings.train([job for level in jobs for job in level]))
+        trained = [list(itertools.islice(done, len(level))) for level in jobs]
+
+
+def levels(
+    plan: Plan, engine: Trainer, replicate: int, initial: State
+) -> Generator[list[Job], list[Training], None]:
+    """The algorithm, for one replicate.
+
+    Yields what each level has to train, and is sent the trainings. The first one of a
+    level finds the masks of the next.
+    """
+    model, span, trunk = engine.model, plan.span, plan.trunk
+    seed = partial(derive_seed, plan.seed, replicate)
+    shapes = {name: mask.shape for name, mask in get_masks(model).items()}
+    ticket = Ticket(Masks.dense(shapes), initial, 0, span.steps)
+    sparsities = plan.sparsities(ticket.masks)
+
+    def job(level: int, variant: str, made: Any, trial: int = 0, **how: Any) -> Job:
+        return Job(Unit(replicate, level, variant, trial), made, seed("order"), **how)
+
+    def settled(masks: Masks, level: int, rewind_point: State) -> Settled | None:
+        if not (trunk and trunk.settles):
+            return None
+        sparsity = sparsities[level]
+        found = plan.criterion, plan.allocation
+        return Settled(masks, initial, rewind_point, sparsity, *found)
+
+    jobs = [job(0, "ticket", ticket, keep=WHOLE)]
+    if trunk and trunk.steps:
+        stop = settled(ticket.masks, 0, initial)
+        first = trunk.first(ticket, span)
+        jobs.insert(0, job(0, "trunk", first, keep=WHOLE, stop=stop))
+    found = dense = (yield jobs)[0]
+    for level, sparsity in enumerate(sparsities, start=1):
+        set_state(model, found.final, ticket.masks)
+        snapshot = Snapshot(
+            ticket.masks,
+            found.final,
+            initial,
+            dense.rewind_point,
+            np.random.default_rng(seed("prune", level)),
+            model,
+            engine.data.arrays,
+        )
+        scores = plan.criterion(snapshot)
+        masks = plan.allocation(scores, ticket.masks, sparsity)
+        ticket = plan.rewind.ticket(snapshot, masks, span)
+        jobs = []
+        if trunk and level < len(sparsities):
+            stop = settled(masks, level, dense.rewind_point)
+            finder = trunk.ticket(snapshot, masks, span)
+            jobs.append(job(level, "trunk", finder, keep=("final",), stop=stop))
+        if not trunk or level in plan.report_levels:
+            jobs.append(job(level, "ticket", ticket, keep=("final",)))
+        if level in plan.report_levels:
+            for name, control, trial in plan.controls:
+                rng = np.random.default_rng(seed(name, level, trial))
+                drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
+                made = partial(control_registry.apply, control, ticket, drawn)
+                jobs.append(job(level, name, made, trial, may_diverge=True))
+        found = (yield jobs)[0]

@@ -1,0 +1,62 @@
+"""Workers on this machine: processes with one thread each."""
+
+import dataclasses
+import tempfile
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import cloudpickle
+import joblib
+import keras
+import loky
+
+from keras_lottery.engines.engine import Work
+from keras_lottery.search.setup import ONE_THREAD, Result, Setup, train
+
+
+class Processes:
+    """Workers on this machine.
+
+    The data are written once, and mapped into the memory of every worker.
+
+    Args:
+        setup: what they make their engines of.
+        count: how many.
+    """
+
+    def __init__(self, setup: Setup, count: int) -> None:
+        self.count = count
+        self._folder = tempfile.TemporaryDirectory(prefix="keras_lottery-")
+        folder = Path(self._folder.name)
+        joblib.dump(setup.data, folder / "data")
+        setup = dataclasses.replace(setup, data=None)
+        (folder / "setup").write_bytes(cloudpickle.dumps(setup))
+        self._load = partial(_load, folder)
+        self._executor: loky.ProcessPoolExecutor | None = None
+
+    def submit(self, work: Work) -> "Future[Result]":
+        """Begins a training; the future raises BrokenProcessPool if its worker dies."""
+        if self._executor is None:
+            environment = {**ONE_THREAD, "KERAS_BACKEND": keras.backend.backend()}
+            self._executor = loky.ProcessPoolExecutor(self.count, env=environment)
+        try:
+            return self._executor.submit(train, self._folder.name, self._load, work)
+        except BrokenProcessPool as error:
+            # The next submission starts a new pool.
+            self._executor = None
+            lost: Future[Result] = Future()
+            lost.set_exception(error)
+            return lost
+
+    def close(self) -> None:
+        """Ends all workers, whatever they are doing."""
+        if self._executor is not None:
+            self._executor.shutdown(kill_workers=True)
+        self._folder.cleanup()
+
+
+def _load(folder: Path) -> Setup:
+    setup = cloudpickle.loads((folder / "setup").read_bytes())
+    return dataclasses.replace(setup, data=joblib.load(folder / "data", mmap_mode="r"))

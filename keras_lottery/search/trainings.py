@@ -1,0 +1,181 @@
+"""The trainings of a search, each done once: trained and stored, or read."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_lottery.engines import Training, Work
+from keras_lottery.masks import Masks
+from keras_lottery.results import tabulate
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.workers import Trainer
+from keras_lottery.store import (
+    CorruptedFileError,
+    Store,
+    Unit,
+    read_record,
+    write_atomically,
+    write_record,
+)
+from keras_lottery.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a search.
+
+    Args:
+        unit: which one.
+        ticket: the ticket to train, or what makes it, which is not called if it was
+            trained before.
+        seed: seed of the order of the data.
+        keep: which states of the training to store.
+        may_diverge: whether the search goes on if its loss is not a number.
+        stop: ends the training early, as of `Engine.train`.
+    """
+
+    unit: Unit
+    ticket: Ticket | Callable[[], Ticket]
+    seed: int
+    keep: Sequence[str] = ()
+    may_diverge: bool = False
+    stop: Callable[..., bool] | None = None
+
+
+@dataclass
+class Trainings:
+    """Trains what is not stored yet.
+
+    Args:
+        store: where results are kept.
+        engine: how tickets are trained.
+        progress: what the user sees.
+
+    Attributes:
+        rows: the table of results so far.
+    """
+
+    store: Store
+    engine: Trainer
+    progress: Progress
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def train(self, jobs: Sequence[Job]) -> list[Training]:
+        """The trainings of the jobs; the table of results is written with them.
+
+        Raises:
+            FloatingPointError: if one diverges that may not.
+        """
+        done: dict[Unit, Training] = {}
+        missing = []
+        for job in jobs:
+            try:
+                training, meta, _ = read_training(self.store.training(job.unit))
+                self._finish(job, training, meta, done)
+            except FileNotFoundError:
+                missing.append(job)
+            except CorruptedFileError as error:
+                warnings.warn(f"{error}. This training is done again.", stacklevel=2)
+                missing.append(job)
+        # What is known of a ticket once it is made; the ticket itself is let go.
+        made: dict[int, dict[str, Any]] = {}
+        works = [
+            Work(_noting(job.ticket, made, index), job.seed, job.stop)
+            for index, job in enumerate(missing)
+        ]
+
+        def show(index: int, step: int) -> None:
+            unit = missing[index].unit
+            name = f"replicate {unit.replicate}, level {unit.level}: {unit.variant}"
+            self.progress.show(name, step)
+
+        for index, result in self.engine.train_all(works, show):
+            job = missing[index]
+            if isinstance(result, FloatingPointError):
+                result = _diverged(job, result)
+            self._finish(job, result, self._write(job, made[index], result), done)
+        table = tabulate(r for r in self.rows if r["variant"] != "trunk")
+        write_atomically(
+            self.store.results, lambda file: table.to_csv(file, index=False)
+        )
+        return [done[job.unit] for job in jobs]
+
+    def _finish(
+        self,
+        job: Job,
+        training: Training,
+        meta: dict[str, Any],
+        done: dict[Unit, Training],
+    ) -> None:
+        done[job.unit] = training
+        self.rows.append(row(meta))
+        self.progress.finish()
+
+    def _write(
+        self, job: Job, ticket: dict[str, Any], training: Training
+    ) -> dict[str, Any]:
+        meta = {
+            "kind": "training",
+            **job.unit._asdict(),
+            "step": ticket["step"],
+            "steps": ticket["steps"],
+            "learning_rate": ticket["learning_rate"],
+            "sparsity": ticket["sparsity"],
+            "metrics": training.metrics,
+            "curve": training.curve,
+        }
+        states = {name: getattr(training, name) for name in job.keep}
+        masks = (
+            job.ticket.masks if job.keep and isinstance(job.ticket, Ticket) else None
+        )
+        write_record(self.store.training(job.unit), meta, states, masks)
+        return meta
+
+
+def _noting(
+    ticket: Ticket | Callable[[], Ticket], made: dict[int, dict[str, Any]], index: int
+) -> Callable[[], Ticket]:
+    def make() -> Ticket:
+        result = ticket if isinstance(ticket, Ticket) else ticket()
+        made[index] = {
+            "step": result.step,
+            "steps": result.steps,
+            "learning_rate": result.learning_rate,
+            "sparsity": result.masks.sparsity,
+        }
+        return result
+
+    return make
+
+
+def _diverged(job: Job, error: FloatingPointError) -> Training:
+    message = f"In the training of {job.unit}: {error}"
+    if not job.may_diverge:
+        raise FloatingPointError(message) from error
+    warnings.warn(f"{message} Its results are NaN.", stacklevel=4)
+    curve: dict[str, list[float]] = {"step": [], "val_loss": [], "val_accuracy": []}
+    return Training({}, {}, curve, {})
+
+
+def row(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's row in the table of results; NaN for what it did not come to."""
+    derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
+    return {**meta, **meta["metrics"], **derived}
+
+
+def read_training(path: Any) -> tuple[Training, dict[str, Any], Masks | None]:
+    """A stored training, what else is known of it, and its masks if they were kept.
+
+    Raises:
+        FileNotFoundError: if it was not trained.
+        CorruptedFileError: if the file is damaged.
+    """
+    meta, states, masks = read_record(path, "training")
+    training = Training(
+        states.get("final", {}),
+        states.get("rewind_point", {}),
+        meta["curve"],
+        meta["metrics"],
+    )
+    return training, meta, masks

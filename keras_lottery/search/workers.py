@@ -1,0 +1,190 @@
+"""Many trainings at once, in processes of their own.
+
+A small network does not keep several threads busy: two processes with one thread each
+train half as much again as one process with two.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol
+
+import cloudpickle
+import keras
+import loky
+
+from keras_lottery.engines.data import Data
+from keras_lottery.engines.engine import Engine, Work
+from keras_lottery.search.processes import Processes
+from keras_lottery.search.setup import Result, Setup
+from keras_lottery.ticket import Ticket
+
+MAX_DEATHS = 3
+"""So often may workers die, with no training done in between."""
+WORTHWHILE = 60.0
+"""Seconds of training from which on workers, which take some to start, pay."""
+SEVERAL = 1000
+
+
+class Pool(Protocol):
+    """Where trainings run."""
+
+    count: int
+
+    def submit(self, work: Work) -> "Future[Result]":
+        """Begins a training; the future raises BrokenProcessPool if its worker dies."""
+
+    def close(self) -> None:
+        """Ends all workers, whatever they are doing."""
+
+
+class Trainer(Protocol):
+    """What trains tickets: an engine, or workers that have one each."""
+
+    model: keras.Model
+    data: Data
+
+    def train_all(
+        self, works: Sequence[Work], progress: Callable[[int, int], None]
+    ) -> Iterator[tuple[int, Result]]:
+        """Trains them all, and yields (index, result) as they are done."""
+
+
+class Workers:
+    """Trains in a pool.
+
+    Args:
+        engine: of this process, which prunes and makes the tickets.
+        pool: where tickets are trained.
+    """
+
+    def __init__(self, engine: Engine, pool: Pool) -> None:
+        self.model = engine.model
+        self.data = engine.data
+        self.pool = pool
+
+    def train_all(
+        self, works: Sequence[Work], progress: Callable[[int, int], None]
+    ) -> Iterator[tuple[int, Result]]:
+        """Trains them all, and yields (index, result) as they are done.
+
+        Raises:
+            RuntimeError: if worker after worker dies.
+        """
+        waiting = deque(enumerate(works))
+        running: dict[Future[Result], tuple[int, Work]] = {}
+        deaths = 0
+        while waiting or running:
+            # Tickets are made as late as they can be: they take memory. One more than
+            # there are workers, so that none waits for the next.
+            while waiting and len(running) <= self.pool.count:
+                index, work = waiting.popleft()
+                work = work._replace(ticket=work.make())
+                running[self.pool.submit(work)] = index, work
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            lost = []
+            for future in done:
+                index, work = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    lost.append((index, work))
+                    continue
+                deaths = 0
+                progress(index, work.make().steps)
+                yield index, result
+            if lost:
+                deaths += 1
+                if deaths > MAX_DEATHS:
+                    raise RuntimeError(
+                        f"Workers died {deaths} times in a row. Is there memory for "
+                        f"{self.pool.count}? Choose fewer `workers`."
+                    )
+                warnings.warn(
+                    f"A worker died: {len(lost)} trainings are done again.",
+                    stacklevel=2,
+                )
+                waiting.extendleft(reversed(lost))
+
+
+@contextlib.contextmanager
+def employ(workers: int | str, engine: Engine, setup: Setup) -> Iterator[Trainer]:
+    """What trains, for as long as the context lasts.
+
+    Args:
+        workers: how many, 0 for none, or `"ray"`.
+        engine: of this process.
+        setup: what workers make their engines of.
+    """
+    if not workers:
+        yield engine
+        return
+    pool: Pool
+    if workers == "ray":
+        from keras_lottery.search.ray_cluster import RayCluster
+
+        pool = RayCluster(setup)
+    else:
+        pool = Processes(setup, int(workers))
+    try:
+        yield Workers(engine, pool)
+    finally:
+        pool.close()
+
+
+def choose(
+    workers: int | str,
+    engine: Engine,
+    setup: Setup,
+    ticket: Ticket,
+    at_once: int,
+    steps: int,
+) -> int | str:
+    """The number of workers, 0 for training in this process.
+
+    Args:
+        workers: what was asked for: a number, `"auto"` or `"ray"`.
+        engine: of this process.
+        setup: what workers would make their engines of.
+        ticket: one of those to train, to see how long a step takes.
+        at_once: how many trainings of a level are independent.
+        steps: of all trainings together.
+
+    Raises:
+        ValueError: if workers were asked for and cannot be had.
+    """
+    if workers == 0:
+        return 0
+    obstacle = _obstacle(engine, setup)
+    if workers != "auto":
+        if obstacle:
+            raise ValueError(
+                f"workers={workers!r} is not possible: {obstacle}. Use workers=0."
+            )
+        return workers
+    count = min(loky.cpu_count(), at_once)
+    if count < 2 or obstacle or engine.name == "vectorized" or _accelerated():
+        return 0
+    # No step is so slow that so few would be worth workers' starting.
+    if steps < SEVERAL or steps * engine.seconds_per_step(ticket) < WORTHWHILE:
+        return 0
+    return count
+
+
+def _obstacle(engine: Engine, setup: Setup) -> str | None:
+    """Why other processes cannot train, if they cannot."""
+    if engine.data.arrays is None:
+        return "a `tf.data.Dataset` stays in its process"
+    try:
+        cloudpickle.dumps(dataclasses.replace(setup, data=None))
+    except Exception as error:
+        return f"the model or a callback cannot be sent to a worker ({error!r})"
+    return None
+
+
+def _accelerated() -> bool:
+    return any(not name.startswith("cpu") for name in keras.distribution.list_devices())

@@ -1,0 +1,99 @@
+"""Workers: the same results for any number of them, and whatever happens to one."""
+
+import os
+import signal
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_lottery.search import LotteryTicketSearch
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(200, 6)).astype("float32")
+Y = (X[:, 0] * X[:, 1] > 0).astype("int32")
+FIT = {
+    "x": X[:100],
+    "y": Y[:100],
+    "validation_data": (X[100:150], Y[100:150]),
+    "test_data": (X[150:], Y[150:]),
+    "batch_size": 16,
+    "epochs": 2,
+    "verbose": 0,
+}
+
+
+def build():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(12, "relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(2),
+        ]
+    )
+    # A function of one's own: it has to reach the workers.
+    model.compile(
+        "adam",
+        lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p, True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def search(directory=None, **arguments):
+    defaults = {"schedule": [0.5], "controls": {"reinit": 1}, "replicates": 2}
+    made = LotteryTicketSearch(build, directory=directory, **(defaults | arguments))
+    return made.search(**FIT).drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def one():
+    return search(workers=1)
+
+
+def test_the_number_of_workers_changes_nothing(one):
+    pd.testing.assert_frame_equal(search(workers=2), one)
+
+
+def test_a_search_in_workers_goes_on_in_workers(tmp_path, one):
+    search(tmp_path, workers=2, replicates=1)
+    with pytest.raises(ValueError, match="in_workers: True there, False here"):
+        search(tmp_path, workers=0)
+    pd.testing.assert_frame_equal(search(tmp_path), one)
+
+
+class Die(keras.callbacks.Callback):
+    """Ends its process, as long as the file says so."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        if self.path.exists():
+            deaths = int(self.path.read_text())
+            self.path.write_text(str(deaths - 1)) if deaths > 1 else self.path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_work_of_a_worker_that_dies_is_done_again(tmp_path, one):
+    (tmp_path / "deaths").write_text("1")
+    made = LotteryTicketSearch(build, [0.5], replicates=2, workers=2)
+    with pytest.warns(UserWarning, match="A worker died"):
+        made.search(**FIT, callbacks=[Die(tmp_path / "deaths")])
+    table = made.results().drop(columns="seconds")
+    pd.testing.assert_frame_equal(table, one)
+
+
+def test_workers_that_die_and_die_end_the_search(tmp_path):
+    (tmp_path / "deaths").write_text("99")
+    made = LotteryTicketSearch(build, [0.5], workers=1)
+    with (
+        pytest.warns(UserWarning, match="A worker died"),
+        pytest.raises(RuntimeError, match="Choose fewer `workers`"),
+    ):
+        made.search(**FIT, callbacks=[Die(tmp_path / "deaths")])
+    assert not list(made.store.directory.rglob("level_*"))
