@@ -90,6 +90,8 @@ def _clone(
 def _from_config(
     layer: keras.layers.Layer, configure: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> keras.layers.Layer:
+    if isinstance(layer, keras.layers.Lambda):
+        return _same_lambda(layer)
     try:
         return type(layer).from_config(configure(layer.get_config()))
     except Exception as error:
@@ -99,6 +101,18 @@ def _from_config(
             "are layers or other objects), and register functions and objects of your "
             f"own with `keras.saving.register_keras_serializable`. Keras says: {error}"
         ) from error
+
+
+def _same_lambda(layer: Any) -> keras.layers.Layer:
+    # Its config has a function's code alone, which Keras rightly does not trust.
+    return type(layer)(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def own_objects(model: keras.Model) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import keras
 
 from keras_lottery.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
 from keras_lottery.layers.masked import Masked, mask_layer, set_class
-from keras_lottery.layers.names import walk
+from keras_lottery.layers.names import named_children, walk
 
 _KEY = "keras_lottery"
 
@@ -60,34 +60,20 @@ class MaskedInside:
             layer = keras.saving.deserialize_keras_object(
                 {**record["class"], "config": config}
             )
-        set_class(layer, _holder_of(type(layer)))
-        object.__setattr__(layer, "_missing", tuple(record["masked"]))
-        # A layer with a `build` of its own makes or builds those inside there, and may
-        # want to find ordinary ones (SpectralNormalization does).
-        if layer.built or type(layer).build is keras.layers.Layer.build:
-            layer._mask_missing()
+        _mask_inside(layer, record["masked"])
         return layer
 
     def _post_build(self) -> None:
         super()._post_build()  # type: ignore[misc]
         self._mask_missing()
 
+    def build_from_config(self, config: Any) -> None:
+        super().build_from_config(config)  # type: ignore[misc]
+        self._mask_missing()
+
     def _mask_missing(self) -> None:
-        inside = dict(walk(self))  # type: ignore[arg-type]
-        for path in self._missing:
-            layer = inside.get(path)
-            if layer is None or isinstance(layer, Masked):
-                continue
-            if type(layer) not in MASKED_LAYERS:
-                raise ValueError(
-                    f"The layer '{path}' inside of '{self.name}' was masked, but "
-                    f"{type(layer).__name__} has no masked form here. Call "
-                    f"`register_masked({type(layer).__name__}, ...)` first."
-                )
-            mask_layer(layer, MASKED_LAYERS[type(layer)])
-        missing = tuple(path for path in self._missing if path not in inside)
+        missing = _mask_children(self, self._missing)
         object.__setattr__(self, "_missing", missing)
-        hold(self)  # type: ignore[arg-type]
 
     def load_own_variables(self, store: Any) -> None:
         self._mask_missing()
@@ -98,6 +84,51 @@ class MaskedInside:
                 "`__init__` or `build`, so that it is there before weights are loaded."
             )
         super().load_own_variables(store)  # type: ignore[misc]
+
+
+def _mask_inside(layer: Any, paths: Iterable[str]) -> None:
+    """Masks the layers at these paths, now or as soon as they are there."""
+    if lists_its_layers(layer):
+        missing = _mask_children(layer, paths)
+        if missing:
+            raise ValueError(f"Model '{layer.name}' has no layers {list(missing)}.")
+        return
+    if not isinstance(layer, MaskedInside):
+        set_class(layer, _holder_of(type(layer)))
+    object.__setattr__(layer, "_missing", (*layer._missing, *paths))
+    # A layer with a `build` of its own makes or builds those inside there, and may want
+    # to find ordinary ones (SpectralNormalization does).
+    if layer.built or class_of(layer).build is keras.layers.Layer.build:
+        layer._mask_missing()
+
+
+def _mask_children(parent: Any, paths: Iterable[str]) -> tuple[str, ...]:
+    """Masks what is there; returns the paths of what is not."""
+    children = dict(named_children(parent))
+    deeper: dict[str, list[str]] = {}
+    missing = []
+    for path in paths:
+        name, _, rest = path.partition("/")
+        if name not in children:
+            missing.append(path)
+        elif rest:
+            deeper.setdefault(name, []).append(rest)
+        elif not isinstance(children[name], Masked):
+            _mask_again(children[name])
+    for name, rests in deeper.items():
+        _mask_inside(children[name], rests)
+    return tuple(missing)
+
+
+def _mask_again(layer: keras.layers.Layer) -> None:
+    kind = type(layer)
+    if kind not in MASKED_LAYERS:
+        raise ValueError(
+            f"The layer '{layer.name}' was masked, but {kind.__name__} has no masked "
+            f"form here. Call `keras_lottery.register_masked({kind.__name__}, ...)` "
+            "before loading."
+        )
+    mask_layer(layer, MASKED_LAYERS[kind])
 
 
 _HOLDERS: dict[type[keras.layers.Layer], type[MaskedInside]] = {}

@@ -26,12 +26,19 @@ def walk(model: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
 def _walk(
     parent: keras.layers.Layer, prefix: str, seen: set[int]
 ) -> Iterator[tuple[str, keras.layers.Layer]]:
-    children = list(parent._flatten_layers(include_self=False, recursive=False))
-    for name, layer in zip(stable_names(children), children, strict=True):
+    for name, layer in named_children(parent):
         if id(layer) not in seen:
             seen.add(id(layer))
             yield prefix + name, layer
             yield from _walk(layer, f"{prefix}{name}/", seen)
+
+
+def named_children(
+    parent: keras.layers.Layer,
+) -> list[tuple[str, keras.layers.Layer]]:
+    """The layers right inside of another one, by stable name."""
+    children = list(parent._flatten_layers(include_self=False, recursive=False))
+    return list(zip(stable_names(children), children, strict=True))
 
 
 def stable_names(layers: list[keras.layers.Layer]) -> list[str]:
