@@ -14,7 +14,6 @@ trained there is not trained again.
 
 import argparse
 import dataclasses
-import json
 import os
 from pathlib import Path
 
@@ -25,7 +24,8 @@ import pandas as pd
 
 import keras_lottery as kl
 from keras_lottery.data import Splits
-from keras_lottery.settings import versions
+from keras_lottery.settings import check_same, versions
+from keras_lottery.store import read_json, write_json
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -129,6 +129,13 @@ def main() -> None:
     add("--out", type=Path, default=Path("runs/transfer"))
     options = parser.parse_args()
     options.levels.sort()
+    settings = {key: str(value) for key, value in vars(options).items()}
+    asked = options.out / "asked.json"
+    grown = ("levels", "replicates")  # More of them may be asked for.
+    fixed = {key: value for key, value in settings.items() if key not in grown}
+    if asked.exists():
+        check_same(read_json(asked), fixed, options.out)
+    write_json(asked, fixed)
     splits = {
         name: small(kl.data.load(name), options.examples)
         for name in ("mnist", "cifar10")
@@ -171,19 +178,16 @@ def main() -> None:
         sort=False,
     )
     density = table[table["variant"] == "ticket"].groupby(place)["density"].mean()
+    summary = summary[["ticket", "reinit", "random", "own", "dense"]]
     summary.insert(0, "weights left, %", (100 * density).round(2))
     print("Test accuracy at the early stop, %: mean ± standard deviation of trainings")
     print(summary.to_string())
-    settings = {key: str(value) for key, value in vars(options).items()} | versions()
-    text = json.dumps(
-        {
-            "settings": settings,
-            "table": summary.reset_index().to_dict("records"),
-            "verdicts": verdicts,
-        },
-        indent=2,
-    )
-    (options.out / "transfer.json").write_text(text + "\n")
+    report = {
+        "settings": settings | versions(),
+        "table": summary.reset_index().to_dict("records"),
+        "verdicts": verdicts,
+    }
+    write_json(options.out / "transfer.json", report)
 
 
 if __name__ == "__main__":
