@@ -9,22 +9,38 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.engines.fused import FusedEngine
+from keras_lottery.engines.vectorized import VectorizedEngine
 
-ENGINES: dict[str, type[Engine]] = {"fit": FitEngine, "fused": FusedEngine}
+ENGINES: dict[str, type[Engine]] = {
+    "fit": FitEngine,
+    "fused": FusedEngine,
+    "vectorized": VectorizedEngine,
+}
+# Compiling takes seconds, and a step of a small network gains milliseconds.
+WORTH_COMPILING = 2000
+# Larger networks keep an accelerator busy one at a time.
+SMALL = 10_000_000
 
 
 def make(
-    name: str, model: keras.Model, data: Data, steps: int, **arguments: Any
+    name: str,
+    model: keras.Model,
+    data: Data,
+    steps: int,
+    *,
+    trainings: int = 1,
+    **arguments: Any,
 ) -> Engine:
     """An engine by name.
 
     Args:
         name: `"fit"`: `model.fit`, for everything; `"fused"`: many steps in one
             compiled loop, the data on the device; `"vectorized"`: many tickets in one
-            program, on JAX; `"auto"`: the fastest of them. Where the model or its data
-            ask for more than an engine can do, a simpler one is made, and a warning
-            says why.
+            program, on JAX; `"auto"`: the fastest of them, by what is known of them.
+            Where the model or its data ask for more than an engine can do, a simpler
+            one is made, and a warning says why.
         model, data, steps, arguments: as of `Engine`.
+        trainings: how many trainings the engine will do, for `"auto"`.
 
     Returns:
         The engine; its `name` is what was chosen. The name and the same arguments give
@@ -38,11 +54,41 @@ def make(
             f"Expected `engine` to be one of {['auto', *ENGINES]}. "
             f"Received: engine={name!r}"
         )
-    reason = None if name == "fit" else fused.obstacle(model, data, **arguments)
-    if reason and name != "auto":
-        fused.fall_back(name, "fit", reason)
-    if reason or name == "auto":
+    obstacle = None if name == "fit" else fused.obstacle(model, data, **arguments)
+    if name == "auto":
+        name = "fit" if obstacle else _fastest(model, steps * trainings)
+    elif obstacle:
+        fused.fall_back(name, "fit", obstacle)
         name = "fit"
-    elif name == "auto":
+    elif name == "vectorized" and (reason := _not_stacked(model)):
+        fused.fall_back(name, "fused", reason)
         name = "fused"
     return ENGINES[name](model, data, steps, **arguments)
+
+
+def _fastest(model: keras.Model, steps: int) -> str:
+    """The engine for so many steps of a model that the fused engine can train."""
+    if _on_accelerator():
+        small = model.count_params() < SMALL and not _not_stacked(model)
+        return "vectorized" if small else "fused"
+    return "fit" if steps < WORTH_COMPILING else "fused"
+
+
+def _not_stacked(model: keras.Model) -> str | None:
+    """Why the vectorized engine cannot train a model, or None."""
+    if keras.backend.backend() != "jax":
+        return f"the backend is {keras.backend.backend()}"
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema:
+        return "the optimizer keeps moving averages"
+    return None
+
+
+def _on_accelerator() -> bool:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))

@@ -42,8 +42,7 @@ class Work(NamedTuple):
     Args:
         ticket: what to train, or a function that makes it, called when it is trained.
         seed: seed of the order of the data.
-        stop: is asked at each validation from the rewind point on; the training ends
-            where it answers True.
+        stop: as of `Engine.train`.
     """
 
     ticket: Ticket | Callable[[], Ticket]
@@ -125,29 +124,25 @@ class Engine:
             ticket: what to train.
             seed: seed of the order of the data.
             progress: is called with the number of steps done.
-            stop: is asked at each validation from the rewind point on, with the state
+            stop: is asked at each validation after the rewind point, with the state
                 there; the training ends where it answers True.
 
         Raises:
             FloatingPointError: if a loss is not a number.
         """
         self._start(ticket)
-        end = ticket.step + ticket.steps
-        cuts = {ticket.step, end}
-        passes_rewind_point = ticket.step <= self.rewind_step < end
-        if passes_rewind_point:
-            cuts.add(self.rewind_step)
         record = Record(self, ticket.step, progress, stop)
         rewind_point: State = {}
         run = self._runner(seed, record)
         began = time.perf_counter()
-        for first, last in zip(sorted(cuts), [*sorted(cuts)[1:], end], strict=True):
+        for first, last in self._cuts(ticket.step, ticket.steps):
             if first == self.rewind_step:
                 rewind_point = get_state(self.model)
             run(first, last)
             if record.stopped:
                 break
-        if passes_rewind_point and not rewind_point:
+        passes = ticket.step <= self.rewind_step < ticket.step + ticket.steps
+        if passes and not rewind_point:
             raise ValueError(
                 f"A callback stopped the training at step {record.step}, before the "
                 f"rewind point at step {self.rewind_step}. Choose an earlier "
@@ -159,7 +154,10 @@ class Engine:
         )
         seconds = time.perf_counter() - began - record.seconds
         final = get_state(self.model)
-        metrics = {"seconds": seconds, **self._judge(record, final)}
+        test, train = self._score("test")[1], self._score("train")[1]
+        set_state(self.model, record.best_state)
+        metrics = record.metrics(seconds, test, train, self._score("test")[1])
+        set_state(self.model, final)
         return Training(final, rewind_point, record.curve, metrics)
 
     def train_all(
@@ -221,22 +219,12 @@ class Engine:
         elif ticket.learning_rate is not None:
             self.optimizer.learning_rate = ticket.learning_rate
 
-    def _judge(self, record: "Record", final: State) -> dict[str, float]:
-        metrics = {
-            "final_val_accuracy": record.curve["val_accuracy"][-1],
-            "final_val_loss": record.curve["val_loss"][-1],
-            "final_test_accuracy": self._score("test")[1],
-            "final_train_accuracy": self._score("train")[1],
-        }
-        best = record.best
-        set_state(self.model, record.best_state)
-        metrics |= {
-            "early_stop_step": record.curve["step"][best],
-            "early_stop_val_accuracy": record.curve["val_accuracy"][best],
-            "early_stop_test_accuracy": self._score("test")[1],
-        }
-        set_state(self.model, final)
-        return metrics
+    def _cuts(self, step: int, steps: int) -> list[tuple[int, int]]:
+        """The parts of a training: up to the rewind point and from there."""
+        end = step + steps
+        if step < self.rewind_step < end:
+            return [(step, self.rewind_step), (self.rewind_step, end)]
+        return [(step, end)]
 
     def _score(self, part: str) -> tuple[float, float]:
         """The model's loss and accuracy on a part of the data, NaN without data."""
@@ -303,30 +291,65 @@ class Record:
         if self.step == self._validated:
             return
         began = time.perf_counter()
+        is_best = self.add(*self.engine._score("validation"))
+        if is_best or self.asks:
+            state = get_state(self.engine.model)
+            if is_best:
+                self.best_state = state
+            self.ask(state)
+        self.seconds += time.perf_counter() - began
+
+    def add(self, loss: float, accuracy: float) -> bool:
+        """Takes note of a validation; whether its loss is the least so far.
+
+        Raises:
+            FloatingPointError: if the loss is not a number.
+        """
         self._validated = self.step
-        loss, accuracy = self.engine._score("validation")
-        check_finite(loss, self.step)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The validation loss is {loss} at step {self.step}. Lower the "
+                "learning rate, or clip the gradients (`clipnorm`)."
+            )
         self.curve["step"].append(self.step)
         self.curve["val_loss"].append(loss)
         self.curve["val_accuracy"].append(accuracy)
-        asked = self.stop is not None and self.step >= self.engine.rewind_step
-        better = self.best < 0 or loss < self.curve["val_loss"][self.best]
-        if better or asked:
-            state = get_state(self.engine.model)
-            if better:
-                self.best, self.best_state = len(self.curve["step"]) - 1, state
-            if asked and self.stop and self.stop(state):
-                self.stopped = True
-        self.seconds += time.perf_counter() - began
+        is_best = self.best < 0 or loss < self.curve["val_loss"][self.best]
+        if is_best:
+            self.best = len(self.curve["step"]) - 1
+        return is_best
 
+    @property
+    def asks(self) -> bool:
+        """Whether `stop` wants to see the state of this step."""
+        return self.stop is not None and self.step > self.engine.rewind_step
 
-def check_finite(loss: float, step: int) -> None:
-    """Raises FloatingPointError if a validation loss is not a number."""
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"The validation loss is {loss} at step {step}. Lower the learning rate, "
-            "or clip the gradients (`clipnorm`)."
-        )
+    def ask(self, state: State) -> None:
+        """Ends the training here, if `stop` says so."""
+        if self.asks and self.stop and self.stop(state):
+            self.stopped = True
+
+    def metrics(
+        self, seconds: float, test: float, train: float, best_test: float
+    ) -> dict[str, float]:
+        """The numbers of `Training.metrics`.
+
+        Args:
+            seconds: time of the training alone.
+            test, train: accuracies at the end.
+            best_test: accuracy at the early stop.
+        """
+        curve, best = self.curve, self.best
+        return {
+            "seconds": seconds,
+            "final_val_accuracy": curve["val_accuracy"][-1],
+            "final_val_loss": curve["val_loss"][-1],
+            "final_test_accuracy": test,
+            "final_train_accuracy": train,
+            "early_stop_step": curve["step"][best],
+            "early_stop_val_accuracy": curve["val_accuracy"][best],
+            "early_stop_test_accuracy": best_test,
+        }
 
 
 def evaluate(model: keras.Model, data: Any) -> dict[str, float]:

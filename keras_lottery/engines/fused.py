@@ -7,13 +7,13 @@ are part of the update alone: pruned weights start at zero and get no gradient.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data, is_tf_dataset, pieces
+from keras_lottery.engines.data import Data, is_tf_dataset
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
 
@@ -86,25 +86,28 @@ class FusedEngine(FitEngine):
         loop = self._compiled()
         if loop is None:
             return super()._runner(seed, record)
-        length = self.data.steps_per_epoch
-
-        def stretches(epoch: int, first: int, last: int) -> None:
-            order = self.data.order(seed, epoch)
-            while first < last and not record.stopped:
-                stop = min(last, first + self._until_validation(epoch * length + first))
-                loop.train(order, first, stop)
-                record.reached(epoch * length + stop)
-                first = stop
 
         def run(begin: int, end: int) -> None:
-            for epoch, until, first, last in pieces(begin, end, length):
-                for each in range(epoch, until):
-                    stretches(each, first, last)
+            ordered = None
+            for epoch, first, last in self._stretches(begin, end):
+                if epoch != ordered:
+                    ordered, order = epoch, self.data.order(seed, epoch)
+                loop.train(order, first, last)
+                record.reached(epoch * self.data.steps_per_epoch + last)
+                if record.stopped:
+                    break
 
         return run
 
-    def _until_validation(self, step: int) -> int:
-        return self.eval_freq - step % self.eval_freq
+    def _stretches(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """(epoch, first batch, last batch + 1) of the stretches between validations."""
+        length = self.data.steps_per_epoch
+        while begin < end:
+            epoch, first = divmod(begin, length)
+            validation = begin - begin % self.eval_freq + self.eval_freq
+            stop = min(end, validation, (epoch + 1) * length)
+            yield epoch, first, stop - epoch * length
+            begin = stop
 
     def _evaluate(self, part: str) -> dict[str, float]:
         loop = self._compiled()
@@ -121,7 +124,11 @@ def _loop(engine: FusedEngine) -> Loop:
     weights = parts["train"][2]
     if engine.class_weight is not None:
         weights = class_weights(parts["train"][1], engine.class_weight)
-    zeros = type(engine.optimizer) not in KEEP_ZEROS
+    constraints = [v.constraint for v in engine.model.trainable_variables]
+    # A mask's projection holds the constraint that the layer had before.
+    zeros = type(engine.optimizer) not in KEEP_ZEROS or any(
+        getattr(constraint, "constraint", constraint) for constraint in constraints
+    )
     shape = data.order(0, 0).shape
     if keras.backend.backend() == "tensorflow":
         from keras_lottery.engines.loop_tensorflow import TensorFlowLoop

@@ -80,7 +80,7 @@ class JaxLoop:
         logs = self._evaluation(
             values((self.trainable, self.others)), values(self.fixed), self.parts[part]
         )
-        return {name: float(value) for name, value in logs.items()}
+        return {k: float(value) for k, value in logs.items() if not np.ndim(value)}
 
     def steps(
         self,

@@ -67,7 +67,7 @@ class TensorFlowLoop:
     def evaluate(self, part: str) -> dict[str, float]:
         """The model's loss and metrics on a part of the data."""
         logs = self._evaluations[part](self.parts[part])
-        return {name: float(value) for name, value in logs.items()}
+        return {k: float(value) for k, value in logs.items() if not np.ndim(value)}
 
     def _steps(self, order: Any, first: Any, last: Any) -> None:
         import tensorflow as tf

@@ -1,119 +1,214 @@
 """The fused engine trains as `fit` does, and says what it leaves to it."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
-from keras import layers, optimizers
+from small_training import (
+    CASES,
+    assert_alike,
+    assert_zeros,
+    data,
+    examples,
+    model,
+    ticket,
+)
 
-from keras_lottery.engines import make
-from keras_lottery.engines.data import Data
-from keras_lottery.layers import get_masks, get_state, mask_model
+from keras_lottery.engines import fused, make
+from keras_lottery.layers import mask_model, named_masks
 from keras_lottery.layers.state import read
-from keras_lottery.masks import Masks
-from keras_lottery.ticket import Ticket
-
-RNG = np.random.default_rng(0)
-CENTRES = RNG.normal(size=(3, 4, 4, 2))
 
 
-def examples(n, seed):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, n)
-    x = CENTRES[y] + rng.normal(size=(n, 4, 4, 2))
-    return x.astype("float32"), y
-
-
-def data(n=165, batch_size=16, **kwargs):
-    return Data(
-        examples(n, 1),
-        examples(50, 2),
-        examples(30, 3),
-        batch_size=batch_size,
-        **kwargs,
-    )
-
-
-def mlp():
-    return [layers.Flatten(), layers.Dense(12, "relu"), layers.Dense(3)]
-
-
-def convolutional():
-    return [
-        layers.Conv2D(6, 3, use_bias=False),
-        layers.BatchNormalization(),
-        layers.ReLU(),
-        layers.Flatten(),
-        layers.Dropout(0.3, seed=4),
-        layers.Dense(3, kernel_regularizer="l2"),
-    ]
-
-
-def decay(rate):
-    return optimizers.schedules.CosineDecay(rate, 150)
-
-
-CASES = {
-    "adam": (mlp, lambda: optimizers.Adam(1e-3)),
-    "momentum": (convolutional, lambda: optimizers.SGD(decay(0.05), momentum=0.9)),
-    "adamw": (mlp, lambda: optimizers.AdamW(1e-3, weight_decay=0.01, clipnorm=1.0)),
-    "ema": (mlp, lambda: optimizers.Adam(1e-3, use_ema=True, ema_momentum=0.9)),
-    "muon": (mlp, lambda: optimizers.Muon(1e-3)),
-}
-
-
-def model(case="adam", metrics=("accuracy",), **kwargs):
-    keras.utils.set_random_seed(0)
-    body, optimizer = CASES[case]
-    built = keras.Sequential([keras.Input((4, 4, 2)), *body()])
-    masked = mask_model(built)
-    masked.compile(
-        optimizer(),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=list(metrics),
-        **kwargs,
-    )
-    return masked
-
-
-def ticket(of, steps=200, step=0, density=0.4, **kwargs):
-    rng = np.random.default_rng(5)
-    masks = {name: rng.random(m.shape) < density for name, m in get_masks(of).items()}
-    return Ticket(Masks(masks), get_state(of), step, steps, **kwargs)
-
-
-def assert_alike(one, other, tolerance=1e-5):
-    """Two trainings agree."""
-    for states in ("final", "rewind_point"):
-        a, b = getattr(one, states), getattr(other, states)
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_allclose(a[name], b[name], rtol=0, atol=tolerance)
-    assert one.curve["step"] == other.curve["step"]
-    np.testing.assert_allclose(
-        one.curve["val_loss"], other.curve["val_loss"], atol=1e-4
-    )
-    assert one.curve["val_accuracy"] == pytest.approx(other.curve["val_accuracy"])
-    timeless = [
-        {k: v for k, v in t.metrics.items() if k != "seconds"} for t in (one, other)
-    ]
-    assert timeless[0] == pytest.approx(timeless[1], abs=1e-4)
+def both(case="adam", of=None, trained=None, steps=40, **kwargs):
+    """What `fit` and the fused engine make of a ticket."""
+    trainings = []
+    for name in ("fit", "fused"):
+        settings = {"steps": steps, "rewind_step": 13, "eval_freq": 30} | kwargs
+        engine = make(name, model(case), of or data(), **settings)
+        assert engine.name == name
+        work = ticket(engine.model, **({"steps": steps} | (trained or {})))
+        trainings.append(engine.train(work, seed=7))
+    return trainings, work, engine
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_it_trains_as_fit_does(case):
+    trainings, trained, _ = both(case, steps=200)
+    assert_alike(*trainings)
+    if case != "muon":
+        assert_zeros(trainings[1], trained.masks)
+    assert np.isfinite(trainings[1].curve["val_loss"]).all()
+    # Early stop and end are told apart.
+    assert len(trainings[1].curve["step"]) == 7
+
+
+@pytest.mark.parametrize("case", ["adam", "muon"])
+def test_its_steps_leave_pruned_weights_at_zero_themselves(case):
+    engine = make("fused", model(case), data(), steps=30)
+    engine._start(ticket(engine.model, 30))
+    engine._compiled().train(engine.data.order(0, 0), 0, 10)
+    for mask, weight in named_masks(engine.model).values():
+        assert (read(weight)[~read(mask)] == 0).all()
+        assert (read(weight)[read(mask)] != 0).all()
+
+
+def test_a_schedule_is_entered_anywhere():
+    trainings, _, _ = both("momentum", trained={"step": 37, "steps": 60})
+    assert_alike(*trainings)
+    constant, _, _ = both(
+        "momentum", trained={"step": 37, "steps": 60, "learning_rate": 1e-3}
+    )
+    assert_alike(*constant)
+    assert constant[0].curve["val_loss"] != trainings[0].curve["val_loss"]
+
+
+def test_weights_of_classes_and_examples_count():
+    by_class, _, _ = both(class_weight={0: 3.0, 2: 0.1})
+    assert_alike(*by_class)
+    x, y = examples(165, 1)
+    weighted = data(train=(x, y, np.where(y == 0, 3.0, np.where(y == 2, 0.1, 1.0))))
+    for name, other in (("fused", weighted), ("fit", data())):
+        engine = make(name, model(), other, 40, rewind_step=13, eval_freq=30)
+        training = engine.train(ticket(engine.model, 40), seed=7)
+        if other is weighted:
+            assert_alike(by_class[1], training)
+        else:
+            assert by_class[1].curve["val_loss"] != training.curve["val_loss"]
+
+
+def test_validation_goes_over_all_examples_in_batches(monkeypatch):
+    for module in ("engine", "loop_tensorflow", "loop_jax", "fit"):
+        monkeypatch.setattr(f"keras_lottery.engines.{module}.EVALUATION_BATCH", 16)
+    x, y = examples(50, 2)
+    weights = np.linspace(0, 2, 50)
+    trainings, _, _ = both("momentum", data(validation=(x, y, weights), test=None))
+    assert_alike(*trainings)
+
+
+def test_few_data_are_one_batch():
+    trainings, _, _ = both(of=data(n=9, shuffle=False), trained={"steps": 20})
+    assert_alike(*trainings)
+
+
+def test_a_model_of_several_inputs_and_outputs():
+    def build():
+        keras.utils.set_random_seed(0)
+        one, other = keras.Input((3,), name="one"), keras.Input((2,), name="other")
+        hidden = keras.layers.Concatenate()([one, other])
+        hidden = keras.layers.Dense(6, "relu")(hidden)
+        outputs = [keras.layers.Dense(1, name=name)(hidden) for name in "ab"]
+        built = keras.Model([one, other], outputs)
+        built = mask_model(built)
+        built.compile("adam", ["mse", "mae"], metrics={"b": "accuracy"})
+        return built
+
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(40, 3)), rng.normal(size=(40, 2))]
+    y = [x[0][:, :1], x[1][:, :1]]
     trainings = []
     for name in ("fit", "fused"):
-        engine = make(name, model(case), data(), 200, rewind_step=13, eval_freq=30)
-        trained = ticket(engine.model)
-        trainings.append(engine.train(trained, seed=7))
-        weights = {v.path: read(v) for v in engine.model.trainable_variables}
-        assert engine.name == name
-        assert np.isfinite(trainings[-1].curve["val_loss"]).all()
+        engine = make(
+            name, build(), data(train=(x, y), validation=(x, y), test=None), 9
+        )
+        trainings.append(engine.train(ticket(engine.model, 9), 0))
     assert_alike(*trainings)
-    final = trainings[1].final
-    for name, mask in trained.masks.items():
-        assert (final[name][~mask] == 0).all()
-        assert (final[name][mask] != 0).all()
-    # Also before anyone writes zeros into what was read.
-    zeros = sum(int((value == 0).sum()) for value in weights.values())
-    assert zeros >= sum(int((~mask).sum()) for mask in trained.masks.values())
+
+
+def test_loss_scaling():
+    trainings = []
+    for name in ("fit", "fused"):
+        scaled = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(1e-3), dynamic_growth_steps=8
+        )
+        engine = make(name, model(optimizer=scaled), data(), 30)
+        trainings.append(engine.train(ticket(engine.model, 30), 0))
+        # It grew: the steps were taken.
+        assert float(scaled.dynamic_scale) == 2**18
+    assert_alike(*trainings)
+
+
+def test_twice_is_the_same_to_the_bit():
+    engine = make("fused", model("momentum"), data(), 50)
+    work = ticket(engine.model, 50)
+    one, _, other = (
+        engine.train(each, 3) for each in (work, ticket(engine.model, 20, seed=6), work)
+    )
+    for name, value in one.final.items():
+        np.testing.assert_array_equal(value, other.final[name])
+    assert one.curve == other.curve
+
+
+def test_seconds_are_those_of_training(monkeypatch):
+    engine = make("fused", model(), data(), 40)
+    score, compiled = engine._score, engine._compiled
+
+    def slow(part):
+        time.sleep(0.3)
+        return score(part)
+
+    def slowly_compiled():
+        time.sleep(0.3)
+        return compiled()
+
+    monkeypatch.setattr(engine, "_score", slow)
+    monkeypatch.setattr(engine, "_compiled", slowly_compiled)
+    assert 0 < engine.train(ticket(engine.model, 40), 0).metrics["seconds"] < 0.3
+
+
+class OwnStep(keras.Model):
+    def train_step(self, *args):
+        return super().train_step(*args)
+
+
+@pytest.mark.parametrize(
+    "reason, settings",
+    [
+        ("its own `train_step`", {"model": {"kind": OwnStep}}),
+        ("run_eagerly=True", {"model": {"run_eagerly": True}}),
+        (
+            r"callbacks need `fit` \(EarlyStopping\)",
+            {"callbacks": [keras.callbacks.EarlyStopping("val_loss")]},
+        ),
+        ("not arrays of numbers", {"data": {"test": (np.array(["a"]), np.zeros(1))}}),
+    ],
+)
+def test_it_says_in_one_line_what_it_leaves_to_fit(reason, settings):
+    settings = dict(settings)
+    of = model(**settings.pop("model", {}))
+    parts = data(**settings.pop("data", {}))
+    with pytest.warns(UserWarning, match=rf"^engine='fused' .*'fit'.*{reason}") as seen:
+        engine = make("fused", of, parts, 20, **settings)
+    assert engine.name == "fit"
+    assert len(seen) == 1 and "\n" not in str(seen[0].message)
+    assert make("auto", of, parts, 10**6, **settings).name == "fit"
+
+
+def test_data_that_do_not_fit_are_left_to_fit(monkeypatch):
+    monkeypatch.setattr(fused, "free_memory", lambda: 30_000.0)
+    with pytest.warns(UserWarning, match="more than half of the 0.0 GB"):
+        assert make("fused", model(), data(), 20).name == "fit"
+
+
+@pytest.mark.tensorflow
+def test_data_sets_are_left_to_fit():
+    import tensorflow as tf
+
+    stream = tf.data.Dataset.from_tensor_slices(examples(32, 1)).batch(8)
+    with pytest.warns(UserWarning, match=r"the data are a `tf.data.Dataset`"):
+        engine = make("fused", model(), data(train=stream), 20)
+    assert engine.name == "fit"
+
+
+def test_what_does_not_compile_is_left_to_fit(monkeypatch):
+    engine = make("fused", model(), data(), 20)
+    monkeypatch.setattr(fused, "_loop", lambda engine: _Broken())
+    with pytest.warns(UserWarning, match=r"does not compile \(TypeError: no\)"):
+        one = engine.train(ticket(engine.model, 20), 0)
+    other = make("fit", model(), data(), 20).train(ticket(engine.model, 20), 0)
+    assert one.curve["step"] == other.curve["step"]
+
+
+class _Broken:
+    def compile(self):
+        raise TypeError("no\nmore")

@@ -1,0 +1,138 @@
+"""What every engine does."""
+
+import keras
+import numpy as np
+import pytest
+from small_training import assert_alike, assert_zeros, data, model, ticket
+
+from keras_lottery.engines import Work, choose, make
+from keras_lottery.layers import mask_model
+
+NAMES = ["fit", "fused"]
+
+
+def engine(name, case="adam", of=None, **kwargs):
+    if name == "vectorized" and keras.backend.backend() != "jax":
+        pytest.skip("JAX alone stacks tickets")
+    settings = {"steps": 60, "eval_freq": 10, "rewind_step": 5} | kwargs
+    return make(name, model(case), of or data(), **settings)
+
+
+def nan_ticket(of):
+    """A ticket that no training makes finite."""
+    good = ticket(of, 40)
+    weights = {
+        name: value * np.nan if value.dtype.kind == "f" else value
+        for name, value in good.weights.items()
+    }
+    return type(good)(good.masks, weights, 0, 40)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "vectorized"])
+def test_many_tickets_are_each_trained_as_alone(name):
+    one = engine(name, "momentum")
+    works = [
+        Work(ticket(one.model, 40, seed=1), 1),
+        Work(lambda: ticket(one.model, 40, density=0.7, seed=2), 2),
+        Work(nan_ticket(one.model), 1),
+        Work(ticket(one.model, 30, step=7, learning_rate=0.01, seed=3), 1),
+    ]
+    tickets = [work.make() for work in works]
+    works[1] = Work(lambda: tickets[1], 2)
+    seen = {}
+    results = dict(one.train_all(works, lambda i, step: seen.update({i: step})))
+    assert results.keys() == {0, 1, 2, 3}
+    assert isinstance(results[2], FloatingPointError)
+    assert "at step 10" in str(results[2])
+    assert (seen[0], seen[1], seen[3]) == (40, 40, 30)
+    alone = engine("fit", "momentum")
+    for i in (0, 1, 3):
+        assert_alike(alone.train(tickets[i], works[i].seed), results[i])
+        assert_zeros(results[i], tickets[i].masks)
+        assert bool(results[i].rewind_point) == (i < 3)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "vectorized"])
+def test_a_training_ends_where_it_is_told_to(name):
+    one = engine(name, rewind_step=20)
+    asked = []
+
+    def stop(state):
+        asked.append(state)
+        return len(asked) == 2
+
+    long, short = ticket(one.model, 60), ticket(one.model, 40)
+    works = [Work(long, 1, stop), Work(long, 1)]
+    stopped, whole = (result for _, result in sorted(one.train_all(works)))
+    # Not before the rewind point, whose state a search needs.
+    assert stopped.curve["step"] == [10, 20, 30, 40]
+    assert whole.curve["step"] == [10, 20, 30, 40, 50, 60]
+    assert stopped.curve["val_loss"] == pytest.approx(whole.curve["val_loss"][:4])
+    for key, value in asked[1].items():
+        np.testing.assert_array_equal(value, stopped.final[key])
+    assert any((stopped.final[k] != whole.final[k]).any() for k in whole.final)
+    for key, value in whole.rewind_point.items():
+        np.testing.assert_allclose(value, stopped.rewind_point[key], atol=1e-6)
+    assert stopped.metrics["final_val_loss"] == stopped.curve["val_loss"][-1]
+    assert_alike(one.train(short, 1), stopped)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rewind_point_within_an_epoch_does_not_change_the_training(name):
+    plain, cut = (
+        engine(name, "ema", rewind_step=k).train(ticket(model("ema"), 30), 1)
+        for k in (0, 13)
+    )
+    for key, value in plain.final.items():
+        np.testing.assert_array_equal(value, cut.final[key])
+
+
+def test_the_metric_that_counts():
+    def build(metrics):
+        x = keras.Input((4, 4, 2))
+        flat = keras.layers.Flatten()(x)
+        outputs = [keras.layers.Dense(3, name=name)(flat) for name in "ab"]
+        built = mask_model(keras.Model(x, outputs))
+        built.compile("adam", "sparse_categorical_crossentropy", metrics=metrics)
+        return built
+
+    of = data()
+    parts = {
+        name: (x, (y, 0 * y))
+        for name in ("train", "validation", "test")
+        for x, y in [getattr(of, name)]
+    }
+    parts = data(**parts)
+    with pytest.raises(ValueError, match=r"a_accuracy.*b_accuracy.*metric='a_acc"):
+        make("fit", build(["accuracy", "accuracy"]), parts, 10)
+    with pytest.raises(ValueError, match=r"one of the model's metrics.*metric='nope'"):
+        make("fit", model(), of, 10, metric="nope")
+    for name in ("a_accuracy", "b_accuracy"):
+        one = make("fit", build(["accuracy", "accuracy"]), parts, 10, metric=name)
+        logs = one._evaluate("validation")
+        assert one._score("validation")[1] == logs[name]
+    assert make("fit", build([None, "accuracy"]), parts, 10)._accuracy == "b_accuracy"
+    with pytest.raises(ValueError, match=r"metrics=\['accuracy'\]"):
+        make("fit", model(metrics=["mse"]), of, 10)
+
+
+def test_unknown_engines():
+    with pytest.raises(ValueError, match=r"'vectorized'\].*engine='fast'"):
+        make("fast", model(), data(), 10)
+
+
+@pytest.mark.tensorflow
+def test_tensorflow_stacks_no_tickets():
+    with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'.*tensorflow"):
+        assert make("vectorized", model(), data(), 10).name == "fused"
+
+
+def test_auto_counts_the_time_of_compiling(monkeypatch):
+    monkeypatch.setattr(choose, "_on_accelerator", lambda: False)
+    assert make("auto", model(), data(), 100).name == "fit"
+    assert make("auto", model(), data(), 100, trainings=100).name == "fused"
+    monkeypatch.setattr(choose, "_on_accelerator", lambda: True)
+    stacked = keras.backend.backend() == "jax"
+    chosen = make("auto", model(), data(), 100).name
+    assert chosen == ("vectorized" if stacked else "fused")
+    assert make("auto", model("ema"), data(), 100).name == "fused"
