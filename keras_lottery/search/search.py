@@ -292,6 +292,7 @@ class LotteryTicketSearch(StoredSearch):
                 "callbacks": list(callbacks),
                 "class_weight": class_weight,
                 "metric": metric,
+                "trainings": trainings,
             },
         )
         engine = setup.make(model)
