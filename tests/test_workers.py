@@ -34,13 +34,13 @@ def build():
             keras.layers.Dense(2),
         ]
     )
-    # A function of one's own: it has to reach the workers.
-    model.compile(
-        "adam",
-        lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p, True),
-        metrics=["accuracy"],
-    )
+    # A function of one's own has to reach the workers.
+    model.compile("adam", loss, metrics=["accuracy"])
     return model
+
+
+def loss(y, predictions):
+    return keras.losses.sparse_categorical_crossentropy(y, predictions, True)
 
 
 def search(directory=None, **arguments):
@@ -86,6 +86,20 @@ def test_the_work_of_a_worker_that_dies_is_done_again(tmp_path, one):
         made.search(**FIT, callbacks=[Die(tmp_path / "deaths")])
     table = made.results().drop(columns="seconds")
     pd.testing.assert_frame_equal(table, one)
+
+
+def test_what_cannot_be_sent_to_workers_is_refused():
+    import threading
+
+    class Locked(keras.callbacks.Callback):
+        lock = threading.Lock()
+
+        def __getstate__(self):
+            return {"lock": self.lock}
+
+    made = LotteryTicketSearch(build, [0.5], workers=2)
+    with pytest.raises(ValueError, match=r"workers=2 .*Use workers=0"):
+        made.search(**FIT, callbacks=[Locked()])
 
 
 def test_workers_that_die_and_die_end_the_search(tmp_path):

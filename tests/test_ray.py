@@ -1,0 +1,50 @@
+"""The same search on a Ray cluster of two nodes, one worker of which is killed."""
+
+import os
+import signal
+
+import keras
+import pandas as pd
+import pytest
+from test_workers import FIT, build
+
+from keras_lottery.search import LotteryTicketSearch
+
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+
+@pytest.fixture
+def cluster():
+    head = {"num_cpus": 1, "include_dashboard": False}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class DieOnce(keras.callbacks.Callback):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        if self.path.exists():
+            self.path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_cluster_finds_the_same_tickets(cluster, tmp_path):
+    (tmp_path / "once").touch()
+    tables = {}
+    for workers in ("ray", 1):
+        made = LotteryTicketSearch(build, [0.5], replicates=2, workers=workers)
+        table = made.search(**FIT, callbacks=[DieOnce(tmp_path / "once")])
+        tables[workers] = table.drop(columns="seconds")
+    assert not (tmp_path / "once").exists()
+    pd.testing.assert_frame_equal(tables["ray"], tables[1])
+    # A cluster that was there before is left as it is.
+    assert ray.is_initialized()
+    assert len(ray.nodes()) == 2

@@ -1,0 +1,124 @@
+"""Masks found in trainings that are shorter than the tickets'."""
+
+import numpy as np
+import pytest
+from test_search import FIT, build, make, stored
+
+import keras_lottery as kl
+from keras_lottery.search.settled import Settled
+from keras_lottery.store import Unit
+
+
+def test_masks_come_from_short_trainings_and_tickets_train_in_full():
+    search = make(rewind_to=2)
+    table = search.search(**FIT, mask_epochs=1)
+    assert set(table["variant"]) == {"ticket", "reinit"}
+    assert search.curve(2)["step"][-1] == search.curve(0)["step"][-1] == 12
+    masks = search.ticket(0).masks
+    for level, steps in ((0, 8), (1, 6)):
+        trunk, meta, held = stored(search, Unit(0, level, "trunk"))
+        assert meta["steps"] == steps
+        assert held == masks
+        scores = {name: np.abs(trunk.final[name]) for name in masks}
+        masks = kl.allocation.Global()(scores, held, [0.5, 0.75][level])
+        assert masks == search.ticket(level + 1).masks
+    assert not search.store.training(Unit(0, 2, "trunk")).exists()
+
+
+def test_a_short_training_passes_the_tickets_own_rewind_point():
+    search = make(rewind_to=5, schedule=[0.5], controls={})
+    search.search(**FIT, mask_steps=1)
+    dense = stored(search, Unit(0, 0, "ticket"))[0]
+    trunk = stored(search, Unit(0, 0, "trunk"))[0]
+    for name, value in dense.rewind_point.items():
+        np.testing.assert_array_equal(trunk.rewind_point[name], value)
+        np.testing.assert_array_equal(search.ticket(1).weights[name], value)
+
+
+def test_only_reported_levels_are_trained_in_full():
+    search = make(schedule=[0.3, 0.5, 0.75], report_levels=[2, 3])
+    table = search.search(**FIT, mask_steps=4)
+    assert table.groupby("variant")["level"].apply(list).to_dict() == {
+        "reinit": [2, 3],
+        "ticket": [0, 2, 3],
+    }
+    plain = make(schedule=[0.3, 0.5], report_levels=[2]).search(**FIT)
+    # These tickets find the masks; nothing is reported of the first beside itself.
+    assert list(plain.query("variant == 'reinit'")["level"]) == [2]
+    assert list(plain.query("variant == 'ticket'")["level"]) == [0, 1, 2]
+
+
+def test_a_training_stops_where_its_masks_have_settled():
+    still = make(model=lambda: build(1e-9), rewind_to=5, controls={}, schedule=[0.5])
+    still.search(**FIT, mask_epochs="auto")
+    trunk, meta, _ = stored(still, Unit(0, 0, "trunk"))
+    # Validated at steps 4, 8 and 12: the first two after the rewind point.
+    assert trunk.curve["step"] == [4, 8, 12]
+    assert meta["steps"] == 12
+    assert still.curve(1)["step"][-1] == 12
+    early = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
+    early.search(**FIT, mask_epochs="auto")
+    assert stored(early, Unit(0, 0, "trunk"))[0].curve["step"] == [4, 8]
+
+
+def test_settled_counts_what_left_the_masks():
+    weights = np.arange(100, dtype="float32")
+    masks = kl.Masks.dense({"w": (100,)})
+
+    def ask(moves, tolerance=0.1):
+        settled = Settled(
+            masks,
+            {"w": weights},
+            {"w": weights},
+            0.5,
+            kl.criteria.get("magnitude"),
+            kl.allocation.get("global"),
+            tolerance,
+        )
+        moved = weights.copy()
+        moved[:moves] += 1000
+        assert not settled({"w": weights})
+        return settled({"w": moved})
+
+    # Of 50 pruned weights, 5 exchanged are 10 %.
+    assert ask(0) and ask(5)
+    assert not ask(6)
+
+
+@pytest.mark.parametrize(
+    ("search", "fit", "message"),
+    [
+        ({}, {"mask_epochs": 2}, "shorter than the tickets' 12 steps"),
+        ({}, {"mask_epochs": 0.01}, "at least 1 step"),
+        ({}, {"mask_epochs": 1, "mask_steps": 3}, "mask_epochs=1, mask_steps=3"),
+        ({}, {"mask_epochs": "soon"}, "mask_epochs='soon'"),
+        ({"rewind": "learning_rate"}, {"mask_epochs": 1}, "rewind='weights'"),
+        ({"rewind": "fine_tune"}, {"mask_epochs": "auto"}, "rewind='weights'"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(tmp_path, search, fit, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **search).search(**FIT | fit)
+    assert not list(tmp_path.iterdir())
+
+
+def test_levels_to_report_are_those_of_the_schedule():
+    with pytest.raises(ValueError, match=r"report_levels=\[1\]"):
+        make(report_levels=[1])
+    with pytest.raises(ValueError, match=r"report_levels=\[2, 3\]"):
+        make(report_levels=[2, 3])
+
+
+def test_a_control_that_diverges_leaves_a_row_and_a_warning():
+    def explode(ticket, snapshot):
+        weights = {name: 1e38 + 0 * w for name, w in ticket.weights.items()}
+        return kl.Ticket(ticket.masks, weights, ticket.step, ticket.steps)
+
+    search = make(schedule=[0.5], controls={"explode": (explode, 1), "reinit": 1})
+    with pytest.warns(UserWarning, match=r"variant='explode'.*are NaN"):
+        table = search.search(**FIT)
+    row = table.query("variant == 'explode'")
+    assert row["final_val_loss"].isna().all() and len(row) == 1
+    assert table.query("variant == 'reinit'")["final_val_loss"].notna().all()
+    verdict = search.verdict()
+    assert not verdict["beats_explode"].item()
