@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import keras
 import pandas as pd
@@ -15,7 +16,9 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    # The nodes find the tests' modules where this process does.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     head = {"num_cpus": 1, "include_dashboard": False}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(num_cpus=1)
