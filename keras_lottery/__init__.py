@@ -3,6 +3,7 @@
 from keras_lottery import (
     allocation,
     callbacks,
+    compress,
     controls,
     criteria,
     data,
@@ -46,6 +47,7 @@ __all__ = [
     "callbacks",
     "compact",
     "compare_transfer",
+    "compress",
     "controls",
     "criteria",
     "data",

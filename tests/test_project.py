@@ -35,7 +35,7 @@ ROWS = [
     {"allocation", "layers", "schedules", "store"},
     {"compact", "gradients", "interop", "plots"},
     {"ticket"},
-    {"controls", "criteria", "engines", "export", "rewind"},
+    {"compress", "controls", "criteria", "engines", "export", "rewind"},
     {"pruning"},
     {"callbacks"},
     {"search"},
@@ -48,6 +48,7 @@ KERAS_FREE = {"allocation", "masks", "registry", "schedules"}
 # Imported in the functions that use them.
 LAZY = {
     "ai_edge_litert",
+    "constriction",
     "jax",
     "matplotlib",
     "pandas",

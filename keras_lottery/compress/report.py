@@ -1,0 +1,51 @@
+"""What saving a compressed model measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """Sizes of a compressed model by stage; `str()` gives them as readable lines.
+
+    All are sizes of whole files of one format, the architecture included.
+
+    Attributes:
+        path: the file.
+        dense_bytes: every variable as it is, without compression.
+        pruned_bytes: live weights alone; their positions as gaps of a fixed number of
+            bits.
+        quantized_bytes: shared weights as numbers of a fixed number of bits, and their
+            values.
+        bytes: the file on disk: numbers and gaps in as few bits as their frequencies
+            allow, everything else deflated.
+        sparsity: the share of prunable weights that are pruned.
+        values: how many values each kernel has; `None` for one whose weights are
+            written as they are.
+    """
+
+    path: Path
+    dense_bytes: int
+    pruned_bytes: int
+    quantized_bytes: int
+    bytes: int
+    sparsity: float
+    values: dict[str, int | None]
+
+    def __str__(self) -> str:
+        def line(name: str, size: int) -> str:
+            share = f"1/{self.dense_bytes / size:.1f} of dense"
+            return f"  {name:<15} {size:>12,} bytes  {share}"
+
+        shared = ", ".join(f"{name} {n}" for name, n in self.values.items() if n)
+        return "\n".join(
+            [
+                f"{self.path} (compressed)",
+                line("dense", self.dense_bytes),
+                line("pruned", self.pruned_bytes),
+                line("quantized", self.quantized_bytes),
+                line("coded", self.bytes),
+                f"  sparsity        {self.sparsity:.2%}",
+                f"  shared values   {shared or 'none: call `compress(model)` before'}",
+            ]
+        )
