@@ -391,7 +391,8 @@ def _accuracy_key(logs: dict[str, float], metric: str | None, outputs: Any) -> s
 
 
 def _first(data: Any) -> Any:
-    """One batch of the data, to see that they fit the model."""
+    """A batch of the data, to see that they fit the model."""
     if is_tf_dataset(data):
         return data.take(1)
-    return keras.tree.map_structure(lambda array: array[:1], data)
+    # Several devices need a batch that they can share out.
+    return keras.tree.map_structure(lambda array: array[:EVALUATION_BATCH], data)

@@ -56,6 +56,9 @@ DEFAULT_SCHEDULE = schedules.geometric()
 class LotteryTicketSearch(StoredSearch):
     """Finds winning tickets: train, prune, rewind, repeat, and train the controls.
 
+    Inside the scope of a `tf.distribute.MirroredStrategy`, or of a
+    `keras.distribution.DataParallel` on JAX, each training takes all of its devices.
+
     Args:
         model: a compiled Keras model, whose weights replicate 0 starts from (further
             replicates draw theirs from its initialisers), or a function that builds
