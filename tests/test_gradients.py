@@ -17,14 +17,20 @@ from models_zoo import (
     separable,
 )
 
-from keras_lottery.gradients import gradients
+from keras_lottery.gradients import (
+    batch_gradients,
+    gradients,
+    hessian_vector_product,
+)
 from keras_lottery.layers import (
     get_masks,
     get_state,
     mask_model,
+    named_masks,
     set_state,
     strip_masks,
 )
+from keras_lottery.layers.state import read
 
 
 def linear():
@@ -97,13 +103,201 @@ def test_a_weight_without_use_has_gradient_zero():
     assert not values["unused/kernel"].any()
 
 
-def test_frozen_weights_have_none():
-    model = mask_model(compiled(mlp()))
+def test_frozen_weights_have_one_where_they_are_masked():
+    x, y = inputs(mlp()), np.ones((4, 2), "float32")
+    model = pruned(compiled(scramble(mlp())))
+    expected = gradients(model, x, y)
     model.layers[0].trainable = False
-    values = gradients(model, inputs(model), np.ones((4, 2), "float32"))
-    assert sorted(values) == ["dense_1/bias", "dense_1/kernel"]
+    values = gradients(model, x, y)
+    assert list(values) == ["dense/kernel", "dense_1/kernel", "dense_1/bias"]
+    for name, gradient in values.items():
+        np.testing.assert_array_equal(gradient, expected[name])
+
+
+@pytest.mark.parametrize(
+    ("build", "batch_size"), [(linear, 1), (linear, 3), (branches, 4)]
+)
+def test_batches_change_nothing(build, batch_size):
+    """Examples count alike, also in a last batch that is smaller; penalties once."""
+    model = pruned(compiled(scramble(build())))
+    x = inputs(model, 7)
+    y = [inputs(model, 7, seed=1)[0][:, :2] * 10] * 2
+    if len(model.outputs) == 1:
+        y = np.random.default_rng(1).normal(size=(7, 2)).astype("float32")
+    rng = np.random.default_rng(2)
+    vector = {n: rng.normal(size=mask.shape) for n, mask in get_masks(model).items()}
+    for function, arguments in [
+        (gradients, ()),
+        (hessian_vector_product, (vector,)),
+    ]:
+        whole = function(model, x, y, *arguments, batch_size=7)
+        parts = function(model, x, y, *arguments, batch_size=batch_size)
+        assert parts.keys() == whole.keys()
+        for name, array in parts.items():
+            most = np.abs(whole[name]).max()
+            np.testing.assert_allclose(array, whole[name], rtol=1e-4, atol=1e-5 * most)
+
+
+def test_one_batch_after_another():
+    model = pruned(compiled(scramble(mlp())))
+    x, y = inputs(model, 7), np.ones((7, 2), "float32")
+    batches = [(x[:4], y[:4]), (x[4:], y[4:])]
+    parts = list(batch_gradients(model, iter(batches)))
+    assert [count for count, _ in parts] == [4, 3]
+    for (_, found), batch in zip(parts, batches, strict=True):
+        for name, gradient in gradients(model, *batch).items():
+            np.testing.assert_allclose(found[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def curved():
+    """Smooth, so that differences of its gradients are second derivatives."""
+    return keras.Sequential(
+        [
+            keras.Input((5, 2)),
+            layers.Conv1D(3, 2, activation="tanh", kernel_regularizer="l2"),
+            layers.Flatten(),
+            layers.Dense(2, "softmax"),
+        ]
+    )
+
+
+def test_hessian_by_finite_differences():
+    model = pruned(scramble(curved()))
+    model.compile(loss="categorical_crossentropy")
+    x = inputs(model, 6)
+    y = np.eye(2, dtype="float32")[[0, 1, 1, 0, 1, 0]]
+    state, masks = get_state(model), get_masks(model)
+    rng = np.random.default_rng(3)
+    # Moved along live weights only, as a pruned one would not move.
+    vector = {n: rng.normal(size=mask.shape) * mask for n, mask in masks.items()}
+
+    def gradient(size):
+        moved = dict(state)
+        for name, array in vector.items():
+            moved[name] = (state[name] + size * array).astype("float32")
+        return gradients(model, x, y, state=moved)
+
+    product = hessian_vector_product(model, x, y, vector)
+    above, below = gradient(0.01), gradient(-0.01)
+    assert product.keys() == vector.keys()
+    for name, found in product.items():
+        expected = (above[name] - below[name]) / 0.02
+        tolerance = 5e-3 * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+        assert found[~masks[name]].all(), "pruned weights have second derivatives too"
+
+
+def test_the_hessian_is_symmetric_and_linear():
+    model = pruned(scramble(curved()))
+    model.compile(loss="categorical_crossentropy")
+    data = inputs(model, 6), np.eye(2, dtype="float32")[[0, 1, 1, 0, 1, 0]]
+    rng = np.random.default_rng(3)
+    a, b = (
+        {n: rng.normal(size=mask.shape) for n, mask in get_masks(model).items()}
+        for _ in range(2)
+    )
+    ha, hb = (hessian_vector_product(model, *data, vector) for vector in (a, b))
+    both = {name: a[name] + 2 * b[name] for name in a}
+    hab = hessian_vector_product(model, *data, both)
+
+    def dot(one, other):
+        return sum((one[name] * other[name]).sum() for name in one)
+
+    assert dot(b, ha) == pytest.approx(dot(a, hb), rel=1e-4)
+    for name, product in hab.items():
+        expected = ha[name] + 2 * hb[name]
+        np.testing.assert_allclose(product, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_hessian_of_a_quadratic_is_constant():
+    """A linear layer and the squared error: 2/n X^T X for each of the outputs."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="d")])
+    model.compile(loss="mse")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    y = np.zeros((5, 2), "float32")
+    vector = {"d/kernel": np.random.default_rng(1).normal(size=(3, 2))}
+    product = hessian_vector_product(mask_model(model), x, y, vector)
+    expected = x.T @ x @ vector["d/kernel"] / 5
+    np.testing.assert_allclose(product["d/kernel"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_vector_that_does_not_fit_is_refused():
+    model = mask_model(compiled(mlp()))
+    x, y = inputs(model), np.ones((4, 2), "float32")
+    for vector in ({"dense/kernel": np.ones((2, 2))}, {"other": np.ones(2)}, {}):
+        with pytest.raises(ValueError, match=r"some of the weights.*Received: \[?'?"):
+            hessian_vector_product(model, x, y, vector)
+
+
+def test_at_other_weights_than_the_models_own():
+    model, other = (pruned(compiled(scramble(mlp(), seed=s))) for s in (1, 2))
+    x, y = inputs(model), np.ones((4, 2), "float32")
+    before = arrays(model)
+    state = get_state(other)
+    found = gradients(model, x, y, state=state)
+    assert_equal(arrays(model), before)
+    set_state(other, state, get_masks(model))
+    for name, gradient in gradients(other, x, y).items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-5, atol=1e-6)
+    lost = {name: array for name, array in state.items() if name != "dense/bias"}
+    with pytest.raises(ValueError, match="dense/bias"):
+        gradients(model, x, y, state=lost)
+    assert_equal(arrays(model), before)
+
+
+def test_pruned_weights_count_as_zero():
+    """Whatever a training loop has left in their variables."""
+    model = pruned(compiled(scramble(mlp())))
+    x, y = inputs(model), np.ones((4, 2), "float32")
+    expected = gradients(model, x, y)
+    for mask, weight in named_masks(model).values():
+        weight.assign(np.where(read(mask), read(weight), 5))
+    for name, gradient in gradients(model, x, y).items():
+        np.testing.assert_array_equal(gradient, expected[name])
+
+
+def test_another_objective_needs_no_loss():
+    model = mask_model(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+
+    def total(model, x, y):
+        return keras.ops.sum(model(x, training=False)) / len(x)
+
+    values = gradients(model, x, None, objective=total)
+    np.testing.assert_allclose(values["dense/kernel"], np.stack([x.mean(0)] * 2, 1))
+    np.testing.assert_allclose(values["dense/bias"], [1, 1])
+
+
+@pytest.mark.parametrize("where", ["data", "weights"])
+def test_what_is_not_finite_is_refused(where):
+    model = mask_model(compiled(mlp()))
+    x, y = inputs(model), np.ones((4, 2), "float32")
+    if where == "data":
+        x[2, 1] = np.nan
+    else:
+        model.layers[-1].bias.assign([np.inf, 0])
+    vector = {"dense/kernel": np.ones((4, 6))}
+    with pytest.raises(FloatingPointError, match=r"dense/kernel.*not finite"):
+        gradients(model, x, y)
+    if where == "data":
+        with pytest.raises(FloatingPointError, match=r"dense/kernel.*not finite"):
+            hessian_vector_product(model, x, y, vector)
+
+
+def test_penalties_on_outputs_do_not_pile_up():
+    """Keras keeps the losses of a call until the next one."""
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(2, activity_regularizer="l2")]
+    )
+    model = mask_model(compiled(model))
+    x, y = inputs(model), np.ones((4, 2), "float32")
+    first = gradients(model, x, y)["dense/kernel"]
+    np.testing.assert_array_equal(gradients(model, x, y)["dense/kernel"], first)
+    batches = [(x, y)] * 3
+    for _, found in batch_gradients(model, batches):
+        np.testing.assert_array_equal(found["dense/kernel"], first)
 
 
 def test_a_model_without_loss_is_refused():
     with pytest.raises(ValueError, match=r"`model.compile\(loss=...\)`"):
-        gradients(mask_model(mlp()), None, None)
+        gradients(mask_model(mlp()), np.ones((1, 4)), np.ones((1, 2)))
