@@ -232,9 +232,9 @@ def _find(options: argparse.Namespace) -> None:
         _export(search, splits, options.saved_models / name, options)
 
 
-def _allocation(scope: str, rate: float, recipe: models.Recipe) -> Allocation:
+def _allocation(scope: str, rate: float, recipe: models.Recipe) -> str | Allocation:
     if scope != "layer":
-        return ALLOCATIONS.look_up(scope)
+        return scope
     # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
     highest = max(recipe.rates.values())
     return Layerwise({p: r * rate / highest for p, r in recipe.rates.items()}, rate)

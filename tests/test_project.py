@@ -40,7 +40,7 @@ ROWS = [
     {"callbacks"},
     {"search"},
     {"transfer"},
-    {"tensorboard"},
+    {"tensorboard", "testing"},
     {"cli"},
     OUTSIDE,
 ]

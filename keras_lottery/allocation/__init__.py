@@ -7,7 +7,7 @@ weight stays pruned.
 
 from typing import Protocol
 
-from keras_lottery.allocation.counts import kept_after
+from keras_lottery.allocation.counts import keep_by_layer, kept_after
 from keras_lottery.allocation.erdos_renyi import ErdosRenyi
 from keras_lottery.allocation.layerwise import Layerwise, Uniform
 from keras_lottery.allocation.network import Global
@@ -25,6 +25,7 @@ __all__ = [
     "Uniform",
     "classes",
     "get",
+    "keep_by_layer",
     "kept_after",
     "largest",
     "register",

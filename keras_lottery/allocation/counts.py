@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from keras_lottery.allocation.names import check_scores
 from keras_lottery.allocation.ranking import Scores, largest
 from keras_lottery.masks import Masks
 
@@ -61,7 +62,12 @@ def keep_by_layer(
         masks: the weights that are alive.
         keep: how many to keep in all.
         shares: how many to keep by name, not rounded; they sum to about `keep`.
+
+    Raises:
+        ValueError: if fewer are alive, or the scores do not fit.
     """
+    check_scores(scores, masks)
+    check_count(keep, masks.kept, 1 - keep / masks.size, masks)
     alive = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
     counts = largest_remainder(keep, shares, alive)
     kept: dict[str, np.ndarray] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_lottery.allocation.counts import keep_among, keep_by_layer, kept_after
-from keras_lottery.allocation.names import check_scores, included
+from keras_lottery.allocation.names import included
 from keras_lottery.allocation.network import Global
 from keras_lottery.allocation.ranking import Scores
 from keras_lottery.masks import Masks
@@ -46,7 +46,6 @@ class ErdosRenyi:
     exclude: Sequence[str] = ()
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
-        check_scores(scores, masks)
         names = included(masks, self.exclude)
         keep = keep_among(names, masks, sparsity)
         left = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}

@@ -9,7 +9,6 @@ from scipy.optimize import brentq
 from keras_lottery.allocation.counts import check_count, keep_by_layer, kept_after
 from keras_lottery.allocation.names import (
     check_patterns,
-    check_scores,
     included,
     matches,
 )
@@ -60,7 +59,6 @@ class Layerwise:
                 )
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
-        check_scores(scores, masks)
         keep = kept_after(masks, sparsity)
         check_count(keep, masks.kept, sparsity, masks)
         rounds = self._rounds(keep, masks)

@@ -1,0 +1,101 @@
+"""What every allocation keeps to."""
+
+import numpy as np
+
+from keras_lottery import allocation as allocations
+from keras_lottery.allocation import Allocation, Scores, kept_after
+from keras_lottery.masks import Masks
+from keras_lottery.testing.example import SHAPES
+from keras_lottery.testing.rules import copies, refuses, rule, same, shapes
+
+SPARSITIES = (0.35, 0.6, 0.9)
+
+
+def check_allocation(allocation: str | Allocation) -> None:
+    """Checks an allocation on a small network: dense, pruned before, with equal scores.
+
+    - It returns `Masks` of the names and shapes that it is given.
+    - It keeps `kept_after(masks, sparsity)` weights, exactly.
+    - What is pruned stays pruned, and its scores, NaN among them, have no say.
+    - In each layer the largest scores are kept; of equals, the first.
+    - The same scores give the same masks, and are left as they are.
+    - NaN for a weight that is left, and a sparsity below that of the masks, raise
+      ValueError.
+
+    The network has the weights `conv/kernel`, `dense/kernel` and `output/kernel`.
+
+    Args:
+        allocation: a name, or a function `(scores, masks, sparsity) -> masks`.
+
+    Raises:
+        AssertionError: if a rule is broken; it says which.
+
+    Example:
+
+    >>> check_allocation("global")
+    >>> check_allocation(lambda scores, masks, sparsity: masks)
+    Traceback (most recent call last):
+    AssertionError: Broken rule: an allocation keeps 372 weights at sparsity 0.35...
+    """
+    allocate = allocations.get(allocation)
+    rng = np.random.default_rng(0)
+    dense = Masks.dense(SHAPES)
+    pruned = Masks({n: rng.random(shape) < 0.7 for n, shape in SHAPES.items()})
+    scores = {n: rng.random(shape) for n, shape in SHAPES.items()}
+    tied = {n: rng.integers(0, 3, shape) for n, shape in SHAPES.items()}
+    for masks in (dense, pruned):
+        for sparsity in SPARSITIES:
+            for given in (scores, tied):
+                _check(allocate, given, masks, sparsity)
+    undefined = {name: np.full(shape, np.nan) for name, shape in SHAPES.items()}
+    refuses(
+        lambda: allocate(undefined, dense, 0.5),
+        "an allocation raises ValueError for scores that are NaN",
+    )
+    refuses(
+        lambda: allocate(scores, pruned, 0.1),
+        "an allocation raises ValueError for a sparsity that would revive weights",
+    )
+
+
+def _check(allocate: Allocation, scores: Scores, masks: Masks, sparsity: float) -> None:
+    before = copies(scores)
+    made = allocate(scores, masks, sparsity)
+    rule(
+        isinstance(made, Masks) and shapes(made) == shapes(masks),
+        f"an allocation makes `Masks` of these names and shapes: {shapes(masks)}",
+        made,
+    )
+    keep = kept_after(masks, sparsity)
+    rule(
+        made.kept == keep,
+        f"an allocation keeps {keep} weights at sparsity {sparsity}",
+        made.kept,
+    )
+    rule(same(before, scores), "an allocation leaves the scores as they are", "others")
+    for name, mask in made.items():
+        alive = masks[name]
+        rule(
+            not (mask & ~alive).any(),
+            "what is pruned stays pruned",
+            f"revived weights of `{name}`",
+        )
+        order = np.argsort(-scores[name][alive], kind="stable")
+        first = np.zeros(order.size, bool)
+        first[order[: np.count_nonzero(mask)]] = True
+        rule(
+            np.array_equal(mask[alive], first),
+            "in each layer the largest scores are kept; of equals, the first",
+            f"others of `{name}`",
+        )
+    rule(
+        allocate(scores, masks, sparsity) == made,
+        "the same scores give the same masks",
+        "other masks the second time",
+    )
+    other = {n: np.where(masks[n], s, np.nan) for n, s in scores.items()}
+    rule(
+        allocate(other, masks, sparsity) == made,
+        "the scores of pruned weights have no say",
+        "other masks when they are NaN",
+    )

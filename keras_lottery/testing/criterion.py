@@ -1,0 +1,68 @@
+"""What every criterion keeps to."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_lottery import criteria
+from keras_lottery.criteria import Criterion
+from keras_lottery.testing import example
+from keras_lottery.testing.rules import copies, rule, same, shapes
+
+
+def check_criterion(criterion: str | Criterion) -> None:
+    """Checks a criterion on a small trained network, a third of it pruned.
+
+    - It returns an array of numbers of the weight's shape for each name in
+      `snapshot.masks`, and for no other.
+    - The scores of weights that are left are no NaN.
+    - The same snapshot has the same scores: random numbers come from `snapshot.rng`.
+    - It changes nothing: neither the snapshot's arrays nor its model.
+
+    Args:
+        criterion: a name, or a function of a snapshot.
+
+    Raises:
+        AssertionError: if a rule is broken; it says which.
+
+    Example:
+
+    >>> check_criterion("magnitude")
+    >>> check_criterion(lambda snapshot: {})
+    Traceback (most recent call last):
+    AssertionError: Broken rule: a criterion scores the weights in `snapshot.masks`...
+    """
+    score = criteria.get(criterion)
+    snapshot = example.snapshot()
+    before = example.contents(snapshot)
+    keras.utils.set_random_seed(1)
+    scores = score(snapshot)
+    rule(
+        isinstance(scores, Mapping) and shapes(scores) == shapes(snapshot.masks),
+        "a criterion scores the weights in `snapshot.masks`: arrays of the weights' "
+        f"shapes by name, {shapes(snapshot.masks)}",
+        shapes(scores) if isinstance(scores, Mapping) else repr(scores),
+    )
+    scores = copies(scores)
+    for name, array in scores.items():
+        numeric = np.issubdtype(array.dtype, np.number) or array.dtype == bool
+        rule(numeric, "scores are numbers", f"type {array.dtype} for `{name}`")
+        rule(
+            not np.isnan(array[snapshot.masks[name]]).any(),
+            "the score of a weight that is left is a number",
+            f"NaN for `{name}`",
+        )
+    after = example.contents(snapshot)
+    rule(
+        same(before, after),
+        "a criterion changes nothing",
+        f"changed {[n for n in before if not np.array_equal(before[n], after[n])]}",
+    )
+    keras.utils.set_random_seed(2)
+    rule(
+        same(scores, copies(score(example.snapshot()))),
+        "the same snapshot has the same scores, and random numbers come from "
+        "`snapshot.rng`",
+        "other scores the second time",
+    )

@@ -1,0 +1,208 @@
+"""Everything that is registered keeps to its contract, and what does not is named."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_lottery import allocation, controls, criteria, schedules, testing
+from keras_lottery.allocation import Global
+from keras_lottery.layers import MASKED_LAYERS
+from keras_lottery.masks import Masks
+from keras_lottery.schedules import Schedule
+
+rng = np.random.default_rng(0)
+
+
+def batch(*shape):
+    return rng.normal(size=(4, *shape)).astype("float32")
+
+
+WORDS = np.arange(12, dtype="int32").reshape(4, 3)
+# How to build each layer that has a masked form, and inputs for it.
+LAYERS = {
+    layers.Dense: (lambda: layers.Dense(3), batch(5)),
+    layers.EinsumDense: (lambda: layers.EinsumDense("ab,bc->ac", 3), batch(5)),
+    layers.Conv1D: (lambda: layers.Conv1D(3, 2), batch(5, 2)),
+    layers.Conv2D: (lambda: layers.Conv2D(3, 2), batch(4, 4, 2)),
+    layers.Conv3D: (lambda: layers.Conv3D(3, 2), batch(3, 3, 3, 2)),
+    layers.Conv1DTranspose: (lambda: layers.Conv1DTranspose(3, 2), batch(5, 2)),
+    layers.Conv2DTranspose: (lambda: layers.Conv2DTranspose(3, 2), batch(4, 4, 2)),
+    layers.Conv3DTranspose: (lambda: layers.Conv3DTranspose(3, 2), batch(3, 3, 3, 2)),
+    layers.DepthwiseConv1D: (lambda: layers.DepthwiseConv1D(2), batch(5, 2)),
+    layers.DepthwiseConv2D: (lambda: layers.DepthwiseConv2D(2), batch(4, 4, 2)),
+    layers.SeparableConv1D: (lambda: layers.SeparableConv1D(3, 2), batch(5, 2)),
+    layers.SeparableConv2D: (lambda: layers.SeparableConv2D(3, 2), batch(4, 4, 2)),
+    layers.LSTMCell: (lambda: layers.RNN(layers.LSTMCell(3)), batch(4, 2)),
+    layers.GRUCell: (lambda: layers.RNN(layers.GRUCell(3)), batch(4, 2)),
+    layers.SimpleRNNCell: (lambda: layers.RNN(layers.SimpleRNNCell(3)), batch(4, 2)),
+    layers.Embedding: (lambda: layers.Embedding(12, 3), WORDS),
+    layers.ReversibleEmbedding: (lambda: layers.ReversibleEmbedding(12, 3), WORDS),
+}
+
+
+@pytest.mark.parametrize("name", criteria.CRITERIA)
+def test_every_criterion(name):
+    testing.check_criterion(name)
+
+
+@pytest.mark.parametrize("name", allocation.ALLOCATIONS)
+def test_every_allocation(name):
+    testing.check_allocation(name)
+
+
+@pytest.mark.parametrize("name", controls.CONTROLS)
+def test_every_control(name):
+    testing.check_control(name)
+
+
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
+def test_every_schedule(name):
+    testing.check_schedule(name)
+
+
+@pytest.mark.parametrize(
+    "layer", [k for k in MASKED_LAYERS if k.__module__.startswith("keras.")]
+)
+def test_every_masked_layer(layer):
+    testing.check_masked_layer(*LAYERS[layer])
+
+
+def scores(snapshot, value=1.0):
+    return {name: np.full(m.shape, value) for name, m in snapshot.masks.items()}
+
+
+def spoils(snapshot):
+    for array in snapshot.final.values():
+        array[...] = 0
+    return scores(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "rule"),
+    [
+        (lambda s: [1, 2], "arrays of the weights' shapes by name"),
+        (lambda s: {n: a.ravel() for n, a in scores(s).items()}, "weights' shapes"),
+        (lambda s: scores(s, "a"), "scores are numbers"),
+        (lambda s: scores(s, np.nan), "is a number.*NaN for `conv/kernel`"),
+        (lambda s: {n: np.random.random(m.shape) for n, m in s.masks.items()}, "rng"),
+        (spoils, "changes nothing.*'final conv/kernel'"),
+    ],
+)
+def test_a_criterion_that_breaks_a_rule(criterion, rule):
+    with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
+        testing.check_criterion(criterion)
+
+
+def one_more(scores, masks, sparsity):
+    return Global()(scores, masks, sparsity - 1.001 / masks.size)
+
+
+def smallest(scores, masks, sparsity):
+    return Global()({n: -s for n, s in scores.items()}, masks, sparsity)
+
+
+def revives(scores, masks, sparsity):
+    return Global()(scores, Masks.dense({n: m.shape for n, m in masks.items()}), 0.35)
+
+
+def without_nan(scores, masks, sparsity):
+    """Takes NaN for 0, and ranks what is pruned too."""
+    clean = {n: np.nan_to_num(s) for n, s in scores.items()}
+    return Global()(clean, masks, sparsity)
+
+
+def last_of_equals(scores, masks, sparsity):
+    flipped = {n: np.flip(s) for n, s in scores.items()}
+    back = Masks({n: np.flip(m) for n, m in masks.items()})
+    new = Global()(flipped, back, sparsity)
+    return Masks({n: np.flip(m) for n, m in new.items()})
+
+
+@pytest.mark.parametrize(
+    ("allocate", "rule"),
+    [
+        (lambda s, m, p: dict(Global()(s, m, p)), "makes `Masks`"),
+        (one_more, "keeps 372 weights at sparsity 0.35. Received: 373"),
+        (smallest, "the largest scores are kept"),
+        (last_of_equals, "of equals, the first"),
+        (revives, "keeps|pruned stays pruned"),
+        (without_nan, "ValueError for scores that are NaN"),
+    ],
+)
+def test_an_allocation_that_breaks_a_rule(allocate, rule):
+    with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
+        testing.check_allocation(allocate)
+
+
+def chance(ticket, snapshot):
+    weights = {n: np.random.normal(size=a.shape) for n, a in ticket.weights.items()}
+    return dataclasses.replace(ticket, weights=weights)
+
+
+def nothing_left(ticket, snapshot):
+    masks = {n: np.zeros(m.shape) for n, m in ticket.masks.items()}
+    return dataclasses.replace(ticket, masks=Masks(masks))
+
+
+def not_a_number(ticket, snapshot):
+    weights = {n: np.full(a.shape, np.nan) for n, a in ticket.weights.items()}
+    return dataclasses.replace(ticket, weights=weights)
+
+
+def spoils_the_ticket(ticket, snapshot):
+    ticket.weights["conv/kernel"][...] = 0
+    return ticket
+
+
+@pytest.mark.parametrize(
+    ("control", "rule"),
+    [
+        (lambda t, s: t.masks, "makes a `Ticket`"),
+        (lambda t, s: dataclasses.replace(t, weights={}), "weights have the names"),
+        (nothing_left, "as many weights as the ticket"),
+        (lambda t, s: dataclasses.replace(t, steps=9), "trained as.*steps=90.*: 9"),
+        (not_a_number, "are finite"),
+        (spoils_the_ticket, "neither the ticket nor the snapshot"),
+        (chance, "snapshot.rng"),
+    ],
+)
+def test_a_control_that_breaks_a_rule(control, rule):
+    with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
+        testing.check_control(control)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rule"),
+    [
+        (lambda rate=0.2, levels=15: [0.5], "is a `schedules.Schedule`"),
+        (lambda rate: Schedule((rate,)), "a default"),
+        (lambda rate=1, levels=1: Schedule((0.5, 0.2)), "increase"),
+        (lambda rate=0.1, levels=1: Schedule((0.1, 0.2)), "at most as many levels"),
+    ],
+)
+def test_a_schedule_that_breaks_a_rule(schedule, rule):
+    with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
+        testing.check_schedule(schedule)
+
+
+def test_a_layer_without_a_masked_form_breaks_a_rule():
+    class Other(keras.layers.Dense):
+        pass
+
+    with pytest.raises(AssertionError, match="Broken rule: `mask_model` masks"):
+        testing.check_masked_layer(lambda: Other(2), batch(3))
+
+
+def test_a_masked_layer_whose_weights_come_back_breaks_a_rule(monkeypatch):
+    """As where momentum moves what is pruned, and nothing undoes it."""
+    from keras_lottery.testing import masked_layer
+
+    def revived(variable):
+        return np.ones(variable.shape)
+
+    monkeypatch.setattr(masked_layer, "read", revived)
+    with pytest.raises(AssertionError, match="stays exactly zero in training"):
+        testing.check_masked_layer(lambda: layers.Dense(3), batch(5))
