@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_lottery.interop import tf_keras as legacy
 from keras_lottery.layers import get_masks, mask_model, named_variables, set_masks
+from keras_lottery.layers.kinds import masked_by_default
 from keras_lottery.layers.state import read
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
@@ -57,9 +58,10 @@ def from_tfmot(
 
     A model that still has its `PruneLowMagnitude` wrappers gives their masks; only the
     wrapped layers become masked layers. A model without wrappers (of `strip_pruning`)
-    has no masks any more: every layer that has a masked form gets one, and *what is
-    zero counts as pruned*. How the masks came about (blocks, m by n, a policy) makes no
-    difference. Both models compute on the same inputs before the new one is returned.
+    has no masks any more: every layer that `mask_model` masks gets one, and embeddings
+    that hold zeros; *what is zero counts as pruned*. How the masks came about (blocks,
+    m by n, a policy) makes no difference. Both models compute on the same inputs before
+    the new one is returned.
 
     Args:
         model: a built Sequential or Functional model of `tf_keras`, compiled or not;
@@ -136,16 +138,16 @@ def _masks(model: Any) -> dict[int, np.ndarray]:
 def _mask(plain: keras.Model, found: dict[str, np.ndarray]) -> keras.Model:
     """The model masked: by what was found, or, if nothing was, where it is zero."""
     if not found:
-        masked = mask_model(plain)
+        masked = mask_model(
+            plain, lambda layer: masked_by_default(type(layer)) or _has_zeros(layer)
+        )
         values = named_variables(masked)
         zeros = {name: read(values[name]) != 0 for name in get_masks(masked)}
         set_masks(masked, zeros)
         return masked
     variables = named_variables(plain)
     wanted = {id(variables[name]) for name in found}
-    masked = mask_model(
-        plain, lambda layer: any(id(v) in wanted for v in layer.variables)
-    )
+    masked = mask_model(plain, lambda layer: any(id(v) in wanted for v in _own(layer)))
     masks = get_masks(masked)
     lost = [name for name in found if name not in masks and not found[name].all()]
     if lost:
@@ -156,6 +158,15 @@ def _mask(plain: keras.Model, found: dict[str, np.ndarray]) -> keras.Model:
         )
     set_masks(masked, {name: found.get(name, masks[name]) for name in masks})
     return masked
+
+
+def _own(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """A layer's variables, without those of the layers inside it."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def _has_zeros(layer: keras.layers.Layer) -> bool:
+    return any(not read(variable).all() for variable in _own(layer))
 
 
 def _compare(model: Any, masked: keras.Model, x: Any) -> None:

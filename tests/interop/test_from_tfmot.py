@@ -135,18 +135,6 @@ def wrappers(model):
             yield layer
 
 
-def but_unmasked_embeddings(tfmot, tk):
-    class Policy(tfmot.sparsity.keras.PruningPolicy):
-        def allow_pruning(self, layer):
-            embedding = isinstance(layer, tk.layers.Embedding)
-            return not embedding or keras.layers.Embedding in MASKED_LAYERS
-
-        def ensure_model_supports_pruning(self, model):
-            pass
-
-    return Policy()
-
-
 def update_masks(model, step=1):
     for layer in wrappers(model):
         layer.pruning_step.assign(step)
@@ -199,8 +187,7 @@ def our_masks(model):
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_wrapped_model(tfmot, tk, build):
-    policy = but_unmasked_embeddings(tfmot, tk)
-    pruned = wrap(tfmot, scramble(build(tk)), pruning_policy=policy)
+    pruned = wrap(tfmot, scramble(build(tk)))
     masked = from_tfmot(pruned)
     assert_same_outputs(pruned, masked)
     theirs, ours = tfmot_masks(pruned), our_masks(masked)
@@ -216,8 +203,7 @@ def test_a_wrapped_model(tfmot, tk, build):
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_stripped_model(tfmot, tk, build):
-    policy = but_unmasked_embeddings(tfmot, tk)
-    pruned = wrap(tfmot, scramble(build(tk)), pruning_policy=policy)
+    pruned = wrap(tfmot, scramble(build(tk)))
     wrapped = from_tfmot(pruned)
     stripped = tfmot.sparsity.keras.strip_pruning(pruned)
     masked = from_tfmot(stripped)
@@ -398,8 +384,6 @@ LAYERS = {
 }
 
 
-# Of layers that have no masked form where they are.
-@pytest.mark.filterwarnings("ignore:These layers lie inside other layers")
 @pytest.mark.parametrize("kind", LAYERS)
 def test_every_kind_of_layer(tk, kind):
     model = tk.Sequential(
@@ -409,21 +393,20 @@ def test_every_kind_of_layer(tk, kind):
     assert_same_outputs(model, from_tfmot(model))
 
 
-@pytest.mark.filterwarnings("ignore:These layers lie inside other layers")
 @pytest.mark.parametrize("kind", LAYERS)
-def test_masks_of_every_kind_are_carried_over_or_refused(tfmot, tk, kind):
+def test_masks_of_every_kind_of_layer(tfmot, tk, kind):
     layers = [layer for layer in LAYERS[kind](tk.layers) if wrappable(tfmot, layer)]
     model = tk.Sequential([tk.Input((4, 6)), *layers, tk.layers.Dense(2)])
     pruned = wrap(tfmot, scramble(model))
-    theirs = [mask for _, mask in sorted(tfmot_masks(pruned).items())]
-    try:
-        masked = from_tfmot(pruned)
-    except ValueError as error:
-        assert "have a TFMOT mask and no masked Keras 3 layer" in str(error)
-    else:
-        assert_same_outputs(pruned, masked)
-        ours = [mask.sum() for mask in get_masks(masked).values()]
-        assert sorted(ours) == sorted(mask.sum() for mask in theirs)
+    masked = from_tfmot(pruned)
+    assert_same_outputs(pruned, masked)
+    theirs = [
+        (tuple(mask.shape), int(np.sum(mask)))
+        for layer in wrappers(pruned)
+        for _, mask, _ in layer.pruning_vars
+    ]
+    ours = [(mask.shape, int(mask.sum())) for mask in get_masks(masked).values()]
+    assert sorted(ours) == sorted(theirs)
 
 
 def wrappable(tfmot, layer):
