@@ -1,5 +1,7 @@
 """Gradients against finite differences."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from keras_lottery.layers import (
     strip_masks,
 )
 from keras_lottery.layers.state import read
+from keras_lottery.ticket import Snapshot
 
 
 def linear():
@@ -301,3 +304,31 @@ def test_penalties_on_outputs_do_not_pile_up():
 def test_a_model_without_loss_is_refused():
     with pytest.raises(ValueError, match=r"`model.compile\(loss=...\)`"):
         gradients(mask_model(mlp()), np.ones((1, 4)), np.ones((1, 2)))
+
+
+def test_derivatives_of_a_snapshot():
+    """As GraSP takes them: Hg, at the weights of before training."""
+    model = pruned(compiled(scramble(curved())))
+    masks, initial = get_masks(model), get_state(model)
+    final = {n: array * 2 for n, array in initial.items()}
+    set_state(model, final)
+    data = inputs(model, 5), np.ones((5, 2), "float32")
+    snapshot = Snapshot(
+        masks, final, initial, initial, np.random.default_rng(0), model, data
+    )
+    products = {}
+    for name, state in [("final", None), ("initial", initial)]:
+        vector = snapshot.gradients(state)
+        assert vector.keys() == masks.keys()
+        products[name] = snapshot.hessian_vector_product(vector, state)
+        set_state(model, initial if state else final)
+        for weight, found in gradients(model, *data).items():
+            if weight in masks:
+                np.testing.assert_allclose(found, vector[weight], rtol=1e-5, atol=1e-7)
+        set_state(model, final)
+    for name in masks:
+        assert (products["final"][name] != products["initial"][name]).any()
+    lacking = dataclasses.replace(snapshot, data=None)
+    for method in (lacking.gradients, lambda: lacking.hessian_vector_product({})):
+        with pytest.raises(ValueError, match=r"training data.*data=\(x, y\)"):
+            method()

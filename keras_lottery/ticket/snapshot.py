@@ -1,5 +1,6 @@
 """What is known once a ticket is trained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_lottery.allocation import Scores
-from keras_lottery.gradients import gradients
+from keras_lottery.gradients import gradients, hessian_vector_product
 from keras_lottery.layers import State
 from keras_lottery.masks import Masks
 
@@ -37,22 +38,41 @@ class Snapshot:
     data: tuple[Any, Any] | None = None
     scores: Scores | None = None
 
-    def gradients(self) -> dict[str, np.ndarray]:
-        """The gradient of the model's loss on `data`, for pruned weights as well.
+    def gradients(self, state: State | None = None) -> dict[str, np.ndarray]:
+        """The gradient of the loss on all of `data`, for pruned weights as well.
+
+        Args:
+            state: the weights to take it at, such as `initial`; by default `final`.
 
         Returns:
             Mapping of each name in `masks` to an array of the weight's shape.
 
         Raises:
             ValueError: if there are no data, or the model is not compiled.
+            FloatingPointError: if a gradient is not finite.
         """
+        found = gradients(self.model, *self._needed_data(), state=state)
+        return {name: found[name] for name in self.masks}
+
+    def hessian_vector_product(
+        self, vector: Mapping[str, np.ndarray], state: State | None = None
+    ) -> dict[str, np.ndarray]:
+        """The Hessian of the loss by the masked weights, times a vector.
+
+        Args:
+            vector: an array for each name in `masks`, such as `gradients()`.
+            state: as of `gradients`, and so are the errors.
+
+        Returns:
+            Mapping of the vector's names to arrays of the same shapes.
+        """
+        data = self._needed_data()
+        return hessian_vector_product(self.model, *data, vector, state=state)
+
+    def _needed_data(self) -> tuple[Any, Any]:
         if self.data is None:
             raise ValueError(
                 "This criterion needs training data. "
                 "Pass `data=(x, y)` to `prune`, or use it in a search over arrays."
             )
-        return {
-            name: gradient
-            for name, gradient in gradients(self.model, *self.data).items()
-            if name in self.masks
-        }
+        return self.data
