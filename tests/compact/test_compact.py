@@ -137,6 +137,17 @@ class TestRemoval:
         small, _ = compacted(model)
         assert shapes(small) == [(3, 3, 2, 2), (3, 3, 2, 2)]
 
+    def test_what_a_scale_of_zero_alone_reads_goes_though_its_channel_stays(self):
+        model = stack(
+            layers.Dense(3), layers.Dense(4), layers.BatchNormalization(), Doubled()
+        )
+        kernel = read(model.layers[1].kernel)
+        kernel[2, [0, 2, 3]] = 0
+        model.layers[1].kernel.assign(kernel)
+        model.layers[2].gamma.assign([1, 0, 2, 3])
+        small, _ = compacted(model)
+        assert shapes(small) == [(4, 2), (2, 4)]
+
     def test_units_of_flattened_images_leave_only_together(self):
         model = stack(
             layers.Conv2D(3, 1), layers.Flatten(), layers.Dense(2), shape=(2, 2, 2)
@@ -228,6 +239,15 @@ class TestTies:
         small, _ = compacted(model)
         assert shapes(small) == [(1, 1, 2, 2), (1, 1, 2, 2), (2, 2, 2, 2)]
 
+    def test_of_a_product_that_is_zero_one_factor_has_to_stay(self):
+        x = keras.Input((3,))
+        parts = [layers.Dense(4, "hard_sigmoid")(x) for _ in range(2)]
+        model = keras.Model(x, Doubled()(layers.Multiply()(parts)))
+        draw_weights(model, np.random.default_rng(0))
+        # 0 at this bias, and 0.5 at none.
+        zeroed(model.layers[2], columns=[0, 1], bias=-5.0)
+        compacted(model)
+
     def test_a_sum_that_nothing_reads_goes_unless_a_branch_is_read_elsewhere(self):
         model, _, _, last = residual(layers.Add())
         zeroed(last, rows=[3])
@@ -254,6 +274,26 @@ class TestTies:
         small, _ = compacted(model)
         assert shapes(small) == [(4, 3), (3, 2), (4, 2)]
         assert type(small.get_layer(inner.name)) is keras.Sequential
+
+    @pytest.mark.parametrize(
+        "shared",
+        [
+            layers.BatchNormalization(),
+            layers.Reshape((2, 3)),
+            keras.Sequential([keras.Input((6,)), layers.ReLU()]),
+        ],
+    )
+    def test_channels_of_a_shared_layer_leave_in_all_places_or_none(self, shared):
+        x = keras.Input((4,))
+        parts = [shared(layers.Dense(6)(x)) for _ in range(2)]
+        both = [layers.Dense(2)(layers.Flatten()(part)) for part in parts]
+        model = keras.Model(x, layers.Concatenate()(both))
+        draw_weights(model, np.random.default_rng(0))
+        one, other = [x for x in model.layers if isinstance(x, layers.Dense)][:2]
+        zeroed(one, columns=[0, 3, 1, 4], bias=0.0)
+        zeroed(other, columns=[1, 4, 2, 5], bias=0.0)
+        small, _ = compacted(model)
+        assert shapes(small)[:2] == [(4, 4), (4, 4)]
 
     def test_inputs_of_nested_models_shrink(self):
         inner = stack(layers.BatchNormalization(), layers.Dense(2))
@@ -307,6 +347,22 @@ class TestWhatStays:
         model = stack(layers.Conv2D(4, 1), reader, shape=(4, 4, 2))
         zeroed(model.layers[0], columns=[1], bias=0.0)
         assert shapes(compacted(model)[0])[0] == (1, 1, 2, 3)
+
+    def test_padding_makes_a_constant_image_uneven(self):
+        model = stack(
+            layers.Conv2D(4, 1),
+            layers.Conv2D(3, 3, padding="same"),
+            layers.Conv2D(2, 1),
+            shape=(4, 4, 2),
+        )
+        zeroed(model.layers[0], columns=range(4), bias=0.3)
+        assert shapes(compacted(model)[0]) == shapes(model)
+
+    def test_units_of_a_softmax_stay(self):
+        model = stack(layers.Dense(4, "softmax"), layers.Dense(2))
+        zeroed(model.layers[1], rows=[1])
+        small, _ = compacted(model)
+        assert shapes(small) == shapes(model)
 
     def test_a_rule_of_ones_own_is_followed(self, monkeypatch):
         monkeypatch.setattr(layer_rules, "RULES", dict(layer_rules.RULES))
