@@ -12,18 +12,32 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery import testing
+from keras_lottery.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
 
+NAMES = (
+    (kl.allocation.ALLOCATIONS, "square_root"),
+    (kl.controls.CONTROLS, "flip_signs"),
+    (kl.criteria.CRITERIA, "mean_magnitude"),
+    (kl.schedules.SCHEDULES, "linear"),
+)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def extension():
+    for registry, name in NAMES:
+        assert name not in registry
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         import lottery_extension
 
         yield lottery_extension
+    for registry, name in NAMES:
+        del registry[name]
+    del ORDINARY_LAYERS[MASKED_LAYERS.pop(lottery_extension.Gated)]
 
 
 def test_it_passes_the_contract_tests(extension):
