@@ -54,18 +54,21 @@ class StoredSearch:
         """
         return results.verdict(self.results(), on, tolerance)
 
-    def best_ticket(self) -> Ticket:
+    def best_ticket(self, tolerance: float = 0.0) -> Ticket:
         """The sparsest winning level's best replicate, by validation accuracy.
 
         Early stops are compared; the ticket's `trained_model` is that of the end of
         training. Warns if no level wins, and gives the ticket that came closest.
+
+        Args:
+            tolerance: as of `verdict`.
 
         Raises:
             ValueError: if no ticket was trained yet.
         """
         if not any(unit.level and unit.variant == "ticket" for unit in self.units()):
             raise ValueError("There is no ticket: call `search` first.")
-        table = self.verdict(on="validation")
+        table = self.verdict("validation", tolerance)
         winners = table[table["winning"]]
         if len(winners):
             level = int(winners["level"].max())
