@@ -53,13 +53,13 @@ class MaskedInside:
         record = config.pop(_KEY, None)
         if record is None:
             return cls.ordinary_class.from_config(config)
-        ordinary = getattr(cls, "ordinary_class", None)
-        if ordinary is not None and _identity(ordinary) == record["class"]:
-            layer = ordinary.from_config(config)
-        else:
-            layer = keras.saving.deserialize_keras_object(
-                {**record["class"], "config": config}
-            )
+        # Keras finds the class as it would for an ordinary layer. Clones are made of
+        # layers of this class, whoever registered it or did not.
+        known = getattr(cls, "ordinary_class", None)
+        own = {} if known is None else {keras.saving.get_registered_name(known): known}
+        layer = keras.saving.deserialize_keras_object(
+            {**record["class"], "config": config}, custom_objects=own
+        )
         _mask_inside(layer, record["masked"])
         return layer
 
