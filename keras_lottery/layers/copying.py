@@ -121,13 +121,14 @@ def own_objects(model: keras.Model) -> dict[str, Any]:
     parts = (keras.initializers.Initializer, keras.regularizers.Regularizer)
     for layer in [model, *(layer for _, layer in walk(model))]:
         found: list[Any] = [class_of(layer)]
-        for value in vars(layer).values():
-            if inspect.isfunction(value):
+        for name, value in vars(layer).items():
+            # Keras wraps these two for each layer.
+            if inspect.isfunction(value) and name not in ("build", "quantize"):
                 found.append(value)
             elif isinstance(value, (*parts, keras.constraints.Constraint)):
                 found.append(type(value))
         for thing in found:
-            if thing.__module__.partition(".")[0] != "keras":
+            if (thing.__module__ or "").partition(".")[0] != "keras":
                 objects[thing.__name__] = thing
                 objects[keras.saving.get_registered_name(thing)] = thing
     return objects
