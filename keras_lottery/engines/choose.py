@@ -81,6 +81,8 @@ def _not_stacked(model: keras.Model) -> str | None:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer.use_ema:
         return "the optimizer keeps moving averages"
+    if fused.convolves(model) and not _on_accelerator():
+        return "stacked convolutions are slow on processors"
     return None
 
 

@@ -206,6 +206,15 @@ def obstacle(
     return None
 
 
+def convolves(model: keras.Model) -> bool:
+    """Whether the model has convolutions, which XLA on processors is slow at.
+
+    >>> convolves(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]))
+    True
+    """
+    return any(hasattr(layer, "kernel_size") for layer in model._flatten_layers())
+
+
 def free_memory() -> float:
     """Bytes that are free on the device, or the computer where it has none of its own.
 

@@ -1,4 +1,8 @@
-"""The fused engine's loops on JAX."""
+"""The fused engine's loops on JAX.
+
+On processors, XLA runs a convolution inside of a loop tens of times slower than outside
+of one: there, each step is a program of its own.
+"""
 
 from typing import Any
 
@@ -6,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.engine import EVALUATION_BATCH
+from keras_lottery.engines.fused import convolves
 from keras_lottery.layers import named_masks
 from keras_lottery.layers.masked import premasked
 
@@ -53,8 +58,11 @@ class JaxLoop:
         }
         model.reset_metrics()
         self._metrics = [np.array(v) for v in model.metrics_variables]
+        self.slow_loops = jax.default_backend() == "cpu" and convolves(model)
         self._train = jax.jit(self.steps, donate_argnums=0)
+        self._train_one = jax.jit(self.step, donate_argnums=0)
         self._evaluation = jax.jit(self.evaluation)
+        self._evaluate_one = jax.jit(self._add_batch, static_argnums=3)
 
     def compile(self) -> None:
         """Compiles training and validation, changing nothing."""
@@ -70,16 +78,25 @@ class JaxLoop:
         """Trains the batches `first` to `last` of an epoch, and waits for the end."""
         import jax
 
-        state = self._train(
-            values(self.variables), values(self.fixed), self.batches, order, first, last
-        )
+        state, masks = values(self.variables), values(self.fixed)
+        if self.slow_loops:
+            for rows in order[first:last]:
+                state = self._train_one(state, masks, self.batches, rows)
+        else:
+            state = self._train(state, masks, self.batches, order, first, last)
         assign(self.variables, jax.block_until_ready(state))
 
     def evaluate(self, part: str) -> dict[str, float]:
         """The model's loss and metrics on a part of the data."""
-        logs = self._evaluation(
-            values((self.trainable, self.others)), values(self.fixed), self.parts[part]
-        )
+        state = values((self.trainable, self.others))
+        masks, arrays = values(self.fixed), self.parts[part]
+        if self.slow_loops:
+            metrics = self._metrics
+            for first, size in _batches(arrays):
+                metrics = self._evaluate_one(state, masks, arrays, size, first, metrics)
+            logs = self._logs(metrics)
+        else:
+            logs = self._evaluation(state, masks, arrays)
         return {k: float(value) for k, value in logs.items() if not np.ndim(value)}
 
     def steps(
@@ -94,18 +111,24 @@ class JaxLoop:
         """The state after the batches `first` to `last` of an epoch."""
         import jax
 
-        def step(i: Any, state: State) -> State:
-            batch = jax.tree.map(lambda array: array[order[i]], batches)
-            return self._step(state, masks, batch)
+        return jax.lax.fori_loop(
+            first,
+            last,
+            lambda i, state: self.step(state, masks, batches, order[i]),
+            state,
+        )
 
+    def step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
+        """The state after a step on some rows of the data."""
         with premasked():
-            return jax.lax.fori_loop(first, last, step, state)
+            return self._step(state, masks, batches, rows)
 
-    def _step(self, state: State, masks: list[Any], batch: Any) -> State:
+    def _step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
         import jax
         import jax.numpy as jnp
 
         model = self.model
+        batch = jax.tree.map(lambda array: array[rows], batches)
         trainable, others, slots = state
         gradients, (_, _, non_trainable, _) = jax.grad(
             model.compute_loss_and_updates, has_aux=True
@@ -140,38 +163,59 @@ class JaxLoop:
         import jax
         import jax.numpy as jnp
 
-        model = self.model
-        trainable, others = state
-        non_trainable = self._non_trainable(others, masks)
-        n = len(jax.tree.leaves(part)[0])
-
-        def step(first: Any, size: int, metrics: list[Any]) -> list[Any]:
-            batch = jax.tree.map(
-                lambda array: jax.lax.dynamic_slice_in_dim(array, first, size), part
-            )
-            _, (_, _, metrics) = model.test_step(
-                (trainable, non_trainable, metrics), batch
-            )
-            return metrics
-
-        def whole(i: Any, metrics: list[Any]) -> list[Any]:
-            return step(i * EVALUATION_BATCH, EVALUATION_BATCH, metrics)
-
-        count, rest = divmod(n, EVALUATION_BATCH)
         metrics = [jnp.asarray(value) for value in self._metrics]
+        *whole, (last, size) = _batches(part)
+        if whole:
+            metrics = jax.lax.fori_loop(
+                0,
+                len(whole),
+                lambda i, metrics: self._add_batch(
+                    state, masks, part, EVALUATION_BATCH, i * EVALUATION_BATCH, metrics
+                ),
+                metrics,
+            )
+        metrics = self._add_batch(state, masks, part, size, last, metrics)
+        return self._logs(metrics)
+
+    def _add_batch(
+        self,
+        state: tuple[list[Any], list[Any]],
+        masks: list[Any],
+        part: Any,
+        size: int,
+        first: Any,
+        metrics: list[Any],
+    ) -> list[Any]:
+        """The metrics' variables after some examples more."""
+        import jax
+
+        trainable, others = state
+        batch = jax.tree.map(
+            lambda array: jax.lax.dynamic_slice_in_dim(array, first, size), part
+        )
+        variables = (trainable, self._non_trainable(others, masks), metrics)
         with premasked():
-            if count:
-                metrics = jax.lax.fori_loop(0, count, whole, metrics)
-            if rest:
-                metrics = step(n - rest, rest, metrics)
-        mapping = list(zip(model.metrics_variables, metrics, strict=True))
+            _, (_, _, metrics) = self.model.test_step(variables, batch)
+        return metrics
+
+    def _logs(self, metrics: list[Any]) -> dict[str, Any]:
+        mapping = list(zip(self.model.metrics_variables, metrics, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            return model.get_metrics_result()
+            return self.model.get_metrics_result()
 
     def _non_trainable(self, others: list[Any], masks: list[Any]) -> list[Any]:
         found = {id(v): value for v, value in zip(self.others, others, strict=True)}
         found |= {id(v): value for v, value in zip(self.fixed, masks, strict=True)}
         return [found[id(v)] for v in self.model.non_trainable_variables]
+
+
+def _batches(part: Any) -> list[tuple[int, int]]:
+    """(first example, number of examples) of each batch of an evaluation."""
+    n = len(keras.tree.flatten(part)[0])
+    return [
+        (first, min(EVALUATION_BATCH, n - first))
+        for first in range(0, n, EVALUATION_BATCH)
+    ]
 
 
 def values(variables: Any) -> Any:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.engine import EVALUATION_BATCH
+from keras_lottery.engines.fused import convolves
 from keras_lottery.layers import named_masks
 from keras_lottery.layers.masked import premasked
 
@@ -147,7 +148,7 @@ def xla_pays(model: keras.Model) -> bool:
         return False
     if tf.config.list_logical_devices("GPU"):
         return True
-    return not any(hasattr(layer, "kernel_size") for layer in layers)
+    return not convolves(model)
 
 
 def _tensors(arrays: Any) -> Any:

@@ -34,8 +34,13 @@ def mlp():
 
 
 def dropout():
-    hidden = layers.Dense(12, "relu")
-    return [layers.Flatten(), hidden, layers.Dropout(0.3, seed=4), layers.Dense(3)]
+    return [
+        layers.Flatten(),
+        layers.Dense(12, "relu"),
+        layers.BatchNormalization(),
+        layers.Dropout(0.3, seed=4),
+        layers.Dense(3),
+    ]
 
 
 def convolutional():

@@ -30,7 +30,8 @@ def nan_ticket(of):
 
 @pytest.mark.parametrize("name", [*NAMES, "vectorized"])
 def test_many_tickets_are_each_trained_as_alone(name):
-    one = engine(name, "momentum")
+    case = "dropout" if name == "vectorized" else "momentum"
+    one = engine(name, case)
     works = [
         Work(ticket(one.model, 40, seed=1), 1),
         Work(lambda: ticket(one.model, 40, density=0.7, seed=2), 2),
@@ -45,7 +46,7 @@ def test_many_tickets_are_each_trained_as_alone(name):
     assert isinstance(results[2], FloatingPointError)
     assert "at step 10" in str(results[2])
     assert (seen[0], seen[1], seen[3]) == (40, 40, 30)
-    alone = engine("fit", "momentum")
+    alone = engine("fit", case)
     for i in (0, 1, 3):
         assert_alike(alone.train(tickets[i], works[i].seed), results[i])
         assert_zeros(results[i], tickets[i].masks)
@@ -125,6 +126,12 @@ def test_unknown_engines():
 def test_tensorflow_stacks_no_tickets():
     with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'.*tensorflow"):
         assert make("vectorized", model(), data(), 10).name == "fused"
+
+
+def test_convolutions_are_not_stacked_on_processors(monkeypatch):
+    monkeypatch.setattr(choose, "_on_accelerator", lambda: False)
+    with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'"):
+        assert make("vectorized", model("momentum"), data(), 10).name == "fused"
 
 
 def test_auto_counts_the_time_of_compiling(monkeypatch):
