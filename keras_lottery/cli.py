@@ -149,8 +149,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--tolerance",
         type=_positive,
-        help="percentage points of validation accuracy that the exported ticket may lie "
-        f"below the dense network ({DIGITS_TOLERANCE} for digits; 0)",
+        help="percentage points of validation accuracy that the exported ticket may "
+        f"lie below the dense network ({DIGITS_TOLERANCE} for digits; 0)",
     )
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
 
