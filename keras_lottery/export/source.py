@@ -12,16 +12,34 @@ LOW_PRECISION = ("bfloat16", "float16")
 
 
 def keras_model(ticket_or_model: Any) -> keras.Model:
-    """The model given, or the trained model of a ticket."""
+    """The model given, or the trained model of a ticket, with symbolic inputs."""
     if isinstance(ticket_or_model, Ticket):
-        return ticket_or_model.trained_model()
+        return _with_inputs(ticket_or_model.trained_model())
     if not isinstance(ticket_or_model, keras.Model):
         raise ValueError(
             "Expected `ticket_or_model` to be a Ticket or a Keras model. Received: "
             f"ticket_or_model={ticket_or_model!r}. Load a saved ticket with "
             "`keras_lottery.load_ticket(path)`."
         )
-    return ticket_or_model
+    return _with_inputs(ticket_or_model)
+
+
+def _with_inputs(model: keras.Model) -> keras.Model:
+    """A subclassed model as the one layer of a Functional model; others as they are."""
+    if not model.built or getattr(model, "inputs", None):
+        return model
+    config = model.get_build_config() or {}
+    shapes = config.get("shapes_dict") or {"": config.get("input_shape")}
+    try:
+        (shape,) = shapes.values()
+        inputs = keras.Input(tuple(shape)[1:], name="input_0")
+        return keras.Model(inputs, model(inputs), name=model.name)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The inputs of the subclassed model '{model.name}' are not known: it was "
+            f"built with {config}. Export `keras.Model(inputs, model(inputs))`, with a "
+            "`keras.Input` for each."
+        ) from error
 
 
 def plain_copy(model: keras.Model) -> keras.Model:
