@@ -114,7 +114,7 @@ def test_the_metric_that_counts():
         assert one._score("validation")[1] == logs[name]
     assert make("fit", build([None, "accuracy"]), parts, 10)._accuracy == "b_accuracy"
     with pytest.raises(ValueError, match=r"metrics=\['accuracy'\]"):
-        make("fit", model(metrics=["mse"]), of, 10)
+        make("fit", model(metrics=["sparse_categorical_crossentropy"]), of, 10)
 
 
 def test_unknown_engines():
