@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -111,3 +115,38 @@ def test_workers_that_die_and_die_end_the_search(tmp_path):
     ):
         made.search(**FIT, callbacks=[Die(tmp_path / "deaths")])
     assert not list(made.store.directory.rglob("level_*"))
+
+
+LONG = """
+from test_workers import FIT, build
+import keras_lottery as kl
+search = kl.LotteryTicketSearch(build, [0.5], workers=2, replicates=2, directory="run")
+search.search(**FIT | {"epochs": 10**6})
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_ctrl_c_ends_all_workers(tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 120
+
+    def workers():
+        found = [Path(f"/proc/{pid}") for pid in children.read_text().split()]
+        return [c for c in found if b"popen_loky" in (c / "cmdline").read_bytes()]
+
+    while not (started := workers()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(started) == 2
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in error
+    assert not any(worker.exists() for worker in started)
