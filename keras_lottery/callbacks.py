@@ -10,6 +10,7 @@ from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation
 from keras_lottery.criteria import Criterion
+from keras_lottery.granularity import Granularity, grouped
 from keras_lottery.layers import get_sparsity, is_masked
 from keras_lottery.pruning import prune
 
@@ -32,7 +33,7 @@ class GradualPruning(keras.callbacks.Callback):
         initial_sparsity: s_i, the sparsity at `begin_step`.
         power: exponent; 3 is Zhu & Gupta's, 1 is linear, 0 prunes to `final_sparsity`
             at once.
-        criterion, allocation, data, seed: as of `prune`.
+        criterion, allocation, granularity, data, seed: as of `prune`.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
@@ -58,6 +59,7 @@ class GradualPruning(keras.callbacks.Callback):
         power: float = 3,
         criterion: str | Criterion = "magnitude",
         allocation: str | Allocation = "global",
+        granularity: Granularity = "weight",
         data: tuple[Any, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -78,7 +80,7 @@ class GradualPruning(keras.callbacks.Callback):
                 f"frequency={frequency}, power={power}"
             )
         criteria.get(criterion)
-        allocations.get(allocation)
+        grouped(allocations.get(allocation), granularity)
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
         self.end_step = end_step
@@ -87,6 +89,7 @@ class GradualPruning(keras.callbacks.Callback):
         self.power = power
         self.criterion = criterion
         self.allocation = allocation
+        self.granularity = granularity
         self.data = data
         self.seed = seed
         self._epoch_start = self._step = self._next = 0
@@ -165,6 +168,7 @@ class GradualPruning(keras.callbacks.Callback):
                 sparsity,
                 self.criterion,
                 self.allocation,
+                self.granularity,
                 data=self.data,
                 seed=self.seed + step,
             )
@@ -190,6 +194,7 @@ class GradualPruning(keras.callbacks.Callback):
             "power": self.power,
             "criterion": self.criterion,
             "allocation": self.allocation,
+            "granularity": self.granularity,
             "seed": self.seed,
         }
 

@@ -13,6 +13,7 @@ from keras_lottery.allocation import ALLOCATIONS, Allocation, Layerwise
 from keras_lottery.controls import CONTROLS
 from keras_lottery.criteria import CRITERIA
 from keras_lottery.engines import ENGINES
+from keras_lottery.granularity import check
 from keras_lottery.registry import load_extensions
 from keras_lottery.rewind import REWINDS
 from keras_lottery.schedules import SCHEDULES
@@ -100,6 +101,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     _add_choice(add, "--schedule", "geometric", SCHEDULES.names(), "of the levels")
     scopes = sorted({"layer", *ALLOCATIONS.names()} - {"layerwise"})
     _add_choice(add, "--scope", "global", scopes, "how layers share what is left")
+    add(
+        "--granularity",
+        type=_granularity,
+        default="weight",
+        metavar="NAME",
+        help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
+        "other N:M (%(default)s)",
+    )
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
     length = parser.add_mutually_exclusive_group()
@@ -207,6 +216,7 @@ def _find(options: argparse.Namespace) -> None:
         schedule=SCHEDULES.look_up(options.schedule)(rate, options.levels),
         criterion=options.criterion,
         allocation=_allocation(options.scope, rate, recipe),
+        granularity=options.granularity,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
         controls=options.controls,
@@ -337,6 +347,14 @@ def _workers(text: str) -> int | str:
 
 def _mask_epochs(text: str) -> float | str:
     return text if text == "auto" else _positive(text)
+
+
+def _granularity(text: str) -> str:
+    try:
+        check(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _share(text: str) -> float:

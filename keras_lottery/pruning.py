@@ -9,6 +9,7 @@ from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation
 from keras_lottery.criteria import Criterion
+from keras_lottery.granularity import Granularity, grouped
 from keras_lottery.layers import get_masks, get_state, set_masks
 from keras_lottery.masks import Masks
 from keras_lottery.ticket import Snapshot
@@ -19,7 +20,7 @@ def prune(
     sparsity: float,
     criterion: str | Criterion = "magnitude",
     allocation: str | Allocation = "global",
-    granularity: str = "weight",
+    granularity: Granularity = "weight",
     data: tuple[Any, Any] | None = None,
     seed: int = 0,
 ) -> None:
@@ -32,7 +33,10 @@ def prune(
             snapshot. The model's weights stand for the initial ones too.
         allocation: which layers the weights are taken from; a name of `allocation` or
             a function.
-        granularity: what is pruned together; `"weight"`.
+        granularity: what is pruned together: `"weight"`, each by itself; blocks of
+            weights, `"block_1x4"` of LiteRT (four inputs of one output) or a pair
+            (inputs, outputs); `"2:4"`, which keeps 2 of 4 inputs; as of
+            `granularity.Grouped`. The sparsity comes as near as groups allow.
         data: training data (x, y), for the criteria that need them.
         seed: seed of the criteria that draw random numbers.
 
@@ -49,10 +53,6 @@ def prune(
     >>> kl.get_masks(model).kept
     10
     """
-    if granularity != "weight":
-        raise ValueError(
-            f"Expected granularity='weight'. Received: granularity={granularity!r}"
-        )
     state = get_state(model)
     snapshot = Snapshot(
         masks=get_masks(model),
@@ -63,7 +63,8 @@ def prune(
         model=model,
         data=data,
     )
-    set_masks(model, prune_snapshot(snapshot, sparsity, criterion, allocation))
+    allocate = grouped(allocations.get(allocation), granularity)
+    set_masks(model, prune_snapshot(snapshot, sparsity, criterion, allocate))
 
 
 def prune_snapshot(

@@ -212,6 +212,15 @@ def test_criterion_and_allocation():
     assert set(seen) == {"data"}
 
 
+@pytest.mark.parametrize(("granularity", "pattern"), [((2, 1), {0, 2}), ("1:2", {1})])
+def test_granularity(granularity, pattern):
+    model = fresh()
+    train(model, 0.5, 0, 3, frequency=1, granularity=granularity)
+    for mask in get_masks(model).values():
+        assert set(mask.reshape(-1, 2, mask.shape[1]).sum(axis=1).ravel()) == pattern
+    assert get_sparsity(model) == 0.5
+
+
 def test_random_pruning_follows_the_seed():
     masks = []
     for seed in (1, 1, 2):
@@ -239,6 +248,7 @@ def test_config_round_trip():
         "power": 2,
         "criterion": "random",
         "allocation": "uniform",
+        "granularity": "block_1x4",
         "seed": 5,
     }
     callback = GradualPruning(**arguments)
@@ -268,6 +278,7 @@ def test_functions_have_no_config(argument):
         ({"power": -1}, "power=-1"),
         ({"criterion": "typo"}, "criterion='typo'"),
         ({"allocation": "typo"}, "allocation='typo'"),
+        ({"granularity": "typo"}, "granularity='typo'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

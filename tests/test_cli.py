@@ -65,6 +65,7 @@ def test_options_reach_the_search(tmp_path):
         *("--rewind", "learning_rate", "--rewind-to", "1", "--iterations", "6"),
         *("--eval-freq", "2", "--batch-size", "10", "--optimizer", "sgd"),
         *("--learning-rate", "0.5", "--replicates", "1", "--controls", "shuffle:2"),
+        *("--granularity", "block_1x4"),
         *("--criterion", "random", "--seed", "7", "--out", "run", "--export", "none"),
     ]
     assert cli.find(arguments) == 0
@@ -73,6 +74,7 @@ def test_options_reach_the_search(tmp_path):
     assert settings["model"]["optimizer"]["class"] == "SGD"
     assert settings["model"]["optimizer"]["learning_rate"] == 0.5
     expected = {
+        "granularity": "block_1x4",
         "rewind": "learning_rate",
         "rewind_to": "1",
         "steps": 6,

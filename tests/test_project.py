@@ -33,7 +33,7 @@ ROWS = [
         "results",
     },
     {"allocation", "layers", "schedules", "store"},
-    {"compact", "gradients", "interop", "plots"},
+    {"compact", "gradients", "granularity", "interop", "plots"},
     {"ticket"},
     {"compress", "controls", "criteria", "engines", "export", "rewind"},
     {"pruning"},
@@ -44,7 +44,7 @@ ROWS = [
     {"cli"},
     OUTSIDE,
 ]
-KERAS_FREE = {"allocation", "masks", "registry", "schedules"}
+KERAS_FREE = {"allocation", "granularity", "masks", "registry", "schedules"}
 # Imported in the functions that use them.
 LAZY = {
     "ai_edge_litert",

@@ -101,6 +101,23 @@ def test_allocations_with_arguments():
     assert [int(mask.sum()) for mask in get_masks(model).values()] == [6, 12]
 
 
+@pytest.mark.parametrize("build", [*ZOO.values(), mlp], ids=[*ZOO, "mlp"])
+@pytest.mark.parametrize("granularity", ["block_1x4", (3, 2), "2:4"])
+def test_groups_of_every_model(build, granularity):
+    model = mask_model(scramble(build()))
+    prune(model, 0.4, granularity=granularity)
+    masks = get_masks(model)
+    assert masks.kept == pytest.approx(masks.size * 0.6, abs=3.5)
+    inputs, outputs = (3, 2) if granularity == (3, 2) else (4, 1)
+    for mask in masks.values():
+        matrix = mask.reshape(-1, mask.shape[-1])
+        for i in range(0, matrix.shape[0], inputs):
+            for j in range(0, matrix.shape[1], outputs):
+                block = matrix[i : i + inputs, j : j + outputs]
+                least = (block.size + 1) // 2 if granularity == "2:4" else 0
+                assert block.sum() in (least, block.size)
+
+
 def nan_scores(snapshot):
     return {name: np.full(mask.shape, np.nan) for name, mask in snapshot.masks.items()}
 

@@ -528,6 +528,7 @@ def test_tf_data():
     [
         ({"criterion": "magic"}, "criterion='magic'"),
         ({"allocation": "magic"}, "allocation='magic'"),
+        ({"granularity": "magic"}, "granularity='magic'"),
         ({"rewind": "magic"}, "rewind='magic'"),
         ({"controls": {"magic": 1}}, "control='magic'"),
         ({"controls": {"reinit": 0}}, "at least one trial"),
@@ -718,6 +719,31 @@ def test_load_restores_allocation_and_rewind(tmp_path):
     assert loaded.allocation == allocation
     assert loaded.rewind == Rewind(FineTune(5))
     pd.testing.assert_frame_equal(loaded.search(**FIT), search.results())
+
+
+@pytest.mark.parametrize("granularity", [(4, 1), "2:4"])
+def test_groups_at_every_level(tmp_path, granularity):
+    arguments = {"granularity": granularity, "schedule": [0.3, 0.5]}
+    search = make(tmp_path, **arguments, rewind="continue", controls={})
+    search.search(**FIT)
+    loaded = LotteryTicketSearch.load(tmp_path)
+    assert loaded.granularity == granularity
+    pd.testing.assert_frame_equal(loaded.search(**FIT), search.results())
+    before = search.ticket(0).masks
+    for level, sparsity in ((1, 0.3), (2, 0.5)):
+        masks = search.ticket(level).masks
+        assert masks.sparsity == pytest.approx(sparsity, abs=2 / masks.size)
+        for name, mask in masks.items():
+            assert not (mask & ~before[name]).any()
+            # Both layers have inputs that 4 does not divide.
+            for start in range(0, len(mask), 4):
+                kept = mask[start : start + 4].sum(axis=0)
+                size = len(mask[start : start + 4])
+                least = 0 if granularity == (4, 1) else size // 2
+                assert set(kept) <= {least, size}
+        before = masks
+    with pytest.raises(ValueError, match=r"granularity: .* there, 'weight' here"):
+        make(tmp_path, **arguments | {"granularity": "weight"}).search(**FIT)
 
 
 def test_more_replicates_and_controls_may_be_asked_for_later(tmp_path, finished):

@@ -18,6 +18,7 @@ from keras_lottery.allocation import Allocation
 from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.granularity import Granularity, grouped
 from keras_lottery.layers import get_masks
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.rewind import FineTune, Rewind, Span
@@ -68,6 +69,7 @@ class LotteryTicketSearch(StoredSearch):
         criterion: what a weight is worth; a name of `criteria` or a function.
         allocation: which layers are pruned how much; a name of `allocation`, one of its
             classes, or a function.
+        granularity: what is pruned together, as of `prune`.
         rewind: what the next level starts from: `"weights"`, `"learning_rate"`,
             `"fine_tune"`, `"continue"`, or a `rewind.Rewind`.
         rewind_to: the rewind point k: a step, or epochs such as `"2ep"`.
@@ -116,6 +118,7 @@ class LotteryTicketSearch(StoredSearch):
         schedule: Schedule | Sequence[float] | float = DEFAULT_SCHEDULE,
         criterion: str | Criterion = "magnitude",
         allocation: str | Allocation = "global",
+        granularity: Granularity = "weight",
         rewind: str | Rewind = "weights",
         rewind_to: int | str = 0,
         controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | None = (
@@ -138,6 +141,7 @@ class LotteryTicketSearch(StoredSearch):
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
         self.allocation = allocation
+        self.granularity = granularity
         self.rewind = rewind
         self.rewind_to = rewind_to
         self.controls = control_registry.trials(controls)
@@ -158,6 +162,7 @@ class LotteryTicketSearch(StoredSearch):
             )
         self._criterion = criteria.get(criterion)
         self._allocation = allocations.get(allocation)
+        grouped(self._allocation, granularity)
         self._controls = control_registry.resolve(self.controls)
         self._source = model
         if directory is None:
@@ -187,6 +192,7 @@ class LotteryTicketSearch(StoredSearch):
             "schedule": restore(settings["schedule"], Schedule),
             "criterion": settings["criterion"],
             "allocation": restore(settings["allocation"], *allocations.classes()),
+            "granularity": restore(settings["granularity"]),
             "rewind": restore(settings["rewind"], Rewind, FineTune),
             "rewind_to": settings["rewind_to"],
             "controls": settings["controls"],
@@ -268,7 +274,7 @@ class LotteryTicketSearch(StoredSearch):
         plan = Plan(
             self.schedule,
             self._criterion,
-            self._allocation,
+            grouped(self._allocation, self.granularity),
             self._rewind,
             self.report_levels,
             self.seed,
@@ -315,6 +321,7 @@ class LotteryTicketSearch(StoredSearch):
             "allocation": self._allocation
             if dataclasses.is_dataclass(self._allocation)
             else self.allocation,
+            "granularity": self.granularity,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,
             "seed": self.seed,

@@ -63,6 +63,17 @@ def test_a_dense_model_has_nothing_to_encode(tmp_path):
     assert report.notes == ()
 
 
+def test_blocks_of_four_inputs_make_the_file_small(images, tmp_path):
+    model = mask_model(lenet_300_100(seed=0))
+    prune(model, 0.9, granularity="block_1x4")
+    report = to_litert(model, tmp_path / "blocks.tflite")
+    assert report.notes == ()
+    # Measured by others too: 0.109. Scattered zeros make it 0.153, the other way 0.2.
+    assert report.bytes < 0.12 * report.dense_bytes
+    outputs = run(report.path, input_0=images)["output_0"]
+    np.testing.assert_allclose(outputs, model(images), atol=1e-5)
+
+
 def test_float16_is_sparse_where_that_works(images, tmp_path):
     model = mask_model(lenet_300_100(seed=0))
     prune(model, 0.9)
