@@ -31,7 +31,7 @@ from keras_lottery.layers import (
     strip_masks,
 )
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import prune
+from keras_lottery.pruning import prune, prune_at_init
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.store import CorruptedFileError
 from keras_lottery.ticket import Snapshot, Ticket, load_ticket
@@ -64,6 +64,7 @@ __all__ = [
     "models",
     "plots",
     "prune",
+    "prune_at_init",
     "prune_filters",
     "register_masked",
     "results",

@@ -6,6 +6,7 @@ they would have if they were alive.
 
 import contextlib
 import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -72,8 +73,8 @@ def gradients(
     >>> gradients(mask_model(model), x, y, state=at_zero)["dense/kernel"].tolist()
     [[-4.0], [-6.0]]
     """
-    with _holding(model, state):
-        batches = _batches(x, y, batch_size)
+    with holding(model, state):
+        batches = in_batches(x, y, batch_size)
         return _mean(batch_gradients(model, batches, objective))
 
 
@@ -139,8 +140,8 @@ def hessian_vector_product(
             f"Expected a vector of some of the weights {sorted(weights)}, each of its "
             f"weight's shape. Received: {wrong or 'none'}"
         )
-    with _holding(model, state):
-        batches = _batches(x, y, batch_size)
+    with holding(model, state):
+        batches = in_batches(x, y, batch_size)
         return _mean(_evaluate(_hessian_product, model, objective, batches, vector))
 
 
@@ -161,8 +162,13 @@ def _weights(model: keras.Model, objective: Objective) -> dict[str, keras.Variab
 
 
 @contextlib.contextmanager
-def _holding(model: keras.Model, state: State | None) -> Iterator[None]:
-    """Lets the model hold other weights for a while."""
+def holding(model: keras.Model, state: State | None) -> Iterator[None]:
+    """Inside, the model holds other weights.
+
+    Args:
+        model: a masked model.
+        state: the weights; `None` leaves it as it is.
+    """
     if state is None:
         yield
         return
@@ -174,10 +180,34 @@ def _holding(model: keras.Model, state: State | None) -> Iterator[None]:
         set_state(model, own)
 
 
-def _batches(x: Any, y: Any, size: int) -> Iterator[tuple[Any, Any]]:
+class _Compiled(threading.local):
+    """What this thread compiled, while it keeps it."""
+
+    kept: dict[Any, Callable[..., Any]] | None = None
+
+
+_compiled = _Compiled()
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Inside, a derivative is compiled once for each model, in this thread.
+
+    For rounds that ask for the same one at other weights. Layers, the loss and what is
+    trainable have to stay as they are.
+    """
+    before, _compiled.kept = _compiled.kept, {}
+    try:
+        yield
+    finally:
+        _compiled.kept = before
+
+
+def in_batches(x: Any, y: Any, size: int) -> Iterator[tuple[Any, Any]]:
+    """Data (x, y) in batches of so many examples; the last one may be smaller."""
     if size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1. Received: {size}")
-    for start in range(0, _length(x), size):
+    for start in range(0, length(x), size):
         some = slice(start, start + size)
         yield _map(operator.itemgetter(some), (x, y))
 
@@ -189,7 +219,8 @@ def _map(function: Callable[[Any], Any], structure: Any) -> Any:
     )
 
 
-def _length(x: Any) -> int:
+def length(x: Any) -> int:
+    """The number of examples in an array, or in a structure of them."""
     return len(keras.tree.flatten(x)[0])
 
 
@@ -223,7 +254,12 @@ def _evaluate(
 
         return derivative(function, values, *([along] if vector is not None else []))
 
-    compiled = _compile(differentiate)
+    # Those that are kept keep their models, so that no other one has the id.
+    key = (id(model), derivative, objective, tuple(names))
+    kept = {} if _compiled.kept is None else _compiled.kept
+    if key not in kept:
+        kept[key] = _compile(differentiate)
+    compiled = kept[key]
     own = get_state(model)  # The zeros of the masks are in it.
     values = [keras.ops.convert_to_tensor(own[name]) for name in names]
     others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
@@ -231,7 +267,7 @@ def _evaluate(
         x, y = _map(keras.ops.convert_to_tensor, batch)
         results = compiled(values, others, along, x, y)
         arrays = [np.array(result) for result in results]
-        yield _length(x), dict(zip(names, arrays, strict=True))
+        yield length(x), dict(zip(names, arrays, strict=True))
 
 
 def _mean(parts: Iterator[tuple[int, dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:

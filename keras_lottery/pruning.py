@@ -1,5 +1,6 @@
 """Pruning a snapshot, and pruning a model once."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -7,8 +8,9 @@ import numpy as np
 
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
-from keras_lottery.allocation import Allocation
+from keras_lottery.allocation import Allocation, Scores
 from keras_lottery.criteria import Criterion
+from keras_lottery.gradients import compiled_once
 from keras_lottery.granularity import Granularity, grouped
 from keras_lottery.layers import get_masks, get_state, set_masks
 from keras_lottery.masks import Masks
@@ -23,6 +25,7 @@ def prune(
     granularity: Granularity = "weight",
     data: tuple[Any, Any] | None = None,
     seed: int = 0,
+    rounds: int | None = None,
 ) -> None:
     """Prunes a masked model, once and in place.
 
@@ -39,6 +42,9 @@ def prune(
             `granularity.Grouped`. The sparsity comes as near as groups allow.
         data: training data (x, y), for the criteria that need them.
         seed: seed of the criteria that draw random numbers.
+        rounds: in how many rounds of scoring and pruning; each prunes the same share
+            of what the one before left. By default as many as the criterion has: 100
+            for `"synflow"`, 1 for most.
 
     Raises:
         ValueError: if the model is not masked, an argument is out of range, or a score
@@ -64,7 +70,12 @@ def prune(
         data=data,
     )
     allocate = grouped(allocations.get(allocation), granularity)
-    set_masks(model, prune_snapshot(snapshot, sparsity, criterion, allocate))
+    masks, _ = prune_snapshot(snapshot, sparsity, criterion, allocate, rounds)
+    set_masks(model, masks)
+
+
+prune_at_init = prune
+"""`prune`, by the name that it has where the model is not trained yet."""
 
 
 def prune_snapshot(
@@ -72,7 +83,35 @@ def prune_snapshot(
     sparsity: float,
     criterion: str | Criterion = "magnitude",
     allocation: str | Allocation = "global",
-) -> Masks:
-    """The masks that leave a snapshot's best weights. Arguments as of `prune`."""
-    scores = criteria.get(criterion)(snapshot)
-    return allocations.get(allocation)(scores, snapshot.masks, sparsity)
+    rounds: int | None = None,
+) -> tuple[Masks, Scores]:
+    """The masks that leave a snapshot's best weights. Arguments as of `prune`.
+
+    After round k of n the density is d_0 (d_n / d_0)^(k / n).
+
+    Returns:
+        The masks, and the scores of the first round, which all weights are in.
+    """
+    score, allocate = criteria.get(criterion), allocations.get(allocation)
+    if rounds is None:
+        rounds = getattr(score, "rounds", 1)
+    if rounds < 1:
+        raise ValueError(f"Expected at least 1 round. Received: rounds={rounds}")
+    masks = snapshot.masks
+    start, end = masks.density, 1 - sparsity
+    if not 0 < end < start:
+        rounds = 1  # The allocation says what is wrong, if something is.
+    with compiled_once():
+        scores = first = score(snapshot)
+        for k in range(1, rounds):
+            masks = allocate(scores, masks, 1 - start * (end / start) ** (k / rounds))
+            scores = score(_pruned(snapshot, masks))
+    return allocate(scores, masks, sparsity), first
+
+
+def _pruned(snapshot: Snapshot, masks: Masks) -> Snapshot:
+    """As if it had been pruned before. Its model keeps its own masks and weights."""
+    final = dict(snapshot.final)
+    for name, mask in masks.items():
+        final[name] = np.where(mask, final[name], 0)
+    return dataclasses.replace(snapshot, masks=masks, final=final)

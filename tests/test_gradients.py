@@ -21,6 +21,7 @@ from models_zoo import (
 
 from keras_lottery.gradients import (
     batch_gradients,
+    compiled_once,
     gradients,
     hessian_vector_product,
 )
@@ -257,6 +258,35 @@ def test_pruned_weights_count_as_zero():
         weight.assign(np.where(read(mask), read(weight), 5))
     for name, gradient in gradients(model, x, y).items():
         np.testing.assert_array_equal(gradient, expected[name])
+
+
+def test_compiled_once_gives_the_same():
+    model = pruned(compiled(scramble(mlp())))
+    x, y = inputs(model), np.ones((4, 2), "float32")
+    other = {name: array / 2 for name, array in get_state(model).items()}
+
+    def derivatives(state):
+        vector = gradients(model, x, y, state=state)
+        masked = {name: vector[name] for name in get_masks(model)}
+        return {
+            **vector,
+            **{
+                f"H {n}": a
+                for n, a in hessian_vector_product(
+                    model, x, y, masked, state=state
+                ).items()
+            },
+        }
+
+    expected = [derivatives(None), derivatives(other)]
+    with compiled_once():
+        found = [derivatives(None), derivatives(other)]
+        model.layers[0].trainable = False
+        assert "dense/bias" not in gradients(model, x, y)
+    for one, two in zip(expected, found, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-5, atol=1e-7)
 
 
 def test_another_objective_needs_no_loss():

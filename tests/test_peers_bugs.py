@@ -74,7 +74,7 @@ def test_rewinding_takes_all_variables_back():
     assert moved == set(start)
     rng = np.random.default_rng(0)
     snapshot = Snapshot(masks, final, start, start, rng, model)
-    masks = prune_snapshot(snapshot, 0.5)
+    masks, _ = prune_snapshot(snapshot, 0.5)
     ticket = from_rewind_point(snapshot, masks, Span(0, 4))
     set_state(model, ticket.weights)
     assert_equal(get_state(model).values(), start.values())

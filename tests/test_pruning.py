@@ -13,8 +13,11 @@ from models_zoo import (
     scramble,
 )
 
+import keras_lottery as kl
+from keras_lottery import criteria
 from keras_lottery.allocation import Layerwise
-from keras_lottery.layers import get_masks, get_state, mask_model, set_masks
+from keras_lottery.gradients import gradients
+from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, set_state
 from keras_lottery.pruning import prune
 
 MODEL = mask_model(scramble(mlp()))
@@ -80,6 +83,89 @@ def test_any_function_of_a_snapshot_is_a_criterion():
     assert get_masks(model).kept == 18
 
 
+def in_rounds(scores, rounds):
+    """A criterion that notes what it is asked about."""
+    seen = []
+
+    def criterion(snapshot):
+        seen.append(snapshot)
+        return scores(snapshot)
+
+    criterion.rounds = rounds
+    return criterion, seen
+
+
+@given(
+    sparsity=st.floats(0.3, 0.95),
+    rounds=st.integers(1, 6),
+    own=st.booleans(),
+    allocation=st.sampled_from(["global", "uniform"]),
+)
+def test_rounds_prune_the_same_share_each_and_see_what_is_left(
+    sparsity, rounds, own, allocation
+):
+    set_masks(MODEL, DENSE)
+    scramble(MODEL)
+    set_masks(
+        MODEL, {n: np.arange(m.size).reshape(m.shape) != 1 for n, m in DENSE.items()}
+    )
+    state, before = get_state(MODEL), get_masks(MODEL)
+    criterion, seen = in_rounds(criteria.get("magnitude"), rounds if own else 7)
+    prune(MODEL, sparsity, criterion, allocation, rounds=None if own else rounds)
+    assert get_masks(MODEL).kept == round(36 * (1 - sparsity))
+    assert len(seen) == rounds
+    for k, snapshot in enumerate(seen):
+        density = before.density * ((1 - sparsity) / before.density) ** (k / rounds)
+        assert snapshot.masks.kept == round(36 * density)
+        for name, array in snapshot.final.items():
+            np.testing.assert_array_equal(
+                array, state[name] * snapshot.masks.get(name, 1)
+            )
+        assert_equal(snapshot.initial.values(), state.values())
+
+
+def test_rounds_of_equal_scores_are_one_round():
+    masks = []
+    for rounds in (1, 5):
+        set_masks(MODEL, DENSE)
+        scramble(MODEL)
+        prune(MODEL, 0.8, rounds=rounds)
+        masks.append(get_masks(MODEL))
+    assert masks[0] == masks[1]
+
+
+def test_gradients_of_a_round_are_those_of_the_network_that_is_left():
+    model = mask_model(compiled(scramble(mlp())))
+    data = inputs(model, 8), np.ones((8, 2), "float32")
+    rounds = []
+
+    def criterion(snapshot):
+        rounds.append((snapshot, snapshot.gradients()))
+        return rounds[-1][1]
+
+    prune(model, 0.8, criterion, data=data, rounds=3)
+    assert len(rounds) == 3
+    for snapshot, found in rounds:
+        alone = mask_model(compiled(mlp()))
+        set_state(alone, snapshot.final, snapshot.masks)
+        expected = gradients(alone, *data)
+        for name, gradient in found.items():
+            np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_rounds_of_blocks():
+    model = mask_model(scramble(mlp()))
+    prune(model, 0.7, granularity=(2, 1), rounds=8)
+    masks = get_masks(model)
+    assert abs(masks.kept - 11) <= 1
+    for mask in masks.values():
+        np.testing.assert_array_equal(mask[::2], mask[1::2])
+
+
+def test_prune_at_init_is_prune():
+    assert kl.prune_at_init is kl.prune
+
+
 def test_criteria_that_need_data_say_so():
     model = pruned(compiled(mlp()))
     with pytest.raises(ValueError, match=r"Pass `data=\(x, y\)`"):
@@ -130,6 +216,9 @@ def nan_scores(snapshot):
         ({"sparsity": 0.9, "criterion": "typo"}, "criterion='typo'"),
         ({"sparsity": 0.9, "criterion": nan_scores}, "NaN"),
         ({"sparsity": 0.9, "allocation": "typo"}, "allocation='typo'"),
+        ({"sparsity": 0.9, "rounds": 0}, "rounds=0"),
+        ({"sparsity": 1.2, "rounds": 3}, "sparsity=1.2"),
+        ({"sparsity": 0.2, "rounds": 3}, "sparsity=0.2"),
         ({"sparsity": 0.9, "granularity": "typo"}, "granularity='typo'"),
     ],
 )

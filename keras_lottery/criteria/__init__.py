@@ -2,14 +2,22 @@
 
 A criterion is a function of a snapshot that returns, for each weight in
 `snapshot.masks`, an array of the weight's shape. Any such function may be given
-wherever a name may.
+wherever a name may. One that is to prune in rounds has their number as an attribute
+`rounds` (`in_rounds`).
 """
 
 from collections.abc import Callable
 
 from keras_lottery.allocation import Scores
 from keras_lottery.criteria.chance import random
+from keras_lottery.criteria.fisher import fisher
+from keras_lottery.criteria.grasp import grasp
+from keras_lottery.criteria.obd import obd
+from keras_lottery.criteria.rounds import in_rounds as in_rounds
 from keras_lottery.criteria.signs import SignForm
+from keras_lottery.criteria.snip import iterative_snip, snip
+from keras_lottery.criteria.synflow import synflow
+from keras_lottery.criteria.taylor import taylor
 from keras_lottery.criteria.weights import (
     distance,
     large_init,
@@ -35,12 +43,22 @@ _OF_WEIGHTS: dict[str, Criterion] = {
     "magnitude_increase": magnitude_increase,
     "distance": distance,
 }
+_OF_MODELS: dict[str, Criterion] = {
+    "snip": snip,
+    "iterative_snip": iterative_snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "taylor": taylor,
+    "fisher": fisher,
+    "obd": obd,
+}
 CRITERIA: Registry[Criterion] = Registry(
     "criterion",
     "a function of a snapshot",
     {
         "magnitude": magnitude,
         "random": random,
+        **_OF_MODELS,
         **_OF_WEIGHTS,
         **{f"{name}_same_sign": SignForm(c, True) for name, c in _OF_WEIGHTS.items()},
         **{f"{name}_diff_sign": SignForm(c, False) for name, c in _OF_WEIGHTS.items()},

@@ -51,7 +51,9 @@ class Settled:
             np.random.default_rng(0),
             None,
         )
-        masks = prune_snapshot(snapshot, self.sparsity, self.criterion, self.allocation)
+        masks, _ = prune_snapshot(
+            snapshot, self.sparsity, self.criterion, self.allocation
+        )
         previous, self._previous = self._previous, masks
         if previous is None:
             return False

@@ -51,7 +51,8 @@ class Snapshot:
             ValueError: if there are no data, or the model is not compiled.
             FloatingPointError: if a gradient is not finite.
         """
-        found = gradients(self.model, *self._needed_data(), state=state)
+        state = self.final if state is None else state
+        found = gradients(self.model, *self.training_data(), state=state)
         return {name: found[name] for name in self.masks}
 
     def hessian_vector_product(
@@ -66,13 +67,20 @@ class Snapshot:
         Returns:
             Mapping of the vector's names to arrays of the same shapes.
         """
-        data = self._needed_data()
+        state = self.final if state is None else state
+        data = self.training_data()
         return hessian_vector_product(self.model, *data, vector, state=state)
 
-    def _needed_data(self) -> tuple[Any, Any]:
+    def training_data(self) -> tuple[Any, Any]:
+        """The data (x, y).
+
+        Raises:
+            ValueError: if there are none.
+        """
         if self.data is None:
             raise ValueError(
                 "This criterion needs training data. "
-                "Pass `data=(x, y)` to `prune`, or use it in a search over arrays."
+                "Pass `data=(x, y)` to `prune`, or use it in a search over arrays, "
+                "without mask_epochs='auto'."
             )
         return self.data

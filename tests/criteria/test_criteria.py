@@ -14,6 +14,10 @@ from keras_lottery.ticket import Snapshot
 W_I = np.array([1.0, -2.0, 3.0, -4.0, 0.5], "float32")
 W_F = np.array([-3.0, -2.5, 1.0, 5.0, 0.1], "float32")
 
+# The others look at the model, and most of them at data.
+OF_MODELS = "snip", "iterative_snip", "grasp", "synflow", "taylor", "fisher", "obd"
+OF_WEIGHTS = [name for name in criteria.CRITERIA if name not in OF_MODELS]
+
 
 def snapshot(w_i=W_I, w_f=W_F, alive=None, seed=0):
     """One layer's weights, and a bias, which is not to be scored."""
@@ -98,7 +102,7 @@ def test_a_sign_that_training_gave_to_zero_is_another():
 def test_every_criterion_of_zhou_et_al_has_both_forms():
     forms = [n for n in criteria.CRITERIA if n.endswith("_sign")]
     plain = {n.removesuffix("_same_sign").removesuffix("_diff_sign") for n in forms}
-    assert plain == criteria.CRITERIA.keys() - {"magnitude", "random", *forms}
+    assert plain == {*OF_WEIGHTS} - {"magnitude", "random", *forms}
     assert len(forms) == 2 * len(plain) == 16
     for name in plain:
         criterion = criteria.get(name)
@@ -106,7 +110,7 @@ def test_every_criterion_of_zhou_et_al_has_both_forms():
         assert criteria.get(f"{name}_diff_sign") == SignForm(criterion, False)
 
 
-@pytest.mark.parametrize("name", criteria.CRITERIA)
+@pytest.mark.parametrize("name", OF_WEIGHTS)
 def test_only_weights_that_are_left_count(name):
     """Percentiles are among them, and what the others' values are does not matter."""
     alive = np.array([True, False, True, True, False])
@@ -117,7 +121,7 @@ def test_only_weights_that_are_left_count(name):
     np.testing.assert_array_equal(one[alive], other[alive])
 
 
-@pytest.mark.parametrize("name", criteria.CRITERIA)
+@pytest.mark.parametrize("name", OF_WEIGHTS)
 def test_what_training_did_needs_training(name):
     needs = name.startswith(("distance", "magnitude_increase")) or "sign" in name
     if needs:
@@ -131,6 +135,13 @@ def test_random_follows_the_snapshots_generator():
     one, other = (scores("random", seed=seed) for seed in (0, 1))
     assert not np.isclose(one, other).any()
     assert len(np.unique(one)) == 5
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_criteria_of_models_say_what_they_lack(name):
+    """As where masks are to settle while weights are all there is."""
+    with pytest.raises(ValueError, match=r"mask_epochs='auto'|compiled with one of"):
+        scores(name)
 
 
 def test_get():

@@ -1,0 +1,43 @@
+"""The effect of a weight on the loss, before training."""
+
+import numpy as np
+
+from keras_lottery.allocation import Scores
+from keras_lottery.criteria.rounds import in_rounds
+from keras_lottery.ticket import Snapshot
+
+
+def snip(snapshot: Snapshot) -> Scores:
+    """|w ∂L/∂w|: keeps the weights that the loss depends on most.
+
+    L is the compiled loss on all of the data. The paper takes one batch of them, a few
+    examples of each class, at weights that are not trained.
+
+    Reference:
+        Lee et al. 2019, "SNIP: single-shot network pruning based on connection
+        sensitivity", equation 5, not divided by the sum.
+
+    Example:
+
+    >>> import keras
+    >>> import keras_lottery as kl
+    >>> x, y = kl.data.load("digits").train
+    >>> model = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
+    >>> model.compile(loss=keras.losses.SparseCategoricalCrossentropy(True))
+    >>> kl.prune_at_init(model, 0.9, "snip", data=(x[:100], y[:100]))
+    >>> round(kl.get_sparsity(model), 3)
+    0.9
+    """
+    gradients = snapshot.gradients()
+    return {n: np.abs(snapshot.final[n] * gradients[n]) for n in snapshot.masks}
+
+
+@in_rounds(100)
+def iterative_snip(snapshot: Snapshot) -> Scores:
+    """SNIP in 100 rounds: scores are those in the network that is left.
+
+    Reference:
+        de Jorge et al. 2021, "Progressive skeletonization: trimming more fat from a
+        network at initialization", section 4 ("Iterative SNIP").
+    """
+    return snip(snapshot)
