@@ -168,7 +168,7 @@ class Engine:
         """Trains several tickets that do not depend on one another.
 
         Args:
-            works: what to train.
+            works: what to train; more may be appended while it is trained.
             progress: is called with the index of a work and the number of its steps
                 done.
 

@@ -48,7 +48,21 @@ class VectorizedEngine(FusedEngine):
         works: Sequence[Work],
         progress: Callable[[int, int], None] = lambda index, step: None,
     ) -> Iterator[tuple[int, Result]]:
-        """As `Engine.train_all`."""
+        """As `Engine.train_all`; together are trained those that are there."""
+        begin = 0
+
+        def shifted(index: int, step: int) -> None:
+            progress(begin + index, step)
+
+        while begin < len(works):
+            batch = works[begin:]
+            for index, result in self._train_batch(batch, shifted):
+                yield begin + index, result
+            begin += len(batch)
+
+    def _train_batch(
+        self, works: Sequence[Work], progress: Callable[[int, int], None]
+    ) -> Iterator[tuple[int, Result]]:
         if len(works) < 2 or self._compiled() is None:
             yield from super().train_all(works, progress)
             return

@@ -1,8 +1,7 @@
 """The algorithm: train, prune, rewind, repeat; and what is trained beside it."""
 
 import dataclasses
-import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,14 +13,13 @@ from keras_lottery import controls as control_registry
 from keras_lottery.allocation import Allocation
 from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
-from keras_lottery.engines import Training
 from keras_lottery.layers import State, get_masks, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.rewind import Rewind, Span
 from keras_lottery.schedules import Schedule
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.settled import Settled
-from keras_lottery.search.trainings import Job, Trainings
+from keras_lottery.search.trainings import Job, Levels
 from keras_lottery.search.trunk import Trunk
 from keras_lottery.search.workers import Trainer
 from keras_lottery.store import Unit
@@ -86,35 +84,11 @@ def rehearse(plan: Plan, model: keras.Model, initial: State, data: Any) -> None:
         masks = plan.allocation(scores, masks, sparsity)
 
 
-def run(plan: Plan, trainings: Trainings, starts: Sequence[State]) -> None:
-    """Runs all replicates side by side: what a level has to train is independent.
-
-    Args:
-        plan: what to do.
-        trainings: does it.
-        starts: the initial weights of each replicate.
-    """
-    replicates = [
-        levels(plan, trainings.engine, replicate, initial)
-        for replicate, initial in enumerate(starts)
-    ]
-    trained: list[Any] = [None] * len(replicates)
-    for _ in range(len(plan.schedule) + 1):
-        jobs = [
-            replicate.send(sent)
-            for replicate, sent in zip(replicates, trained, strict=True)
-        ]
-        done = iter(trainings.train([job for level in jobs for job in level]))
-        trained = [list(itertools.islice(done, len(level))) for level in jobs]
-
-
-def levels(
-    plan: Plan, engine: Trainer, replicate: int, initial: State
-) -> Generator[list[Job], list[Training], None]:
+def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Levels:
     """The algorithm, for one replicate.
 
-    Yields what each level has to train, and is sent the trainings. The first one of a
-    level finds the masks of the next.
+    Yields what each level has to train, all independent, and is sent the trainings. The
+    first one of a level finds the masks of the next.
     """
     model, span, trunk = engine.model, plan.span, plan.trunk
     seed = partial(derive_seed, plan.seed, replicate)

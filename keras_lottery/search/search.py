@@ -23,7 +23,7 @@ from keras_lottery.layers import get_masks
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.rewind import FineTune, Rewind, Span
 from keras_lottery.schedules import Schedule
-from keras_lottery.search.levels import Plan, rehearse, run
+from keras_lottery.search.levels import Plan, levels, rehearse
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.replicates import build, initial_weights
 from keras_lottery.search.settings import (
@@ -366,7 +366,11 @@ class LotteryTicketSearch(StoredSearch):
             Progress(trainings, verbose) as progress,
             employ(workers, engine, setup) as trainer,
         ):
-            run(plan, Trainings(self.store, trainer, progress), starts)
+            trained = Trainings(self.store, trainer, progress)
+            trained.run(
+                levels(plan, trainer, replicate, initial)
+                for replicate, initial in enumerate(starts)
+            )
         return self.results()
 
     def _chosen_before(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The trainings of a search, each done once: trained and stored, or read."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,27 @@ class Job:
     stop: Callable[..., bool] | None = None
 
 
+Levels = Generator[list[Job], list[Training], None]
+"""Yields what each level has to train, and is sent the trainings."""
+
+
+@dataclass
+class _Level:
+    """A level of a replicate, while it is trained."""
+
+    replicate: Levels
+    jobs: list[Job]
+    trainings: dict[int, Training] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.trainings) == len(self.jobs)
+
+    @property
+    def in_order(self) -> list[Training]:
+        return [self.trainings[place] for place in range(len(self.jobs))]
+
+
 @dataclass
 class Trainings:
     """Trains what is not stored yet.
@@ -61,56 +82,78 @@ class Trainings:
     progress: Progress
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def train(self, jobs: Sequence[Job]) -> list[Training]:
-        """The trainings of the jobs; the table of results is written with them.
+    def run(self, replicates: Iterable[Levels]) -> None:
+        """Runs replicates side by side: none waits for a level of another.
+
+        Args:
+            replicates: the algorithm, for each.
 
         Raises:
-            FloatingPointError: if one diverges that may not.
+            FloatingPointError: if a training diverges that may not.
         """
-        done: dict[Unit, Training] = {}
-        missing = []
-        for job in jobs:
-            try:
-                training, meta, _ = read_training(self.store.training(job.unit))
-                self._finish(job, training, meta, done)
-            except FileNotFoundError:
-                missing.append(job)
-            except CorruptedFileError as error:
-                warnings.warn(f"{error}. This training is done again.", stacklevel=2)
-                missing.append(job)
+        works: list[Work] = []
+        places: list[tuple[_Level, int]] = []
         # What is known of a ticket once it is made; the ticket itself is let go.
         made: dict[int, dict[str, Any]] = {}
-        works = [
-            Work(_noting(job.ticket, made, index), job.seed, job.stop)
-            for index, job in enumerate(missing)
-        ]
+
+        def begin(replicate: Levels, sent: list[Training] | None) -> None:
+            """Queues what the next level has to train."""
+            try:
+                level = _Level(replicate, replicate.send(sent))  # type: ignore[arg-type]
+            except StopIteration:
+                return
+            for place, job in enumerate(level.jobs):
+                if (training := self._stored(job)) is not None:
+                    level.trainings[place] = training
+                    continue
+                ticket = _noting(job.ticket, made, len(works))
+                works.append(Work(ticket, job.seed, job.stop))
+                places.append((level, place))
+            if level.is_done:
+                end(level)
+
+        def end(level: _Level) -> None:
+            self._tabulate()
+            begin(level.replicate, level.in_order)
 
         def show(index: int, step: int) -> None:
-            unit = missing[index].unit
+            level, place = places[index]
+            unit = level.jobs[place].unit
             name = f"replicate {unit.replicate}, level {unit.level}: {unit.variant}"
             self.progress.show(name, step)
 
+        for replicate in replicates:
+            begin(replicate, None)
         for index, result in self.engine.train_all(works, show):
-            job = missing[index]
+            level, place = places[index]
+            job = level.jobs[place]
             if isinstance(result, FloatingPointError):
                 result = _diverged(job, result)
-            self._finish(job, result, self._write(job, made[index], result), done)
+            self._finish(self._write(job, made.pop(index), result))
+            level.trainings[place] = result
+            if level.is_done:
+                end(level)
+
+    def _stored(self, job: Job) -> Training | None:
+        try:
+            training, meta, _ = read_training(self.store.training(job.unit))
+        except FileNotFoundError:
+            return None
+        except CorruptedFileError as error:
+            warnings.warn(f"{error}. This training is done again.", stacklevel=2)
+            return None
+        self._finish(meta)
+        return training
+
+    def _finish(self, meta: dict[str, Any]) -> None:
+        self.rows.append(row(meta))
+        self.progress.finish()
+
+    def _tabulate(self) -> None:
         table = tabulate(r for r in self.rows if r["variant"] != "trunk")
         write_atomically(
             self.store.results, lambda file: table.to_csv(file, index=False)
         )
-        return [done[job.unit] for job in jobs]
-
-    def _finish(
-        self,
-        job: Job,
-        training: Training,
-        meta: dict[str, Any],
-        done: dict[Unit, Training],
-    ) -> None:
-        done[job.unit] = training
-        self.rows.append(row(meta))
-        self.progress.finish()
 
     def _write(
         self, job: Job, ticket: dict[str, Any], training: Training

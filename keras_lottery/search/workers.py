@@ -7,7 +7,6 @@ train half as much again as one process with two.
 import contextlib
 import dataclasses
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -51,7 +50,7 @@ class Trainer(Protocol):
     def train_all(
         self, works: Sequence[Work], progress: Callable[[int, int], None]
     ) -> Iterator[tuple[int, Result]]:
-        """Trains them all, and yields (index, result) as they are done."""
+        """As of `Engine.train_all`."""
 
 
 class Workers:
@@ -70,23 +69,27 @@ class Workers:
     def train_all(
         self, works: Sequence[Work], progress: Callable[[int, int], None]
     ) -> Iterator[tuple[int, Result]]:
-        """Trains them all, and yields (index, result) as they are done.
+        """Trains them all, as of `Engine.train_all`.
 
         Raises:
             RuntimeError: if worker after worker dies.
         """
-        waiting = deque(enumerate(works))
+        queued = 0
+        lost: list[tuple[int, Work]] = []
         running: dict[Future[Result], tuple[int, Work]] = {}
         deaths = 0
-        while waiting or running:
+        while queued < len(works) or lost or running:
             # Tickets are made as late as they can be: they take memory. One more than
             # there are workers, so that none waits for the next.
-            while waiting and len(running) <= self.pool.count:
-                index, work = waiting.popleft()
-                work = work._replace(ticket=work.make())
+            while (lost or queued < len(works)) and len(running) <= self.pool.count:
+                if lost:
+                    index, work = lost.pop()
+                else:
+                    index, work = queued, works[queued]
+                    work = work._replace(ticket=work.make())
+                    queued += 1
                 running[self.pool.submit(work)] = index, work
             done, _ = wait(running, return_when=FIRST_COMPLETED)
-            lost = []
             for future in done:
                 index, work = running.pop(future)
                 try:
@@ -108,7 +111,6 @@ class Workers:
                     f"A worker died: {len(lost)} trainings are done again.",
                     stacklevel=2,
                 )
-                waiting.extendleft(reversed(lost))
 
 
 @contextlib.contextmanager
