@@ -52,13 +52,22 @@ def test_a_training_stops_where_its_masks_have_settled():
     still = make(model=lambda: build(1e-9), rewind_to=5, controls={}, schedule=[0.5])
     still.search(**FIT, mask_epochs="auto")
     trunk, meta, _ = stored(still, Unit(0, 0, "trunk"))
-    # Validated at steps 4, 8 and 12: the first two after the rewind point.
+    # Validated every 4 steps, asked after the rewind point; an epoch has 6.
     assert trunk.curve["step"] == [4, 8, 12]
     assert meta["steps"] == 12
     assert still.curve(1)["step"][-1] == 12
     early = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
-    early.search(**FIT, mask_epochs="auto")
+    early.search(**FIT | {"epochs": 3}, mask_epochs="auto")
     assert stored(early, Unit(0, 0, "trunk"))[0].curve["step"] == [4, 8]
+
+
+@pytest.mark.parametrize("eval_freq", [1, 3, 6])
+def test_masks_settle_over_an_epoch_however_often_is_validated(eval_freq):
+    search = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
+    fit = FIT | {"epochs": 4, "eval_freq": eval_freq}
+    search.search(**fit, mask_epochs="auto")
+    trunk = stored(search, Unit(0, 0, "trunk"))[0]
+    assert trunk.curve["step"][-1] == 6 + eval_freq
 
 
 def test_settled_counts_what_left_the_masks():
@@ -73,7 +82,7 @@ def test_settled_counts_what_left_the_masks():
             0.5,
             kl.criteria.get("magnitude"),
             kl.allocation.get("global"),
-            tolerance,
+            tolerance=tolerance,
         )
         moved = weights.copy()
         moved[:moves] += 1000

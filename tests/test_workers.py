@@ -149,4 +149,14 @@ def test_ctrl_c_ends_all_workers(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in error
-    assert not any(worker.exists() for worker in started)
+    deadline = time.monotonic() + 30
+    while any(running(worker) for worker in started) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(running(worker) for worker in started)
+
+
+def running(process):
+    try:
+        return "Z (zombie)" not in (process / "status").read_text()
+    except OSError:
+        return False

@@ -38,6 +38,7 @@ class Plan:
         controls: (name, control, trial) of all.
         span: the stretch of training that tickets repeat.
         trunk: what finds the masks, if not the tickets.
+        eval_freq: steps from one validation to the next.
     """
 
     schedule: Schedule
@@ -49,6 +50,7 @@ class Plan:
     controls: Sequence[tuple[str, Control, int]]
     span: Span
     trunk: Trunk | None
+    eval_freq: int
 
     def trainings(self, replicates: int) -> int:
         """How many trainings there are."""
@@ -104,7 +106,8 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
             return None
         sparsity = sparsities[level]
         found = plan.criterion, plan.allocation
-        return Settled(masks, initial, rewind_point, sparsity, *found)
+        per_epoch = max(1, engine.data.steps_per_epoch // plan.eval_freq)
+        return Settled(masks, initial, rewind_point, sparsity, *found, per_epoch)
 
     jobs = [job(0, "ticket", ticket, keep=WHOLE)]
     if trunk and trunk.steps:

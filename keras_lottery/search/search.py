@@ -242,8 +242,8 @@ class LotteryTicketSearch(StoredSearch):
                 `steps_per_execution` in `compile`, validation comes at the end of the
                 execution that the step falls into.
             mask_epochs: finds the masks by shorter trainings than the tickets': so many
-                epochs at each level, from the rewind point on, or `"auto"`, until the
-                masks have stopped moving between validations.
+                epochs at each level, from the rewind point on, or `"auto"`: until
+                pruning would take away much the same weights as an epoch before.
             mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
             class_weight: as of `fit`.
@@ -283,6 +283,7 @@ class LotteryTicketSearch(StoredSearch):
             find_trunk(
                 self._rewind, span, data.steps_per_epoch, mask_epochs, mask_steps
             ),
+            data.steps_per_epoch if isinstance(eval_freq, str) else eval_freq,
         )
         model, initial = build(self._source, self.prunable, self.seed, 0)
         rehearse(plan, model, initial, data.arrays)

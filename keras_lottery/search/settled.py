@@ -1,5 +1,6 @@
-"""When to stop looking for masks: they settle long before the training ends."""
+"""When to stop looking for masks: they serve long before the training ends."""
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,21 +12,26 @@ from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune_snapshot
 from keras_lottery.ticket import Snapshot
 
-TOLERANCE = 0.05
+TOLERANCE = 1 / 3
+LOOKS = 10
+"""So often in an epoch, at most, masks are looked at."""
 
 
 @dataclass
 class Settled:
-    """Whether the masks that a training would give have stopped moving.
+    """Whether the masks that a training would give have settled.
 
     It is asked at every validation: of the weights that pruning now would take away,
-    which share would have stayed had it pruned at the validation before?
+    which share would have stayed had it pruned an epoch before? So a training sees all
+    data twice, however often it validates. The share never falls to zero: weights near
+    the threshold go on changing places, to no harm.
 
     Args:
         masks: those that are trained with.
         initial, rewind_point: the states that a criterion may compare with.
         sparsity: of the masks to find.
         criterion, allocation: how they are found.
+        validations: how many there are in an epoch.
         tolerance: the share of newly pruned weights up to which masks count as settled.
 
     Reference:
@@ -38,10 +44,16 @@ class Settled:
     sparsity: float
     criterion: Criterion
     allocation: Allocation
+    validations: int = 1
     tolerance: float = TOLERANCE
-    _previous: Masks | None = field(default=None, init=False)
+    _asked: int = field(default=0, init=False)
+    _before: deque[Masks] = field(default_factory=deque, init=False)
 
     def __call__(self, state: State) -> bool:
+        self._asked += 1
+        step = max(1, self.validations // LOOKS)
+        if self._asked % step:
+            return False
         snapshot = Snapshot(
             self.masks,
             state,
@@ -51,12 +63,11 @@ class Settled:
             np.random.default_rng(0),
             None,
         )
-        masks, _ = prune_snapshot(
-            snapshot, self.sparsity, self.criterion, self.allocation
-        )
-        previous, self._previous = self._previous, masks
-        if previous is None:
+        masks, _ = prune_snapshot(snapshot, self.sparsity, self.criterion, self.allocation)
+        self._before.append(masks)
+        if len(self._before) <= -(-self.validations // step):
             return False
+        epoch_ago = self._before.popleft()
         pruned = self.masks.kept - masks.kept
-        moved = sum(int(np.sum(previous[name] & ~masks[name])) for name in masks)
+        moved = sum(int(np.sum(epoch_ago[name] & ~masks[name])) for name in masks)
         return moved <= self.tolerance * pruned
