@@ -80,18 +80,21 @@ def small_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
     return -np.abs(w_f)
 
 
+@of_training
 @by_layer
 def large_init(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
     """|w_i|: keeps the weights that were large before training."""
     return np.abs(w_i)
 
 
+@of_training
 @by_layer
 def small_init(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
     """-|w_i|: keeps the weights that were small before training."""
     return -np.abs(w_i)
 
 
+@of_training
 @by_layer
 def large_init_large_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
     """min(P(|w_i|), P(|w_f|)): keeps the weights that were large, and stayed so.
@@ -104,6 +107,7 @@ def large_init_large_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
     return np.minimum(_percentile(w_i), _percentile(w_f))
 
 
+@of_training
 @by_layer
 def small_init_small_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
     """-max(P(|w_i|), P(|w_f|)): keeps the weights that were small, and stayed so.
