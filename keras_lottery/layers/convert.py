@@ -31,15 +31,16 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     attention layers and wrappers. A layer of your own joins them by `register_masked`.
     Biases and normalisation are never masked, embeddings only where they are chosen.
     The given model is left untouched; if it is compiled, the copy is compiled alike,
-    with a fresh optimizer.
+    with a fresh optimizer. Other layers with kernels, such as one of your own derived
+    from Dense, are named in a warning, unless you chose by `prunable`.
 
     Args:
         model: a built model. Layers that are masked already keep their masks. A
             subclassed model or layer is made again from its config, which has to hold
             every argument of the constructor.
         prunable: which layers to mask. A function `layer -> bool`, which is asked about
-            the layers that have a masked form, and about the recurrent layers that
-            have one inside; a layer name or path, with wildcards (`"conv*"`,
+            the layers that have a masked form, and about the recurrent layers whose
+            cells have one; a layer name or path, with wildcards (`"conv*"`,
             `"encoder/*"`), where the name of a layer that holds others stands for
             these; several of them; or `None` for all but embeddings, or, in a model
             that has masked layers, for those alone.
@@ -57,6 +58,8 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     """
     check_convertible(model)
     chosen = _choose(model, prunable)
+    if prunable is None and not is_masked(model):
+        _warn_of_kernels(model, chosen)
     masked = duplicate(model)
     release(masked)
     inside = dict(walk(masked))
@@ -109,16 +112,16 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
             if masked_by_default(class_of(layer)) and not is_masked(model)
         ]
     elif callable(prunable):
-        chosen = [
-            path for path, layer in layers if _maskable(layer) and prunable(layer)
-        ] + [
-            path
+        cells = {
+            id(cell)
             for _, layer in layers
-            for path, cell in layers
-            # An LSTM's weights are in its cell.
-            if cell is getattr(layer, "cell", None)
-            and _maskable(cell)
-            and prunable(layer)
+            if _cells(layer) and prunable(layer)
+            for cell in _cells(layer)
+        }
+        chosen = [
+            path
+            for path, layer in layers
+            if _maskable(layer) and (id(layer) in cells or prunable(layer))
         ]
     else:
         chosen = _matches(layers, prunable)
@@ -129,6 +132,35 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
             f"prunable={prunable!r} and these layers:\n{_listing(layers)}"
         )
     return chosen
+
+
+def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
+    """Warns of layers with kernels that have no masked form."""
+    layers = dict(walk(model))
+    masked = {id(v) for path in chosen for v in layers[path].variables}
+    default = tuple(kind for kind in MASKED_LAYERS if masked_by_default(kind))
+    left_out = {
+        path: layer
+        for path, layer in layers.items()
+        if not _maskable(layer)
+        and any(
+            # A wrapper's kernel may be that of a layer inside of it.
+            id(variable) not in masked
+            and (
+                isinstance(layer, default)
+                or variable.name in ("kernel", "recurrent_kernel")
+            )
+            for variable in layer._trainable_variables
+        )
+    }
+    if left_out:
+        names = ", ".join(f"{p} ({class_of(x).__name__})" for p, x in left_out.items())
+        warnings.warn(
+            f"These layers have kernels, but no masked form, and stay dense: {names}. "
+            "Call `keras_lottery.register_masked` for their classes to prune them too, "
+            "or name the layers to prune in `prunable`.",
+            stacklevel=3,
+        )
 
 
 def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
@@ -154,6 +186,20 @@ def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
             )
         chosen += able
     return chosen
+
+
+def _cells(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """What has a masked form of the cells of a recurrent layer, where its weights are.
+
+    They may be stacked, or in the layers that go forward and backward.
+    """
+    if not (hasattr(layer, "cell") or isinstance(layer, keras.layers.Bidirectional)):
+        return []
+    return [
+        cell
+        for _, cell in walk(layer)
+        if hasattr(cell, "state_size") and _maskable(cell)
+    ]
 
 
 def _maskable(layer: keras.layers.Layer) -> bool:

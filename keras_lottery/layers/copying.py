@@ -37,6 +37,7 @@ def copy_model(
 
     with keras.saving.custom_object_scope(own_objects(model)):
         copied = copy(model)
+        _check_apart(model, copied)
         _build_alike(model, copied)
     _check_alike(model, copied)
     return copied
@@ -48,7 +49,8 @@ def duplicate(model: keras.Model) -> keras.Model:
     for (path, old_layer), (_, new_layer) in zip(
         [("", model), *walk(model)], [("", new), *walk(new)], strict=True
     ):
-        # Parents come first, so a child's own setting is the last one written.
+        # Parents come first, so a child's own setting is the last one written, and
+        # then that of a variable.
         new_layer.trainable = old_layer.trainable
         if hasattr(old_layer, "save_assets"):
             _copy_assets(path, old_layer, new_layer)
@@ -56,6 +58,7 @@ def duplicate(model: keras.Model) -> keras.Model:
     for name, target in targets.items():
         # A copy: JAX would train the two models in one buffer.
         target.assign(read(sources[name]))
+        target.trainable = sources[name].trainable
     for _, layer in walk(new):
         finalize(layer)
     return new
@@ -150,6 +153,19 @@ def _build_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     if not has_build:
         new.built = True
         new._build_shapes_dict = old._build_shapes_dict
+
+
+def _check_apart(old: keras.Model, new: keras.Model) -> None:
+    own = {id(layer) for _, layer in walk(old)}
+    for path, layer in walk(new):
+        if id(layer) in own:
+            raise ValueError(
+                f"The copy of model '{old.name}' would share the layer '{path}' with "
+                "it, since a `get_config` returns the layer itself. Return "
+                "`keras.saving.serialize_keras_object(layer)` there, and make the "
+                "layer of that in `from_config`, by "
+                "`keras.saving.deserialize_keras_object`."
+            )
 
 
 def _check_alike(old: keras.Model, new: keras.Model) -> None:

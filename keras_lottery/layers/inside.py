@@ -32,6 +32,8 @@ class MaskedInside:
     ordinary_class: ClassVar[type[keras.layers.Layer]]
     # Paths of layers that are still to be masked, once they are there.
     _missing: tuple[str, ...] = ()
+    # Paths of masked layers that had weights when the config was made.
+    _built_once: tuple[str, ...] = ()
 
     # Of the layer that it is mixed into.
     name: str
@@ -44,6 +46,7 @@ class MaskedInside:
         record = {
             "class": _identity(self.ordinary_class),
             "masked": [*masked, *self._missing],
+            "built": [path for path, layer in inside if path in masked and layer.built],
         }
         return {**config, _KEY: record}
 
@@ -61,6 +64,7 @@ class MaskedInside:
             {**record["class"], "config": config}, custom_objects=own
         )
         _mask_inside(layer, record["masked"])
+        object.__setattr__(layer, "_built_once", tuple(record.get("built", ())))
         return layer
 
     def _post_build(self) -> None:
@@ -82,6 +86,20 @@ class MaskedInside:
                 f"The masked layers {list(self._missing)} inside of '{self.name}' are "
                 "not there, and their masks would be lost. Make every layer in "
                 "`__init__` or `build`, so that it is there before weights are loaded."
+            )
+        # Keras would load no weights for them, and say nothing.
+        unbuilt = [
+            path
+            for path, layer in walk(self)
+            if path in self._built_once and not layer.built
+        ]
+        if unbuilt:
+            raise ValueError(
+                f"The masked layers {unbuilt} inside of '{self.name}' are not built, "
+                "and their masks and weights would be lost. Give "
+                f"{class_of(self).__name__} a `build` that builds every layer inside, "
+                "and, where its `call` takes several inputs, a `get_build_config` and "
+                "a `build_from_config` that know all of their shapes."
             )
         super().load_own_variables(store)  # type: ignore[misc]
 

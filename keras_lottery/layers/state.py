@@ -116,8 +116,9 @@ def set_state(
 
 
 def finalize(layer: keras.layers.Layer) -> None:
-    """Lets a layer that was adapted to data (Normalization) read its variables."""
-    if hasattr(layer, "finalize_state") and layer.built:
+    """Lets a Normalization that was adapted to data read its variables."""
+    # Others (Discretization) would compute theirs anew of data that are not kept.
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
         layer.finalize_state()
 
 
@@ -175,6 +176,8 @@ def _sync(model: keras.Model) -> None:
 def zero_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
     """Zeroes the slots of what is pruned of (mask, weight) pairs, by name."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for one in getattr(optimizer, "_inner_optimizers", ()):
+        zero_slots(variables, one)
     if optimizer is None or not optimizer.built:
         return
     masks = {id(weight): mask for mask, weight in variables.values()}

@@ -1,5 +1,7 @@
 """From ordinary models to masked ones, and back."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -298,3 +300,33 @@ def test_branches_keep_their_order():
     masked = mask_model(scramble(branches()))
     assert [x.dtype for x in masked.inputs] == ["float32", "int32"]
     assert len(masked.outputs) == 2
+
+
+def test_variables_that_are_frozen_one_by_one_stay_frozen():
+    model = mlp()
+    model.layers[0].bias.trainable = False
+    for new in [mask_model(model), strip_masks(mask_model(model))]:
+        assert not new.layers[0].bias.trainable
+        assert len(new.trainable_weights) == len(model.trainable_weights) == 3
+
+
+def test_kernels_that_stay_dense_are_named():
+    model = keras.Sequential(
+        [
+            keras.Input((2, 4, 4, 3)),
+            layers.ConvLSTM2D(2, 2),
+            layers.Flatten(),
+            MyDense(4, name="mine"),
+            layers.Dense(2, name="output"),
+        ]
+    )
+    with pytest.warns(UserWarning, match="no masked form") as caught:
+        masked = mask_model(model)
+    (warning,) = caught
+    assert list(get_masks(masked)) == ["output/kernel"]
+    assert "ConvLSTM" in str(warning.message)
+    assert "mine (MyDense)" in str(warning.message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mask_model(masked)
+        mask_model(model, "output")

@@ -54,6 +54,16 @@ class TestChoosing:
             "lstm/lstm_cell/recurrent_kernel",
         ]
 
+    @pytest.mark.parametrize("kind", [layers.RNN, layers.Bidirectional])
+    def test_a_function_chooses_all_cells_of_a_recurrent_layer(self, kind):
+        both = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)])
+        model = keras.Sequential(
+            [keras.Input((3, 4)), layers.Bidirectional(both), layers.Dense(2)]
+        )
+        masks = get_masks(mask_model(model, lambda layer: isinstance(layer, kind)))
+        assert len(masks) == 8
+        assert all(name.startswith("bidirectional/") for name in masks)
+
     def test_more_may_be_masked_later_inside_of_what_holds_masked_layers(self):
         first = pruned(mask_model(encoder(), "encoder_block/dense"))
         both = mask_model(first, "encoder_block/dense*")
@@ -345,3 +355,42 @@ class TestRegister:
         np.testing.assert_array_equal(
             outputs(scrambled), outputs(scrambled, inputs(scrambled))
         )
+
+
+@keras.saving.register_keras_serializable("zoo")
+class TwoInputs(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.other = layers.Dense(3), layers.Dense(3)
+
+    def call(self, left, right):
+        return self.one(left) + self.other(right)
+
+
+@pytest.mark.filterwarnings("ignore:Model .* had a build config")
+def test_a_model_that_keras_leaves_unbuilt_is_not_loaded(tmp_path):
+    model = TwoInputs(name="pair")
+    model(np.ones((2, 4)), np.ones((2, 4)))
+    pruned(model).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"inside of 'pair' are not built.*`build`"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+class Shares(keras.Model):
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return {**super().get_config(), "inner": self.inner}
+
+
+def test_a_copy_shares_no_layer_with_the_model():
+    model = Shares(layers.Dense(2, name="mine"))
+    model(np.ones((1, 4)))
+    with pytest.raises(ValueError, match="share the layer 'mine'"):
+        mask_model(model)
+    assert type(model.inner) is layers.Dense

@@ -203,3 +203,32 @@ def test_masks_can_be_set_inside_of_fit():
     # Without the first layer the inputs are lost.
     assert np.ptp(seen[0][1], axis=0).all()
     assert not np.ptp(seen[1][1], axis=0).any()
+
+
+def test_slots_of_optimizers_inside_of_another():
+    model = mask_model(scramble(mlp()))
+    first, last = (keras.optimizers.SGD(0.1, momentum=0.9) for _ in range(2))
+    both = keras.optimizers.MultiOptimizer(
+        lambda variable: first if 6 in variable.shape[-1:] else last
+    )
+    model.compile(filled(both, model))
+    set_masks(model, MASKS)
+    np.testing.assert_array_equal(slots(first, (4, 6))[0], MASKS["dense/kernel"])
+    assert not slots(last, (6, 2))[0].any()
+
+
+@pytest.mark.tensorflow
+def test_bins_that_the_config_gives_stay():
+    bins = keras.layers.Discretization(bin_boundaries=[1.0, 2.0], output_mode="one_hot")
+    adapted = keras.layers.Discretization(num_bins=3, output_mode="one_hot")
+    adapted.adapt(np.arange(9.0))
+    x = np.array([[0.5], [4.0], [7.5]], "float32")
+    for layer in (bins, adapted):
+        model = keras.Sequential([keras.Input((1,)), layer, keras.layers.Dense(2)])
+        # A file brings the bins in a config.
+        model = type(model).from_config(model.get_config())
+        boundaries = model.layers[0].bin_boundaries
+        masked = mask_model(model)
+        set_state(masked, get_state(masked))
+        assert masked.layers[0].bin_boundaries == boundaries
+        np.testing.assert_array_equal(outputs(masked, x), outputs(masked, x))
