@@ -10,9 +10,14 @@ from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation
 from keras_lottery.criteria import Criterion
-from keras_lottery.granularity import Granularity, grouped
-from keras_lottery.layers import get_sparsity, is_masked
-from keras_lottery.pruning import prune
+from keras_lottery.granularity import Granularity, check
+from keras_lottery.layers import is_masked
+from keras_lottery.pruning import (
+    default_allocation,
+    filter_criterion,
+    prune,
+    sparsity_of,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -58,7 +63,7 @@ class GradualPruning(keras.callbacks.Callback):
         initial_sparsity: float = 0.0,
         power: float = 3,
         criterion: str | Criterion = "magnitude",
-        allocation: str | Allocation = "global",
+        allocation: str | Allocation | None = None,
         granularity: Granularity = "weight",
         data: tuple[Any, Any] | None = None,
         seed: int = 0,
@@ -79,8 +84,11 @@ class GradualPruning(keras.callbacks.Callback):
                 "Expected frequency >= 1 and power >= 0. Received: "
                 f"frequency={frequency}, power={power}"
             )
-        criteria.get(criterion)
-        grouped(allocations.get(allocation), granularity)
+        check(granularity)
+        allocation = allocation or default_allocation(granularity)
+        allocations.get(allocation)
+        if not filter_criterion(criterion, granularity):
+            criteria.get(criterion)
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
         self.end_step = end_step
@@ -147,7 +155,7 @@ class GradualPruning(keras.callbacks.Callback):
         if self._step < self.end_step:
             warnings.warn(
                 f"Training ended after {self._step} steps, before end_step="
-                f"{self.end_step}: the sparsity is {get_sparsity(self.model):.4f}, not "
+                f"{self.end_step}: the sparsity is {self._sparsity():.4f}, not "
                 f"final_sparsity={self.final_sparsity}. Train for longer, or choose an "
                 "earlier `end_step`.",
                 stacklevel=2,
@@ -159,10 +167,13 @@ class GradualPruning(keras.callbacks.Callback):
         # `iterations` would leave out batches whose gradients are only accumulated.
         return int(ops.convert_to_numpy(optimizer._iterations))
 
+    def _sparsity(self) -> float:
+        return sparsity_of(self.model, self.granularity)
+
     def _prune(self, step: int) -> None:
         # The sparsity may be higher already, in a model that was pruned before.
         sparsity = self.sparsity_at(step)
-        if sparsity > get_sparsity(self.model):
+        if sparsity > self._sparsity():
             prune(
                 self.model,
                 sparsity,

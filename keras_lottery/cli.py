@@ -100,14 +100,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_choice(add, "--schedule", "geometric", SCHEDULES.names(), "of the levels")
     scopes = sorted({"layer", *ALLOCATIONS.names()} - {"layerwise"})
-    _add_choice(add, "--scope", "global", scopes, "how layers share what is left")
+    add(
+        "--scope",
+        choices=scopes,
+        metavar="NAME",
+        help=f"how layers share what is left: {', '.join(scopes)} (global; uniform for "
+        "filters and channels)",
+    )
     add(
         "--granularity",
         type=_granularity,
         default="weight",
         metavar="NAME",
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M (%(default)s)",
+        "other N:M, filter, channel (%(default)s)",
     )
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
@@ -249,7 +255,9 @@ def _find(options: argparse.Namespace) -> None:
         _export(search, splits, options.saved_models / name, options)
 
 
-def _allocation(scope: str, rate: float, recipe: models.Recipe) -> str | Allocation:
+def _allocation(
+    scope: str | None, rate: float, recipe: models.Recipe
+) -> str | Allocation | None:
     if scope != "layer":
         return scope
     # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.

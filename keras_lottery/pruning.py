@@ -9,10 +9,11 @@ import numpy as np
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation, Scores
+from keras_lottery.compact import Units, filter_criteria, find_units, prune_filters
 from keras_lottery.criteria import Criterion
 from keras_lottery.gradients import compiled_once
-from keras_lottery.granularity import Granularity, grouped
-from keras_lottery.layers import get_masks, get_state, set_masks
+from keras_lottery.granularity import UNITS, Granularity, check, grouped
+from keras_lottery.layers import get_masks, get_sparsity, get_state, set_masks
 from keras_lottery.masks import Masks
 from keras_lottery.ticket import Snapshot
 
@@ -21,7 +22,7 @@ def prune(
     model: keras.Model,
     sparsity: float,
     criterion: str | Criterion = "magnitude",
-    allocation: str | Allocation = "global",
+    allocation: str | Allocation | None = None,
     granularity: Granularity = "weight",
     data: tuple[Any, Any] | None = None,
     seed: int = 0,
@@ -31,15 +32,19 @@ def prune(
 
     Args:
         model: a masked model (of `mask_model`).
-        sparsity: the share of its prunable weights to be zero afterwards.
+        sparsity: the share of its prunable weights to be zero afterwards; of filters,
+            the share of those that can be pruned.
         criterion: what a weight is worth; a name of `criteria` or a function of a
-            snapshot. The model's weights stand for the initial ones too.
+            snapshot. The model's weights stand for the initial ones too. With
+            `granularity="filter"`, a name of `prune_filters` will do as well.
         allocation: which layers the weights are taken from; a name of `allocation` or
-            a function.
+            a function. By default `"global"`, and `"uniform"` for filters.
         granularity: what is pruned together: `"weight"`, each by itself; blocks of
             weights, `"block_1x4"` of LiteRT (four inputs of one output) or a pair
             (inputs, outputs); `"2:4"`, which keeps 2 of 4 inputs; as of
-            `granularity.Grouped`. The sparsity comes as near as groups allow.
+            `granularity.Grouped`. The sparsity comes as near as groups allow. Or
+            `"filter"` and `"channel"`: whole units and filters, as of `prune_filters`,
+            worth the mean score of the weights that make them, or that read them.
         data: training data (x, y), for the criteria that need them.
         seed: seed of the criteria that draw random numbers.
         rounds: in how many rounds of scoring and pruning; each prunes the same share
@@ -59,6 +64,14 @@ def prune(
     >>> kl.get_masks(model).kept
     10
     """
+    check(granularity)
+    if name := filter_criterion(criterion, granularity):
+        if rounds not in (None, 1):
+            raise ValueError(
+                f"criterion={name!r} prunes filters at once. Received: rounds={rounds}"
+            )
+        prune_filters(model, sparsity, name, allocation or "uniform", data, seed)
+        return
     state = get_state(model)
     snapshot = Snapshot(
         masks=get_masks(model),
@@ -69,13 +82,55 @@ def prune(
         model=model,
         data=data,
     )
-    allocate = grouped(allocations.get(allocation), granularity)
+    allocate = allocation_of(model, allocation, granularity)
     masks, _ = prune_snapshot(snapshot, sparsity, criterion, allocate, rounds)
-    set_masks(model, masks)
+    if not isinstance(allocate, Units):
+        set_masks(model, masks)
+        return
+    # Biases and normalisations go with the weights.
+    left = allocate.alive(masks)
+    prune_filters(model, sparsity, lambda f: left[f.name], lambda *_: left)
 
 
 prune_at_init = prune
 """`prune`, by the name that it has where the model is not trained yet."""
+
+
+def allocation_of(
+    model: keras.Model,
+    allocation: str | Allocation | None,
+    granularity: Granularity,
+) -> Allocation:
+    """The allocation of a masked model's groups. Arguments as of `prune`."""
+    allocate = allocations.get(allocation or default_allocation(granularity))
+    if granularity in UNITS:
+        return find_units(model, allocate, str(granularity))
+    return grouped(allocate, granularity)
+
+
+def filter_criterion(
+    criterion: str | Criterion, granularity: Granularity
+) -> str | None:
+    """The criterion's name, if it is one of whole filters."""
+    named = isinstance(criterion, str) and criterion in filter_criteria.CRITERIA
+    return str(criterion) if named and granularity == "filter" else None
+
+
+def default_allocation(granularity: Granularity) -> str:
+    """The allocation's name where none is asked for.
+
+    >>> default_allocation("weight"), default_allocation("filter")
+    ('global', 'uniform')
+    """
+    return "uniform" if granularity in UNITS else "global"
+
+
+def sparsity_of(model: keras.Model, granularity: Granularity) -> float:
+    """The sparsity of a masked model as `prune` counts it."""
+    if granularity not in UNITS:
+        return get_sparsity(model)
+    units = find_units(model, allocations.get("uniform"), str(granularity))
+    return units.alive(get_masks(model)).sparsity
 
 
 def prune_snapshot(
@@ -98,7 +153,8 @@ def prune_snapshot(
     if rounds < 1:
         raise ValueError(f"Expected at least 1 round. Received: rounds={rounds}")
     masks = snapshot.masks
-    start, end = masks.density, 1 - sparsity
+    counted = allocate.alive(masks) if isinstance(allocate, Units) else masks
+    start, end = counted.density, 1 - sparsity
     if not 0 < end < start:
         rounds = 1  # The allocation says what is wrong, if something is.
     with compiled_once():

@@ -14,6 +14,7 @@ from keras_lottery.compact.rules import (
     Regrouping,
     Rule,
 )
+from keras_lottery.compact.units import Units, find_units
 
 __all__ = [
     "CompactReport",
@@ -26,7 +27,9 @@ __all__ = [
     "Product",
     "Regrouping",
     "Rule",
+    "Units",
     "compact",
+    "find_units",
     "prune_filters",
     "register_rule",
 ]

@@ -13,8 +13,9 @@ from keras_lottery.compact import filter_criteria
 from keras_lottery.compact.filter_criteria import FilterCriterion, Filters
 from keras_lottery.compact.graph import Graph, Tensor, run
 from keras_lottery.compact.layer_rules import rule_for
-from keras_lottery.compact.removal import makers, plain_copy
+from keras_lottery.compact.removal import plain_copy
 from keras_lottery.compact.rules import Depthwise, Linear, PerChannel, weights_of
+from keras_lottery.compact.units import units_of
 from keras_lottery.layers import get_masks, set_masks, walk
 from keras_lottery.layers.state import zero_slots
 from keras_lottery.masks import Masks
@@ -74,60 +75,19 @@ def prune_filters(
     """
     masks = get_masks(model)
     graph = Graph(plain_copy(model), rule_for)
-    layers = _layers_of_groups(graph, masks)
+    units = units_of(graph, masks, allocations.get(allocation), "filter")
     activations = cache(lambda: _activations(graph, data))
     rng = np.random.default_rng(seed)
     filters = {
         name: _filters(name, groups, graph, masks, activations, rng)
-        for name, groups in layers.items()
+        for name, groups in units.layers.items()
     }
     alive = Masks({name: each.alive for name, each in filters.items()})
     score = filter_criteria.get(criterion)
-    scores = {name: np.array(score(each), float) for name, each in filters.items()}
-    left = allocations.get(allocation)(_with_best(scores, alive), alive, sparsity)
-    empty = [name for name in left if alive[name].any() and not left[name].any()]
-    if empty:
-        raise ValueError(
-            f"No filter of {empty} would be left. Received: sparsity={sparsity}. Prune "
-            "less, or leave them out: "
-            f"allocation=kl.allocation.Uniform(exclude={empty})."
-        )
-    silenced = np.zeros(graph.groups.max() + 1, bool)
-    for name, groups in layers.items():
-        silenced[groups[alive[name] & ~left[name]]] = True
-    _silence(model, graph, silenced, masks, optimizer)
-
-
-def _layers_of_groups(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
-    """The groups that can be pruned, by the masked layers that make their channels."""
-    fixed = graph.fixed_groups()
-    masked = {name.rpartition("/")[0] for name in masks}
-    prunable = {
-        path: isinstance(rule, Linear) and path in masked
-        for path, rule in makers(graph).items()
-    }
-    made: dict[int, list[str]] = {}
-    for path, rule in makers(graph).items():
-        for number in graph.groups[rule.calls[0].outputs[0].atoms]:
-            made.setdefault(number, []).append(path)
-    layers: dict[tuple[str, ...], list[int]] = {}
-    for number, paths in sorted(made.items()):
-        # A path comes several times where a Reshape ties units of a layer.
-        if not fixed[number] and all(prunable[path] for path in paths):
-            layers.setdefault(tuple(paths), []).append(number)
-    if not layers:
-        raise ValueError(
-            f"Model '{graph.model.name}' has no filters or units that can be pruned: "
-            "none of a masked layer that the model does not return and that no layer "
-            "without a rule reads."
-        )
-    named: dict[str, np.ndarray] = {}
-    for path_tuple, numbers in layers.items():
-        name = "+".join(dict.fromkeys(path_tuple))
-        while name in named:
-            name += "'"
-        named[name] = np.array(numbers)
-    return named
+    scores = {name: score(each) for name, each in filters.items()}
+    silenced = units.choose(scores, alive, sparsity)
+    set_masks(model, units.silence(masks, silenced), optimizer)
+    _zero_shifts(model, graph, silenced, optimizer)
 
 
 def _filters(
@@ -202,64 +162,24 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
     return total / np.maximum(count, 1)
 
 
-def _with_best(scores: dict[str, np.ndarray], alive: Masks) -> dict[str, np.ndarray]:
-    """The scores, with one filter of each layer above all others."""
-    for name, score in scores.items():
-        if alive[name].any() and not np.isnan(score).any():
-            score[np.argmax(np.where(alive[name], score, -np.inf))] = np.inf
-    return scores
-
-
-def _silence(
-    model: keras.Model, graph: Graph, silenced: np.ndarray, masks: Masks, optimizer: Any
+def _zero_shifts(
+    model: keras.Model, graph: Graph, silenced: np.ndarray, optimizer: Any
 ) -> None:
-    """Masks all weights that make or read the groups, and zeroes what shifts them."""
-    new = {name: mask.copy() for name, mask in masks.items()}
-    zeros: dict[tuple[str, str], np.ndarray] = {}
-    unmasked = set()
-    for rule in graph.rules.values():
-        path, call = graph.name(rule.layer), rule.calls[0]
-        reads, makes = (
-            [silenced[graph.groups[tensor.atoms]] for tensor in tensors]
-            for tensors in (call.inputs, call.outputs)
-        )
-        if isinstance(rule, Linear):
-            for name, axes in rule.axes.items():
-                for dead, axis in zip([reads[0], makes[0]], axes, strict=True):
-                    if axis is None or not dead.any():
-                        continue
-                    if f"{path}/{name}" in new:
-                        _clear(new[f"{path}/{name}"], dead, axis)
-                    else:
-                        unmasked.add(path)
-            zeros[path, "bias"] = makes[0]
-        elif isinstance(rule, Depthwise):
-            if f"{path}/kernel" in new:
-                _clear(new[f"{path}/kernel"], reads[0], -2)
-            zeros[path, "bias"] = makes[0]
-        elif isinstance(rule.layer, keras.layers.BatchNormalization):
-            zeros[path, "gamma"] = zeros[path, "beta"] = makes[0]
-    if unmasked:
-        raise ValueError(
-            f"The layers {sorted(unmasked)} read filters to be pruned and are not "
-            "masked, so that they would learn to read them again. Mask them too, or "
-            "leave out the layers before them: "
-            "allocation=kl.allocation.Uniform(exclude=[...])."
-        )
-    set_masks(model, new, optimizer)
+    """Zeroes what shifts and scales the groups: biases and normalisations."""
     layers = dict(walk(model))
     pairs = {}
-    for (path, name), dead in zeros.items():
-        variable = getattr(layers[path], name, None)
-        if variable is not None and dead.any():
-            array = np.where(dead, 0, keras.ops.convert_to_numpy(variable))
-            variable.assign(array)
-            pairs[f"{path}/{name}"] = (~dead, variable)
+    for rule in graph.rules.values():
+        path, call = graph.name(rule.layer), rule.calls[0]
+        names: tuple[str, ...] = ()
+        if isinstance(rule, Linear | Depthwise):
+            names = ("bias",)
+        elif isinstance(rule.layer, keras.layers.BatchNormalization):
+            names = ("gamma", "beta")
+        for name in names:
+            variable = getattr(layers[path], name, None)
+            dead = silenced[graph.groups[call.outputs[0].atoms]]
+            if variable is not None and dead.any():
+                array = np.where(dead, 0, keras.ops.convert_to_numpy(variable))
+                variable.assign(array)
+                pairs[f"{path}/{name}"] = (~dead, variable)
     zero_slots(pairs, optimizer or getattr(model, "optimizer", None))
-
-
-def _clear(mask: np.ndarray, dead: np.ndarray, axis: int) -> None:
-    """Prunes slices of a mask, in place."""
-    slices = np.moveaxis(mask, axis, 0)
-    # Depthwise kernels make several channels of each input.
-    slices[np.repeat(dead, len(slices) // len(dead))] = False

@@ -18,9 +18,10 @@ from keras_lottery.allocation import Allocation
 from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
-from keras_lottery.granularity import Granularity, grouped
+from keras_lottery.granularity import Granularity, check
 from keras_lottery.layers import get_masks
 from keras_lottery.layers.convert import Prunable
+from keras_lottery.pruning import allocation_of, default_allocation
 from keras_lottery.rewind import FineTune, Rewind, Span
 from keras_lottery.schedules import Schedule
 from keras_lottery.search.levels import Plan, levels, rehearse
@@ -68,8 +69,9 @@ class LotteryTicketSearch(StoredSearch):
             `schedules.one_shot`, or a list.
         criterion: what a weight is worth; a name of `criteria` or a function.
         allocation: which layers are pruned how much; a name of `allocation`, one of its
-            classes, or a function.
-        granularity: what is pruned together, as of `prune`.
+            classes, or a function. By default `"global"`, and `"uniform"` for filters.
+        granularity: what is pruned together, as of `prune`. With `"filter"` and
+            `"channel"`, the schedule's sparsities are shares of the filters.
         rewind: what the next level starts from: `"weights"`, `"learning_rate"`,
             `"fine_tune"`, `"continue"`, or a `rewind.Rewind`.
         rewind_to: the rewind point k: a step, or epochs such as `"2ep"`.
@@ -117,7 +119,7 @@ class LotteryTicketSearch(StoredSearch):
         model: keras.Model | Callable[[], keras.Model],
         schedule: Schedule | Sequence[float] | float = DEFAULT_SCHEDULE,
         criterion: str | Criterion = "magnitude",
-        allocation: str | Allocation = "global",
+        allocation: str | Allocation | None = None,
         granularity: Granularity = "weight",
         rewind: str | Rewind = "weights",
         rewind_to: int | str = 0,
@@ -140,7 +142,8 @@ class LotteryTicketSearch(StoredSearch):
             raise ValueError(f"Expected a seed of at least 0. Received: seed={seed}")
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
-        self.allocation = allocation
+        check(granularity)
+        self.allocation = allocation or default_allocation(granularity)
         self.granularity = granularity
         self.rewind = rewind
         self.rewind_to = rewind_to
@@ -161,8 +164,7 @@ class LotteryTicketSearch(StoredSearch):
                 f"report_levels={report_levels}"
             )
         self._criterion = criteria.get(criterion)
-        self._allocation = allocations.get(allocation)
-        grouped(self._allocation, granularity)
+        self._allocation = allocations.get(self.allocation)
         self._controls = control_registry.resolve(self.controls)
         self._source = model
         if directory is None:
@@ -271,10 +273,11 @@ class LotteryTicketSearch(StoredSearch):
         length = training_steps(data, epochs, steps, eval_freq)
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
         span = Span(k, length)
+        model, initial = build(self._source, self.prunable, self.seed, 0)
         plan = Plan(
             self.schedule,
             self._criterion,
-            grouped(self._allocation, self.granularity),
+            allocation_of(model, self._allocation, self.granularity),
             self._rewind,
             self.report_levels,
             self.seed,
@@ -285,7 +288,6 @@ class LotteryTicketSearch(StoredSearch):
             ),
             data.steps_per_epoch if isinstance(eval_freq, str) else eval_freq,
         )
-        model, initial = build(self._source, self.prunable, self.seed, 0)
         rehearse(plan, model, initial, data.arrays)
         trainings = plan.trainings(self.replicates)
         chosen = self._chosen_before() if resume else {}
