@@ -77,6 +77,15 @@ def read_json(path: str | os.PathLike) -> Any:
         raise CorruptedFileError(f"'{path}' is not whole: {error}") from error
 
 
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(
+        "Expected numbers, texts, lists and mappings, which JSON can hold. Received: "
+        f"{value!r} of type {type(value).__name__}"
+    )
+
+
 def write_record(
     path: str | os.PathLike,
     meta: Mapping[str, Any],
@@ -87,7 +96,7 @@ def write_record(
 
     Args:
         path: where to.
-        meta: what JSON can hold.
+        meta: what JSON can hold, and NumPy's numbers, which come back as Python's.
         states: named groups of arrays.
         masks: masks, packed to one bit a weight and compressed.
     """
@@ -104,7 +113,8 @@ def write_record(
         "meta": dict(meta),
     }
     packed = {f"masks:{n}": np.packbits(mask) for n, mask in (masks or {}).items()}
-    packed["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    text = json.dumps(header, default=_plain_number)
+    packed["header"] = np.frombuffer(text.encode(), np.uint8)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = bytes(_SEAL_LENGTH)

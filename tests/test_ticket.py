@@ -114,6 +114,14 @@ KINDS = st.sampled_from(
 )
 
 
+def test_the_card_may_hold_numbers_of_numpy(path):
+    card = {"accuracy": np.float32(0.5), "seeds": [np.int64(3)], "good": np.bool_(True)}
+    dataclasses.replace(TICKET, card=card).save(path)
+    assert load_ticket(path).card == {"accuracy": 0.5, "seeds": [3], "good": True}
+    with pytest.raises(TypeError, match=r"JSON can hold.*type ndarray"):
+        dataclasses.replace(TICKET, card={"accuracy": np.ones(2)}).save(path)
+
+
 @st.composite
 def arrays_and_masks(draw):
     """An array of any bits at all, NaNs with a payload too, and a mask or none."""

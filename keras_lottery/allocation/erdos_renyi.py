@@ -23,6 +23,11 @@ class ErdosRenyi:
     is, and ε rises for the others; so it does where a layer has less left than that.
     Within a layer the largest scores are kept.
 
+    Shapes are all there is to go by: the kernels of attention's projections have three
+    dimensions, (width, heads, width of a head), and are taken for those of a Conv1D.
+    Where that is not wanted, name them in `exclude`, which leaves them unpruned, or
+    choose another allocation.
+
     Args:
         kernel: whether all dimensions of a weight count, or the last two alone.
         exclude: patterns of weights or layers that are not pruned.

@@ -159,6 +159,13 @@ class Masked:
             "Call `strip_masks(model)` first and quantize the model it returns."
         )
 
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(
+            f"The masked layer '{self.name}' cannot have LoRA weights: its kernel "
+            "would be more than the product of a variable and a mask. Call "
+            "`strip_masks(model)` first and use the model it returns."
+        )
+
 
 def mask_layer(layer: keras.layers.Layer, masked_class: type[Masked]) -> None:
     """Makes an ordinary layer, built or not, a masked one where it is."""

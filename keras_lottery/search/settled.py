@@ -63,7 +63,9 @@ class Settled:
             np.random.default_rng(0),
             None,
         )
-        masks, _ = prune_snapshot(snapshot, self.sparsity, self.criterion, self.allocation)
+        masks, _ = prune_snapshot(
+            snapshot, self.sparsity, self.criterion, self.allocation
+        )
         self._before.append(masks)
         if len(self._before) <= -(-self.validations // step):
             return False

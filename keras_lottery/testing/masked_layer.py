@@ -27,6 +27,7 @@ def check_masked_layer(build: Callable[[], keras.layers.Layer], x: Any) -> None:
     - `mask_model` masks it, and the outputs stay what they were.
     - Half of the weights pruned, the outputs are those of the ordinary layer with zeros
       in their place, which is what `strip_masks` returns.
+    - What the variable holds in place of a pruned weight changes no output.
     - A pruned weight is still exactly zero after training with momentum, and the masks
       are what they were; weights that are left have moved.
     - A file of the masked model loads with equal masks, weights and outputs.
@@ -62,6 +63,16 @@ def check_masked_layer(build: Callable[[], keras.layers.Layer], x: Any) -> None:
     )
     masks = Masks({n: _every_other(m.shape) for n, m in get_masks(masked).items()})
     set_masks(masked, masks)
+    before = keras.ops.convert_to_numpy(masked(x))
+    rng = np.random.default_rng(0)
+    for name, (_, weight) in named_masks(masked).items():
+        noise = rng.normal(size=weight.shape)
+        weight.assign(np.where(masks[name], weight, noise).astype("float32"))
+    rule(
+        np.allclose(before, keras.ops.convert_to_numpy(masked(x)), 1e-4, 1e-5),
+        "outputs do not depend on what is behind the mask",
+        "other outputs: `call` does not read the masked weight, as `self.<name>`",
+    )
     stripped = strip_masks(masked)
     rule(
         type(stripped.layers[-1]) is type(layer),

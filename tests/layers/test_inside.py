@@ -292,6 +292,9 @@ def test_lora_and_quantized_layers_are_refused():
     model.layers[0].enable_lora(1)
     with pytest.raises(ValueError, match="'low' has LoRA"):
         mask_model(model)
+    masked = mask_model(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+    with pytest.raises(NotImplementedError, match="`strip_masks"):
+        masked.layers[0].enable_lora(1)
 
 
 def test_bidirectional_layers_have_stable_names():

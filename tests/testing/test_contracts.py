@@ -9,7 +9,8 @@ from keras import layers
 
 from keras_lottery import allocation, controls, criteria, schedules, testing
 from keras_lottery.allocation import Global
-from keras_lottery.layers import MASKED_LAYERS
+from keras_lottery.layers import MASKED_LAYERS, register_masked
+from keras_lottery.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.masks import Masks
 from keras_lottery.schedules import Schedule
 
@@ -206,3 +207,20 @@ def test_a_masked_layer_whose_weights_come_back_breaks_a_rule(monkeypatch):
     monkeypatch.setattr(masked_layer, "read", revived)
     with pytest.raises(AssertionError, match="stays exactly zero in training"):
         testing.check_masked_layer(lambda: layers.Dense(3), batch(5))
+
+
+def test_a_layer_that_does_not_read_its_mask_breaks_a_rule():
+    @keras.saving.register_keras_serializable("contracts")
+    class Deaf(layers.Layer):
+        def build(self, input_shape):
+            self.kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
+
+        def call(self, x):
+            return x @ self._trainable_variables[0]
+
+    masked = register_masked(Deaf)
+    try:
+        with pytest.raises(AssertionError, match="what is behind the mask"):
+            testing.check_masked_layer(Deaf, batch(5))
+    finally:
+        del MASKED_LAYERS[Deaf], ORDINARY_LAYERS[masked]
