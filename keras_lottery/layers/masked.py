@@ -160,6 +160,7 @@ class Masked:
         )
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Not for masked layers: raises NotImplementedError."""
         raise NotImplementedError(
             f"The masked layer '{self.name}' cannot have LoRA weights: its kernel "
             "would be more than the product of a variable and a mask. Call "
