@@ -1,13 +1,32 @@
 """A model without its weights, as text."""
 
 import json
+import tempfile
 import warnings
+from pathlib import Path
+from typing import Any
 
 import keras
 
+from keras_lottery.layers.names import walk
+
 
 def to_text(model: keras.Model) -> str:
-    """The model's layers, and how it is compiled, as Keras serialises them."""
+    """The model's layers, and how it is compiled, as Keras serialises them.
+
+    Raises:
+        ValueError: if a layer was adapted to a vocabulary, of which its config says
+            nothing.
+    """
+    for path, layer in walk(model):
+        if hasattr(layer, "save_assets") and _has_assets(layer):
+            raise ValueError(
+                f"The vocabulary of layer '{path}' ({type(layer).__name__}) is not in "
+                "its config, and a model made of that would lack it. Give the layer "
+                "its vocabulary when you make it, such as `StringLookup(vocabulary="
+                "adapted.get_vocabulary())`, or apply it to the data outside of the "
+                "model."
+            )
     return json.dumps(keras.saving.serialize_keras_object(model))
 
 
@@ -38,3 +57,10 @@ def from_text(text: str) -> keras.Model:
                 stacklevel=2,
             )
     return model
+
+
+def _has_assets(layer: Any) -> bool:
+    """Whether a layer keeps something outside of its config and its variables."""
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        return any(Path(folder).iterdir())

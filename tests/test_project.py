@@ -24,16 +24,9 @@ FILES = [*SOURCES, *(path for name in OUTSIDE for path in (ROOT / name).glob("*.
 # Imports point one way: a module imports from rows above its own, and what a folder
 # holds from the same folder.
 ROWS = [
-    {
-        "architecture",
-        "data",
-        "masks",
-        "models",
-        "registry",
-        "results",
-    },
+    {"data", "masks", "models", "registry", "results"},
     {"allocation", "layers", "schedules", "store"},
-    {"compact", "gradients", "granularity", "interop", "plots"},
+    {"architecture", "compact", "gradients", "granularity", "interop", "plots"},
     {"ticket"},
     {"compress", "controls", "criteria", "engines", "export", "rewind"},
     {"pruning"},

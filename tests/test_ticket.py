@@ -409,3 +409,19 @@ def test_nothing_is_unpickled(path, tmp_path):
     assert not trace.exists()
     pickle.loads(pickle.dumps(Harmful(trace))).close()
     assert trace.exists(), "or the test shows nothing"
+
+
+@pytest.mark.tensorflow
+def test_a_vocabulary_that_a_text_would_lose_is_refused():
+    def model(lookup):
+        words = keras.Input((2,), dtype="string")
+        return keras.Model(words, keras.layers.Dense(2)(lookup(words)))
+
+    adapted = keras.layers.StringLookup(output_mode="multi_hot", name="words")
+    adapted.adapt(["a", "b", "c"])
+    with pytest.raises(ValueError, match="vocabulary of layer 'words'"):
+        architecture.to_text(model(adapted))
+    vocabulary = adapted.get_vocabulary()
+    given = keras.layers.StringLookup(vocabulary=vocabulary, output_mode="multi_hot")
+    again = architecture.from_text(architecture.to_text(model(given)))
+    assert again.layers[1].get_vocabulary() == vocabulary
