@@ -15,7 +15,8 @@ from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.layers import State, get_masks, set_state
 from keras_lottery.masks import Masks
-from keras_lottery.rewind import Rewind, Span
+from keras_lottery.pruning import prune_snapshot
+from keras_lottery.rewind import Rewind, Span, from_rewind_point
 from keras_lottery.schedules import Schedule
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.settled import Settled
@@ -39,6 +40,7 @@ class Plan:
         span: the stretch of training that tickets repeat.
         trunk: what finds the masks, if not the tickets.
         eval_freq: steps from one validation to the next.
+        at_init: whether the initial weights do, each level's masks by themselves.
     """
 
     schedule: Schedule
@@ -51,13 +53,25 @@ class Plan:
     span: Span
     trunk: Trunk | None
     eval_freq: int
+    at_init: bool = False
 
     def trainings(self, replicates: int) -> int:
         """How many trainings there are."""
         levels, reported = len(self.schedule), len(self.report_levels)
         trunks = levels - 1 + bool(self.trunk.steps) if self.trunk else 0
-        tickets = reported if self.trunk else levels
+        tickets = reported if self.trunk or self.at_init else levels
         return replicates * (1 + trunks + tickets + reported * len(self.controls))
+
+    def check(self) -> None:
+        """Raises ValueError if tickets found at initialisation start elsewhere."""
+        rewind, k = self.rewind, self.span.rewind_step
+        if self.at_init and (k or self.trunk or rewind.ticket is not from_rewind_point):
+            raise ValueError(
+                "prune_at_init=True finds tickets before any training: it needs "
+                "rewind='weights', rewind_to=0, and neither `mask_epochs` nor "
+                f"`mask_steps`. Received: rewind={rewind!r}, the rewind point {k}"
+                f"{', trainings that find masks' if self.trunk else ''}"
+            )
 
     def sparsities(self, masks: Masks) -> list[float]:
         """Of the levels; an allocation with rates of its own has a say in them."""
@@ -78,7 +92,10 @@ def rehearse(plan: Plan, model: keras.Model, initial: State, data: Any) -> None:
     """
     masks = get_masks(model)
     rng = np.random.default_rng(plan.seed)
-    snapshot = Snapshot(masks, initial, initial, initial, rng, model, data)
+    # A training would move them: there are criteria that compare.
+    moved = {} if plan.at_init else {name: 1.01 * initial[name] for name in masks}
+    final = {**initial, **moved}
+    snapshot = Snapshot(masks, final, initial, initial, rng, model, data)
     scores = plan.criterion(snapshot)
     if plan.trunk and plan.trunk.settles:
         plan.criterion(dataclasses.replace(snapshot, model=None, data=None))
@@ -116,25 +133,28 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
         jobs.insert(0, job(0, "trunk", first, keep=WHOLE, stop=stop))
     found = dense = (yield jobs)[0]
     for level, sparsity in enumerate(sparsities, start=1):
-        set_state(model, found.final, ticket.masks)
+        before, state = ticket.masks, found.final
+        if plan.at_init:
+            before, state = Masks.dense(shapes), initial
+        set_state(model, state, before)
         snapshot = Snapshot(
-            ticket.masks,
-            found.final,
+            before,
+            state,
             initial,
             dense.rewind_point,
             np.random.default_rng(seed("prune", level)),
             model,
             engine.data.arrays,
         )
-        scores = plan.criterion(snapshot)
-        masks = plan.allocation(scores, ticket.masks, sparsity)
+        how = plan.criterion, plan.allocation
+        masks, scores = prune_snapshot(snapshot, sparsity, *how)
         ticket = plan.rewind.ticket(snapshot, masks, span)
         jobs = []
         if trunk and level < len(sparsities):
             stop = settled(masks, level, dense.rewind_point)
             finder = trunk.ticket(snapshot, masks, span)
             jobs.append(job(level, "trunk", finder, keep=("final",), stop=stop))
-        if not trunk or level in plan.report_levels:
+        if level in plan.report_levels or not (trunk or plan.at_init):
             jobs.append(job(level, "ticket", ticket, keep=("final",)))
         if level in plan.report_levels:
             for name, control, trial in plan.controls:
@@ -142,4 +162,6 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
                 drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
                 made = partial(control_registry.apply, control, ticket, drawn)
                 jobs.append(job(level, name, made, trial, may_diverge=True))
-        found = (yield jobs)[0]
+        trained = yield jobs
+        if not plan.at_init:
+            found = trained[0]

@@ -90,6 +90,9 @@ class LotteryTicketSearch(StoredSearch):
             `"auto"`, as of `keras_lottery.engines`.
         workers: processes that train, each on a core of its own; 0 trains in this
             process, on all cores; `"auto"` chooses; `"ray"` takes a Ray cluster.
+        prune_at_init: finds the tickets before any training: at each level the
+            criterion (`"snip"`, `"grasp"`, `"synflow"`, …) sees the initial weights of
+            the dense network, from which its ticket is then trained.
 
     Raises:
         ValueError: if an argument is not one of its choices.
@@ -133,6 +136,7 @@ class LotteryTicketSearch(StoredSearch):
         report_levels: Sequence[int] | None = None,
         engine: str = "auto",
         workers: int | str = "auto",
+        prune_at_init: bool = False,
     ) -> None:
         if replicates < 1:
             raise ValueError(
@@ -153,6 +157,7 @@ class LotteryTicketSearch(StoredSearch):
         self.prunable = prunable
         self.engine = engine
         self.workers = workers
+        self.prune_at_init = prune_at_init
         levels = range(1, len(self.schedule) + 1)
         self.report_levels = sorted(levels if report_levels is None else report_levels)
         if not set(self.report_levels) <= set(levels) or (
@@ -201,6 +206,7 @@ class LotteryTicketSearch(StoredSearch):
             "replicates": settings["replicates"],
             "report_levels": settings["report_levels"],
             "seed": settings["seed"],
+            "prune_at_init": bool(settings.get("prune_at_init")),
         }
         model = architecture.from_text(settings["architecture"])
         return cls(model, directory=directory, **(arguments | changes))
@@ -287,7 +293,9 @@ class LotteryTicketSearch(StoredSearch):
                 self._rewind, span, data.steps_per_epoch, mask_epochs, mask_steps
             ),
             data.steps_per_epoch if isinstance(eval_freq, str) else eval_freq,
+            self.prune_at_init,
         )
+        plan.check()
         rehearse(plan, model, initial, data.arrays)
         trainings = plan.trainings(self.replicates)
         chosen = self._chosen_before() if resume else {}
@@ -327,6 +335,8 @@ class LotteryTicketSearch(StoredSearch):
             "granularity": self.granularity,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,
+            # Of a search that does not, as of one stored before there was a choice.
+            "prune_at_init": self.prune_at_init or None,
             "seed": self.seed,
             "steps": length,
             "mask_steps": plan.trunk and plan.trunk.describe(),

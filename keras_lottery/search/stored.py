@@ -126,7 +126,7 @@ class StoredSearch:
 
     def _start_weights(self, level: int, replicate: int) -> State:
         initial = read_record(self.store.initial(replicate), "initial")[1]["weights"]
-        if not level:
+        if not level or read_json(self.store.settings).get("prune_at_init"):
             return initial
         training, masks = self._finder(level - 1, replicate)
         snapshot = Snapshot(
