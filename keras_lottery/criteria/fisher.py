@@ -16,7 +16,7 @@ def fisher(snapshot: Snapshot) -> Scores:
 
     Reference:
         Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher
-        pruning", equation 9, for weights.
+        pruning": the saliency of a feature map, for weights.
     """
     data = batches(*snapshot.training_data())
     mean = mean_over_batches(snapshot, np.square, data)

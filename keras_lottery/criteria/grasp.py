@@ -14,7 +14,7 @@ def grasp(snapshot: Snapshot) -> Scores:
 
     Reference:
         Wang et al. 2020, "Picking winning tickets before training by preserving
-        gradient flow", equation 8 and algorithm 1.
+        gradient flow": the score S, with its sign turned.
     """
     gradients = snapshot.gradients()
     alive = {name: gradients[name] * mask for name, mask in snapshot.masks.items()}

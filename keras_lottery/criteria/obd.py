@@ -31,9 +31,9 @@ def obd(snapshot: Snapshot) -> Scores:
             error, of one output, or there are no data.
 
     Reference:
-        LeCun et al. 1990, "Optimal brain damage", equation 5, with the
-        Levenberg-Marquardt approximation of section 2.2. Drawn targets: Martens 2020,
-        "New insights and perspectives on the natural gradient method", section 9.2.
+        LeCun et al. 1990, "Optimal brain damage": the saliency h_kk u_k² / 2, with the
+        Levenberg-Marquardt approximation of h. Drawn targets: Martens 2020, "New
+        insights and perspectives on the natural gradient method".
     """
     _loss_of(snapshot.model)
     x, _ = snapshot.training_data()

@@ -15,7 +15,7 @@ def snip(snapshot: Snapshot) -> Scores:
 
     Reference:
         Lee et al. 2019, "SNIP: single-shot network pruning based on connection
-        sensitivity", equation 5, not divided by the sum.
+        sensitivity": the connection sensitivity, not divided by its sum.
 
     Example:
 
@@ -38,6 +38,6 @@ def iterative_snip(snapshot: Snapshot) -> Scores:
 
     Reference:
         de Jorge et al. 2021, "Progressive skeletonization: trimming more fat from a
-        network at initialization", section 4 ("Iterative SNIP").
+        network at initialization" ("Iterative SNIP").
     """
     return snip(snapshot)

@@ -48,7 +48,7 @@ def synflow(snapshot: Snapshot) -> Scores:
 
     Reference:
         Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
-        conserving synaptic flow", equation 1 and algorithm 1.
+        conserving synaptic flow": the objective R_SF, and algorithm 1.
 
     Example:
 

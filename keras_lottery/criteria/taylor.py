@@ -15,7 +15,7 @@ def taylor(snapshot: Snapshot) -> Scores:
 
     Reference:
         Molchanov et al. 2017, "Pruning convolutional neural networks for resource
-        efficient inference", equation 7, for weights.
+        efficient inference": the Taylor criterion, for weights.
     """
     data = batches(*snapshot.training_data())
     mean = mean_over_batches(snapshot, np.abs, data)
