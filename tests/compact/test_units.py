@@ -84,7 +84,7 @@ def test_criteria_of_weights_fold_into_filters(criterion, granularity):
 
 
 @pytest.mark.parametrize("allocation", [Global(), Uniform(), Layerwise()], ids=repr)
-@settings(max_examples=6 if keras.backend.backend() == "tensorflow" else 2)
+@settings(max_examples=6 if keras.backend.backend() == "tensorflow" else 1)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["filter", "channel"]))
 def test_filters_live_whole_or_die_whole(allocation, seed, role):
     """Counts are exact, nothing is revived, and `compact` needs the masks alone."""
