@@ -39,6 +39,10 @@ def main() -> None:
             classifier_activation=None,
         )
     )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # The application's 0.999 is for trainings of a million steps.
+            layer.momentum = 0.9
     steps = options.epochs * (len(splits.x_train) // options.batch_size)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
