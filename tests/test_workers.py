@@ -53,6 +53,20 @@ def search(directory=None, **arguments):
     return made.search(**FIT).drop(columns="seconds")
 
 
+def test_a_model_that_no_worker_can_make_trains_here(tmp_path):
+    @keras.saving.register_keras_serializable("test_workers")
+    class Local(keras.layers.Dense):
+        """A class that only this process knows."""
+
+    dense = keras.layers.Dense(4)
+    given = keras.Sequential([keras.Input((6,)), dense, Local(2)])
+    given.compile("adam", loss, metrics=["accuracy"])
+    made = LotteryTicketSearch(given, [0.5], directory=tmp_path, workers=1)
+    with pytest.raises(ValueError, match=r"a worker cannot make the model(.|\n)*Local"):
+        made.search(**FIT)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def one():
     return search(workers=1)

@@ -90,6 +90,11 @@ class Data:
             _check(name, getattr(self, name))
 
     @property
+    def parts(self) -> list[Any]:
+        """All that there is: training, validation and, perhaps, test data."""
+        return [self.train, self.validation, self.test or ()]
+
+    @property
     def arrays(self) -> tuple[Any, Any] | None:
         """Training inputs and targets, where they are arrays."""
         return None if is_tf_dataset(self.train) else self.train[:2]

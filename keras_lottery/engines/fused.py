@@ -71,8 +71,8 @@ class FusedEngine(FitEngine):
     def _compiled(self) -> Loop | None:
         """The loops, compiled when they are needed first; None if they cannot be."""
         if self._loop is None and self._compiles:
-            loop = _loop(self)
             try:
+                loop = _loop(self)
                 loop.compile()
             except Exception as error:
                 # Whatever is wrong with the model, `fit` says it better.
@@ -178,17 +178,18 @@ def obstacle(
     """
     if keras.backend.backend() not in ("tensorflow", "jax"):
         return f"the backend is {keras.backend.backend()}"
-    for method in ("train_step", "make_train_function", "fit", "evaluate"):
-        if getattr(type(model), method) is not getattr(keras.Model, method):
+    steps = ("train_step", "test_step", "make_train_function", "make_test_function")
+    for method in (*steps, "fit", "evaluate"):
+        if method in vars(model) or getattr(type(model), method) is not getattr(
+            keras.Model, method
+        ):
             return f"the model has its own `{method}`"
     if model.run_eagerly:
         return "the model is compiled with `run_eagerly=True`"
     if callbacks:
         names = ", ".join(type(callback).__name__ for callback in callbacks)
         return f"callbacks need `fit` ({names})"
-    if keras.distribution.distribution() is not None or getattr(
-        model, "_distribute_strategy", None
-    ):
+    if is_distributed(model):
         return "the training is distributed"
     parts = [data.train, data.validation, data.test or ()]
     if any(is_tf_dataset(part) for part in parts):
@@ -213,6 +214,12 @@ def convolves(model: keras.Model) -> bool:
     True
     """
     return any(hasattr(layer, "kernel_size") for layer in model._flatten_layers())
+
+
+def is_distributed(model: keras.Model) -> bool:
+    """Whether Keras trains the model on several devices."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    return bool(keras.distribution.distribution() is not None or strategy)
 
 
 def free_memory() -> float:

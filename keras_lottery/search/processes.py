@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import joblib
@@ -13,7 +14,7 @@ import keras
 import loky
 
 from keras_lottery.engines.engine import Work
-from keras_lottery.search.setup import ONE_THREAD, Result, Setup, train
+from keras_lottery.search.setup import ONE_THREAD, Setup, end_with_parent, train
 
 
 class Processes:
@@ -36,19 +37,22 @@ class Processes:
         self._load = partial(_load, folder)
         self._executor: loky.ProcessPoolExecutor | None = None
 
-    def submit(self, work: Work) -> "Future[Result]":
+    def submit(self, work: Work | None) -> "Future[Any]":
         """Begins a training; the future raises BrokenProcessPool if its worker dies."""
+        arguments = (train, self._folder.name, self._load, work)
+        try:
+            return self._running().submit(*arguments)
+        except BrokenProcessPool:
+            self._executor = None
+            return self._running().submit(*arguments)
+
+    def _running(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
             environment = {**ONE_THREAD, "KERAS_BACKEND": keras.backend.backend()}
-            self._executor = loky.ProcessPoolExecutor(self.count, env=environment)
-        try:
-            return self._executor.submit(train, self._folder.name, self._load, work)
-        except BrokenProcessPool as error:
-            # The next submission starts a new pool.
-            self._executor = None
-            lost: Future[Result] = Future()
-            lost.set_exception(error)
-            return lost
+            self._executor = loky.ProcessPoolExecutor(
+                self.count, env=environment, initializer=end_with_parent
+            )
+        return self._executor
 
     def close(self) -> None:
         """Ends all workers, whatever they are doing."""

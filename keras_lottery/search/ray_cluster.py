@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_lottery.engines.engine import Work
-from keras_lottery.search.setup import ONE_THREAD, Result, Setup, train
+from keras_lottery.search.setup import ONE_THREAD, Setup, train
 
 MAX_DEATHS = 3
 
@@ -47,7 +47,7 @@ class RayCluster:
         self._arguments = uuid.uuid4().hex, load
         self._running: set[Any] = set()
 
-    def submit(self, work: Work) -> "Future[Result]":
+    def submit(self, work: Work | None) -> "Future[Any]":
         """Begins a training."""
         reference = self._train.remote(*self._arguments, work)
         future = reference.future()

@@ -40,11 +40,12 @@ from keras_lottery.search.setup import Setup
 from keras_lottery.search.stored import StoredSearch
 from keras_lottery.search.trainings import Trainings
 from keras_lottery.search.trunk import find_trunk
-from keras_lottery.search.workers import choose, employ
+from keras_lottery.search.workers import employ
 from keras_lottery.store import (
     CorruptedFileError,
     Store,
     read_json,
+    write_atomically,
 )
 from keras_lottery.ticket import Ticket
 
@@ -87,7 +88,8 @@ class LotteryTicketSearch(StoredSearch):
         report_levels: the levels whose tickets and controls are trained; all by
             default. (A ticket that the next masks are found in is trained anyway.)
         engine: how tickets are trained: `"fit"`, `"fused"`, `"vectorized"`, or
-            `"auto"`, as of `keras_lottery.engines`.
+            `"auto"`, as of `keras_lottery.engines`. A vectorized search that was killed
+            resumes to the last few bits, as its stacks then hold other trainings.
         workers: processes that train, each on a core of its own; 0 trains in this
             process, on all cores; `"auto"` chooses; `"ray"` takes a Ray cluster.
         prune_at_init: finds the tickets before any training: at each level the
@@ -272,6 +274,11 @@ class LotteryTicketSearch(StoredSearch):
             FloatingPointError: if a loss is not a number.
             OSError: if a result cannot be written. What was finished stays: run again.
         """
+        if sample_weight is not None and class_weight is not None:
+            raise ValueError(
+                "Expected `sample_weight` or `class_weight`, as of `fit`. Received: "
+                "both. Multiply the sample weights by those of the classes."
+            )
         train = x
         if not is_tf_dataset(x):
             train = (x, y) if sample_weight is None else (x, y, sample_weight)
@@ -317,7 +324,7 @@ class LotteryTicketSearch(StoredSearch):
         )
         engine = setup.make(model)
         setup = dataclasses.replace(setup, engine=engine.name)
-        workers = choose(
+        workers = employ(
             chosen.get("workers", "auto") if self.workers == "auto" else self.workers,
             engine,
             setup,
@@ -348,7 +355,7 @@ class LotteryTicketSearch(StoredSearch):
             "metric": metric,
             "engine": engine.name,
             # Workers have one thread each: their number changes nothing.
-            "in_workers": bool(workers),
+            "in_workers": None,
             "train": describe_data(data.train),
             "validation": describe_data(data.validation),
             "test": describe_data(data.test),
@@ -360,31 +367,32 @@ class LotteryTicketSearch(StoredSearch):
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }
-        settings = describe(settings)
-        if not resume:
-            self.store.clear()
-        open_store(self.store, settings)
-        # All are drawn before the first training, in case one cannot be.
-        starts = [
-            initial_weights(
-                self.store,
-                replicate,
-                model,
-                initial,
-                partial(build, self._source, self.prunable, self.seed, replicate),
-            )
-            for replicate in range(self.replicates)
-        ]
-        with (
-            Progress(trainings, verbose) as progress,
-            employ(workers, engine, setup) as trainer,
-        ):
+        with workers as trainer, Progress(trainings, verbose) as progress:
+            settings["in_workers"] = trainer is not engine
+            if not resume:
+                self.store.clear()
+            open_store(self.store, describe(settings))
+            # All are drawn before the first training, in case one cannot be.
+            starts = [
+                initial_weights(
+                    self.store,
+                    replicate,
+                    model,
+                    initial,
+                    partial(build, self._source, self.prunable, self.seed, replicate),
+                )
+                for replicate in range(self.replicates)
+            ]
             trained = Trainings(self.store, trainer, progress)
             trained.run(
-                levels(plan, trainer, replicate, initial)
-                for replicate, initial in enumerate(starts)
+                levels(plan, trainer, replicate, start)
+                for replicate, start in enumerate(starts)
             )
-        return self.results()
+        table = self.results()
+        write_atomically(
+            self.store.results, lambda file: table.to_csv(file, index=False)
+        )
+        return table
 
     def _chosen_before(self) -> dict[str, Any]:
         """The engine, and workers or none, that a stored search was begun with."""
@@ -393,6 +401,6 @@ class LotteryTicketSearch(StoredSearch):
         except (FileNotFoundError, CorruptedFileError):
             return {}
         return {
-            "engine": stored["engine"],
-            "workers": loky.cpu_count() if stored["in_workers"] else 0,
+            "engine": stored.get("engine", "auto"),
+            "workers": loky.cpu_count() if stored.get("in_workers") else 0,
         }

@@ -136,8 +136,15 @@ def open_store(store: Store, settings: Mapping[str, Any]) -> None:
         warnings.warn(f"{error}. It is written again.", stacklevel=2)
         stored = settings
     check_same(stored, settings, store.directory)
-    # The weights that the search began with stay those that it is known by.
-    write_json(store.settings, {**settings, "initial": stored["initial"]})
+    # The weights that the search began with stay those that it is known by, and what
+    # was asked for before is still there.
+    kept = {
+        "initial": stored["initial"],
+        "replicates": max(stored["replicates"], settings["replicates"]),
+        "controls": stored["controls"] | settings["controls"],
+        "report_levels": sorted({*stored["report_levels"], *settings["report_levels"]}),
+    }
+    write_json(store.settings, {**settings, **kept})
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:

@@ -1,5 +1,9 @@
 """What every process that trains makes its engine of."""
 
+import os
+import threading
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +29,17 @@ Result = Training | FloatingPointError
 
 
 @dataclass(frozen=True)
+class Failure:
+    """What went wrong in a worker.
+
+    Args:
+        traceback: as text.
+    """
+
+    traceback: str
+
+
+@dataclass(frozen=True)
 class Setup:
     """What every process makes its engine of.
 
@@ -42,31 +57,59 @@ class Setup:
     data: Data | None
     options: dict[str, Any]
     dtype_policy: Any = field(default_factory=keras.config.dtype_policy)
+    floatx: str = field(default_factory=keras.config.floatx)
+    image_data_format: str = field(default_factory=keras.config.image_data_format)
 
     def make(self, model: keras.Model | None = None) -> Engine:
-        """The engine, of a model that was built before or of a new one."""
+        """The engine, of a model that was built before or, in a worker, of a new one.
+
+        A worker does not choose again: it may see another amount of free memory.
+        """
         assert self.data is not None
-        if model is None:
-            keras.config.set_dtype_policy(self.dtype_policy)
-            model, _ = build(self.source, self.prunable, self.seed, 0)
-        return engines.make(self.engine, model, self.data, **self.options)
+        if model is not None:
+            return engines.make(self.engine, model, self.data, **self.options)
+        keras.config.set_floatx(self.floatx)
+        keras.config.set_image_data_format(self.image_data_format)
+        keras.config.set_dtype_policy(self.dtype_policy)
+        model, _ = build(self.source, self.prunable, self.seed, 0)
+        options = {k: v for k, v in self.options.items() if k != "trainings"}
+        return engines.ENGINES[self.engine](model, self.data, **options)
 
 
 _engines: dict[str, Engine] = {}
 
 
-def train(key: str, load: Callable[[], Setup], work: Work) -> Result:
+def train(
+    key: str, load: Callable[[], Setup], work: Work | None
+) -> Result | Failure | None:
     """Trains a ticket in a worker, which keeps its engine for the next one.
 
     Args:
         key: names the search.
         load: gives its setup.
-        work: the ticket, and how to train it.
+        work: the ticket, and how to train it; `None` only makes the engine.
     """
-    if key not in _engines:
-        _engines.clear()
-        _engines[key] = load().make()
     try:
+        if key not in _engines:
+            _engines.clear()
+            _engines[key] = load().make()
+        if work is None:
+            return None
         return _engines[key].train(work.make(), work.seed, stop=work.stop)
     except FloatingPointError as error:
         return error
+    # Not every exception survives being sent; its text does.
+    except Exception:
+        return Failure(traceback.format_exc())
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as the one that started it has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,5 +1,6 @@
 """The trainings of a search, each done once: trained and stored, or read."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,9 @@ class Trainings:
             if isinstance(result, FloatingPointError):
                 result = _diverged(job, result)
             self._finish(self._write(job, made.pop(index), result))
+            if not job.keep:
+                # Nothing is found in it: its states need no memory.
+                result = dataclasses.replace(result, final={}, rewind_point={})
             level.trainings[place] = result
             if level.is_done:
                 end(level)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol
+from typing import Any, Protocol
 
 import cloudpickle
 import keras
@@ -18,8 +18,9 @@ import loky
 
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Work
+from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.search.processes import Processes
-from keras_lottery.search.setup import Result, Setup
+from keras_lottery.search.setup import Failure, Result, Setup
 from keras_lottery.ticket import Ticket
 
 MAX_DEATHS = 3
@@ -34,8 +35,12 @@ class Pool(Protocol):
 
     count: int
 
-    def submit(self, work: Work) -> "Future[Result]":
-        """Begins a training; the future raises BrokenProcessPool if its worker dies."""
+    def submit(self, work: Work | None) -> "Future[Any]":
+        """Begins a training, or only makes an engine, in a worker.
+
+        The future gives what `setup.train` returns, and raises BrokenProcessPool if its
+        worker dies.
+        """
 
     def close(self) -> None:
         """Ends all workers, whatever they are doing."""
@@ -76,7 +81,7 @@ class Workers:
         """
         queued = 0
         lost: list[tuple[int, Work]] = []
-        running: dict[Future[Result], tuple[int, Work]] = {}
+        running: dict[Future[Any], tuple[int, Work]] = {}
         deaths = 0
         while queued < len(works) or lost or running:
             # Tickets are made as late as they can be: they take memory. One more than
@@ -97,6 +102,8 @@ class Workers:
                 except BrokenProcessPool:
                     lost.append((index, work))
                     continue
+                if isinstance(result, Failure):
+                    raise RuntimeError(f"A worker failed:\n{result.traceback}")
                 deaths = 0
                 progress(index, work.make().steps)
                 yield index, result
@@ -114,44 +121,20 @@ class Workers:
 
 
 @contextlib.contextmanager
-def employ(workers: int | str, engine: Engine, setup: Setup) -> Iterator[Trainer]:
-    """What trains, for as long as the context lasts.
-
-    Args:
-        workers: how many, 0 for none, or `"ray"`.
-        engine: of this process.
-        setup: what workers make their engines of.
-    """
-    if not workers:
-        yield engine
-        return
-    pool: Pool
-    if workers == "ray":
-        from keras_lottery.search.ray_cluster import RayCluster
-
-        pool = RayCluster(setup)
-    else:
-        pool = Processes(setup, int(workers))
-    try:
-        yield Workers(engine, pool)
-    finally:
-        pool.close()
-
-
-def choose(
+def employ(
     workers: int | str,
     engine: Engine,
     setup: Setup,
     ticket: Ticket,
     at_once: int,
     steps: int,
-) -> int | str:
-    """The number of workers, 0 for training in this process.
+) -> Iterator[Trainer]:
+    """What trains, for as long as the context lasts: the engine, or workers.
 
     Args:
-        workers: what was asked for: a number, `"auto"` or `"ray"`.
+        workers: a number, 0 for none, `"auto"`, or `"ray"`.
         engine: of this process.
-        setup: what workers would make their engines of.
+        setup: what workers make their engines of.
         ticket: one of those to train, to see how long a step takes.
         at_once: how many trainings of a level are independent.
         steps: of all trainings together.
@@ -159,17 +142,54 @@ def choose(
     Raises:
         ValueError: if workers were asked for and cannot be had.
     """
-    if workers == 0:
-        return 0
-    obstacle = _obstacle(engine, setup)
-    if workers != "auto":
-        if obstacle:
-            raise ValueError(
-                f"workers={workers!r} is not possible: {obstacle}. Use workers=0."
-            )
-        return workers
+    obstacle = None
+    if workers != 0:
+        obstacle = _obstacle(engine, setup)
+    count = workers
+    if workers == "auto":
+        count = 0 if obstacle else _choose(engine, setup, ticket, at_once, steps)
+    pool = None
+    if count and not obstacle:
+        pool = _pool(count, setup)
+        # Only a worker knows whether it can make the model.
+        failure = pool.submit(None).result()
+        if failure is not None:
+            pool.close()
+            obstacle = f"a worker cannot make the model:\n{failure.traceback}"
+            pool = None
+    if count and obstacle:
+        message = f"workers={workers!r} is not possible: {obstacle}"
+        if workers != "auto":
+            raise ValueError(f"{message}. Use workers=0.")
+        warnings.warn(f"{message}. This process trains alone.", stacklevel=4)
+    if pool is None:
+        yield engine
+        return
+    try:
+        yield Workers(engine, pool)
+    finally:
+        pool.close()
+
+
+def _pool(count: int | str, setup: Setup) -> Pool:
+    if count != "ray":
+        return Processes(setup, int(count))
+    from keras_lottery.search.ray_cluster import RayCluster
+
+    return RayCluster(setup)
+
+
+def _choose(
+    engine: Engine, setup: Setup, ticket: Ticket, at_once: int, steps: int
+) -> int:
+    """How many workers are worth their starting."""
+    assert setup.data is not None
     count = min(loky.cpu_count(), at_once)
-    if count < 2 or obstacle or engine.name == "vectorized" or _accelerated():
+    if setup.engine == "fused":
+        # Each has the data once, and some on their way.
+        size = sum(a.nbytes for a in keras.tree.flatten(setup.data.parts))
+        count = min(count, int(free_memory() // (2 * size + 1)))
+    if count < 2 or engine.name == "vectorized" or _accelerated():
         return 0
     # No step is so slow that so few would be worth workers' starting.
     if steps < SEVERAL or steps * engine.seconds_per_step(ticket) < WORTHWHILE:
@@ -181,6 +201,8 @@ def _obstacle(engine: Engine, setup: Setup) -> str | None:
     """Why other processes cannot train, if they cannot."""
     if engine.data.arrays is None:
         return "a `tf.data.Dataset` stays in its process"
+    if is_distributed(engine.model):
+        return "the training is distributed"
     try:
         cloudpickle.dumps(dataclasses.replace(setup, data=None))
     except Exception as error:
