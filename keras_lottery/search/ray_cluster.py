@@ -8,9 +8,7 @@ from typing import Any
 import keras
 
 from keras_lottery.engines.engine import Work
-from keras_lottery.search.setup import ONE_THREAD, Setup, train
-
-MAX_DEATHS = 3
+from keras_lottery.search.setup import MAX_DEATHS, ONE_THREAD, Setup, train
 
 
 class RayCluster:

@@ -1,4 +1,4 @@
-"""When to stop looking for masks: they serve long before the training ends."""
+"""When to stop looking for masks."""
 
 from collections import deque
 from dataclasses import dataclass, field

@@ -25,6 +25,9 @@ ONE_THREAD = {
 }
 """The environment of a worker, so that results do not depend on how many there are."""
 
+MAX_DEATHS = 3
+"""So often may the worker of a training die before the search gives up."""
+
 Result = Training | FloatingPointError
 
 

@@ -20,11 +20,9 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.search.processes import Processes
-from keras_lottery.search.setup import Failure, Result, Setup
+from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
 from keras_lottery.ticket import Ticket
 
-MAX_DEATHS = 3
-"""So often may workers die, with no training done in between."""
 WORTHWHILE = 60.0
 """Seconds of training from which on workers, which take some to start, pay."""
 SEVERAL = 1000
@@ -142,33 +140,27 @@ def employ(
     Raises:
         ValueError: if workers were asked for and cannot be had.
     """
-    obstacle = None
-    if workers != 0:
-        obstacle = _obstacle(engine, setup)
     count = workers
     if workers == "auto":
-        count = 0 if obstacle else _choose(engine, setup, ticket, at_once, steps)
-    pool = None
-    if count and not obstacle:
-        pool = _pool(count, setup)
-        # Only a worker knows whether it can make the model.
-        failure = pool.submit(None).result()
-        if failure is not None:
-            pool.close()
+        count = _choose(engine, setup, ticket, at_once, steps)
+    if not count:
+        yield engine
+        return
+    with contextlib.ExitStack() as stack:
+        obstacle = _obstacle(engine, setup)
+        if obstacle is None:
+            pool = stack.enter_context(contextlib.closing(_pool(count, setup)))
+            # Only a worker knows whether it can make the model.
+            failure = pool.submit(None).result()
+            if failure is None:
+                yield Workers(engine, pool)
+                return
             obstacle = f"a worker cannot make the model:\n{failure.traceback}"
-            pool = None
-    if count and obstacle:
         message = f"workers={workers!r} is not possible: {obstacle}"
         if workers != "auto":
             raise ValueError(f"{message}. Use workers=0.")
         warnings.warn(f"{message}. This process trains alone.", stacklevel=4)
-    if pool is None:
-        yield engine
-        return
-    try:
-        yield Workers(engine, pool)
-    finally:
-        pool.close()
+    yield engine
 
 
 def _pool(count: int | str, setup: Setup) -> Pool:
@@ -183,6 +175,8 @@ def _choose(
     engine: Engine, setup: Setup, ticket: Ticket, at_once: int, steps: int
 ) -> int:
     """How many workers are worth their starting."""
+    if _obstacle(engine, setup):
+        return 0
     assert setup.data is not None
     count = min(loky.cpu_count(), at_once)
     if setup.engine == "fused":
