@@ -1,4 +1,4 @@
-"""Masks that change inside one `fit`."""
+"""Gradual pruning: a schedule of sparsities inside one `fit`."""
 
 import warnings
 from typing import Any

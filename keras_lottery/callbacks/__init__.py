@@ -1,0 +1,5 @@
+"""Masks that change inside one `fit`."""
+
+from keras_lottery.callbacks.gradual import GradualPruning
+
+__all__ = ["GradualPruning"]
