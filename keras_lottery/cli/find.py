@@ -1,15 +1,14 @@
-"""The command line: `keras-lottery find`, which is also `scripts/find_ticket.py`."""
+"""`keras-lottery find`, which is also `scripts/find_ticket.py`."""
 
 import argparse
-import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from keras_lottery import data, export, models, plots
 from keras_lottery.allocation import ALLOCATIONS, Allocation, Layerwise
+from keras_lottery.cli.parsing import Parser, at_least, list_of, positive, share
 from keras_lottery.controls import CONTROLS
 from keras_lottery.criteria import CRITERIA
 from keras_lottery.engines import ENGINES
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+HELP = "find a winning ticket and export it"
 EXPORTS = ("keras", "saved_model", "litert")
 QUANTIZATIONS = ("dynamic", "int8", "float16")
 # Digits are few: a higher rate, and large steps down to where tickets and their
@@ -32,56 +32,9 @@ QUANTIZATIONS = ("dynamic", "int8", "float16")
 DIGITS_EPOCHS, DIGITS_RATE, DIGITS_SPEED, DIGITS_TOLERANCE = 60, 0.4, 3, 0.6
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The installed command `keras-lottery`."""
-    parser = _Parser(prog="keras-lottery", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    _add_options(
-        commands.add_parser("find", help="find a winning ticket and export it")
-    )
-    return _run(parser, arguments)
-
-
-def find(arguments: Sequence[str] | None = None) -> int:
-    """`scripts/find_ticket.py`."""
-    parser = _Parser(
-        prog="find_ticket.py", description="Find a winning ticket and export it."
-    )
-    _add_options(parser)
-    return _run(parser, arguments)
-
-
-def _run(parser: _Parser, arguments: Sequence[str] | None) -> int:
-    options = parser.parse_args(arguments)
-    formatwarning = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
-    try:
-        _find(options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except (FloatingPointError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "Stopped. Run the command again, without --no-resume, to go on.",
-            file=sys.stderr,
-        )
-        return 130
-    finally:
-        warnings.formatwarning = formatwarning
-    return 0
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
+    """The options of the command, and what it runs."""
+    parser.set_defaults(function=_find)
     try:
         load_extensions()
     except ImportError as error:
@@ -90,12 +43,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     formatter = "default: the model's recipe"
     add("--data", default="digits", help="digits, a TFDS name, or an .npz file")
     add("--model", default="lenet_300_100", choices=models.names())
-    add(
-        "--levels", type=_at_least(1), default=6, help="rounds of pruning (%(default)s)"
-    )
+    add("--levels", type=at_least(1), default=6, help="rounds of pruning (%(default)s)")
     add(
         "--rate",
-        type=_share,
+        type=share,
         help=f"share pruned each round (0.4 for digits; {formatter})",
     )
     _add_choice(add, "--schedule", "geometric", SCHEDULES.names(), "of the levels")
@@ -118,17 +69,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_at_least(1), help="length of a training")
-    length.add_argument(
-        "--iterations", type=_at_least(1), help=f"in steps; {formatter}"
-    )
-    add(
-        "--eval-freq", type=_at_least(1), help=f"steps between validations; {formatter}"
-    )
-    add("--batch-size", type=_at_least(1), help=formatter)
+    length.add_argument("--epochs", type=at_least(1), help="length of a training")
+    length.add_argument("--iterations", type=at_least(1), help=f"in steps; {formatter}")
+    add("--eval-freq", type=at_least(1), help=f"steps between validations; {formatter}")
+    add("--batch-size", type=at_least(1), help=formatter)
     add("--optimizer", help=formatter)
-    add("--learning-rate", type=_positive, help=formatter)
-    add("--replicates", type=_at_least(1), default=3, help="(%(default)s)")
+    add("--learning-rate", type=positive, help=formatter)
+    add("--replicates", type=at_least(1), default=3, help="(%(default)s)")
     add(
         "--controls",
         type=_controls,
@@ -155,7 +102,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help="the run's directory (runs/<data>_<model>)")
     add(
         "--export",
-        type=_list_of("--export", EXPORTS),
+        type=list_of("--export", EXPORTS),
         help=f"of {', '.join(EXPORTS)}; none (all that the backend can)",
     )
     add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
@@ -163,7 +110,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--no-resume", action="store_true", help="start anew in the run's directory")
     add(
         "--tolerance",
-        type=_positive,
+        type=positive,
         help="percentage points of validation accuracy that the exported ticket may "
         f"lie below the dense network ({DIGITS_TOLERANCE} for digits; 0)",
     )
@@ -338,23 +285,12 @@ def _export(
     write_json(directory / "reports.json", card)
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number, at least {least}; got {text!r}"
-            )
-        return int(text)
-
-    return number
-
-
 def _workers(text: str) -> int | str:
-    return text if text in ("auto", "ray") else _at_least(0)(text)
+    return text if text in ("auto", "ray") else at_least(0)(text)
 
 
 def _mask_epochs(text: str) -> float | str:
-    return text if text == "auto" else _positive(text)
+    return text if text == "auto" else positive(text)
 
 
 def _granularity(text: str) -> str:
@@ -365,44 +301,12 @@ def _granularity(text: str) -> str:
     return text
 
 
-def _share(text: str) -> float:
-    number = _positive(text)
-    if number >= 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a share above 0 and below 1; got {text!r}"
-        )
-    return number
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
-    return number
-
-
-def _list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
-    def read(text: str) -> list[str]:
-        words = [] if text == "none" else text.split(",")
-        for word in words:
-            if word not in choices:
-                raise argparse.ArgumentTypeError(
-                    f"invalid choice: {word!r} (choose from {', '.join(choices)}, none)"
-                )
-        return words
-
-    return read
-
-
 def _controls(text: str) -> dict[str, int]:
     names = [part.partition(":")[0] for part in text.split(",")]
-    _list_of("--controls", CONTROLS.names())(
+    list_of("--controls", CONTROLS.names())(
         "none" if text == "none" else ",".join(names)
     )
     if text == "none":
         return {}
     trials = [part.partition(":")[2] or "1" for part in text.split(",")]
-    return {n: _at_least(1)(t) for n, t in zip(names, trials, strict=True)}
+    return {n: at_least(1)(t) for n, t in zip(names, trials, strict=True)}

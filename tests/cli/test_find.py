@@ -1,4 +1,4 @@
-"""The command line."""
+"""`keras-lottery find`."""
 
 import json
 
@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from keras_lottery import cli
+from keras_lottery.cli import find_command as find
 
 QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
 
@@ -125,7 +126,7 @@ def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     assert cli.find([*QUICK, "--export", "keras,litert"]) == 2
     assert "--export" in capsys.readouterr().err
-    assert cli._exports(None) == ["keras"]
+    assert find._exports(None) == ["keras"]
 
 
 def test_the_table_shows_every_level_and_variant():
@@ -141,7 +142,7 @@ def test_the_table_shows_every_level_and_variant():
     verdict = pd.DataFrame(
         [{"level": 1, "winning": True, "certain": False, "beats_reinit": True}]
     )
-    lines = cli.level_table(rows, verdict).splitlines()
+    lines = find.level_table(rows, verdict).splitlines()
     assert "91.00 ± 1.41 %, 150" in lines[2]
     assert lines[2].endswith("dense")
     assert "96.00 ± 1.41 %, 1,250" in lines[3]
