@@ -9,7 +9,13 @@ import numpy as np
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation, Scores
-from keras_lottery.compact import Units, filter_criteria, find_units, prune_filters
+from keras_lottery.compact import (
+    Units,
+    filter_criteria,
+    filter_masks,
+    find_units,
+    prune_filters,
+)
 from keras_lottery.criteria import Criterion
 from keras_lottery.gradients import compiled_once
 from keras_lottery.granularity import UNITS, Granularity, check, grouped
@@ -72,6 +78,34 @@ def prune(
             )
         prune_filters(model, sparsity, name, allocation or "uniform", data, seed)
         return
+    masks = masks_after(
+        model, sparsity, criterion, allocation, granularity, data, seed, rounds
+    )
+    if granularity not in UNITS:
+        set_masks(model, masks)
+        return
+    # Biases and normalisations go with the weights.
+    left = filters_left(model, granularity, masks)
+    prune_filters(model, sparsity, lambda f: left[f.name], lambda *_: left)
+
+
+prune_at_init = prune
+"""`prune`, by the name that it has where the model is not trained yet."""
+
+
+def masks_after(
+    model: keras.Model,
+    sparsity: float,
+    criterion: str | Criterion = "magnitude",
+    allocation: str | Allocation | None = None,
+    granularity: Granularity = "weight",
+    data: tuple[Any, Any] | None = None,
+    seed: int = 0,
+    rounds: int | None = None,
+) -> Masks:
+    """The masks that `prune` would set; it changes nothing. Arguments as of `prune`."""
+    if name := filter_criterion(criterion, granularity):
+        return filter_masks(model, sparsity, name, allocation or "uniform", data, seed)
     state = get_state(model)
     snapshot = Snapshot(
         masks=get_masks(model),
@@ -83,17 +117,7 @@ def prune(
         data=data,
     )
     allocate = allocation_of(model, allocation, granularity)
-    masks, _ = prune_snapshot(snapshot, sparsity, criterion, allocate, rounds)
-    if not isinstance(allocate, Units):
-        set_masks(model, masks)
-        return
-    # Biases and normalisations go with the weights.
-    left = allocate.alive(masks)
-    prune_filters(model, sparsity, lambda f: left[f.name], lambda *_: left)
-
-
-prune_at_init = prune
-"""`prune`, by the name that it has where the model is not trained yet."""
+    return prune_snapshot(snapshot, sparsity, criterion, allocate, rounds)[0]
 
 
 def allocation_of(
@@ -129,8 +153,13 @@ def sparsity_of(model: keras.Model, granularity: Granularity) -> float:
     """The sparsity of a masked model as `prune` counts it."""
     if granularity not in UNITS:
         return get_sparsity(model)
+    return filters_left(model, granularity, get_masks(model)).sparsity
+
+
+def filters_left(model: keras.Model, granularity: Granularity, masks: Masks) -> Masks:
+    """Which of a masked model's filters and units masks leave, by layer."""
     units = find_units(model, allocations.get("uniform"), str(granularity))
-    return units.alive(get_masks(model)).sparsity
+    return units.alive(masks)
 
 
 def prune_snapshot(

@@ -4,14 +4,13 @@ import warnings
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation
+from keras_lottery.callbacks.common import check_masked, check_named, steps_done
 from keras_lottery.criteria import Criterion
 from keras_lottery.granularity import Granularity, check
-from keras_lottery.layers import is_masked
 from keras_lottery.pruning import (
     default_allocation,
     filter_criterion,
@@ -122,12 +121,8 @@ class GradualPruning(keras.callbacks.Callback):
         return due and self.begin_step <= step <= self.end_step
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        if not is_masked(self.model):
-            raise ValueError(
-                "GradualPruning needs a masked model. Received: model "
-                f"'{self.model.name}'. Train what `mask_model(model)` returns."
-            )
-        self._step = self._steps_done()
+        check_masked(self)
+        self._step = steps_done(self.model)
         # A schedule that lies behind the optimizer is caught up with at once.
         self._next = min(self._step, self.end_step)
 
@@ -146,7 +141,7 @@ class GradualPruning(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # The last execution of an epoch may be shorter than its number says.
-        self._step = self._steps_done()
+        self._step = steps_done(self.model)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         if self._next <= self.end_step <= self._step:
@@ -160,12 +155,6 @@ class GradualPruning(keras.callbacks.Callback):
                 "earlier `end_step`.",
                 stacklevel=2,
             )
-
-    def _steps_done(self) -> int:
-        optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        # `iterations` would leave out batches whose gradients are only accumulated.
-        return int(ops.convert_to_numpy(optimizer._iterations))
 
     def _sparsity(self) -> float:
         return sparsity_of(self.model, self.granularity)
@@ -190,12 +179,7 @@ class GradualPruning(keras.callbacks.Callback):
         Raises:
             ValueError: if the criterion or the allocation is not given by name.
         """
-        for argument in ("criterion", "allocation"):
-            if not isinstance(getattr(self, argument), str):
-                raise ValueError(
-                    f"Only a `{argument}` given by name has a config. "
-                    f"Received: {argument}={getattr(self, argument)!r}"
-                )
+        check_named(self, "criterion", "allocation")
         return {
             "final_sparsity": self.final_sparsity,
             "begin_step": self.begin_step,

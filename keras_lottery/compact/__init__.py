@@ -1,7 +1,7 @@
 """Removes for real what masks have made dead, and prunes whole units and filters."""
 
 from keras_lottery.compact.filter_criteria import Filters
-from keras_lottery.compact.filters import prune_filters
+from keras_lottery.compact.filters import filter_masks, prune_filters
 from keras_lottery.compact.layer_rules import register_rule
 from keras_lottery.compact.removal import CompactReport, compact
 from keras_lottery.compact.rules import (
@@ -29,6 +29,7 @@ __all__ = [
     "Rule",
     "Units",
     "compact",
+    "filter_masks",
     "find_units",
     "prune_filters",
     "register_rule",

@@ -73,6 +73,32 @@ def prune_filters(
     >>> [layer.units for layer in kl.compact(model).layers if hasattr(layer, "units")]
     [30, 10, 10]
     """
+    graph, masks, silenced = _choose(model, sparsity, criterion, allocation, data, seed)
+    set_masks(model, masks, optimizer)
+    _zero_shifts(model, graph, silenced, optimizer)
+
+
+def filter_masks(
+    model: keras.Model,
+    sparsity: float,
+    criterion: str | FilterCriterion = "l1",
+    allocation: str | Allocation = "uniform",
+    data: tuple[Any, Any] | None = None,
+    seed: int = 0,
+) -> Masks:
+    """The masks that `prune_filters` would set, by the same arguments."""
+    return _choose(model, sparsity, criterion, allocation, data, seed)[1]
+
+
+def _choose(
+    model: keras.Model,
+    sparsity: float,
+    criterion: str | FilterCriterion,
+    allocation: str | Allocation,
+    data: tuple[Any, Any] | None,
+    seed: int,
+) -> tuple[Graph, Masks, np.ndarray]:
+    """The model's graph, the masks without the pruned groups, and which those are."""
     masks = get_masks(model)
     graph = Graph(plain_copy(model), rule_for)
     units = units_of(graph, masks, allocations.get(allocation), "filter")
@@ -86,8 +112,7 @@ def prune_filters(
     score = filter_criteria.get(criterion)
     scores = {name: score(each) for name, each in filters.items()}
     silenced = units.choose(scores, alive, sparsity)
-    set_masks(model, units.silence(masks, silenced), optimizer)
-    _zero_shifts(model, graph, silenced, optimizer)
+    return graph, units.silence(masks, silenced), silenced
 
 
 def _filters(
