@@ -8,7 +8,7 @@ import keras
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation
-from keras_lottery.callbacks.common import check_masked, check_named, steps_done
+from keras_lottery.callbacks.updates import MaskUpdates
 from keras_lottery.criteria import Criterion
 from keras_lottery.granularity import Granularity, check
 from keras_lottery.pruning import (
@@ -20,7 +20,7 @@ from keras_lottery.pruning import (
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
-class GradualPruning(keras.callbacks.Callback):
+class GradualPruning(MaskUpdates):
     """Raises the sparsity of a masked model step by step while it trains.
 
     At step t the sparsity is s_f + (s_i - s_f) (1 - (t - t_b) / (t_e - t_b))^power,
@@ -99,7 +99,6 @@ class GradualPruning(keras.callbacks.Callback):
         self.granularity = granularity
         self.data = data
         self.seed = seed
-        self._epoch_start = self._step = self._next = 0
 
     def sparsity_at(self, step: int) -> float:
         """The sparsity that the schedule asks for after a step's pruning."""
@@ -113,53 +112,23 @@ class GradualPruning(keras.callbacks.Callback):
         change = self.initial_sparsity - self.final_sparsity
         return self.final_sparsity + change * share
 
-    def is_pruning_step(self, step: int) -> bool:
+    def is_update_step(self, step: int) -> bool:
         """Whether the schedule prunes before the optimizer's update number `step`."""
         if step == self.end_step:
             return True
         due = (step - self.begin_step) % self.frequency == 0
         return due and self.begin_step <= step <= self.end_step
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        check_masked(self)
-        self._step = steps_done(self.model)
-        # A schedule that lies behind the optimizer is caught up with at once.
-        self._next = min(self._step, self.end_step)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch_start = self._step
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        # One execution may hold several steps: prune to the last one that was due.
-        due = [s for s in range(self._next, self._step + 1) if self.is_pruning_step(s)]
-        self._next = self._step + 1
-        if due:
-            self._prune(due[-1])
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._step = self._epoch_start + batch + 1
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # The last execution of an epoch may be shorter than its number says.
-        self._step = steps_done(self.model)
-
     def on_train_end(self, logs: dict | None = None) -> None:
-        if self._next <= self.end_step <= self._step:
-            self._prune(self.end_step)
-            self._next = self._step + 1
+        super().on_train_end(logs)
         if self._step < self.end_step:
-            warnings.warn(
-                f"Training ended after {self._step} steps, before end_step="
-                f"{self.end_step}: the sparsity is {self._sparsity():.4f}, not "
-                f"final_sparsity={self.final_sparsity}. Train for longer, or choose an "
-                "earlier `end_step`.",
-                stacklevel=2,
-            )
+            warn_of_early_end(self, self._step, self._sparsity())
 
     def _sparsity(self) -> float:
         return sparsity_of(self.model, self.granularity)
 
-    def _prune(self, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Prunes the model to the schedule's sparsity at a step."""
         # The sparsity may be higher already, in a model that was pruned before.
         sparsity = self.sparsity_at(step)
         if sparsity > self._sparsity():
@@ -173,26 +142,12 @@ class GradualPruning(keras.callbacks.Callback):
                 seed=self.seed + step,
             )
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, but for the data.
 
-        Raises:
-            ValueError: if the criterion or the allocation is not given by name.
-        """
-        check_named(self, "criterion", "allocation")
-        return {
-            "final_sparsity": self.final_sparsity,
-            "begin_step": self.begin_step,
-            "end_step": self.end_step,
-            "frequency": self.frequency,
-            "initial_sparsity": self.initial_sparsity,
-            "power": self.power,
-            "criterion": self.criterion,
-            "allocation": self.allocation,
-            "granularity": self.granularity,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "GradualPruning":
-        return cls(**config)
+def warn_of_early_end(callback: Any, step: int, sparsity: float) -> None:
+    """Warns that training ended before the callback's `final_sparsity`."""
+    warnings.warn(
+        f"Training ended after {step} steps, before end_step={callback.end_step}: the "
+        f"sparsity is {sparsity:.4f}, not final_sparsity={callback.final_sparsity}. "
+        "Train for longer, or choose an earlier `end_step`.",
+        stacklevel=3,
+    )

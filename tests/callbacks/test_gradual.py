@@ -108,7 +108,7 @@ def test_power_0_prunes_at_once():
 def test_pruning_steps(schedule, frequency):
     s_f, begin, end, *_ = schedule
     callback = GradualPruning(s_f, begin, end, frequency)
-    steps = [step for step in range(600) if callback.is_pruning_step(step)]
+    steps = [step for step in range(600) if callback.is_update_step(step)]
     assert steps == sorted({*range(begin, end + 1, frequency), end})
 
 

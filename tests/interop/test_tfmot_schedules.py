@@ -30,7 +30,7 @@ def theirs(schedule):
 
 def ours(callback):
     steps = range(STEPS)
-    due = np.array([callback.is_pruning_step(step) for step in steps])
+    due = np.array([callback.is_update_step(step) for step in steps])
     return due, np.array([callback.sparsity_at(step) for step in steps])
 
 
