@@ -2,6 +2,7 @@
 
 from keras_lottery import (
     allocation,
+    analysis,
     callbacks,
     compress,
     controls,
@@ -45,6 +46,7 @@ __all__ = [
     "Snapshot",
     "Ticket",
     "allocation",
+    "analysis",
     "callbacks",
     "compact",
     "compare_transfer",

@@ -32,7 +32,7 @@ ROWS = [
     {"pruning"},
     {"callbacks"},
     {"search"},
-    {"transfer"},
+    {"analysis", "transfer"},
     {"tensorboard", "testing"},
     {"cli"},
     OUTSIDE,

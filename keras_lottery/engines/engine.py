@@ -109,7 +109,7 @@ class Engine:
         model.optimizer.finalize_variable_values = lambda variables: None
         self._fresh = [read(v) for v in model.optimizer.variables]
         logs = evaluate(model, _first(data.validation))
-        self._accuracy = _accuracy_key(logs, metric, getattr(model, "outputs", None))
+        self._accuracy = accuracy_key(logs, metric, getattr(model, "outputs", None))
 
     def train(
         self,
@@ -371,7 +371,8 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
     )
 
 
-def _accuracy_key(logs: dict[str, float], metric: str | None, outputs: Any) -> str:
+def accuracy_key(logs: dict[str, float], metric: str | None, outputs: Any) -> str:
+    """The name of the accuracy that counts, as of `Engine`."""
     keys = [key for key in logs if "acc" in key]
     if metric is not None:
         if metric not in logs:

@@ -1,0 +1,71 @@
+"""Which layers a ticket's weights are in."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_lottery.masks import Masks
+from keras_lottery.search.stored import StoredSearch
+from keras_lottery.search.trainings import read_training
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def layer_densities(masks: Masks) -> "pd.DataFrame":
+    """The share of the weights left, by layer.
+
+    Args:
+        masks: a ticket's.
+
+    Returns:
+        A row for each weight, and `"total"` for all: `weight`, `kept`, `size`,
+        `density`.
+
+    Example:
+
+    >>> layer_densities(Masks({"hidden/kernel": [True, False]}))
+              weight  kept  size  density
+    0  hidden/kernel     1     2      0.5
+    1          total     1     2      0.5
+    """
+    import pandas as pd
+
+    counts = [(n, int(np.count_nonzero(mask)), mask.size) for n, mask in masks.items()]
+    counts.append(("total", masks.kept, masks.size))
+    table = pd.DataFrame(counts, columns=["weight", "kept", "size"])
+    table["density"] = table["kept"] / table["size"]
+    return table
+
+
+def densities_by_level(search: StoredSearch) -> "pd.DataFrame":
+    """The share of the weights left in each layer of a search's tickets.
+
+    Args:
+        search: a `LotteryTicketSearch`, finished or not.
+
+    Returns:
+        The rows of `layer_densities` for each ticket that is stored, with `level` and
+        `replicate`.
+
+    Raises:
+        ValueError: if no ticket is stored.
+    """
+    import pandas as pd
+
+    tables = []
+    for unit in search.units():
+        if unit.variant != "ticket":
+            continue
+        masks = read_training(search.store.training(unit))[2]
+        assert masks is not None
+        table = layer_densities(masks)
+        table.insert(0, "level", unit.level)
+        table.insert(1, "replicate", unit.replicate)
+        tables.append(table)
+    if not tables:
+        raise ValueError(
+            f"There is no ticket in '{search.store.directory}': call `search` first."
+        )
+    table = pd.concat(tables, ignore_index=True)
+    return table.sort_values(["level", "replicate"], kind="stable", ignore_index=True)

@@ -1,0 +1,75 @@
+"""What two tickets have in common."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_lottery.masks import Masks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def mask_overlap(a: Masks, b: Masks) -> "pd.DataFrame":
+    """How many weights two tickets share, against what chance alone would give.
+
+    Chance is random masks with as many weights in each layer: of n weights, two that
+    keep k and m share k m / n on average.
+
+    Args:
+        a, b: the masks of tickets of one network.
+
+    Returns:
+        A row for each weight, and `"total"` for all: `weight`, `size`, `kept_a`,
+        `kept_b`, `shared` and `shared_by_chance`; `jaccard`, what is shared of what
+        either keeps, and `jaccard_by_chance`, of the mean number shared; NaN where
+        neither keeps any.
+
+    Raises:
+        ValueError: if the masks are not those of one network.
+
+    Example:
+
+    >>> a = Masks({"hidden/kernel": [True, True, False, False]})
+    >>> b = Masks({"hidden/kernel": [True, False, True, False]})
+    >>> mask_overlap(a, b).query("weight == 'total'").T
+                              1
+    weight                total
+    size                      4
+    kept_a                    2
+    kept_b                    2
+    shared                    1
+    shared_by_chance        1.0
+    jaccard            0.333333
+    jaccard_by_chance  0.333333
+    """
+    import pandas as pd
+
+    shapes_a, shapes_b = (
+        {name: mask.shape for name, mask in masks.items()} for masks in (a, b)
+    )
+    if shapes_a != shapes_b or not shapes_a:
+        raise ValueError(
+            "Expected masks of one network. Received: masks of shapes "
+            f"{shapes_a} and {shapes_b}"
+        )
+    rows = [
+        {
+            "weight": name,
+            "size": a[name].size,
+            "kept_a": int(np.count_nonzero(a[name])),
+            "kept_b": int(np.count_nonzero(b[name])),
+            "shared": int(np.count_nonzero(a[name] & b[name])),
+        }
+        for name in a
+    ]
+    table = pd.DataFrame(rows)
+    table["shared_by_chance"] = table["kept_a"] * table["kept_b"] / table["size"]
+    total = {"weight": "total", **table.drop(columns="weight").sum()}
+    table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+    counts = ["size", "kept_a", "kept_b", "shared"]
+    table[counts] = table[counts].astype(int)
+    for shared in ("shared", "shared_by_chance"):
+        either = table["kept_a"] + table["kept_b"] - table[shared]
+        table[shared.replace("shared", "jaccard")] = table[shared] / either
+    return table
