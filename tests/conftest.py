@@ -20,7 +20,9 @@ hypothesis.settings.load_profile("keras_lottery")
 
 PACKAGE = Path(__file__).parents[1] / "keras_lottery"
 # Doctests cannot be marked: those of these modules need TensorFlow.
-TENSORFLOW_ONLY = (PACKAGE / "export/litert.py", PACKAGE / "export/saved_model.py")
+TENSORFLOW_ONLY = tuple(
+    PACKAGE / "export" / name for name in ("litert.py", "micro.py", "saved_model.py")
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

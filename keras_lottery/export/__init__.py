@@ -3,7 +3,16 @@
 from keras_lottery.export.errors import ExportError
 from keras_lottery.export.keras_file import to_keras
 from keras_lottery.export.litert import to_litert
+from keras_lottery.export.micro import MicroReport, to_c_array
 from keras_lottery.export.report import ExportReport
 from keras_lottery.export.saved_model import to_saved_model
 
-__all__ = ["ExportError", "ExportReport", "to_keras", "to_litert", "to_saved_model"]
+__all__ = [
+    "ExportError",
+    "ExportReport",
+    "MicroReport",
+    "to_c_array",
+    "to_keras",
+    "to_litert",
+    "to_saved_model",
+]
