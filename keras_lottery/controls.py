@@ -10,6 +10,9 @@ it, in the same way:
 | random masks    | `shuffle`            |                       | `random`       |
 | the worst masks | `invert`             |                       |                |
 
+Where weights were pruned in groups, blocks or whole filters, masks keep that form: as
+many groups of each layer, others of them.
+
 The controls that change weights change those that are masked; all other variables are
 drawn anew. `snapshot` is the one that the ticket's masks were found in; its `rng`
 differs from trial to trial.
@@ -40,16 +43,21 @@ def reinit(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def shuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same weights, each layer's mask shuffled.
+    """The same weights, each layer's mask shuffled, groups of weights whole.
 
     Reference:
         Frankle et al. 2021, "Pruning neural networks at initialization", section 5.
     """
-    masks = {
-        name: snapshot.rng.permutation(mask.ravel()).reshape(mask.shape)
-        for name, mask in ticket.masks.items()
+    rng, masks = snapshot.rng, ticket.masks
+    if rearrange := getattr(snapshot.allocation, "rearrange", None):
+        preference = {name: rng.random(mask.shape) for name, mask in masks.items()}
+        dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
+        return dataclasses.replace(ticket, masks=rearrange(masks, preference, dense))
+    shuffled = {
+        name: rng.permutation(mask.ravel()).reshape(mask.shape)
+        for name, mask in masks.items()
     }
-    return dataclasses.replace(ticket, masks=Masks(masks))
+    return dataclasses.replace(ticket, masks=Masks(shuffled))
 
 
 def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
@@ -79,6 +87,10 @@ def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
             "The control 'invert' needs the scores that the masks were found by. "
             "Received: snapshot.scores=None. A search gives them."
         )
+    if rearrange := getattr(snapshot.allocation, "rearrange", None):
+        worst = {n: -np.asarray(s, float) for n, s in snapshot.scores.items()}
+        found = rearrange(ticket.masks, worst, snapshot.masks)
+        return dataclasses.replace(ticket, masks=found)
     masks: dict[str, np.ndarray] = {}
     for name, mask in ticket.masks.items():
         score = np.asarray(snapshot.scores[name])

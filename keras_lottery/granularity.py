@@ -175,6 +175,28 @@ class Grouped:
             )
         return new
 
+    def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
+        """As many groups in each layer, with as many weights each: others of them.
+
+        Args:
+            masks: what is kept now.
+            preference: the groups of the largest means are kept; where a group keeps
+                some of its weights, the largest of them.
+            alive: the weights that may be kept, at least as many.
+        """
+        rule = _rule(self.granularity)
+        return Masks(
+            {
+                name: _rearranged(
+                    rule.label(mask.shape),
+                    mask,
+                    np.asarray(preference[name], float),
+                    alive[name],
+                )
+                for name, mask in masks.items()
+            }
+        )
+
     def _within(
         self, rule: NOfM, groups: "list[_Groups]", masks: Masks, sparsity: float
     ) -> float:
@@ -245,6 +267,27 @@ def _whole(kept: list[np.ndarray], groups: list[_Groups]) -> list[np.ndarray]:
             chosen[number][i] = True
             room -= size
     return chosen
+
+
+def _rearranged(
+    labels: np.ndarray, mask: np.ndarray, preference: np.ndarray, alive: np.ndarray
+) -> np.ndarray:
+    """A mask in which groups of one size have changed places, as of `rearrange`."""
+    labels, order = labels.ravel(), np.argsort(labels, axis=None, kind="stable")
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    new = np.zeros(mask.size, bool)
+    for size in np.unique(sizes[sizes > 0]):
+        places = order[np.add.outer(starts[sizes == size], np.arange(size))]
+        counts = np.sort(mask.ravel()[places].sum(axis=1))[::-1]
+        left = alive.ravel()[places]
+        wish = np.where(left, preference.ravel()[places], -np.inf)
+        total = np.where(left, wish, 0).sum(axis=1)
+        mean = total / np.maximum(left.sum(axis=1), 1)
+        best = np.lexsort((-mean, -left.sum(axis=1)))
+        rank = np.argsort(np.argsort(-wish, axis=1, kind="stable"), axis=1)
+        new[places[best]] = rank[best] < counts[:, np.newaxis]
+    return new.reshape(mask.shape)
 
 
 def grouped(allocation: Allocation, granularity: Granularity) -> Allocation:

@@ -1,6 +1,7 @@
 """Pruning a snapshot, and pruning a model once."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import keras
@@ -15,9 +16,10 @@ from keras_lottery.compact import (
     filter_masks,
     find_units,
     prune_filters,
+    scores_of_filters,
 )
 from keras_lottery.criteria import Criterion
-from keras_lottery.gradients import compiled_once
+from keras_lottery.gradients import compiled_once, holding
 from keras_lottery.granularity import UNITS, Granularity, check, grouped
 from keras_lottery.layers import get_masks, get_sparsity, get_state, set_masks
 from keras_lottery.masks import Masks
@@ -138,6 +140,30 @@ def filter_criterion(
     """The criterion's name, if it is one of whole filters."""
     named = isinstance(criterion, str) and criterion in filter_criteria.CRITERIA
     return str(criterion) if named and granularity == "filter" else None
+
+
+def criterion_of(criterion: str | Criterion, granularity: Granularity) -> Criterion:
+    """The criterion of weights, or one of whole filters made one of weights.
+
+    Raises:
+        ValueError: if the name is unknown, at that granularity.
+    """
+    name = filter_criterion(criterion, granularity)
+    # "random" is both: the one of weights does.
+    if name is None or name in criteria.CRITERIA:
+        return criteria.get(criterion)
+    return partial(_by_filter, name)
+
+
+def _by_filter(name: str, snapshot: Snapshot) -> Scores:
+    data = snapshot.training_data() if name == "activation" else None
+    if snapshot.model is None:
+        raise ValueError(
+            f"criterion={name!r} follows the model from layer to layer, which it does "
+            "not have while it trains. Received: mask_epochs='auto'. Give a number."
+        )
+    with holding(snapshot.model, snapshot.final):
+        return scores_of_filters(snapshot.model, name, data, snapshot.rng)
 
 
 def default_allocation(granularity: Granularity) -> str:

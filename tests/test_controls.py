@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keras_lottery import controls
 from keras_lottery.layers import get_masks, get_state, mask_model
 from keras_lottery.masks import Masks
+from keras_lottery.pruning import allocation_of
 from keras_lottery.ticket import Snapshot, Ticket
 
 KERNELS = ("hidden/kernel", "output/kernel")
@@ -103,6 +104,38 @@ def test_invert_reverses_the_whole_order(dtype, scores, share):
     )
     control = controls.invert(Ticket(Masks({"a": mask}), {}), snapshot)
     assert set(np.flatnonzero(control.masks["a"])) == set(best[len(best) - count :])
+
+
+@pytest.mark.parametrize("granularity", [(5, 1), "2:4", "filter"])
+@pytest.mark.parametrize("name", ["shuffle", "random", "invert"])
+def test_masks_of_groups_stay_masks_of_groups(model, name, granularity):
+    allocate = allocation_of(model, None, granularity)
+    ticket, snapshot = found(model)
+    dense = Masks.dense({n: m.shape for n, m in ticket.masks.items()})
+    masks = allocate(snapshot.scores, dense, 0.4)
+    ticket = dataclasses.replace(ticket, masks=masks)
+    snapshot = dataclasses.replace(snapshot, masks=dense, allocation=allocate)
+    control = controls.get(name)(ticket, snapshot).masks
+    assert control != masks
+    for kernel, mask in control.items():
+        assert mask.sum() == masks[kernel].sum()
+    if granularity == "filter":
+        # Units that nothing makes are the ones that nothing reads.
+        lives = control["hidden/kernel"].any(axis=0)
+        assert (control["hidden/kernel"] == lives).all()
+        assert (control["output/kernel"] == lives[:, None]).all()
+    elif granularity == "2:4":
+        for mask in control.values():
+            sums = mask[: len(mask) // 4 * 4].reshape(-1, 4, mask.shape[1]).sum(axis=1)
+            assert set(np.unique(sums)) <= {2, 4}
+    else:
+        for mask in control.values():
+            sums = mask.reshape(-1, 5, mask.shape[1]).sum(axis=1)
+            assert set(np.unique(sums)) <= {0, 5}
+    if name == "invert":
+        scores = snapshot.scores["hidden/kernel"]
+        kept, other = masks["hidden/kernel"], control["hidden/kernel"]
+        assert scores[other].mean() < scores[kept].mean()
 
 
 def test_invert_needs_scores(model):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -223,3 +223,51 @@ def test_nan_is_refused(granularity):
     scores["dense/kernel"][20, 8] = np.nan
     with pytest.raises(ValueError, match="`dense/kernel` hold NaN"):
         Grouped(Global(), granularity)(scores, Masks.dense(SHAPES), 0.3)
+
+
+@pytest.mark.parametrize("granularity", [*BLOCKS, "2:4"])
+@settings(max_examples=10)
+@given(scores=networks(), sparsity=st.floats(0.1, 0.5), seed=st.integers(0, 99))
+def test_groups_that_change_places_stay_groups(granularity, scores, sparsity, seed):
+    """As many weights in each layer, in whole groups, of what may be kept."""
+    allocate = Grouped(Global(), granularity)
+    rng = np.random.default_rng(seed)
+    try:
+        before = allocate(scores, dense(scores), sparsity / 2)
+        masks = allocate(scores, before, sparsity)
+    except ValueError as error:
+        assert "would be left" in str(error)
+        return
+    wishes = {name: rng.random(score.shape) for name, score in scores.items()}
+    size = (4, 1) if granularity == "2:4" else BLOCKS[granularity]
+    for alive in (dense(scores), before):
+        other = allocate.rearrange(masks, wishes, alive)
+        for name, mask in other.items():
+            assert mask.sum() == masks[name].sum()
+            assert not (mask & ~alive[name]).any()
+            # As many groups of each size with as many weights each.
+            shape = [
+                sorted((tile.size, tile.sum()) for tile in tiles(m, *size))
+                for m in (mask, masks[name])
+            ]
+            assert shape[0] == shape[1]
+
+
+def test_groups_go_by_what_is_preferred():
+    masks = Masks({"a": np.repeat([True, False, False, True], 4)[:, None]})
+    wish = np.repeat([1.0, 2.0, 4.0, 3.0], 4)[:, None]
+    wish[8] = 0.0  # A mean of 3 is as good as the other, which comes later.
+    other = Grouped(Global(), "block_1x4").rearrange(masks, {"a": wish}, masks)
+    assert other == masks
+    everywhere = Masks.dense({"a": (16, 1)})
+    other = Grouped(Global(), "block_1x4").rearrange(masks, {"a": wish}, everywhere)
+    assert other["a"].ravel().tolist() == [False] * 8 + [True] * 8
+
+
+def test_n_of_m_change_places_within_blocks_too():
+    score = np.tile([3.0, 2, 1, 0], 8)[:, None]
+    masks = Grouped(Global(), "2:4")({"a": score}, dense({"a": score}), 0.5)
+    other = Grouped(Global(), "2:4").rearrange(
+        masks, {"a": -score}, dense({"a": score})
+    )
+    assert other["a"].ravel().tolist() == [False, False, True, True] * 8

@@ -1,7 +1,11 @@
 """Removes for real what masks have made dead, and prunes whole units and filters."""
 
 from keras_lottery.compact.filter_criteria import Filters
-from keras_lottery.compact.filters import filter_masks, prune_filters
+from keras_lottery.compact.filters import (
+    filter_masks,
+    prune_filters,
+    scores_of_filters,
+)
 from keras_lottery.compact.layer_rules import register_rule
 from keras_lottery.compact.removal import CompactReport, compact
 from keras_lottery.compact.rules import (
@@ -33,4 +37,5 @@ __all__ = [
     "find_units",
     "prune_filters",
     "register_rule",
+    "scores_of_filters",
 ]

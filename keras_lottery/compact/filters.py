@@ -15,7 +15,7 @@ from keras_lottery.compact.graph import Graph, Tensor, run
 from keras_lottery.compact.layer_rules import rule_for
 from keras_lottery.compact.removal import plain_copy
 from keras_lottery.compact.rules import Depthwise, Linear, PerChannel, weights_of
-from keras_lottery.compact.units import units_of
+from keras_lottery.compact.units import Units, units_of
 from keras_lottery.layers import get_masks, set_masks, walk
 from keras_lottery.layers.state import zero_slots
 from keras_lottery.masks import Masks
@@ -102,17 +102,46 @@ def _choose(
     masks = get_masks(model)
     graph = Graph(plain_copy(model), rule_for)
     units = units_of(graph, masks, allocations.get(allocation), "filter")
-    activations = cache(lambda: _activations(graph, data))
     rng = np.random.default_rng(seed)
-    filters = {
-        name: _filters(name, groups, graph, masks, activations, rng)
-        for name, groups in units.layers.items()
-    }
+    filters = _all_filters(graph, units, masks, data, rng)
     alive = Masks({name: each.alive for name, each in filters.items()})
     score = filter_criteria.get(criterion)
     scores = {name: score(each) for name, each in filters.items()}
     silenced = units.choose(scores, alive, sparsity)
     return graph, units.silence(masks, silenced), silenced
+
+
+def scores_of_filters(
+    model: keras.Model,
+    criterion: str | FilterCriterion,
+    data: tuple[Any, Any] | None,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Scores of weights: each that makes a filter has the filter's score.
+
+    So that a criterion of filters does wherever one of weights does, with an allocation
+    of filters (`Units`). Arguments as of `prune_filters`.
+    """
+    masks = get_masks(model)
+    graph = Graph(plain_copy(model), rule_for)
+    units = units_of(graph, masks, allocations.get("uniform"), "filter")
+    score = filter_criteria.get(criterion)
+    filters = _all_filters(graph, units, masks, data, rng)
+    return units.spread({name: score(f) for name, f in filters.items()}, masks)
+
+
+def _all_filters(
+    graph: Graph,
+    units: Units,
+    masks: Masks,
+    data: tuple[Any, Any] | None,
+    rng: np.random.Generator,
+) -> dict[str, Filters]:
+    activations = cache(lambda: _activations(graph, data))
+    return {
+        name: _filters(name, groups, graph, masks, activations, rng)
+        for name, groups in units.layers.items()
+    }
 
 
 def _filters(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_lottery.allocation import Allocation, Scores
+from keras_lottery.allocation import Allocation, Scores, largest
 from keras_lottery.allocation.names import check_scores
 from keras_lottery.compact.graph import Graph
 from keras_lottery.compact.layer_rules import rule_for
@@ -69,6 +69,30 @@ class Units:
         """That of the allocation, if it has one."""
         total = getattr(self.allocation, "total_sparsity", None)
         return total and (lambda sparsity, masks: total(sparsity, self.alive(masks)))
+
+    def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
+        """As many filters of each layer, others of them, as of `Grouped.rearrange`."""
+        kept, before = self.alive(masks), self.alive(alive)
+        worth = self.fold(preference, alive)
+        silenced = np.zeros(self.count, bool)
+        for name, groups in self.layers.items():
+            count = int(kept[name].sum())
+            chosen = largest({name: worth[name]}, {name: before[name]}, count)[name]
+            silenced[groups[~chosen]] = True
+        dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
+        return self.silence(dense, silenced)
+
+    def spread(self, scores: Scores, masks: Masks) -> dict[str, np.ndarray]:
+        """Scores of weights that `fold` makes these scores of filters of."""
+        worth = np.zeros(self.count)
+        for name, groups in self.layers.items():
+            worth[groups] = scores[name]
+        spread = {name: np.zeros(mask.shape) for name, mask in masks.items()}
+        for slices in self.slices:
+            if slices.role == self.role:
+                rows = np.moveaxis(spread[slices.weight], slices.axis, -1)
+                rows[...] = worth[slices.groups]
+        return spread
 
     def alive(self, masks: Masks) -> Masks:
         """Which filters some weight still makes, by layer."""

@@ -159,7 +159,9 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
         if level in plan.report_levels:
             for name, control, trial in plan.controls:
                 rng = np.random.default_rng(seed(name, level, trial))
-                drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
+                drawn = dataclasses.replace(
+                    snapshot, rng=rng, scores=scores, allocation=plan.allocation
+                )
                 made = partial(control_registry.apply, control, ticket, drawn)
                 jobs.append(job(level, name, made, trial, may_diverge=True))
         trained = yield jobs

@@ -11,7 +11,7 @@ import keras
 import loky
 
 from keras_lottery import allocation as allocations
-from keras_lottery import architecture, criteria, schedules
+from keras_lottery import architecture, schedules
 from keras_lottery import controls as control_registry
 from keras_lottery import rewind as rewinds
 from keras_lottery.allocation import Allocation
@@ -21,7 +21,7 @@ from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.granularity import Granularity, check
 from keras_lottery.layers import get_masks
 from keras_lottery.layers.convert import Prunable
-from keras_lottery.pruning import allocation_of, default_allocation
+from keras_lottery.pruning import allocation_of, criterion_of, default_allocation
 from keras_lottery.rewind import FineTune, Rewind, Span
 from keras_lottery.schedules import Schedule
 from keras_lottery.search.levels import Plan, levels, rehearse
@@ -68,7 +68,8 @@ class LotteryTicketSearch(StoredSearch):
             and compiles one. It is not changed.
         schedule: the sparsities of the levels: `schedules.geometric`,
             `schedules.one_shot`, or a list.
-        criterion: what a weight is worth; a name of `criteria` or a function.
+        criterion: what a weight is worth; a name of `criteria` or a function. With
+            `granularity="filter"`, a name of `prune_filters` as well.
         allocation: which layers are pruned how much; a name of `allocation`, one of its
             classes, or a function. By default `"global"`, and `"uniform"` for filters.
         granularity: what is pruned together, as of `prune`. With `"filter"` and
@@ -170,7 +171,7 @@ class LotteryTicketSearch(StoredSearch):
                 "with them: a schedule need not go beyond it. Received: "
                 f"report_levels={report_levels}"
             )
-        self._criterion = criteria.get(criterion)
+        self._criterion = criterion_of(criterion, granularity)
         self._allocation = allocations.get(self.allocation)
         self._controls = control_registry.resolve(self.controls)
         self._source = model

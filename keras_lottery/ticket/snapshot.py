@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.allocation import Scores
+from keras_lottery.allocation import Allocation, Scores
 from keras_lottery.gradients import gradients, hessian_vector_product
 from keras_lottery.layers import State
 from keras_lottery.masks import Masks
@@ -27,6 +27,8 @@ class Snapshot:
         model: the masked model, its variables holding `final`.
         data: training data (x, y), arrays.
         scores: what the ticket's masks were found by, where controls see the snapshot.
+        allocation: what found them, for controls too. One of groups has a method
+            `rearrange`, as of `granularity.Grouped`.
     """
 
     masks: Masks
@@ -37,6 +39,7 @@ class Snapshot:
     model: keras.Model
     data: tuple[Any, Any] | None = None
     scores: Scores | None = None
+    allocation: Allocation | None = None
 
     def gradients(self, state: State | None = None) -> dict[str, np.ndarray]:
         """The gradient of the loss on all of `data`, for pruned weights as well.

@@ -10,6 +10,7 @@ from keras import layers
 from models_zoo import arrays, assert_equal, inputs, outputs
 
 import keras_lottery as kl
+from keras_lottery import controls
 from keras_lottery.allocation import Global, Layerwise, Uniform
 from keras_lottery.compact import compact, find_units, prune_filters
 from keras_lottery.layers import get_masks, get_state, mask_model
@@ -156,6 +157,63 @@ def test_a_search_finds_tickets_without_filters(tmp_path):
         assert compact(model).get_layer("two").units == two
     loaded = kl.LotteryTicketSearch.load(tmp_path)
     assert (loaded.granularity, loaded.allocation) == ("filter", Uniform())
+
+
+@pytest.mark.parametrize("criterion", ["bn_scale", "activation"])
+def test_criteria_of_filters_in_a_search(tmp_path, criterion):
+    """The ticket is what `prune` leaves of the dense net; controls keep its form."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 6)).astype("float32")
+    y = (x[:, 0] > 0).astype("int32")
+
+    def build():
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                layers.Dense(10, name="hidden"),
+                layers.BatchNormalization(name="norm"),
+                layers.Activation("relu", name="relu"),
+                layers.Dense(2, name="output"),
+            ]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+        return model
+
+    seen = []
+
+    def note(ticket, snapshot):
+        seen.append(controls.shuffle(ticket, snapshot).masks)
+        return ticket
+
+    search = kl.LotteryTicketSearch(
+        build,
+        schedule=[0.4, 0.7],
+        criterion=criterion,
+        granularity="filter",
+        controls={"note": (note, 1)},
+        directory=tmp_path,
+        workers=0,
+    )
+    data = {"validation_data": (x, y), "test_data": (x, y), "epochs": 1}
+    search.search(x, y, **data, batch_size=8, verbose=0)
+    dense = search.ticket(0).trained_model()
+    kl.prune(dense, 0.4, criterion, granularity="filter", data=(x, y))
+    assert get_masks(dense) == search.ticket(1).masks
+    for level, left in ((1, 6), (2, 3)):
+        for masks in (search.ticket(level).masks, seen[level - 1]):
+            lives = masks["hidden/kernel"].any(axis=0)
+            assert lives.sum() == left
+            assert (masks["hidden/kernel"] == lives).all()
+            assert (masks["output/kernel"] == lives[:, None]).all()
+    small = compact(search.ticket(2).trained_model())
+    assert small.get_layer("hidden").units == 3
+
+
+def test_criteria_of_filters_are_refused_elsewhere():
+    for granularity in ("weight", "channel", (4, 1)):
+        with pytest.raises(ValueError, match="criterion='l1'"):
+            kl.LotteryTicketSearch(net, criterion="l1", granularity=granularity)
 
 
 def test_rounds_score_what_is_left():
