@@ -18,6 +18,7 @@ from keras_lottery.compact.rules import (
     Regrouping,
     Rule,
 )
+from keras_lottery.compact.scratch import Start, multiply_adds, scratch
 from keras_lottery.compact.units import Units, find_units
 
 __all__ = [
@@ -31,11 +32,14 @@ __all__ = [
     "Product",
     "Regrouping",
     "Rule",
+    "Start",
     "Units",
     "compact",
     "filter_masks",
     "find_units",
+    "multiply_adds",
     "prune_filters",
     "register_rule",
     "scores_of_filters",
+    "scratch",
 ]
