@@ -20,7 +20,7 @@ from keras_lottery import (
     schedules,
     tensorboard,
 )
-from keras_lottery.callbacks import GradualPruning
+from keras_lottery.callbacks import ADMMPruning, EarlyBird, GradualPruning
 from keras_lottery.compact import compact, prune_filters
 from keras_lottery.layers import (
     get_masks,
@@ -39,7 +39,9 @@ from keras_lottery.ticket import Snapshot, Ticket, load_ticket
 from keras_lottery.transfer import compare_transfer
 
 __all__ = [
+    "ADMMPruning",
     "CorruptedFileError",
+    "EarlyBird",
     "GradualPruning",
     "LotteryTicketSearch",
     "Masks",
