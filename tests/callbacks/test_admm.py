@@ -179,10 +179,10 @@ def test_weights_come_to_their_sparse_copies_on_digits():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     callback = ADMMPruning(0.9, rho=1e-2, growth=1.4)
-    model.fit(*splits.train, 64, 12, callbacks=[callback], verbose=0)
+    model.fit(*splits.train, 32, 12, callbacks=[callback], verbose=0)
     residuals = callback.residuals
     assert len(residuals) == 12
-    assert residuals[-1] < 0.3 * residuals[0]
+    assert residuals[-1] < 0.5 * residuals[0]
     assert (np.diff(residuals[4::2]) < 0).all()  # from when it has learnt the digits
     masks, state = get_masks(model), get_state(model)
     assert masks.kept == round(masks.size * 0.1)
