@@ -35,6 +35,7 @@ from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune, prune_at_init
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.store import CorruptedFileError
+from keras_lottery.supermasks import Supermask, learn_masks, learned_ticket
 from keras_lottery.ticket import Snapshot, Ticket, load_ticket
 from keras_lottery.transfer import compare_transfer
 
@@ -46,6 +47,7 @@ __all__ = [
     "LotteryTicketSearch",
     "Masks",
     "Snapshot",
+    "Supermask",
     "Ticket",
     "allocation",
     "analysis",
@@ -62,6 +64,8 @@ __all__ = [
     "granularity",
     "interop",
     "layers",
+    "learn_masks",
+    "learned_ticket",
     "load_ticket",
     "mask_model",
     "masks",

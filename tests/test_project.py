@@ -28,7 +28,7 @@ ROWS = [
     {"allocation", "layers", "schedules", "store"},
     {"architecture", "compact", "gradients", "granularity", "interop", "plots"},
     {"ticket"},
-    {"compress", "controls", "criteria", "engines", "export", "rewind"},
+    {"compress", "controls", "criteria", "engines", "export", "rewind", "supermasks"},
     {"pruning"},
     {"callbacks"},
     {"search"},

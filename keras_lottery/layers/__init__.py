@@ -23,7 +23,7 @@ from keras_lottery.layers.kinds import (
     MaskedSimpleRNNCell,
     register_masked,
 )
-from keras_lottery.layers.masked import Masked, premasked
+from keras_lottery.layers.masked import Masked, premasked, read_as
 from keras_lottery.layers.names import named_masks, named_variables, walk
 from keras_lottery.layers.redraw import redraw
 from keras_lottery.layers.state import (
@@ -66,6 +66,7 @@ __all__ = [
     "named_masks",
     "named_variables",
     "premasked",
+    "read_as",
     "redraw",
     "register_masked",
     "set_masks",

@@ -9,7 +9,7 @@ covers the optimizers that mix weights (Muon) and masks assigned by hand.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -49,6 +49,38 @@ def premasked() -> Iterator[None]:
         yield
     finally:
         _premasked.active = before
+
+
+class _Instead(threading.local):
+    """What this thread reads masked weights as."""
+
+    values: Mapping[int, Any] = {}
+
+
+_instead = _Instead()
+
+
+@contextlib.contextmanager
+def read_as(values: Mapping[int, Any]) -> Iterator[None]:
+    """Inside, masked weights are read as other tensors, in this thread.
+
+    Args:
+        values: tensors of the weights' shapes, by the `id` of the weights' variables.
+
+    Example:
+
+    >>> from keras_lottery.layers import MaskedDense
+    >>> layer = MaskedDense(2)
+    >>> layer.build((None, 3))
+    >>> with read_as({id(layer.weight_variable("kernel")): ops.ones((3, 2))}):
+    ...     print(ops.convert_to_numpy(layer(ops.ones((1, 3)))))
+    [[3. 3.]]
+    """
+    before, _instead.values = _instead.values, values
+    try:
+        yield
+    finally:
+        _instead.values = before
 
 
 class Masked:
@@ -242,6 +274,8 @@ class _MaskedWeight:
             weight = vars(layer)[self.name]
         else:
             raise AttributeError(f"'{layer.name}' has no `{self.name}` yet.")
+        if id(weight) in _instead.values:
+            return ops.cast(_instead.values[id(weight)], layer.compute_dtype)
         return _masked(weight, getattr(layer, f"{self.name}_mask", None))
 
     def __set__(self, layer: Any, value: Any) -> None:

@@ -1,0 +1,129 @@
+"""How masks are made of scores: the kinds of learned masks."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """A weight is kept with probability p = sigmoid(score), drawn anew at each call.
+
+    Without a draw, those with p > 0.5 are kept. The gradient goes straight through
+    the draw: ∂mask/∂p = 1.
+
+    Reference:
+        Zhou et al. 2019, "Deconstructing lottery tickets", section 5.2.
+    """
+
+    draws = True
+
+    def initial_scores(self, shape: tuple[int, ...], seed: Any) -> Any:
+        """p = 0.5 with a little noise, so that half are kept, drawn or not."""
+        return keras.random.normal(shape, stddev=1e-3, seed=seed)
+
+    def mask(self, scores: Any, alive: Any, seed: Any = None) -> Any:
+        """Zeros and ones that have a gradient.
+
+        Args:
+            scores: a tensor of floats.
+            alive: booleans of its shape; what is not alive is not kept.
+            seed: a `keras.random.SeedGenerator` to draw with.
+        """
+        probability = ops.sigmoid(scores)
+        if seed is None:
+            kept = ops.greater(scores, 0)
+        else:
+            kept = ops.less(
+                keras.random.uniform(scores.shape, dtype=scores.dtype, seed=seed),
+                probability,
+            )
+        return _straight_through(ops.logical_and(kept, alive), probability)
+
+    def factor(self, density: Any) -> Any:
+        """Keeps the sum of a unit's weights: N_total / N_kept."""
+        return 1 / density
+
+
+@dataclass(frozen=True)
+class EdgePopup:
+    """The weights of the highest scores are kept, the same share in each layer.
+
+    Of equal scores the earlier position is kept. The gradient goes straight through
+    the choice: ∂mask/∂score = 1.
+
+    Args:
+        sparsity: the share of each layer's weights that is left out.
+
+    Reference:
+        Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?",
+        section 3.
+    """
+
+    sparsity: float = 0.5
+    draws = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(
+                "Expected a sparsity from 0 to below 1, the share of each layer's "
+                f"weights to leave out. Received: sparsity={self.sparsity}"
+            )
+
+    def initial_scores(self, shape: tuple[int, ...], seed: Any) -> Any:
+        """Uniform between ±1/√inputs, as in the paper's code."""
+        initializer = keras.initializers.VarianceScaling(
+            1 / 3, "fan_in", "uniform", seed=seed
+        )
+        return initializer(shape)
+
+    def kept(self, size: int) -> int:
+        """How many of a layer's weights are kept."""
+        return round(size * (1 - self.sparsity))
+
+    def mask(self, scores: Any, alive: Any, seed: Any = None) -> Any:
+        """Zeros and ones that have a gradient. Arguments as of `Bernoulli`."""
+        size = math.prod(scores.shape)
+        ranked = ops.reshape(ops.where(alive, scores, -math.inf), (size,))
+        _, best = ops.top_k(ranked, self.kept(size))
+        ones = ops.ones(best.shape, scores.dtype)
+        kept = ops.scatter(ops.expand_dims(best, 1), ones, (size,))
+        kept = ops.reshape(ops.greater(kept, 0), scores.shape)
+        return _straight_through(ops.logical_and(kept, alive), scores)
+
+    def factor(self, density: Any) -> Any:
+        """Keeps the variance of what a unit receives: √(N_total / N_kept)."""
+        return 1 / ops.sqrt(density)
+
+
+Kind = Bernoulli | EdgePopup
+
+KINDS = ("bernoulli", "edge_popup")
+"""The kinds' names."""
+
+
+def kind_of(name: str, sparsity: float | None) -> Kind:
+    """The kind of that name.
+
+    Raises:
+        ValueError: if there is no such kind, or it takes no such sparsity.
+    """
+    if name not in KINDS:
+        raise ValueError(f"Expected `kind` to be one of {KINDS}. Received: {name!r}")
+    if name == "edge_popup":
+        return EdgePopup() if sparsity is None else EdgePopup(sparsity)
+    if sparsity is not None:
+        raise ValueError(
+            "Masks of kind 'bernoulli' learn how many weights they keep. Received: "
+            f"sparsity={sparsity}. Leave it out, or choose kind='edge_popup'."
+        )
+    return Bernoulli()
+
+
+def _straight_through(kept: Any, scores: Any) -> Any:
+    """Exactly `kept`, with the gradient of `scores`."""
+    zero = ops.subtract(scores, ops.stop_gradient(scores))
+    return ops.add(ops.cast(kept, scores.dtype), zero)
