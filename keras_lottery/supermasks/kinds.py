@@ -19,8 +19,6 @@ class Bernoulli:
         Zhou et al. 2019, "Deconstructing lottery tickets", section 5.2.
     """
 
-    draws = True
-
     def initial_scores(self, shape: tuple[int, ...], seed: Any) -> Any:
         """p = 0.5 with a little noise, so that half are kept, drawn or not."""
         return keras.random.normal(shape, stddev=1e-3, seed=seed)
@@ -38,7 +36,9 @@ class Bernoulli:
             kept = ops.greater(scores, 0)
         else:
             kept = ops.less(
-                keras.random.uniform(scores.shape, dtype=scores.dtype, seed=seed),
+                keras.random.uniform(
+                    tuple(scores.shape), dtype=scores.dtype, seed=seed
+                ),
                 probability,
             )
         return _straight_through(ops.logical_and(kept, alive), probability)
@@ -64,7 +64,6 @@ class EdgePopup:
     """
 
     sparsity: float = 0.5
-    draws = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -87,11 +86,12 @@ class EdgePopup:
     def mask(self, scores: Any, alive: Any, seed: Any = None) -> Any:
         """Zeros and ones that have a gradient. Arguments as of `Bernoulli`."""
         size = math.prod(scores.shape)
+        count = self.kept(size)
         ranked = ops.reshape(ops.where(alive, scores, -math.inf), (size,))
-        _, best = ops.top_k(ranked, self.kept(size))
-        ones = ops.ones(best.shape, scores.dtype)
+        _, best = ops.top_k(ranked, count)
+        ones = ops.ones((count,), scores.dtype)
         kept = ops.scatter(ops.expand_dims(best, 1), ones, (size,))
-        kept = ops.reshape(ops.greater(kept, 0), scores.shape)
+        kept = ops.reshape(ops.greater(kept, 0), tuple(scores.shape))
         return _straight_through(ops.logical_and(kept, alive), scores)
 
     def factor(self, density: Any) -> Any:

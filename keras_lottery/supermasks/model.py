@@ -9,7 +9,7 @@ from keras import ops
 from keras_lottery.layers import named_masks, read_as
 from keras_lottery.layers.copying import check_convertible
 from keras_lottery.masks import Masks
-from keras_lottery.supermasks.kinds import kind_of
+from keras_lottery.supermasks.kinds import EdgePopup, kind_of
 
 
 @keras.saving.register_keras_serializable("keras_lottery")
@@ -158,7 +158,7 @@ def _check(network: keras.Model, pairs: Any, masker: Any) -> None:
             "Expected `network` to be a masked model, such as `mask_model(model)`. "
             f"Received: {type(network).__name__} '{network.name}'"
         )
-    if masker.draws:
+    if not isinstance(masker, EdgePopup):
         return
     for name, (mask, weight) in pairs.items():
         size, alive = int(np.prod(weight.shape)), np.count_nonzero(np.asarray(mask))
