@@ -34,6 +34,10 @@ from keras_lottery.store import write_json
 LEARNED: dict[str, dict[str, Any]] = {
     "learned": {"kind": "bernoulli", "rescale": False},
     "learned, rescaled": {"kind": "bernoulli"},
+    "learned, rescaled, signed constants": {
+        "kind": "bernoulli",
+        "signed_constant": True,
+    },
     "edge-popup": {"kind": "edge_popup"},
 }
 # Of Zhou et al., in percent.
@@ -140,14 +144,14 @@ def learned(
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over the replicates, in percent."""
-    lines = [f"{'mask':30}{'test accuracy':>16}{'weights left':>15}{'published':>11}"]
+    lines = [f"{'mask':36}{'test accuracy':>16}{'weights left':>15}{'published':>11}"]
     for name, runs in rows.items():
         accuracies = [100 * run["accuracy"] for run in runs]
         spread = f" ± {np.std(accuracies, ddof=1):.2f}" if len(runs) > 1 else ""
         density = 100 * np.mean([run["density"] for run in runs])
         measured = f"{np.mean(accuracies):.2f}{spread}"
         published = PUBLISHED.get(name, "")
-        lines.append(f"{name:30}{measured:>16}{density:>15.1f}{published:>11}")
+        lines.append(f"{name:36}{measured:>16}{density:>15.1f}{published:>11}")
     return "\n".join(lines)
 
 
@@ -160,14 +164,14 @@ def main() -> None:
     add("--epochs", type=int, default=20, help="that masks are learned for")
     add("--dense-epochs", type=int, default=5, help="of the dense network")
     add("--batch-size", type=int, default=125)
-    add("--rate", type=float, default=0.05, help="Adam's first, of Bernoulli scores")
+    add("--rate", type=float, default=0.1, help="Adam's first, of Bernoulli scores")
     add("--edge-popup-rate", type=float, default=0.01)
     add("--masks", nargs="+", choices=["untrained", *LEARNED], help="which to measure")
     add("--widths", type=float, nargs="+", help="edge-popup in such networks alone")
     add("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     options.rates = {"bernoulli": options.rate, "edge_popup": options.edge_popup_rate}
-    wanted = options.masks or ["untrained", "learned", "learned, rescaled"]
+    wanted = options.masks or ["untrained", *list(LEARNED)[:3]]
     splits = kl.data.load("mnist")
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.replicates):
