@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -32,8 +33,6 @@ class TensorFlowLoop:
         shape: tuple[int, int],
         zeros: bool,
     ) -> None:
-        import tensorflow as tf
-
         self.model = model
         self.zeros = zeros
         self.shape = shape
@@ -46,14 +45,24 @@ class TensorFlowLoop:
             if id(weight) in trained
         }
         self.xla = xla_pays(model)
-        self._train = tf.function(self._steps, jit_compile=self.xla, autograph=False)
-        self._evaluations = {
-            name: tf.function(self._evaluation, jit_compile=self.xla, autograph=False)
-            for name in parts
-        }
 
     def compile(self) -> None:
         """Compiles training and validation, changing nothing."""
+        try:
+            self._compile()
+        except Exception:
+            if not self.xla:
+                raise
+            # There are operations that XLA does not know.
+            self.xla = False
+            self._compile()
+
+    def _compile(self) -> None:
+        import tensorflow as tf
+
+        compiled = partial(tf.function, jit_compile=self.xla, autograph=False)
+        self._train = compiled(self._steps)
+        self._evaluations = {name: compiled(self._evaluation) for name in self.parts}
         self.train(np.zeros(self.shape, "int32"), 0, 0)
         self.evaluate("validation")
 
@@ -135,20 +144,18 @@ class TensorFlowLoop:
 def xla_pays(model: keras.Model) -> bool:
     """Whether XLA makes the training faster.
 
-    On processors its convolutions are several times slower inside of a loop. What was
-    asked for in `compile` counts, unless it is `"auto"`.
+    On processors its convolutions are several times slower inside of a loop, and Keras
+    turns `jit_compile="auto"` into False, which so is no answer there.
     """
     import tensorflow as tf
 
-    asked = (model.get_compile_config() or {}).get("jit_compile", "auto")
-    if asked != "auto":
-        return bool(asked)
+    if model.jit_compile or tf.config.list_logical_devices("GPU"):
+        return model.jit_compile
     layers = list(model._flatten_layers())
-    if not all(layer.supports_jit for layer in layers):
-        return False
-    if tf.config.list_logical_devices("GPU"):
-        return True
-    return not convolves(model)
+    # XLA draws other random numbers: a training would not be that of `fit`.
+    draws = any(layer._seed_generators for layer in layers)
+    supported = all(layer.supports_jit for layer in layers)
+    return supported and not draws and not convolves(model)
 
 
 def _tensors(arrays: Any) -> Any:

@@ -1,6 +1,7 @@
 """The fused engine trains as `fit` does, and says what it leaves to it."""
 
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -188,6 +189,32 @@ def test_data_that_do_not_fit_are_left_to_fit(monkeypatch):
     monkeypatch.setattr(fused, "free_memory", lambda: 30_000.0)
     with pytest.warns(UserWarning, match="more than half of the 0.0 GB"):
         assert make("fused", model(), data(), 20).name == "fit"
+
+
+@pytest.mark.tensorflow
+def test_xla_is_for_what_it_makes_faster():
+    def compiled(*layers):
+        built = mask_model(keras.Sequential([keras.Input((8, 1)), *layers]))
+        built.compile("adam", "mse", metrics=["accuracy"])
+        x = np.ones((12, 8, 1), "float32")
+        parts = {"train": (x, x), "validation": (x, x), "test": None}
+        return make("fused", built, data(**parts), 9)._compiled()
+
+    class Python(keras.layers.Layer):
+        def call(self, x):
+            import tensorflow as tf
+
+            # XLA cannot call Python.
+            one = tf.ensure_shape(tf.py_function(lambda: 1.0, [], x.dtype), [])
+            return x + one
+
+    dense = keras.layers.Dense(1)
+    assert compiled(dense).xla
+    assert not compiled(keras.layers.Dropout(0.5), dense).xla
+    assert not compiled(keras.layers.Conv1D(1, 3, padding="same"), dense).xla
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not compiled(dense, Python()).xla
 
 
 @pytest.mark.tensorflow
