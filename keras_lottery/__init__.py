@@ -20,7 +20,14 @@ from keras_lottery import (
     schedules,
     tensorboard,
 )
-from keras_lottery.callbacks import ADMMPruning, EarlyBird, GradualPruning
+from keras_lottery.callbacks import (
+    SET,
+    ADMMPruning,
+    EarlyBird,
+    GradualPruning,
+    NeST,
+    RigL,
+)
 from keras_lottery.compact import compact, prune_filters
 from keras_lottery.layers import (
     get_masks,
@@ -46,6 +53,9 @@ __all__ = [
     "GradualPruning",
     "LotteryTicketSearch",
     "Masks",
+    "NeST",
+    "RigL",
+    "SET",
     "Snapshot",
     "Supermask",
     "Ticket",

@@ -190,13 +190,16 @@ _compiled = _Compiled()
 
 
 @contextlib.contextmanager
-def compiled_once() -> Iterator[None]:
+def compiled_once(kept: dict[Any, Any] | None = None) -> Iterator[None]:
     """Inside, a derivative is compiled once for each model, in this thread.
 
     For rounds that ask for the same one at other weights. Layers, the loss and what is
     trainable have to stay as they are.
+
+    Args:
+        kept: a dictionary to keep it in, which may be given again later.
     """
-    before, _compiled.kept = _compiled.kept, {}
+    before, _compiled.kept = _compiled.kept, {} if kept is None else kept
     try:
         yield
     finally:

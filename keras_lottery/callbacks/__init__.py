@@ -3,5 +3,16 @@
 from keras_lottery.callbacks.admm import ADMMPruning
 from keras_lottery.callbacks.early_bird import EarlyBird, mask_distance
 from keras_lottery.callbacks.gradual import GradualPruning
+from keras_lottery.callbacks.nest import NeST
+from keras_lottery.callbacks.rigl import RigL
+from keras_lottery.callbacks.set import SET
 
-__all__ = ["ADMMPruning", "EarlyBird", "GradualPruning", "mask_distance"]
+__all__ = [
+    "SET",
+    "ADMMPruning",
+    "EarlyBird",
+    "GradualPruning",
+    "NeST",
+    "RigL",
+    "mask_distance",
+]

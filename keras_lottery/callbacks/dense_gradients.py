@@ -1,0 +1,64 @@
+"""Gradients by all weights, pruned ones too, while a model trains."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.allocation import Scores
+from keras_lottery.gradients import compiled_once, gradients, length
+from keras_lottery.layers import named_masks
+
+
+class DenseGradients:
+    """|∂L/∂w| of all masked weights, on a batch that is drawn at each call.
+
+    L is the compiled loss, in inference mode and without sample weights.
+
+    Args:
+        model: a masked model.
+        data: (x, y), arrays or structures of them.
+        batch_size: examples in a batch, if there are as many.
+
+    Raises:
+        ValueError: if there are no data, x and y differ in length, or a batch would
+            have no examples.
+    """
+
+    def __init__(self, model: keras.Model, data: Any, batch_size: int) -> None:
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ValueError(
+                "Growth by gradients needs training data, `data=(x, y)` in arrays. "
+                f"Received: data of type {type(data).__name__}"
+            )
+        if batch_size < 1:
+            raise ValueError(
+                f"Expected batch_size >= 1. Received: batch_size={batch_size}"
+            )
+        self.model = model
+        self.data = _each(np.asarray, tuple(data))
+        self.size = length(self.data)
+        arrays = keras.tree.flatten(self.data)
+        lengths = {len(array) for array in arrays if array is not None}
+        if len(lengths) > 1:
+            raise ValueError(
+                "Expected x and y of one length in `data`. Received: lengths "
+                f"{sorted(lengths)}"
+            )
+        self.batch_size = min(batch_size, self.size)
+        # Filled in the first call.
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, rng: np.random.Generator) -> Scores:
+        chosen = rng.choice(self.size, self.batch_size, replace=False)
+        x, y = _each(lambda array: array[chosen], self.data)
+        with compiled_once(self._compiled):
+            found = gradients(self.model, x, y, self.batch_size)
+        return {name: np.abs(found[name]) for name in named_masks(self.model)}
+
+
+def _each(function: Any, structure: Any) -> Any:
+    """Targets may be None."""
+    return keras.tree.map_structure(
+        lambda array: None if array is None else function(array), structure
+    )
