@@ -52,13 +52,14 @@ def plot_search(
     from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 
-    accuracy = _accuracy_column(results)
+    accuracy = accuracy_column(results)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     part = "test" if "test" in accuracy else "validation"
-    _draw(left, results.assign(**{accuracy: 100 * results[accuracy]}), accuracy)
+    percentages = results.assign(**{accuracy: 100 * results[accuracy]})
+    draw_by_density(left, percentages, accuracy)
     left.set_ylabel(f"{part} accuracy at early stop (%)")
-    _draw(right, results, "early_stop_step")
+    draw_by_density(right, results, "early_stop_step")
     right.set_ylabel("early stop (step)")
     right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     right.set_ylim(bottom=0)
@@ -70,12 +71,16 @@ def plot_search(
         color="0.35",
     )
     if path is not None:
-        _write(figure, Path(path))
+        write_figure(figure, Path(path))
     return figure
 
 
-def _accuracy_column(results: "pd.DataFrame") -> str:
-    """Checks the table; returns the column with an accuracy at early stop."""
+def accuracy_column(results: "pd.DataFrame") -> str:
+    """The column of accuracies at the early stop: on test data, if there are any.
+
+    Raises:
+        ValueError: if the table lacks a column, or has nothing to plot.
+    """
     test, validation = "early_stop_test_accuracy", "early_stop_val_accuracy"
     accuracy = test
     if validation in results and (test not in results or results[test].isna().all()):
@@ -91,7 +96,7 @@ def _accuracy_column(results: "pd.DataFrame") -> str:
     return accuracy
 
 
-def _draw(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
+def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
     """One line per variant of a column's mean, with bars of its range."""
     import matplotlib
 
@@ -109,7 +114,7 @@ def _draw(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
             100 * levels["density"].mean(),
             mean,
             yerr=[below, above],
-            label=f"{variant} (n = {'-'.join(map(str, n))})",
+            label=f"{plain(variant)} (n = {'-'.join(map(str, n))})",
             color=colors[index % len(colors)],
             marker=_MARKERS[index % len(_MARKERS)],
             linestyle="-" if variant == "ticket" else "--",
@@ -122,10 +127,15 @@ def _draw(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
     dense = results[(results["level"] == 0) & (results["variant"] == "ticket")]
     if len(dense):
         axes.axhline(dense[column].mean(), color="0.2", linewidth=0.8, label="dense")
-    _format_density_axis(axes, sorted(100 * results["density"].unique(), reverse=True))
+    format_density_axis(axes, sorted(100 * results["density"].unique(), reverse=True))
 
 
-def _format_density_axis(axes: "Axes", densities: list[float]) -> None:
+def plain(text: str) -> str:
+    """Text for a figure in which a `$` begins no formula."""
+    return text.replace("$", r"\$")
+
+
+def format_density_axis(axes: "Axes", densities: list[float]) -> None:
     """A log axis from dense to sparse."""
     from matplotlib.ticker import NullLocator
 
@@ -152,7 +162,12 @@ def _ticks(densities: list[float], room: int = 7) -> list[float]:
     return ticks if first == last else [*ticks, last]
 
 
-def _write(figure: "Figure", path: Path) -> None:
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Writes a figure, whole or not at all.
+
+    Raises:
+        ValueError: if the path ends in anything but .png, .svg or .pdf.
+    """
     kinds = (".png", ".svg", ".pdf")
     if path.suffix not in kinds:
         raise ValueError(

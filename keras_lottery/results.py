@@ -131,6 +131,31 @@ def verdict(
     return pd.DataFrame(rows)
 
 
+def in_words(verdict: "pd.DataFrame") -> dict[int, str]:
+    """The verdict of each level, for people.
+
+    >>> import pandas as pd
+    >>> row = {"level": 1, "winning": True, "certain": False, "beats_reinit": True}
+    >>> in_words(pd.DataFrame([row]))
+    {1: 'winning, beats reinit'}
+    """
+    words = {}
+    for row in verdict.to_dict("records"):
+        word = "winning" if row["winning"] else "not winning"
+        if row["winning"] and row["certain"]:
+            word += " (95 %)"
+        # Of a control that this level lacks, it is NaN.
+        beaten = [
+            name.removeprefix("beats_")
+            for name, value in row.items()
+            if name.startswith("beats_") and value is True
+        ]
+        if beaten:
+            word += f", beats {', '.join(beaten)}"
+        words[int(row["level"])] = word
+    return words
+
+
 def _paired(a: "pd.Series", b: "pd.Series") -> tuple[float, float, float]:
     """Mean of a - b over the replicates of both, and its confidence interval."""
     differences = (a - b).dropna().to_numpy(float)

@@ -33,7 +33,7 @@ ROWS = [
     {"callbacks"},
     {"search"},
     {"analysis", "transfer"},
-    {"tensorboard", "testing"},
+    {"report", "tensorboard", "testing"},
     {"cli"},
     OUTSIDE,
 ]

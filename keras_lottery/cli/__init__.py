@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from keras_lottery.cli import find as find_command
+from keras_lottery.cli import report
 from keras_lottery.cli.parsing import Parser, run
 
-COMMANDS: dict[str, ModuleType] = {"find": find_command}
+COMMANDS: dict[str, ModuleType] = {"find": find_command, "report": report}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from keras_lottery.criteria import CRITERIA
 from keras_lottery.engines import ENGINES
 from keras_lottery.granularity import check
 from keras_lottery.registry import load_extensions
+from keras_lottery.results import in_words
 from keras_lottery.rewind import REWINDS
 from keras_lottery.schedules import SCHEDULES
 from keras_lottery.search import LotteryTicketSearch
@@ -198,6 +199,8 @@ def _find(options: argparse.Namespace) -> None:
     if options.verbose:
         print(table)
         print(f"\n{directory}: results.csv, table.txt, figure.png")
+    if options.no_resume:  # Those of the search before.
+        (directory / "reports.json").unlink(missing_ok=True)
     if options.export:
         _export(search, splits, options.saved_models / name, options)
 
@@ -215,7 +218,7 @@ def _allocation(
 def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
     """A table for people: by level, early-stop test accuracy and step, and verdict."""
     variants = [v for v in results["variant"].unique() if v != "ticket"]
-    verdicts = {int(row["level"]): row for _, row in verdict.iterrows()}
+    words = in_words(verdict)
     header = f"{'level':>5} {'weights left':>12}"
     for variant in ["ticket", *variants]:
         header += f"  {variant + ': accuracy, early stop':>31}"
@@ -228,7 +231,7 @@ def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
         line = f"{level:>5} {rows['density'].mean():>12.2%}"
         for variant in ["ticket", *variants]:
             line += f"  {_cell(rows[rows['variant'] == variant]):>31}"
-        lines.append(f"{line}  {_verdict(verdicts.get(int(level)), variants)}")
+        lines.append(f"{line}  {words.get(int(level), 'dense')}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -238,16 +241,6 @@ def _cell(rows: "pd.DataFrame") -> str:
     accuracy = 100 * rows["early_stop_test_accuracy"]
     spread = f" ± {accuracy.std():.2f}" if len(rows) > 1 else ""
     return f"{accuracy.mean():.2f}{spread} %, {rows['early_stop_step'].mean():,.0f}"
-
-
-def _verdict(row: Any, variants: list[str]) -> str:
-    if row is None:
-        return "dense"
-    words = "winning" if row["winning"] else "not winning"
-    if row["winning"] and row["certain"]:
-        words += " (95 %)"
-    beaten = [v for v in variants if row.get(f"beats_{v}") is True]
-    return words + (f", beats {', '.join(beaten)}" if beaten else "")
 
 
 def _export(
@@ -283,6 +276,7 @@ def _export(
         "exports": [report.to_dict() for report in reports],
     }
     write_json(directory / "reports.json", card)
+    write_json(search.store.directory / "reports.json", card)
 
 
 def _workers(text: str) -> int | str:

@@ -1,0 +1,27 @@
+"""`keras-lottery report`."""
+
+from keras_lottery import cli
+
+QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
+
+
+def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["find", *QUICK, "--out", "run", "--export", "none"]) == 0
+    capsys.readouterr()
+    assert cli.main(["report", "run"]) == 0
+    assert capsys.readouterr().out == "run/report.html\n"
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "lenet_300_100" in page
+    arguments = ["report", "run", "--out", "new/page.html", "--figures", "figures"]
+    assert cli.main(arguments) == 0
+    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == page
+    assert (tmp_path / "figures" / "first_layer.svg").exists()
+
+
+def test_a_directory_without_a_run_is_named_in_one_line(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert str(tmp_path) in message
+    assert "--out" in message
