@@ -78,6 +78,13 @@ def test_legend_counts_the_trainings():
     assert labels == ["ticket (n = 2-3)", "reinit (n = 3)"]
 
 
+def test_names_are_no_formulas():
+    figure = plot_search(table().replace("reinit", "$x^^$"))
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert r"\$x^^\$ (n = 3)" in labels
+
+
 def test_unfinished_trainings_are_left_out():
     results = table()
     last = (results["level"] == 5) & (results["variant"] == "reinit")

@@ -24,7 +24,7 @@ def variables() -> dict[str, str]:
         for index, color in enumerate(matplotlib.color_sequences["petroff6"])
     }
     sequence = {color: f"s{index}" for index, color in enumerate(SEQUENCE)}
-    grays = {"#000000": "ink", "#333333": "ink", "#e6e6e6": "grid", "#b3b3b3": "frame"}
+    grays = {"#000000": "ink", "#333333": "ink", "#e6e6e6": "grid", "#b2b2b2": "frame"}
     return categories | sequence | grays | {MUTED: "muted"}
 
 
@@ -59,11 +59,10 @@ def _adapt(key: str, value: str, panel: Panel, names: dict[str, str]) -> str:
     """An attribute without what differs between this page and a file of its own."""
     if key == "style":
         value = re.sub(r" *font-family:[^;]*;?", "", value)
-        return re.sub(
-            r"#[0-9a-f]{6}",
-            lambda found: f"var(--{names[found[0]]})",
-            value,
-        )
+        for color in re.findall(r"#[0-9a-f]{6}", value):
+            if color in names:
+                value = value.replace(color, f"var(--{names[color]})")
+        return value
     # Figures of one page need ids of their own.
     if key == "id":
         return f"{panel.name}-{value}"

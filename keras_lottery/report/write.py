@@ -68,10 +68,6 @@ def write_report(
     """
     run = read_run(directory)
     drawn = list(panels(run))
-    if figures is not None:
-        for panel in drawn:
-            for kind in (".png", ".svg"):
-                plots.write_figure(panel.figure, Path(figures) / f"{panel.name}{kind}")
     template = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
     page = template.substitute(
         title=escape(run.name),
@@ -82,6 +78,10 @@ def write_report(
     )
     path = Path(path or run.store.directory / "report.html")
     write_atomically(path, lambda file: file.write(page.encode()))
+    if figures is not None:
+        for panel in drawn:
+            for kind in (".png", ".svg"):
+                plots.write_figure(panel.figure, Path(figures) / f"{panel.name}{kind}")
     return path
 
 

