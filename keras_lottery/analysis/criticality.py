@@ -64,8 +64,9 @@ def layer_criticality(
 
     >>> import keras_lottery as kl
     >>> digits = kl.data.load("digits")
-    >>> lenet = kl.models.lenet_300_100(digits.input_shape)
-    >>> model = kl.models.compile_model(lenet, kl.models.recipe("lenet_300_100"))
+    >>> model = kl.models.lenet_300_100(digits.input_shape)
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss, metrics=["accuracy"])
     >>> epochs = kl.analysis.Checkpoints(epochs=[0])
     >>> _ = model.fit(*digits.train, callbacks=[epochs], verbose=0)
     >>> table = layer_criticality(model, epochs.states, digits.test)

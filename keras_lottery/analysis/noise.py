@@ -10,7 +10,7 @@ from keras_lottery.analysis.connectivity import barrier, interpolate
 from keras_lottery.analysis.evaluation import check_compiled
 from keras_lottery.engines import Training, Work
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
-from keras_lottery.layers import get_masks, get_state, mask_model
+from keras_lottery.layers import State, get_masks, get_state, mask_model
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.rewind import rewind_step
 from keras_lottery.search.progress import Progress
@@ -57,17 +57,6 @@ def train_rewind_points(
     Raises:
         ValueError: if an argument is out of range, before anything is trained.
         FloatingPointError: if a loss is not a number.
-
-    Example:
-
-    >>> import keras_lottery as kl
-    >>> digits = kl.data.load("digits")
-    >>> lenet = kl.models.lenet_300_100(digits.input_shape)
-    >>> model = kl.models.compile_model(lenet, kl.models.recipe("lenet_300_100"))
-    >>> tickets = train_rewind_points(
-    ...     model, *digits.train, test_data=digits.test, at=[0, "0.5ep"], epochs=2)
-    >>> [(ticket.step, ticket.steps) for ticket in tickets]
-    [(0, 66), (16, 50)]
     """
     check_compiled(model)
     data = _data(x, y, test_data, batch_size)
@@ -77,7 +66,7 @@ def train_rewind_points(
     masks, initial = get_masks(masked), get_state(masked)
     text = architecture.to_text(masked)
     prefixes = sorted({k for k in points if k})
-    reached = {0: initial}
+    reached: dict[int, State] = {0: initial}
     if prefixes:
         order = derive_seed(seed, 0, "order")
         works = [Work(Ticket(masks, initial, 0, k), order) for k in prefixes]
@@ -134,8 +123,9 @@ def train_and_measure_instability(
 
     >>> import keras_lottery as kl
     >>> digits = kl.data.load("digits")
-    >>> lenet = kl.models.lenet_300_100(digits.input_shape)
-    >>> model = kl.models.compile_model(lenet, kl.models.recipe("lenet_300_100"))
+    >>> model = kl.models.lenet_300_100(digits.input_shape)
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss, metrics=["accuracy"])
     >>> dense = train_rewind_points(
     ...     model, *digits.train, test_data=digits.test, at=[0], epochs=1)
     >>> table = train_and_measure_instability(
