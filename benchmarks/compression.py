@@ -61,9 +61,7 @@ class Case:
 
 
 CASES = {
-    "plain": Case(
-        "lenet_300_100", 0.09, {"output": 4, "*": 3}, epochs=110, shared_epochs=12
-    ),
+    "plain": Case("lenet_300_100", 0.08, {"*": 4}, epochs=110, shared_epochs=10),
     "shifts": Case(
         "lenet_300_100",
         0.07,
