@@ -10,11 +10,14 @@ import keras
 
 from keras_lottery.models.conv import CONV_2, CONV_4, CONV_6, conv_2, conv_4, conv_6
 from keras_lottery.models.lenet import LENET_5, LENET_300_100, lenet_5, lenet_300_100
-from keras_lottery.models.recipe import Recipe, compile_model
+from keras_lottery.models.recipe import Recipe, Steps, compile_model
+from keras_lottery.models.residual import RESNET_20, resnet, resnet_20
+from keras_lottery.models.vgg import VGG_19, vgg, vgg_19
 
 __all__ = [
     "MODELS",
     "Recipe",
+    "Steps",
     "compile_model",
     "conv_2",
     "conv_4",
@@ -24,6 +27,10 @@ __all__ = [
     "lenet_300_100",
     "names",
     "recipe",
+    "resnet",
+    "resnet_20",
+    "vgg",
+    "vgg_19",
 ]
 
 Builder = Callable[..., keras.Model]
@@ -34,6 +41,8 @@ MODELS: dict[str, tuple[Builder, Recipe]] = {
     "conv_2": (conv_2, CONV_2),
     "conv_4": (conv_4, CONV_4),
     "conv_6": (conv_6, CONV_6),
+    "resnet_20": (resnet_20, RESNET_20),
+    "vgg_19": (vgg_19, VGG_19),
 }
 
 
@@ -41,7 +50,7 @@ def names() -> list[str]:
     """The names of the models.
 
     >>> names()
-    ['lenet_300_100', 'lenet_5', 'conv_2', 'conv_4', 'conv_6']
+    ['lenet_300_100', 'lenet_5', 'conv_2', 'conv_4', 'conv_6', 'resnet_20', 'vgg_19']
     """
     return list(MODELS)
 

@@ -1,10 +1,11 @@
 """How a model of a paper is trained: the recipe, and compiling by it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import keras
+from keras import ops
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Recipe:
             of convolutional networks keep Keras's `"auto"`, which leaves XLA out
             when TensorFlow has CPUs alone.
         steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`.
+        momentum: Of the optimizer `"sgd"`.
+        weight_decay: λ of the penalty λ/2 |w|². It is taken off the weights beside the
+            gradient, as much as momentum would make of it: λ / (1 - momentum) times the
+            learning rate.
+        drops: Steps from which the learning rate is a tenth of what it was before.
+        warm_up: Steps over which it rises from zero, linearly.
     """
 
     optimizer: str
@@ -34,6 +41,55 @@ class Recipe:
     eval_freq: int = 100
     jit_compile: bool | Literal["auto"] = "auto"
     steps_per_execution: int = 1
+    momentum: float = 0.0
+    weight_decay: float | None = None
+    drops: tuple[int, ...] = ()
+    warm_up: int = 0
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class Steps(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises from zero, if so asked, and drops to a tenth.
+
+    Args:
+        learning_rate: The highest rate.
+        drops: Steps from which the rate is a tenth of what it was before.
+        warm_up: Steps over which it rises.
+
+    Reference:
+        Frankle & Carbin 2019, section 4 and figure 2.
+
+    Example:
+
+    >>> schedule = Steps(0.1, drops=(20, 30), warm_up=10)
+    >>> [round(float(schedule(step)), 4) for step in (0, 5, 10, 20, 30)]
+    [0.0, 0.05, 0.1, 0.01, 0.001]
+    """
+
+    def __init__(
+        self, learning_rate: float, drops: Sequence[int] = (), warm_up: int = 0
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.drops = tuple(drops)
+        self.warm_up = warm_up
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        rate = self.learning_rate * ops.ones_like(step)
+        if self.warm_up:
+            rate = ops.minimum(rate, rate * step / self.warm_up)
+        for drop in self.drops:
+            rate = ops.where(step >= drop, 0.1 * rate, rate)
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {
+            "learning_rate": self.learning_rate,
+            "drops": self.drops,
+            "warm_up": self.warm_up,
+        }
 
 
 def compile_model(
@@ -77,8 +133,14 @@ def compile_model(
     else:
         name = optimizer or recipe.optimizer
         rate = recipe.learning_rate if learning_rate is None else learning_rate
+        if isinstance(rate, float) and (recipe.drops or recipe.warm_up):
+            rate = Steps(rate, recipe.drops, recipe.warm_up)
         # Named, as Keras would number it by a counter of the process.
         config = {"name": name, "learning_rate": rate}
+        if name == "sgd" and recipe.momentum:
+            config["momentum"] = recipe.momentum
+        if recipe.weight_decay:
+            config["weight_decay"] = recipe.weight_decay / (1 - recipe.momentum)
         try:
             optimizer = keras.optimizers.get({"class_name": name, "config": config})
         except ValueError as error:
