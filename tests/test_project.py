@@ -34,6 +34,7 @@ ROWS = [
     {"search"},
     {"analysis", "transfer"},
     {"report", "tensorboard", "testing"},
+    {"experiments"},
     {"cli"},
     OUTSIDE,
 ]

@@ -8,9 +8,14 @@ from types import ModuleType
 
 from keras_lottery.cli import find as find_command
 from keras_lottery.cli import report
+from keras_lottery.cli import reproduce as reproduce_command
 from keras_lottery.cli.parsing import Parser, run
 
-COMMANDS: dict[str, ModuleType] = {"find": find_command, "report": report}
+COMMANDS: dict[str, ModuleType] = {
+    "find": find_command,
+    "report": report,
+    "reproduce": reproduce_command,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def find(arguments: Sequence[str] | None = None) -> int:
     """`scripts/find_ticket.py`."""
-    parser = Parser(prog="find_ticket.py", description=find_command.HELP)
-    find_command.add_options(parser)
+    return _alone("find_ticket.py", find_command, arguments)
+
+
+def reproduce(arguments: Sequence[str] | None = None) -> int:
+    """`scripts/reproduce.py`."""
+    return _alone("reproduce.py", reproduce_command, arguments)
+
+
+def _alone(name: str, command: ModuleType, arguments: Sequence[str] | None) -> int:
+    parser = Parser(prog=name, description=command.HELP)
+    command.add_options(parser)
     return run(parser, arguments)

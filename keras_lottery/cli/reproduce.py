@@ -1,0 +1,75 @@
+"""`keras-lottery reproduce`, which is also `scripts/reproduce.py`."""
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_lottery import experiments
+from keras_lottery.cli.parsing import Parser
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HELP = "run a paper's experiment, and compare it with the published figures"
+
+
+def add_options(parser: Parser) -> None:
+    """The options of the command, and what it runs."""
+    parser.set_defaults(function=_reproduce)
+    add = parser.add_argument
+    add("name", nargs="?", help="the experiment; --list shows all")
+    add(
+        "--scale",
+        default="cpu",
+        choices=("smoke", "cpu", "paper"),
+        help="smoke runs through in seconds, cpu takes minutes, paper has the paper's "
+        "lengths (%(default)s)",
+    )
+    add("--out", type=Path, help="the run's directory (runs/reproduce/<name>_<scale>)")
+    add("--list", action="store_true", help="show all experiments and their cost")
+    add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    if options.list:
+        print("\n".join(listed()))
+        return
+    if options.name is None:
+        raise ValueError("the name of an experiment is missing; --list shows all")
+    experiment = experiments.get(options.name)
+    directory = (
+        options.out or Path("runs/reproduce") / f"{options.name}_{options.scale}"
+    )
+    verdicts = experiments.reproduce(
+        experiment, options.scale, directory, options.verbose
+    )
+    if options.verbose:
+        print(f"{experiment.title}\n{experiment.paper}\n")
+        print(verdict_table(verdicts))
+        print(f"\n{directory}: README.md, tables and figures")
+
+
+def listed() -> list[str]:
+    """A line for each experiment: its name, its cost by scale, and its title."""
+    lines = []
+    for name, experiment in experiments.EXPERIMENTS.items():
+        cost = "; ".join(f"{key}: {s.cost}" for key, s in experiment.scales.items())
+        lines.append(f"{name:<26} {experiment.title} ({cost})")
+    return lines
+
+
+def verdict_table(verdicts: "pd.DataFrame") -> str:
+    """Published, measured and verdict of each claim, for a terminal."""
+    heads = {"claim": 44, "published": 22, "measured": 24, "verdict": 15}
+    rows = [dict(zip(heads, heads, strict=True)), *verdicts.to_dict("records")]
+    lines = []
+    for row in rows:
+        cells = [textwrap.wrap(row[head], width) for head, width in heads.items()]
+        for index in range(max(len(cell) for cell in cells)):
+            parts = (
+                f"{cell[index] if index < len(cell) else '':<{width}}"
+                for cell, width in zip(cells, heads.values(), strict=True)
+            )
+            lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)

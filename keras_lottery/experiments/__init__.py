@@ -1,0 +1,74 @@
+"""The papers' experiments, each one command, held against the published figures.
+
+An experiment is a file with an `Experiment`: scales, a function that trains in a `Lab`
+and returns what it measured, and the paper's claims. A new one is such a file, and a
+line in `EXPERIMENTS`.
+"""
+
+from keras_lottery.experiments import (
+    conv_nets,
+    deconstructing,
+    frankle_carbin,
+    layers,
+    lenet_recipes,
+    linear_mode_connectivity,
+    missing_the_mark,
+    overfitting_gap,
+    renda,
+    resnet_18,
+    small_dense,
+    vgg_19,
+    weight_correlation,
+    weights_of_tickets,
+)
+from keras_lottery.experiments.experiment import Claim, Experiment, Scale
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.reproduce import reproduce
+
+__all__ = [
+    "EXPERIMENTS",
+    "Claim",
+    "Experiment",
+    "Lab",
+    "Scale",
+    "get",
+    "reproduce",
+]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        frankle_carbin.EXPERIMENT,
+        lenet_recipes.EXPERIMENT,
+        *conv_nets.EXPERIMENTS,
+        resnet_18.EXPERIMENT,
+        vgg_19.EXPERIMENT,
+        weights_of_tickets.EXPERIMENT,
+        weight_correlation.EXPERIMENT,
+        deconstructing.EXPERIMENT,
+        layers.EXPERIMENT,
+        linear_mode_connectivity.EXPERIMENT,
+        renda.EXPERIMENT,
+        missing_the_mark.EXPERIMENT,
+        overfitting_gap.EXPERIMENT,
+        small_dense.EXPERIMENT,
+    )
+}
+"""By name, in the order of `keras-lottery reproduce --list`."""
+
+
+def get(name: str) -> Experiment:
+    """An experiment by name.
+
+    Raises:
+        ValueError: if there is no such experiment.
+
+    >>> get("layers").title
+    'Which layers a trained network can do without'
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(
+            f"Expected the name of an experiment, one of {sorted(EXPERIMENTS)}. "
+            f"Received: name={name!r}"
+        )
+    return EXPERIMENTS[name]

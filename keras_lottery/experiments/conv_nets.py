@@ -1,0 +1,93 @@
+"""Frankle & Carbin, section 3: Conv-2, Conv-4 and Conv-6 on CIFAR-10."""
+
+from collections.abc import Mapping
+
+from keras_lottery.experiments.experiment import (
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.experiments.frankle_carbin import PAPER
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.measures import ACCURACY, STOP, at, gain
+from keras_lottery.experiments.networks import with_dropout
+from keras_lottery.experiments.scales import cifar_10
+
+
+def conv_net(
+    model: str,
+    levels: int,
+    faster: tuple[float, float],
+    better: tuple[float, float],
+    dropout: tuple[float, float],
+) -> Experiment:
+    """The experiment of one network.
+
+    Args:
+        model: its name.
+        levels: rounds of pruning.
+        faster: how many times sooner tickets stop at best, and at which density.
+        better: how many percentage points they gain at best, and at which density.
+        dropout: what dropout gains the dense network, and its tickets beyond it.
+    """
+
+    def run(lab: Lab) -> Mapping[str, Values]:
+        plain = lab.search("plain", controls={"reinit": 3})
+        dropped = lab.search("dropout", model=with_dropout(model))
+        tables = lab.panels("accuracy", {"plain": plain, "dropout": dropped})
+        table, other = tables["plain"], tables["dropout"]
+        return {
+            "faster": at(table, 1.0, STOP) / at(table, faster[1], STOP),
+            "better": gain(table, better[1]),
+            "over reinit": gain(table, better[1], over="reinit"),
+            "dropout": 100 * (at(other, 1.0, ACCURACY) - at(table, 1.0, ACCURACY)),
+            "dropout ticket": gain(other, better[1]),
+        }
+
+    title = model.title().replace("_", "-")
+    source = "figure 5 and section 3"
+    return Experiment(
+        model,
+        f"Winning tickets of {title}, with and without dropout",
+        PAPER,
+        cifar_10(
+            model,
+            f"{5 * (2 + 5 * levels)} trainings of the recipe's length, hours on a GPU",
+            levels,
+            tuple(range(1, levels + 1)),
+        ),
+        run,
+        (
+            Claim(
+                f"At {100 * faster[1]:.1f} % tickets stop sooner than dense networks",
+                *(f"{faster[0]} times", source, "faster"),
+                *((1 + (faster[0] - 1) / 2, INFINITY), "times"),
+                sign=(1, INFINITY),
+            ),
+            effect(
+                f"At {100 * better[1]:.1f} % they are more accurate",
+                *(f"{better[0]} pp", source, "better", better[0], "pp"),
+            ),
+            effect(
+                "and more than their reinitialisations",
+                *("far more", source, "over reinit", 0, "pp"),
+            ),
+            effect(
+                "Dropout makes the dense network more accurate",
+                *(f"{dropout[0]} pp", "section 3", "dropout", dropout[0], "pp"),
+            ),
+            effect(
+                "and its tickets still more",
+                *(f"{dropout[1]} pp", "section 3", "dropout ticket", dropout[1], "pp"),
+            ),
+        ),
+    )
+
+
+EXPERIMENTS = (
+    conv_net("conv_2", 14, (3.5, 0.088), (3.4, 0.046), (2.1, 2.3)),
+    conv_net("conv_4", 14, (3.5, 0.092), (3.5, 0.111), (3.0, 4.6)),
+    conv_net("conv_6", 12, (2.5, 0.151), (3.3, 0.264), (2.4, 4.7)),
+)

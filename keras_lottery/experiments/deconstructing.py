@@ -1,0 +1,158 @@
+"""Zhou et al.: which mask criterion, and what of the initial weights matters."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_lottery.experiments.experiment import (
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.measures import gain
+from keras_lottery.experiments.scales import lenet
+from keras_lottery.layers import set_state
+from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.ticket import Snapshot, Ticket
+
+CRITERIA = (
+    "large_final",
+    "magnitude_increase",
+    "distance",
+    "large_init_large_final",
+    "large_init",
+    "random",
+    "small_final",
+)
+
+
+def reshuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The ticket's own weights, shuffled among those that it keeps in a layer."""
+    return _shuffled(ticket, snapshot, same_sign=False)
+
+
+def reshuffle_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same, each with the sign of the weight whose place it takes."""
+    return _shuffled(ticket, snapshot, same_sign=True)
+
+
+def _shuffled(ticket: Ticket, snapshot: Snapshot, same_sign: bool) -> Ticket:
+    weights = dict(ticket.weights)
+    for name, mask in ticket.masks.items():
+        kept = ticket.weights[name][mask]
+        drawn = snapshot.rng.permutation(kept)
+        weights[name] = ticket.weights[name].copy()
+        weights[name][mask] = np.copysign(drawn, kept) if same_sign else drawn
+    return dataclasses.replace(ticket, weights=weights)
+
+
+CONTROLS = {
+    **dict.fromkeys(
+        ("reinit", "reinit_same_sign", "constant", "constant_same_sign"), 1
+    ),
+    "reshuffle": (reshuffle, 1),
+    "reshuffle_same_sign": (reshuffle_same_sign, 1),
+}
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """A search for each criterion; weights of the first one's tickets changed."""
+    searches = {
+        name: lab.search(
+            name,
+            rate=0.5,
+            criterion=name,
+            controls=CONTROLS if name == "large_final" else (),
+        )
+        for name in CRITERIA
+    }
+    table = lab.compare("accuracy", searches)
+    signs, magnitudes = (
+        gain(table, 0.0635, "constant_same_sign", over="constant"),
+        gain(table, 0.0635, over="constant"),
+    )
+    # Masks that keep what grew without changing its sign.
+    masked = lab.search("untrained", rate=0.5, criterion="large_final_same_sign")
+    untrained = np.array([_untrained(lab, masked, r) for r in lab.replicates])
+    return {
+        "magnitude increase": gain(table, 0.0635, "magnitude_increase", "ticket"),
+        "over random": gain(table, 0.0635, over="random"),
+        "over small final": gain(table, 0.0635, over="small_final"),
+        "reinit sign": gain(table, 0.0635, "reinit_same_sign", "reinit"),
+        "reshuffle sign": gain(table, 0.0635, "reshuffle_same_sign", "reshuffle"),
+        "constant sign": signs,
+        "share of signs": 100 * signs.mean() / magnitudes.mean(),
+        "untrained": untrained[:, untrained.mean(0).argmax()],
+    }
+
+
+def _untrained(lab: Lab, search: LotteryTicketSearch, replicate: int) -> list[float]:
+    """Accuracies by level of constants with the initial signs, masked, not trained."""
+    model, _ = lab.model(replicate)
+    accuracies = []
+    for level in range(1, lab.scale.levels + 1):
+        ticket = search.ticket(level, replicate)
+        constants = {
+            name: np.std(ticket.weights[name]) * np.sign(ticket.weights[name])
+            for name in ticket.masks
+        }
+        set_state(model, {**ticket.weights, **constants}, ticket.masks)
+        logs = model.evaluate(*lab.splits.test, verbose=0, return_dict=True)
+        accuracies.append(100 * logs["accuracy"])
+    return accuracies
+
+
+EXPERIMENT = Experiment(
+    "deconstructing",
+    "Mask criteria, and signs against magnitudes",
+    "Zhou et al. 2019, [Deconstructing lottery tickets: zeros, signs, and the "
+    "supermask](https://arxiv.org/abs/1905.01067)",
+    lenet(
+        cpu="156 trainings of 7,328 steps, about 18 minutes on 2 cores",
+        paper="260 trainings of 50,000 steps",
+        levels=4,
+        report=(2, 4),
+    ),
+    run,
+    (
+        Claim(
+            "magnitude_increase does as well as large_final at 6 %",
+            "as well or better",
+            *("figure 4", "magnitude increase", (-0.2, INFINITY), "pp"),
+        ),
+        effect(
+            "large_final is above random masks at 6 %",
+            *("above", "figure 4", "over random", 0, "pp"),
+        ),
+        effect(
+            "large_final is above small_final at 6 %",
+            *("above", "figure 4", "over small final", 0, "pp"),
+        ),
+        effect(
+            "Reinitialised weights do better with the ticket's signs",
+            *("better", "figure 5", "reinit sign", 0, "pp"),
+        ),
+        effect(
+            "Reshuffled weights do better with the ticket's signs",
+            *("better", "figure 5", "reshuffle sign", 0, "pp"),
+        ),
+        effect(
+            "Constants do better with the ticket's signs",
+            *("better", "figure 5", "constant sign", 0, "pp"),
+        ),
+        Claim(
+            "Signs explain most of the ticket's gain over constants of random signs",
+            *("most", "figure 5", "share of signs", (50, INFINITY), "%"),
+            sign=(0, INFINITY),
+        ),
+        Claim(
+            "Masked and not trained, constants with signs are far above chance (best)",
+            *("86 %", "section 5", "untrained", (76, 100), "%"),
+            sign=(20, 100),
+        ),
+    ),
+)

@@ -1,0 +1,141 @@
+"""Numbers out of tables of results: one for each replicate, to be compared in pairs."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ACCURACY = "early_stop_test_accuracy"
+STOP = "early_stop_step"
+FINAL = "final_test_accuracy"
+
+NEAR = 0.1
+"""How far the density of a level may be from the one asked for, as a share of it."""
+
+
+def join(tables: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
+    """Tables of results as one. The first one's variants keep their names.
+
+    Args:
+        tables: by label. Of the second on, the ticket is called by the label, and
+            controls by `<label>_<control>`.
+    """
+    import pandas as pd
+
+    first = next(iter(tables))
+    parts = []
+    for label, table in tables.items():
+        if label != first:
+            names = {v: f"{label}_{v}" for v in table["variant"]} | {"ticket": label}
+            table = table.assign(variant=table["variant"].map(names))
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise(table: "pd.DataFrame", by: str | None = None) -> "pd.DataFrame":
+    """Means by level and variant, to be read.
+
+    Args:
+        table: of results.
+        by: another column to tell rows by.
+
+    Returns:
+        A row for each: `density` in %, `accuracy` in % and its standard deviation over
+        the trainings, `early_stop`, both at the early stop, and `trainings`.
+    """
+    keys = [*([by] if by else []), "variant", "level"]
+    groups = table.groupby(keys, sort=False)
+    means = groups[["density", ACCURACY, STOP]].mean()
+    summary = means.assign(
+        density=(100 * means["density"]).round(2),
+        accuracy=(100 * means[ACCURACY]).round(2),
+        deviation=(100 * groups[ACCURACY].std()).round(2),
+        early_stop=means[STOP].round().astype(int),
+        trainings=groups.size(),
+    )
+    columns = ["density", "accuracy", "deviation", "early_stop", "trainings"]
+    return summary[columns].reset_index().sort_values(keys, ignore_index=True)
+
+
+def at(
+    table: "pd.DataFrame",
+    density: float,
+    column: str = ACCURACY,
+    variant: str = "ticket",
+) -> np.ndarray:
+    """A column of the level of a density: one value a replicate, the mean of trials.
+
+    A level whose density lies within a tenth of the one asked for will do; of none,
+    there is one NaN.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"density": [1.0, 0.21, 0.21], "variant": "ticket",
+    ...     "replicate": [0, 0, 1], "trial": 0, ACCURACY: [0.97, 0.98, 0.99]})
+    >>> at(table, 0.2)
+    array([0.98, 0.99])
+    >>> at(table, 0.5)
+    array([nan])
+    """
+    rows = table[table["variant"] == variant]
+    away = (rows["density"] / density - 1).abs().to_numpy()
+    if not len(rows) or away.min() > NEAR:
+        return np.array([np.nan])
+    nearest = rows["density"].iloc[int(away.argmin())]
+    rows = rows[np.isclose(rows["density"], nearest)]
+    return rows.groupby("replicate")[column].mean().to_numpy()
+
+
+def gain(
+    table: "pd.DataFrame",
+    density: float,
+    variant: str = "ticket",
+    over: str = "dense",
+    column: str = ACCURACY,
+) -> np.ndarray:
+    """Percentage points of accuracy that one variant is above another, by replicate.
+
+    Args:
+        table: of results.
+        density: the level's, as of `at`.
+        variant: which variant.
+        over: another one at the same level, or `"dense"`.
+        column: which accuracy.
+    """
+    other = ("ticket", 1.0) if over == "dense" else (over, density)
+    return 100 * (
+        at(table, density, column, variant) - at(table, other[1], column, other[0])
+    )
+
+
+def sooner(
+    table: "pd.DataFrame", density: float, variant: str = "ticket", over: str = "dense"
+) -> np.ndarray:
+    """By how many percent of its steps a variant stops sooner than another.
+
+    Arguments as of `gain`.
+    """
+    other = ("ticket", 1.0) if over == "dense" else (over, density)
+    return 100 * (
+        1 - at(table, density, STOP, variant) / at(table, other[1], STOP, other[0])
+    )
+
+
+def falls_below(table: "pd.DataFrame", variant: str, column: str = ACCURACY) -> float:
+    """The density in % from which on a variant's mean is below the dense network's.
+
+    NaN if its last level is not.
+    """
+    dense = at(table, 1.0, column).mean()
+    rows = table[(table["variant"] == variant) & (table["level"] > 0)]
+    means = rows.groupby("density")[column].mean()  # from sparse to dense
+    below = np.nan
+    for density, mean in means.items():
+        if not mean < dense:
+            break
+        below = 100 * float(density)
+    return below

@@ -1,0 +1,79 @@
+"""Frankle & Carbin, section 4: the residual network, whose tickets need warm-up."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+from keras_lottery import models
+from keras_lottery.allocation import Global
+from keras_lottery.experiments.experiment import INFINITY, Claim, Experiment, Values
+from keras_lottery.experiments.frankle_carbin import PAPER
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.measures import FINAL, at, gain
+from keras_lottery.experiments.scales import cifar_10
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """Three learning rates, one with a warm-up of two thirds of the training."""
+    arms = {
+        "lr_0.1": {"learning_rate": 0.1},
+        "lr_0.01": {"learning_rate": 0.01},
+        "warm_up_0.03": {"learning_rate": 0.03, "warm_up": 2 * lab.recipe.steps // 3},
+    }
+    depth = 20 if lab.scale.is_faithful else 8
+    searches = {
+        arm: lab.search(
+            arm,
+            recipe=dataclasses.replace(lab.recipe, **changes),  # type: ignore[arg-type]
+            model=partial(models.resnet, depth, augment=lab.scale.is_faithful),
+            allocation=Global(exclude=("shortcut_*", "output")),
+            controls=["reinit"],
+        )
+        for arm, changes in arms.items()
+    }
+    tables = lab.panels("accuracy", searches)
+    large, small, warm = tables.values()
+    return {
+        "dense": 100 * at(large, 1.0, FINAL),
+        "small": 100 * at(small, 0.271, FINAL),
+        "warm": 100 * at(warm, 0.271, FINAL),
+        "none": gain(large, 0.219, over="reinit", column=FINAL),
+        "warm tickets": gain(warm, 0.118, over="reinit", column=FINAL),
+    }
+
+
+EXPERIMENT = Experiment(
+    "resnet_18",
+    "Winning tickets of ResNet-18 (20 layers), by learning rate and warm-up",
+    PAPER,
+    cifar_10(
+        "resnet_20",
+        "225 trainings of 30,000 steps, hours on a GPU",
+        levels=10,
+        report=(4, 6, 7, 10),
+    ),
+    run,
+    (
+        Claim(
+            "The dense network at learning rate 0.1",
+            *("90.5 %", "section 4", "dense", (89.5, 91.5), "%"),
+        ),
+        Claim(
+            "Tickets of 27 % at learning rate 0.01",
+            *("89.5 %", "section 4", "small", (88.5, 90.5), "%"),
+        ),
+        Claim(
+            "Tickets of 27 % at 0.03 with warm-up",
+            *("90.5 %", "section 4", "warm", (89.5, 91.5), "%"),
+        ),
+        Claim(
+            "At 0.1 tickets of 22 % are no better than reinitialised",
+            *("no winning tickets", "section 4", "none", (-INFINITY, 0.2), "pp"),
+        ),
+        Claim(
+            "With warm-up, tickets down to 11.8 % are",
+            *("winning tickets", "section 4", "warm tickets", (0.2, INFINITY), "pp"),
+            sign=(0, INFINITY),
+        ),
+    ),
+)

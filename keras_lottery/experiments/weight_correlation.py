@@ -1,0 +1,139 @@
+"""Liu et al.: does a ticket only win because training moves its weights too little?"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from keras_lottery.analysis import weight_correlation
+from keras_lottery.experiments.experiment import (
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.experiments.figures import lines
+from keras_lottery.experiments.frankle_carbin import ONE_SHOT
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.measures import FINAL, gain
+from keras_lottery.experiments.networks import small_conv
+from keras_lottery.experiments.scales import lenet, of_length
+from keras_lottery.rewind import FineTune, Rewind
+
+RATES = {"small": 0.01, "large": 0.1}
+DROPS = (80 / 150, 120 / 150)
+SHARES = (0.1, 0.2, 0.3, 0.5)
+SPARSITIES = (0.5, 0.8, 0.9)
+PASS = FineTune(steps=1, learning_rate=0.0)
+WAYS: dict[str, dict[str, Any]] = {
+    "iterative": {"rewind": "weights", "controls": ["reinit"]},
+    "one_shot": {"rewind": ONE_SHOT, "controls": ["reinit"]},
+    "fine_tuned": {"rewind": "fine_tune"},
+    "one_shot_fine_tuned": {"rewind": Rewind(FineTune(), trunk=PASS)},
+}
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """R_p of dense networks; tickets, reinitialised and fine-tuned, of equal epochs."""
+    import pandas as pd
+
+    parts, searches = [], {}
+    for label, rate in RATES.items():
+        recipe = dataclasses.replace(lab.recipe, learning_rate=rate)
+        short = of_length(recipe, lab.recipe.steps // 4, lab.recipe.eval_freq, DROPS)
+        for way, arguments in WAYS.items():
+            searches[f"{way}_{label}"] = lab.search(
+                f"{way}_{label}", recipe=recipe, schedule=SPARSITIES, **arguments
+            )
+        for replicate in lab.replicates:
+            dense = searches[f"iterative_{label}"].ticket(0, replicate)
+            assert dense.trained is not None
+            name = f"small_conv_{label}_{replicate}"
+            conv = lab.train(name, None, None, 0, (), replicate, 0, short, small_conv)
+            for network, before, after in (
+                ("lenet_300_100", dense.weights, dense.trained),
+                ("small_conv", conv.states[0], conv.final),
+            ):
+                for p in SHARES:
+                    part = weight_correlation(before, after, p)
+                    where = {"network": network, "learning_rate": label, "p": p}
+                    parts.append(part.assign(**where, replicate=replicate))
+    table = pd.concat(parts, ignore_index=True)
+    lab.table("correlation", table)
+    total = table[table["weight"] == "total"]
+    axes = ("p", "correlation of initial and final weights")
+    lab.figure(
+        "correlation",
+        lines(total, "p", "correlation", "learning_rate", "network", labels=axes),
+    )
+    at_20 = total[total["p"] == 0.2].groupby(["network", "learning_rate"])
+    measured: dict[str, Values] = {
+        f"{network} {label}": 100 * part["correlation"].to_numpy()
+        for (network, label), part in at_20
+    }
+    found = lab.panels("accuracy", searches)
+    for label in RATES:
+        tickets, tuned = found[f"iterative_{label}"], found[f"fine_tuned_{label}"]
+        measured[f"over reinit {label}"] = gain(
+            tickets, 0.2, over="reinit", column=FINAL
+        )
+        both = (gain(t, 0.2, column=FINAL) for t in (tuned, tickets))
+        measured[f"tuned over ticket {label}"] = next(both) - next(both)
+    measured["iterative over one-shot"] = gain(
+        found["fine_tuned_large"], 0.1, column=FINAL
+    ) - gain(found["one_shot_fine_tuned_large"], 0.1, column=FINAL)
+    return measured
+
+
+EXPERIMENT = Experiment(
+    "weight_correlation",
+    "Initial and final weights correlate where tickets win",
+    "Liu et al. 2021, [Lottery ticket preserves weight correlation](https://arxiv.org/"
+    "abs/2102.11068)",
+    lenet(
+        cpu="138 trainings, most of 7,328 steps, about 20 minutes on 2 cores",
+        paper="230 trainings of 50,000 steps",
+        levels=3,
+        optimizer="sgd",
+        momentum=0.9,
+        drops=DROPS,
+    ),
+    run,
+    (
+        Claim(
+            "LeNet, large learning rate: R_p of first and last weights is near 20 %",
+            "20.1 to 20.4 %",
+            *("table 1 (ResNet-20 and others)", "lenet_300_100 large", (15, 26), "%"),
+        ),
+        Claim(
+            "LeNet, small learning rate: R_p is well above 20 %",
+            *("above (curves)", "section 3", "lenet_300_100 small", (30, 100), "%"),
+            sign=(20, 100),
+        ),
+        Claim(
+            "Small conv net, large learning rate: R_p is near 20 %",
+            *("20.1 to 20.4 %", "table 1", "small_conv large", (15, 26), "%"),
+        ),
+        Claim(
+            "Small conv net, small learning rate: R_p is well above 20 %",
+            *("above (curves)", "section 3", "small_conv small", (30, 100), "%"),
+            sign=(20, 100),
+        ),
+        effect(
+            "Small learning rate, 80 % sparsity: the ticket beats its reinitialisation",
+            *("it does", "section 3", "over reinit small", 0, "pp"),
+        ),
+        Claim(
+            "Large learning rate: the ticket is no better than its reinitialisation",
+            *("about equal", "section 3", "over reinit large", (-0.2, 0.2), "pp"),
+        ),
+        effect(
+            "Large learning rate: fine-tuning beats the ticket, at equal epochs",
+            *("it does", "section 4", "tuned over ticket large", 0, "pp"),
+        ),
+        Claim(
+            "Fine-tuning at 90 %: iterative pruning is above one-shot",
+            *("above", "section 4", "iterative over one-shot", (0, INFINITY), "pp"),
+        ),
+    ),
+)

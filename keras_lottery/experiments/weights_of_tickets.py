@@ -1,0 +1,98 @@
+"""Frankle & Carbin, section 5 and appendix F: the weights that win."""
+
+from collections.abc import Mapping
+
+from keras_lottery.analysis import weight_histograms, weight_movement
+from keras_lottery.experiments.experiment import (
+    ABOVE_ZERO,
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.experiments.figures import lines
+from keras_lottery.experiments.frankle_carbin import PAPER
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.scales import lenet
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """How far weights travel in the dense training, inside and outside of tickets."""
+    import pandas as pd
+
+    search = lab.search("iterative")
+    moved, histograms = [], []
+    for replicate in lab.replicates:
+        dense = search.ticket(0, replicate)
+        assert dense.trained is not None
+        for level in lab.scale.report or range(1, lab.scale.levels + 1):
+            masks = search.ticket(level, replicate).masks
+            where = {"density": masks.density, "replicate": replicate}
+            weights = dense.weights, dense.trained, masks
+            moved.append(weight_movement(*weights).assign(**where))
+            if not replicate:
+                histograms.append(weight_histograms(*weights).assign(**where))
+    table = pd.concat(moved, ignore_index=True)
+    lab.table("movement", table)
+    for quantity in ("distance", "growth"):
+        part = table[table["quantity"] == quantity]
+        axes = ("share of the weights left", f"{quantity}, mean over weights")
+        lab.figure(
+            quantity, lines(part, "density", "mean", "part", "weight", True, axes)
+        )
+    starts = pd.concat(histograms, ignore_index=True)
+    starts = starts.query(
+        "quantity == 'initial' and part == 'kept' and weight != 'total'"
+    ).assign(
+        density=lambda t: (100 * t["density"]).round(1),
+        share=lambda t: (
+            t["count"] / t.groupby(["density", "weight"])["count"].transform("sum")
+        ),
+    )
+    lab.table("initial", starts)
+    axes = ("initial weight", "share of the weights left")
+    lab.figure(
+        "initial", lines(starts, "low", "share", "density", "weight", labels=axes)
+    )
+    # Rows from the sparsest level of each replicate on.
+    wide = table[table["weight"] == "total"].pivot_table(
+        ["mean", "std"], ["replicate", "density"], ["quantity", "part"]
+    )
+    sparsest = wide.groupby("replicate").head(1)
+    ratios = wide["mean", "distance", "kept"] / wide["mean", "distance", "pruned"]
+    spread = sparsest["std", "initial"]
+    return {
+        "distance": ratios.groupby("replicate").min().to_numpy(),
+        "growth": sparsest["mean", "growth", "kept"].to_numpy(),
+        "spread": (spread["kept"] / spread["pruned"]).to_numpy(),
+    }
+
+
+EXPERIMENT = Experiment(
+    "weights_of_tickets",
+    "How far the weights of winning tickets travel, and where they start",
+    PAPER,
+    lenet(
+        cpu="48 trainings of 7,328 steps, about 5 minutes on 2 cores",
+        paper="80 trainings of 50,000 steps",
+        levels=15,
+        report=(3, 7, 11, 15),
+    ),
+    run,
+    (
+        Claim(
+            "Weights of tickets move further than the others (least of all levels)",
+            *("further", "section 5", "distance", (1, INFINITY), "times"),
+        ),
+        effect(
+            "Their magnitudes grow",
+            *("larger (figures)", "appendix F", "growth", 0, ""),
+        ),
+        Claim(
+            "Their initial values are spread more widely than the others'",
+            *("wider (figures)", "appendix F", "spread", (1, INFINITY), "times"),
+            sign=ABOVE_ZERO,
+        ),
+    ),
+)

@@ -1,0 +1,79 @@
+"""`keras-lottery reproduce`."""
+
+import pandas as pd
+import pytest
+
+from keras_lottery import cli
+from keras_lottery.cli import reproduce_command as reproduce
+from keras_lottery.experiments import EXPERIMENTS
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_all_experiments_are_listed_one_a_line(capsys, tmp_path):
+    assert cli.main(["reproduce", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
+    assert all("smoke: " in line and "paper: " in line for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--list"]),
+        (["layer"], ["layer", "layers", "frankle_carbin"]),
+        (["layers", "--scale", "huge"], ["--scale", "'huge'", "smoke"]),
+        (["vgg_19", "--scale", "cpu"], ["vgg_19", "smoke", "paper", "'cpu'"]),
+        (["layers", "--levels", "3"], ["--levels"]),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(capsys, tmp_path, arguments, words):
+    try:
+        code = cli.reproduce(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert all(word in message for word in words), message
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_are_named_in_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    assert cli.reproduce(["layers", "--verbose", "0"]) == 2
+    assert "mnist" in capsys.readouterr().err
+
+
+def test_a_run_goes_where_it_is_told_and_ends_with_the_table(capsys, monkeypatch):
+    asked = []
+
+    def run(experiment, scale, directory, verbose):
+        asked.append((experiment.name, scale, str(directory)))
+        cells = {head: "a few words" for head in ("claim", "published", "measured")}
+        return pd.DataFrame([cells | {"verdict": "reproduced", "source": "there"}])
+
+    monkeypatch.setattr("keras_lottery.experiments.reproduce", run)
+    assert cli.reproduce(["renda", "--scale", "smoke"]) == 0
+    assert cli.reproduce(["renda", "--out", "here"]) == 0
+    assert asked == [
+        ("renda", "smoke", "runs/reproduce/renda_smoke"),
+        ("renda", "cpu", "here"),
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == EXPERIMENTS["renda"].title
+    assert lines[3].split() == ["claim", "published", "measured", "verdict"]
+    assert lines[4].split()[-1] == "reproduced"
+    assert lines[-1] == "here: README.md, tables and figures"
+
+
+def test_long_claims_are_wrapped():
+    row = {"claim": "word " * 20, "published": "1", "measured": "2", "verdict": "no"}
+    lines = reproduce.verdict_table(pd.DataFrame([row])).splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 115
