@@ -1,14 +1,13 @@
 """Pruning by the alternating direction method of multipliers, inside one `fit`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lottery import allocation as allocations
 from keras_lottery.allocation import Allocation
-from keras_lottery.callbacks.common import check_masked, check_named
+from keras_lottery.callbacks.common import Configured, check_masked
 from keras_lottery.callbacks.pull import Pull
 from keras_lottery.granularity import Granularity, check
 from keras_lottery.layers import get_masks, get_state
@@ -73,7 +72,7 @@ def update(
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
-class ADMMPruning(keras.callbacks.Callback):
+class ADMMPruning(Configured):
     """Trains the weights of a masked model towards a sparse copy of them, then prunes.
 
     Minimises the loss f(W) where W has no more weights than the sparsity leaves. The
@@ -221,26 +220,6 @@ class ADMMPruning(keras.callbacks.Callback):
         if self._pull is not None:
             targets = {n: z - self._duals[n] for n, z in self._split.items()}
             self._pull.aim(targets, self._rho)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments.
-
-        Raises:
-            ValueError: if the allocation is not given by name.
-        """
-        check_named(self, "allocation")
-        return {
-            "sparsity": self.sparsity,
-            "rho": self.rho,
-            "growth": self.growth,
-            "frequency": self.frequency,
-            "allocation": self.allocation,
-            "granularity": self.granularity,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ADMMPruning":
-        return cls(**config)
 
 
 def _squares(arrays: Arrays) -> dict[str, np.ndarray]:

@@ -1,9 +1,39 @@
 """What the callbacks share."""
 
+import inspect
+from typing import Any, Self
+
 import keras
 from keras import ops
 
 from keras_lottery.layers import is_masked
+
+NAMED = ("criterion", "allocation")
+
+
+class Configured(keras.callbacks.Callback):
+    """A callback that keeps its arguments in attributes of their names."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, but for the data.
+
+        Raises:
+            ValueError: if the criterion or the allocation is not given by name.
+        """
+        names = inspect.signature(type(self)).parameters
+        config = {name: getattr(self, name) for name in names if name != "data"}
+        for argument in NAMED:
+            if argument in config and not isinstance(config[argument], str):
+                raise ValueError(
+                    f"Only a `{argument}` given by name has a config. "
+                    f"Received: {argument}={config[argument]!r}"
+                )
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The callback of a config, without data."""
+        return cls(**config)
 
 
 def check_masked(callback: keras.callbacks.Callback) -> None:
@@ -13,16 +43,6 @@ def check_masked(callback: keras.callbacks.Callback) -> None:
             f"{type(callback).__name__} needs a masked model. Received: model "
             f"'{callback.model.name}'. Train what `mask_model(model)` returns."
         )
-
-
-def check_named(callback: keras.callbacks.Callback, *arguments: str) -> None:
-    """Raises ValueError unless these arguments were given by name."""
-    for argument in arguments:
-        if not isinstance(getattr(callback, argument), str):
-            raise ValueError(
-                f"Only a `{argument}` given by name has a config. "
-                f"Received: {argument}={getattr(callback, argument)!r}"
-            )
 
 
 def steps_done(model: keras.Model) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_lottery import allocation as allocations
 from keras_lottery import architecture, criteria
 from keras_lottery.allocation import Allocation
-from keras_lottery.callbacks.common import check_masked, check_named, steps_done
+from keras_lottery.callbacks.common import Configured, check_masked, steps_done
 from keras_lottery.criteria import Criterion
 from keras_lottery.granularity import UNITS, Granularity, check
 from keras_lottery.layers import State, get_state
@@ -45,7 +45,7 @@ def mask_distance(one: Masks, other: Masks) -> float:
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
-class EarlyBird(keras.callbacks.Callback):
+class EarlyBird(Configured):
     """Stops training as soon as the masks that pruning would give have settled.
 
     At the end of each epoch it notes the masks that `prune` would set then, and stops
@@ -232,24 +232,3 @@ class EarlyBird(keras.callbacks.Callback):
         if self.granularity not in UNITS:
             return masks
         return filters_left(self.model, self.granularity, masks)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, but for the data.
-
-        Raises:
-            ValueError: if the criterion or the allocation is not given by name.
-        """
-        check_named(self, "criterion", "allocation")
-        return {
-            "sparsity": self.sparsity,
-            "threshold": self.threshold,
-            "queue": self.queue,
-            "criterion": self.criterion,
-            "allocation": self.allocation,
-            "granularity": self.granularity,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "EarlyBird":
-        return cls(**config)

@@ -1,24 +1,16 @@
 """Callbacks that change masks between the steps of `fit`."""
 
-import inspect
-from typing import Any, Self
-
-import keras
-
-from keras_lottery.callbacks.common import check_masked, check_named, steps_done
-
-NAMED = ("criterion", "allocation")
+from keras_lottery.callbacks.common import Configured, check_masked, steps_done
 
 
-class MaskUpdates(keras.callbacks.Callback):
+class MaskUpdates(Configured):
     """Changes the masks of a model before some of the optimizer's updates.
 
     Steps are counted by the optimizer, so a second `fit` goes on where the first one
     stopped. With `steps_per_execution`, masks change between executions: once, as the
     last step asks that was due.
 
-    A subclass says when (`is_update_step`) and what (`update`), and keeps its
-    arguments in attributes of their names.
+    A subclass says when (`is_update_step`) and what (`update`).
     """
 
     end_step: int
@@ -63,18 +55,3 @@ class MaskUpdates(keras.callbacks.Callback):
             if self.is_update_step(self.end_step):
                 self.update(self.end_step)
             self._next = self._step + 1
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, but for the data.
-
-        Raises:
-            ValueError: if the criterion or the allocation is not given by name.
-        """
-        names = [*inspect.signature(type(self)).parameters]
-        check_named(self, *(name for name in names if name in NAMED))
-        return {name: getattr(self, name) for name in names if name != "data"}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The callback of a config, without data."""
-        return cls(**config)
