@@ -1,0 +1,320 @@
+"""Which method finds the best sparse network? Accuracy against density and cost.
+
+    TFDS_DATA_DIR=... python benchmarks/methods.py [--data mnist]
+                      [--model lenet_300_100] [--epochs 5] [--replicates 3]
+                      [--densities 50 20 10 5 2 1] [--only imp snip rigl]
+                      [--out runs/methods]
+
+Every method ends in a training of the same length, after which the test accuracy is
+read: the mean over replicates, ± their standard deviation. "cost" is what it took to
+get there, dense network included where one is needed, in trainings of that length; the
+passes that scores are found by are left out. What is stored in `--out` is not done
+again. Writes `methods.csv`, `methods.md` and `methods.png`.
+"""
+
+import argparse
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
+
+import joblib
+import keras
+import pandas as pd
+
+import keras_lottery as kl
+from keras_lottery.store import read_json, write_atomically, write_json
+
+# Before any training: (criterion, allocation).
+AT_INIT = {
+    "snip": ("snip", "global"),
+    "iterative snip": ("iterative_snip", "global"),
+    "grasp": ("grasp", "global"),
+    "synflow": ("synflow", "global"),
+    "magnitude at init": ("magnitude", "global"),
+    "random ERK": ("random", "erk"),
+}
+UPDATES = 100  # steps between two updates of RigL and SET
+
+
+def small_conv(shape: tuple[int, ...], classes: int, seed: int | None) -> keras.Model:
+    """Three convolutions with normalisation: 14,576 prunable weights on CIFAR-10."""
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    layers = [keras.Input(shape)]
+    for width, stride in ((16, 1), (32, 2), (32, 2)):
+        layers += [
+            keras.layers.Conv2D(width, 3, stride, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+        ]
+    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes)]
+    return keras.Sequential(layers)
+
+
+class Study:
+    """The settings that all methods share."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.splits = kl.data.load(options.data)
+        self.small = options.model == "small_conv"
+        self.recipe = kl.models.recipe("conv_2" if self.small else options.model)
+        self.batch_size = options.batch_size or self.recipe.batch_size
+        self.steps = options.epochs * (len(self.splits.x_train) // self.batch_size)
+
+    def build(self, seed: int | None = None) -> keras.Model:
+        shape, classes = self.splits.input_shape, self.splits.classes
+        builder = small_conv if self.small else kl.models.get(self.options.model)
+        return self.compile(builder(shape, classes, seed=seed))
+
+    def compile(self, model: keras.Model) -> keras.Model:
+        rate = 1e-3 if self.small else None
+        return kl.models.compile_model(model, self.recipe, learning_rate=rate)
+
+    def search(self, name: str, levels: list[float], **settings) -> pd.DataFrame:
+        """The tickets of a search: columns replicate, density, accuracy."""
+        search = kl.LotteryTicketSearch(
+            self.build,
+            levels,
+            controls={},
+            replicates=self.options.replicates,
+            directory=self.options.out / name.replace(" ", "_"),
+            **settings,
+        )
+        table = search.search(
+            *self.splits.train,
+            validation_data=self.splits.validation,
+            test_data=self.splits.test,
+            batch_size=self.batch_size,
+            epochs=self.options.epochs,
+        )
+        table = table.rename(columns={"final_test_accuracy": "accuracy"})
+        return table[["replicate", "level", "density", "accuracy"]]
+
+    def fit(self, model: keras.Model, *callbacks: keras.callbacks.Callback) -> float:
+        """Trains a model for the common length; the test accuracy."""
+        n = self.batch_size * (len(self.splits.x_train) // self.batch_size)
+        x, y = self.splits.train
+        model.fit(
+            x[:n],
+            y[:n],
+            self.batch_size,
+            self.options.epochs,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+        return model.evaluate(*self.splits.test, batch_size=1000, verbose=0)[1]
+
+
+def imp(study: Study) -> pd.DataFrame:
+    """Iterative magnitude pruning with rewinding: at least 70 % are left by each."""
+    levels, density = [], 1.0
+    for target in study.options.densities:
+        rounds = math.ceil(math.log(target / density) / math.log(0.7))
+        levels += [1 - density * (target / density) ** (i / rounds)
+                   for i in range(1, rounds + 1)]  # fmt: skip
+        density = target
+    table = study.search("imp", levels)
+    return table.assign(cost=table["level"] + 1.0)
+
+
+def at_init(study: Study, method: str) -> pd.DataFrame:
+    criterion, allocation = AT_INIT[method]
+    levels = [1 - density for density in study.options.densities]
+    how = {"criterion": criterion, "allocation": allocation, "prune_at_init": True}
+    return study.search(method, levels, **how).assign(cost=1.0)
+
+
+def sparse_training(study: Study, sparsity: float, seed: int, method: str) -> tuple:
+    model = kl.mask_model(study.build(seed))
+    end = round(0.75 * study.steps)
+    if method == "rigl":
+        callback = kl.RigL(sparsity, end, study.splits.train, UPDATES, seed=seed)
+    else:
+        callback = kl.SET(sparsity, end, UPDATES, seed=seed)
+    return study.fit(study.compile(model), callback), 1.0, kl.get_masks(model).density
+
+
+def early_bird(study: Study, sparsity: float, seed: int) -> tuple:
+    """Five masks in an epoch, so that a short training has enough of them."""
+    model = kl.mask_model(study.build(seed))
+    callback = kl.EarlyBird(sparsity)
+    x, y = study.splits.train
+    fifth = study.batch_size * (len(x) // study.batch_size // 5)
+    parts = [slice(i * fifth, (i + 1) * fifth) for i in range(5)]
+    # Epochs of a fifth of the data each, one after another.
+    data = Parts(x, y, parts, study.batch_size)
+    model.fit(data, epochs=5 * study.options.epochs, callbacks=[callback], verbose=0)
+    cost = 1 + callback.steps / study.steps
+    kl.set_masks(model, callback.masks)
+    return study.fit(study.compile(model)), cost, kl.get_masks(model).density
+
+
+class Parts(keras.utils.PyDataset):
+    """Parts of the data by turns, one for each epoch."""
+
+    def __init__(self, x, y, parts: list[slice], batch_size: int) -> None:
+        super().__init__()
+        self.x, self.y, self.parts, self.batch_size = x, y, parts, batch_size
+        self.turns = itertools.cycle(parts)
+        self.part = next(self.turns)
+
+    def __len__(self) -> int:
+        return (self.part.stop - self.part.start) // self.batch_size
+
+    def __getitem__(self, index: int) -> tuple:
+        first = self.part.start + index * self.batch_size
+        rows = slice(first, first + self.batch_size)
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_end(self) -> None:
+        self.part = next(self.turns)
+
+
+def admm(study: Study, sparsity: float, seed: int) -> tuple:
+    """Dense, with ADMM, and fine-tuned: three trainings."""
+    model = kl.mask_model(study.build(seed))
+    study.fit(model)
+    frequency = max(1, study.steps // 15)
+    callback = kl.ADMMPruning(sparsity, rho=1e-3, growth=1.3, frequency=frequency)
+    study.fit(study.compile(model), callback)
+    return study.fit(study.compile(model)), 3.0, kl.get_masks(model).density
+
+
+# One network at a time: (study, sparsity, seed) -> (accuracy, cost, density).
+SINGLE: dict[str, Callable[[Study, float, int], tuple]] = {
+    "rigl": lambda *args: sparse_training(*args, "rigl"),
+    "set": lambda *args: sparse_training(*args, "set"),
+    "early-bird": early_bird,
+    "admm": admm,
+}
+METHODS = ["imp", *AT_INIT, *SINGLE]
+
+
+def one_by_one(study: Study, methods: list[str]) -> pd.DataFrame:
+    """Trainings in processes of one thread each, as many as there are cores."""
+    cells = itertools.product(
+        methods, study.options.densities, range(study.options.replicates)
+    )
+    jobs = (joblib.delayed(cell)(study.options, *which) for which in cells)
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[variable] = "1"  # of the processes that are made next
+    return pd.DataFrame(joblib.Parallel(n_jobs=-1)(jobs))
+
+
+def cell(
+    options: argparse.Namespace, method: str, density: float, replicate: int
+) -> dict:
+    name = method.replace(" ", "_")
+    path = options.out / name / f"{100 * density:g}_{replicate}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        accuracy, cost, left = SINGLE[method](Study(options), 1 - density, replicate)
+        row = {"replicate": replicate, "density": left, "accuracy": accuracy}
+        write_json(path, {"method": method, **row, "cost": cost})
+    return read_json(path)
+
+
+def rows(study: Study) -> Iterator[pd.DataFrame]:
+    asked = study.options.only
+    if "imp" in asked:
+        yield imp(study).assign(method="imp")
+    for method in AT_INIT:
+        if method in asked:
+            yield at_init(study, method).assign(method=method)
+    if single := [method for method in SINGLE if method in asked]:
+        yield one_by_one(study, single)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", default="mnist")
+    add("--model", default="lenet_300_100", choices=["small_conv", *kl.models.names()])
+    add("--epochs", type=int, default=5)
+    add("--batch-size", type=int, help="default: the model's recipe")
+    add("--replicates", type=int, default=3)
+    add("--densities", type=float, nargs="+", default=[50, 20, 10, 5, 2, 1])
+    add("--only", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD")
+    add("--out", type=Path, default=Path("runs/methods"))
+    options = parser.parse_args()
+    options.densities = [d / 100 for d in sorted(options.densities, reverse=True)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = pd.concat(rows(Study(options)), ignore_index=True)
+    results.to_csv(options.out / "methods.csv", index=False)
+    # A density that was asked for, and the dense network.
+    wanted = [1.0, *options.densities]
+    nearest = results["density"].map(lambda d: min(wanted, key=lambda w: abs(w - d)))
+    results = results[(results["density"] - nearest).abs() <= 0.1 * nearest]
+    results = results.assign(density=nearest)
+    text = table(results, [m for m in METHODS if m in options.only], options)
+    print(text)
+    (options.out / "methods.md").write_text(text + "\n")
+    draw(results, options.out / "methods.png")
+
+
+def table(
+    results: pd.DataFrame, methods: list[str], options: argparse.Namespace
+) -> str:
+    """Markdown: a row for each method, a column for each density."""
+    dense = 100 * results.query("density == 1")["accuracy"]
+    heads = " | ".join(f"{100 * density:g} %" for density in options.densities)
+    lines = [
+        f"Dense: {dense.mean():.2f} ± {dense.std():.2f} %",
+        "",
+        f"| weights left | {heads} | cost |",
+        "|---|" + "---|" * (len(options.densities) + 1),
+    ]
+    for method in methods:
+        found = results.query("method == @method and density < 1")
+        cells = []
+        for density in options.densities:
+            accuracy = 100 * found["accuracy"][found["density"] == density]
+            cells.append(f"{accuracy.mean():.2f} ± {accuracy.std():.2f}")
+        least, most = found["cost"].min(), found["cost"].max()
+        cost = f"{least:.1f}" if least == most else f"{least:.1f} to {most:.1f}"
+        lines.append(f"| {method} | {' | '.join(cells)} | {cost} |")
+    return "\n".join(lines)
+
+
+def draw(results: pd.DataFrame, path: Path) -> None:
+    """Accuracy against density, a line for each method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.2, 4.6), layout="constrained")
+    colours = pyplot.get_cmap("tab20").colors
+    for i, method in enumerate(METHODS):
+        found = results.query("method == @method and density < 1")
+        if len(found):
+            by = 100 * found.groupby("density")["accuracy"].agg(["mean", "std"])
+            axes.errorbar(
+                100 * by.index,
+                by["mean"],
+                by["std"],
+                marker="o",
+                markersize=4,
+                capsize=3,
+                color=colours[i],
+                label=method,
+            )
+    dense = 100 * results.query("density == 1")["accuracy"].mean()
+    axes.axhline(dense, color="0.2", linewidth=1, label="dense")
+    ticks = sorted(100 * results.query("density < 1")["density"].unique())
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="weights left (%)", ylabel="test accuracy (%)")
+    axes.legend(frameon=False, fontsize=8)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+if __name__ == "__main__":
+    main()
