@@ -16,6 +16,7 @@ enough has a subnetwork that computes what a trained one does.
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ def learned(
     }
 
 
+def measured(
+    splits: Splits, seed: int, wanted: list[str], options: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """(name, accuracy and density) of all that is to be measured, one by one."""
+    if options.widths:
+        for width in options.widths:
+            run = learned(splits, seed, LEARNED["edge-popup"], options, width)
+            yield f"edge-popup, width {width:g}", run
+        return
+    if "untrained" in wanted:
+        yield from untrained(splits, seed, options).items()
+    for name, settings in LEARNED.items():
+        if name in wanted:
+            yield name, learned(splits, seed, settings, options)
+
+
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over the replicates, in percent."""
     lines = [f"{'mask':36}{'test accuracy':>16}{'weights left':>15}{'published':>11}"]
@@ -149,9 +166,9 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
         accuracies = [100 * run["accuracy"] for run in runs]
         spread = f" ± {np.std(accuracies, ddof=1):.2f}" if len(runs) > 1 else ""
         density = 100 * np.mean([run["density"] for run in runs])
-        measured = f"{np.mean(accuracies):.2f}{spread}"
+        mean = f"{np.mean(accuracies):.2f}{spread}"
         published = PUBLISHED.get(name, "")
-        lines.append(f"{name:36}{measured:>16}{density:>15.1f}{published:>11}")
+        lines.append(f"{name:36}{mean:>16}{density:>15.1f}{published:>11}")
     return "\n".join(lines)
 
 
@@ -164,7 +181,7 @@ def main() -> None:
     add("--epochs", type=int, default=20, help="that masks are learned for")
     add("--dense-epochs", type=int, default=5, help="of the dense network")
     add("--batch-size", type=int, default=125)
-    add("--rate", type=float, default=0.1, help="Adam's first, of Bernoulli scores")
+    add("--rate", type=float, default=0.04, help="Adam's first, of Bernoulli scores")
     add("--edge-popup-rate", type=float, default=0.01)
     add("--masks", nargs="+", choices=["untrained", *LEARNED], help="which to measure")
     add("--widths", type=float, nargs="+", help="edge-popup in such networks alone")
@@ -175,19 +192,7 @@ def main() -> None:
     splits = kl.data.load("mnist")
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.replicates):
-        found = {}
-        if options.widths:
-            for width in options.widths:
-                name = f"edge-popup, width {width:g}"
-                found[name] = learned(
-                    splits, seed, LEARNED["edge-popup"], options, width
-                )
-        else:
-            if "untrained" in wanted:
-                found |= untrained(splits, seed, options)
-            for name in [name for name in LEARNED if name in wanted]:
-                found[name] = learned(splits, seed, LEARNED[name], options)
-        for name, run in found.items():
+        for name, run in measured(splits, seed, wanted, options):
             rows.setdefault(name, []).append(run)
             print(f"replicate {seed}: {name}: {run}", flush=True)
     print(f"Test accuracy in %, mean ± standard deviation, {options.replicates} trials")
