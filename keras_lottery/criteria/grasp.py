@@ -1,10 +1,18 @@
 """The effect of a weight on how fast the loss falls, before training."""
 
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+from keras import ops
+
 from keras_lottery.allocation import Scores
 from keras_lottery.ticket import Snapshot
 
 
-def grasp(snapshot: Snapshot) -> Scores:
+@dataclass(frozen=True)
+class Grasp:
     """w (H g): keeps the weights without which the gradient would be smaller.
 
     g is the gradient and H the Hessian of the compiled loss on all of the data, by the
@@ -12,11 +20,56 @@ def grasp(snapshot: Snapshot) -> Scores:
     gᵀg by -2 Σ w (H g). The paper calls S = -w (H g) the score and prunes the largest:
     here, larger means keep.
 
+    The logits of a classifier are divided by a temperature first, as in the authors'
+    experiments. Without it, the weights that are kept give large and wrong outputs, and
+    what is left hardly trains.
+
+    Args:
+        temperature: what logits are divided by, where the loss is one of Keras's
+            cross-entropies over classes; elsewhere outputs are left as they are.
+
     Reference:
         Wang et al. 2020, "Picking winning tickets before training by preserving
-        gradient flow": the score S, with its sign turned.
+        gradient flow": the score S, with its sign turned; temperature 200.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> kl.criteria.get("grasp")
+    Grasp(temperature=200.0)
     """
-    gradients = snapshot.gradients()
-    alive = {name: gradients[name] * mask for name, mask in snapshot.masks.items()}
-    products = snapshot.hessian_vector_product(alive)
-    return {name: snapshot.final[name] * products[name] for name in snapshot.masks}
+
+    temperature: float = 200.0
+
+    def __call__(self, snapshot: Snapshot) -> Scores:
+        objective = partial(_loss, self.temperature)
+        gradients = snapshot.gradients(objective=objective)
+        alive = {name: gradients[name] * mask for name, mask in snapshot.masks.items()}
+        products = snapshot.hessian_vector_product(alive, objective=objective)
+        return {name: snapshot.final[name] * products[name] for name in snapshot.masks}
+
+
+def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
+    """The compiled loss of a batch, of outputs that the temperature has softened."""
+    outputs = model(x, training=False)
+    logits = _are_logits(model)
+    if logits is not None:
+        values = outputs if logits else ops.log(outputs + keras.config.epsilon())
+        outputs = values / temperature
+        outputs = outputs if logits else ops.softmax(outputs)
+    return model.compute_loss(x, y, outputs, training=False)
+
+
+def _are_logits(model: keras.Model) -> bool | None:
+    """Whether the loss takes the outputs as logits; None if they are no classes'."""
+    if isinstance(model.loss, dict | list | tuple):
+        return None
+    loss = keras.losses.get(model.loss)
+    function = getattr(loss, "fn", loss)
+    classes = "categorical_crossentropy", "sparse_categorical_crossentropy"
+    if function not in [getattr(keras.losses, name) for name in classes]:
+        return None
+    return bool(getattr(loss, "_fn_kwargs", {}).get("from_logits", False))
+
+
+grasp = Grasp()

@@ -8,7 +8,12 @@ import keras
 import numpy as np
 
 from keras_lottery.allocation import Allocation, Scores
-from keras_lottery.gradients import gradients, hessian_vector_product
+from keras_lottery.gradients import (
+    Objective,
+    gradients,
+    hessian_vector_product,
+    loss,
+)
 from keras_lottery.layers import State
 from keras_lottery.masks import Masks
 
@@ -41,11 +46,14 @@ class Snapshot:
     scores: Scores | None = None
     allocation: Allocation | None = None
 
-    def gradients(self, state: State | None = None) -> dict[str, np.ndarray]:
+    def gradients(
+        self, state: State | None = None, objective: Objective = loss
+    ) -> dict[str, np.ndarray]:
         """The gradient of the loss on all of `data`, for pruned weights as well.
 
         Args:
             state: the weights to take it at, such as `initial`; by default `final`.
+            objective: another function of (model, x, y), as of `gradients.gradients`.
 
         Returns:
             Mapping of each name in `masks` to an array of the weight's shape.
@@ -55,24 +63,29 @@ class Snapshot:
             FloatingPointError: if a gradient is not finite.
         """
         state = self.final if state is None else state
-        found = gradients(self.model, *self.training_data(), state=state)
+        data = self.training_data()
+        found = gradients(self.model, *data, objective=objective, state=state)
         return {name: found[name] for name in self.masks}
 
     def hessian_vector_product(
-        self, vector: Mapping[str, np.ndarray], state: State | None = None
+        self,
+        vector: Mapping[str, np.ndarray],
+        state: State | None = None,
+        objective: Objective = loss,
     ) -> dict[str, np.ndarray]:
         """The Hessian of the loss by the masked weights, times a vector.
 
         Args:
             vector: an array for each name in `masks`, such as `gradients()`.
-            state: as of `gradients`, and so are the errors.
+            state, objective: as of `gradients`, and so are the errors.
 
         Returns:
             Mapping of the vector's names to arrays of the same shapes.
         """
         state = self.final if state is None else state
         data = self.training_data()
-        return hessian_vector_product(self.model, *data, vector, state=state)
+        how = {"objective": objective, "state": state}
+        return hessian_vector_product(self.model, *data, vector, **how)
 
     def training_data(self) -> tuple[Any, Any]:
         """The data (x, y).

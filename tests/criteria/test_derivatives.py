@@ -9,11 +9,13 @@ import pytest
 from keras import layers
 
 from keras_lottery import criteria
+from keras_lottery.criteria.grasp import Grasp
 from keras_lottery.gradients import compiled_once, gradients
 from keras_lottery.layers import get_masks, get_state, mask_model, set_state
 from keras_lottery.pruning import prune, prune_snapshot
 from keras_lottery.ticket import Snapshot
 
+PROBABILITIES = "sparse_categorical_crossentropy"
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -87,12 +89,20 @@ def test_snip_is_the_slope_of_the_loss_in_the_mask():
         assert_close(made, scores, expected, 2e-3)
 
 
-def test_grasp_is_the_slope_of_the_gradient_flow():
+@pytest.mark.parametrize("temperature", [1, 5])
+@pytest.mark.parametrize("head", [None, "softmax"])
+def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
     """2 w (H g), by differences of the gradient of what is left."""
-    made = snapshot()
+    made = snapshot(loss=LOGITS if head is None else PROBABILITIES, head=head)
+
+    def softened(model, x, y):
+        logits = model(x, training=False)
+        if head:
+            logits = keras.ops.log(logits)
+        return LOGITS(y, logits / temperature)
 
     def flow(state):
-        found = gradients(made.model, *made.data, state=state)
+        found = gradients(made.model, *made.data, objective=softened, state=state)
         return sum(
             (found[n].astype("float64")[mask] ** 2).sum()
             for n, mask in made.masks.items()
@@ -103,13 +113,20 @@ def test_grasp_is_the_slope_of_the_gradient_flow():
         return made.final[name][position] * (above - below) / 0.04
 
     with compiled_once():
-        assert_close(made, criteria.get("grasp")(made), expected, 5e-3)
+        assert_close(made, Grasp(temperature)(made), expected, 5e-3)
+
+
+def test_grasp_has_no_temperature_where_there_are_no_classes():
+    made = snapshot(loss="mse", classes=1)
+    scores, others = Grasp(200)(made), Grasp(1)(made)
+    for name, array in scores.items():
+        np.testing.assert_array_equal(array, others[name])
 
 
 def test_grasp_keeps_what_the_gradient_flow_needs():
     """What it prunes first leaves more of the flow than what it prunes last."""
     made = snapshot()
-    scores = criteria.get("grasp")(made)
+    scores = Grasp(1)(made)
 
     def flow_without(criterion):
         state = {n: array.copy() for n, array in made.final.items()}
