@@ -10,9 +10,16 @@ import keras
 
 from keras_lottery.models.conv import CONV_2, CONV_4, CONV_6, conv_2, conv_4, conv_6
 from keras_lottery.models.lenet import LENET_5, LENET_300_100, lenet_5, lenet_300_100
+from keras_lottery.models.mobilenet import MOBILENET_V2, mobilenet_v2
 from keras_lottery.models.recipe import Recipe, Steps, compile_model
-from keras_lottery.models.residual import RESNET_20, resnet, resnet_20
-from keras_lottery.models.vgg import VGG_19, vgg, vgg_19
+from keras_lottery.models.residual import (
+    RESNET_20,
+    RESNET_56,
+    resnet,
+    resnet_20,
+    resnet_56,
+)
+from keras_lottery.models.vgg import VGG_11, VGG_19, vgg, vgg_11, vgg_19
 
 __all__ = [
     "MODELS",
@@ -25,11 +32,14 @@ __all__ = [
     "get",
     "lenet_5",
     "lenet_300_100",
+    "mobilenet_v2",
     "names",
     "recipe",
     "resnet",
     "resnet_20",
+    "resnet_56",
     "vgg",
+    "vgg_11",
     "vgg_19",
 ]
 
@@ -42,7 +52,10 @@ MODELS: dict[str, tuple[Builder, Recipe]] = {
     "conv_4": (conv_4, CONV_4),
     "conv_6": (conv_6, CONV_6),
     "resnet_20": (resnet_20, RESNET_20),
+    "resnet_56": (resnet_56, RESNET_56),
+    "vgg_11": (vgg_11, VGG_11),
     "vgg_19": (vgg_19, VGG_19),
+    "mobilenet_v2": (mobilenet_v2, MOBILENET_V2),
 }
 
 
@@ -50,7 +63,8 @@ def names() -> list[str]:
     """The names of the models.
 
     >>> names()
-    ['lenet_300_100', 'lenet_5', 'conv_2', 'conv_4', 'conv_6', 'resnet_20', 'vgg_19']
+    ['lenet_300_100', 'lenet_5', 'conv_2', 'conv_4', 'conv_6', 'resnet_20', 'resnet_56',
+     'vgg_11', 'vgg_19', 'mobilenet_v2']
     """
     return list(MODELS)
 

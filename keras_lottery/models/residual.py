@@ -19,6 +19,17 @@ RESNET_20 = Recipe(
     weight_decay=1e-4,
     drops=(20_000, 25_000),
 )
+# Renda et al. 2020: 182 epochs of 390 steps.
+RESNET_56 = Recipe(
+    optimizer="sgd",
+    learning_rate=0.1,
+    batch_size=128,
+    steps=182 * 390,
+    rates={"conv_*": 0.2, "shortcut_*": 0.0, "output": 0.0},
+    momentum=0.9,
+    weight_decay=2e-4,
+    drops=(91 * 390, 136 * 390),
+)
 
 
 def resnet(
@@ -116,3 +127,17 @@ def resnet_20(
     274042
     """
     return resnet(20, input_shape, classes, seed)
+
+
+def resnet_56(
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    seed: int | None = None,
+) -> keras.Model:
+    """ResNet-56: 855,770 trained parameters.
+
+    Arguments, result and reference are those of `resnet`; the recipe is that of Renda
+    et al. 2020, [Comparing rewinding and fine-tuning](
+    https://arxiv.org/abs/2003.02389).
+    """
+    return resnet(56, input_shape, classes, seed)

@@ -19,6 +19,17 @@ VGG_19 = Recipe(
     weight_decay=1e-4,
     drops=(56_240, 84_360),  # epochs 80 and 120 of 160
 )
+# Liu et al. 2021: 150 epochs of 390 steps. The decay is that of VGG-19.
+VGG_11 = Recipe(
+    optimizer="sgd",
+    learning_rate=0.1,
+    batch_size=128,
+    steps=150 * 390,
+    rates={"conv_1": 0.0, "conv_[2-8]": 0.2, "output": 0.2},
+    momentum=0.9,
+    weight_decay=1e-4,
+    drops=(80 * 390, 120 * 390),
+)
 
 
 def vgg(
@@ -98,3 +109,17 @@ def vgg_19(
     20046026
     """
     return vgg((2, 2, 4, 4, 4), 64, input_shape, classes, seed)
+
+
+def vgg_11(
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    seed: int | None = None,
+) -> keras.Model:
+    """VGG-11: eight convolutions; 9.2 million parameters.
+
+    Arguments, result and reference are those of `vgg`; the recipe is that of Liu et al.
+    2021, [Lottery ticket preserves weight correlation](
+    https://arxiv.org/abs/2102.11068).
+    """
+    return vgg((1, 1, 2, 2, 2), 64, input_shape, classes, seed)

@@ -21,8 +21,9 @@ PARAMETERS = {
     "resnet_20": 274_042,
     "vgg_19": 20_046_026,
 }
-# Too large for every test; what it is made of is tested in `TestConvolutionalNetworks`.
-SMALL = [name for name in models.names() if name != "vgg_19"]
+# Too large for every test; what they are made of is tested in
+# `TestConvolutionalNetworks` and test_deep_models.py.
+SMALL = [name for name in models.names() if name in PARAMETERS and name != "vgg_19"]
 
 
 def build(name, seed=None):
@@ -35,7 +36,7 @@ def kernels(model):
     return [np.asarray(w) for w in model.weights if w.name == "kernel"]
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_size_is_the_papers(name):
     assert models.get(name)().count_params() == PARAMETERS[name]
 
@@ -125,7 +126,7 @@ def test_any_number_of_classes_and_flat_inputs():
 def test_recipes_are_the_papers():
     settings = {
         name: (r.optimizer, r.learning_rate, r.batch_size, r.steps, r.eval_freq)
-        for name in models.names()
+        for name in PARAMETERS
         for r in [models.recipe(name)]
     }
     assert settings["lenet_300_100"] == ("adam", 1.2e-3, 60, 50_000, 100)
