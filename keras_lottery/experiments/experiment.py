@@ -27,7 +27,8 @@ class Claim:
 
     Args:
         what: the claim, in a few words.
-        published: the figure as it is printed, or the words where there is none.
+        published: the figure as it is printed, or the words where there is none;
+            `"open"` for a question that nobody has answered.
         source: where it is printed.
         value: the name of the measured value.
         reproduced: the values that count as reproduced.
@@ -46,6 +47,8 @@ class Claim:
     def verdict(self, measured: Mapping[str, Values]) -> str:
         """`"reproduced"`, `"sign reproduced"`, `"not reproduced"` or `"not run"`.
 
+        Of an open question, `"holds"` or `"does not hold"`.
+
         Args:
             measured: values by name; the mean of a sequence counts.
 
@@ -59,6 +62,9 @@ class Claim:
         value = float(np.mean(measured.get(self.value, np.nan)))
         if np.isnan(value):
             return "not run"
+        if self.published == "open":
+            holds = _within(value, self.reproduced)
+            return "holds" if holds else "does not hold"
         if _within(value, self.reproduced):
             return "reproduced"
         return (

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_lottery import plots
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -16,23 +18,25 @@ def lines(
     table: "pd.DataFrame",
     x: str,
     y: str,
+    label: str,
     by: str | None = None,
     panels: str | None = None,
-    log: bool = False,
-    labels: tuple[str, str] | None = None,
+    x_label: str | None = None,
 ) -> "Figure":
     """Means against x, with bars from the smallest to the largest value.
 
     Args:
         table: one row a measurement.
         x, y, by, panels: columns: of the axes; of what has a line each; of what has a
-            panel each.
-        log: whether x is on a log axis, which falls if x is a share.
-        labels: of the axes; their columns' names by default.
+            panel each. The `density` is drawn from dense to sparse, in % on a log axis.
+        label: of the y axis.
+        x_label: of the x axis; the column's name by default.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
+    if x == "density":
+        table = table.assign(density=100 * table["density"])
     colors = matplotlib.color_sequences["petroff6"]  # made for colour-blind readers
     parts = [("", table)] if panels is None else list(table.groupby(panels, sort=False))
     columns = min(len(parts), 3)
@@ -44,7 +48,7 @@ def lines(
         axes.set_visible(False)
     for axes, (title, part) in zip(grid.flat, parts, strict=False):
         kinds = [("", part)] if by is None else list(part.groupby(by, sort=False))
-        for index, (label, rows_) in enumerate(kinds):
+        for index, (kind, rows_) in enumerate(kinds):
             values = rows_.groupby(x)[y]
             mean = values.mean()
             axes.errorbar(
@@ -54,7 +58,7 @@ def lines(
                     (mean - values.min()).clip(lower=0),
                     (values.max() - mean).clip(lower=0),
                 ],
-                label=str(label) or None,
+                label=str(kind) or None,
                 color=colors[index % len(colors)],
                 marker=MARKERS[index % len(MARKERS)] if len(mean) <= FEW else "",
                 markersize=4,
@@ -63,16 +67,15 @@ def lines(
                 elinewidth=0.8,
             )
         axes.set_title(str(title), fontsize="small")
-        if log:
-            axes.set_xscale("log")
-            if table[x].max() <= 1:
-                axes.invert_xaxis()
-        axes.set_xlabel(labels[0] if labels else x)
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel(x_label or x)
+        if x == "density":
+            densities = table[x].round(6).unique()
+            plots.format_density_axis(axes, sorted(densities, reverse=True))
         if by is not None:
             axes.legend(title=by, fontsize="x-small", frameon=False)
-    grid[0, 0].set_ylabel(labels[1] if labels else y)
+    grid[0, 0].set_ylabel(label)
     return figure
 
 

@@ -191,10 +191,7 @@ class Lab:
     def figure(self, name: str, figure: "Figure") -> None:
         """Keeps a figure, as .png and .svg files."""
         for kind in ("png", "svg"):
-            write_atomically(
-                self.directory / f"{name}.{kind}",
-                partial(figure.savefig, format=kind, dpi=150),
-            )
+            plots.write_figure(figure, self.directory / f"{name}.{kind}")
         self.figures.append(name)
 
     def compare(
@@ -233,10 +230,8 @@ class Lab:
         self._keep_csv(f"{name}_trainings", table)
         self.table(name, summarise(table, "arm"))
         drawn = table.assign(**{ACCURACY: 100 * table[ACCURACY]})
-        labels = ("share of the weights left", "test accuracy at the early stop (%)")
-        self.figure(
-            name, lines(drawn, "density", ACCURACY, "variant", "arm", True, labels)
-        )
+        label = "test accuracy at the early stop (%)"
+        self.figure(name, lines(drawn, "density", ACCURACY, label, "variant", "arm"))
         return tables
 
     def _keep_csv(self, name: str, table: "pd.DataFrame") -> None:

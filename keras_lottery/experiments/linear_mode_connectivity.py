@@ -49,14 +49,11 @@ def run(lab: Lab) -> Mapping[str, Values]:
     names = ["network", "density", "from_step", "replicate", "instability"]
     table = pd.DataFrame(rows, columns=names)
     lab.table("instability", table)
-    axes = ("step k that the copies start from", "instability (pp of error)")
+    label = "instability (pp of error)"
     dense_rows = table[table["network"] == "dense"]
-    lab.figure("dense", lines(dense_rows, "from_step", "instability", labels=axes))
-    axes = ("share of the weights left", "instability (pp of error)")
+    lab.figure("dense", lines(dense_rows, "from_step", "instability", label))
     at_init = table[table["from_step"] == 0]
-    lab.figure(
-        "tickets", lines(at_init, "density", "instability", None, None, True, axes)
-    )
+    lab.figure("tickets", lines(at_init, "density", "instability", label))
     first, last = (
         dense_rows[dense_rows["from_step"] == k]["instability"].to_numpy()
         for k in (0, points[-1])

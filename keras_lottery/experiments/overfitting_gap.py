@@ -24,8 +24,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
     search = lab.search("iterative", rate=0.5, controls=["reinit"])
     gaps = generalisation_gap(search).assign(gap=lambda t: 100 * t["gap"])
     lab.table("gap", gaps)
-    axes = ("share of the weights left", "train less test accuracy (pp)")
-    lab.figure("gap", lines(gaps, "density", "gap", "variant", None, True, axes))
+    label = "train less test accuracy (pp)"
+    lab.figure("gap", lines(gaps, "density", "gap", label, "variant"))
     x, y = lab.splits.test
     rows = []
     for replicate in lab.replicates:
@@ -43,8 +43,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
     names = ["density", "noise", "replicate", "accuracy"]
     noisy = pd.DataFrame(rows, columns=names).assign(variant="ticket")
     lab.table("noise", noisy)
-    axes = ("share of the weights left", "test accuracy in noise (%)")
-    lab.figure("noise", lines(noisy, "density", "accuracy", "noise", None, True, axes))
+    label = "test accuracy in noise (%)"
+    lab.figure("noise", lines(noisy, "density", "accuracy", label, "noise"))
     lost = noisy.pivot_table(
         "accuracy", ["replicate", "density"], "noise"
     ).reset_index()

@@ -63,10 +63,10 @@ def cifar_10(
         model: its name, in `models`.
         paper: the cost at the paper's scale, in words.
         levels, report: as of `Scale`; two levels at smoke scale.
-        how: changes to the recipe of the smoke scale.
+        how: changes to the recipe.
     """
-    recipe = models.recipe(model)
-    small = dataclasses.replace(recipe, steps_per_execution=1, **how)
+    recipe = dataclasses.replace(models.recipe(model), **how)
+    small = dataclasses.replace(recipe, steps_per_execution=1)
     return {
         "smoke": Scale(
             "seconds",

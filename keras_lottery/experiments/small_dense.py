@@ -54,10 +54,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
     names = ["variant", "density", "replicate", "accuracy", "widths"]
     table = pd.DataFrame(rows, columns=names)
     lab.table("small_dense", table)
-    axes = ("share of the weights left", "test accuracy at the early stop (%)")
-    lab.figure(
-        "small_dense", lines(table, "density", "accuracy", "variant", None, True, axes)
-    )
+    label = "test accuracy at the early stop (%)"
+    lab.figure("small_dense", lines(table, "density", "accuracy", label, "variant"))
     middle = (lab.scale.levels + 1) // 2
     return {"gain": [gain for level, _, gain in gains if level == middle]}
 

@@ -61,10 +61,10 @@ def run(lab: Lab) -> Mapping[str, Values]:
     table = pd.concat(parts, ignore_index=True)
     lab.table("correlation", table)
     total = table[table["weight"] == "total"]
-    axes = ("p", "correlation of initial and final weights")
+    label = "correlation of initial and final weights"
     lab.figure(
         "correlation",
-        lines(total, "p", "correlation", "learning_rate", "network", labels=axes),
+        lines(total, "p", "correlation", label, "learning_rate", "network"),
     )
     at_20 = total[total["p"] == 0.2].groupby(["network", "learning_rate"])
     measured: dict[str, Values] = {

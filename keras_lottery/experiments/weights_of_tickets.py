@@ -37,10 +37,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
     lab.table("movement", table)
     for quantity in ("distance", "growth"):
         part = table[table["quantity"] == quantity]
-        axes = ("share of the weights left", f"{quantity}, mean over weights")
-        lab.figure(
-            quantity, lines(part, "density", "mean", "part", "weight", True, axes)
-        )
+        label = f"{quantity}, mean over weights"
+        lab.figure(quantity, lines(part, "density", "mean", label, "part", "weight"))
     starts = pd.concat(histograms, ignore_index=True)
     starts = starts.query(
         "quantity == 'initial' and part == 'kept' and weight != 'total'"
@@ -51,10 +49,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
         ),
     )
     lab.table("initial", starts)
-    axes = ("initial weight", "share of the weights left")
-    lab.figure(
-        "initial", lines(starts, "low", "share", "density", "weight", labels=axes)
-    )
+    columns = "low", "share", "share of the weights left", "density", "weight"
+    lab.figure("initial", lines(starts, *columns, x_label="initial weight"))
     # Rows from the sparsest level of each replicate on.
     wide = table[table["weight"] == "total"].pivot_table(
         ["mean", "std"], ["replicate", "density"], ["quantity", "part"]

@@ -42,6 +42,12 @@ def test_a_claim_without_a_sign_is_reproduced_or_not():
     assert claim.verdict({"gain": 0.3}) == "not reproduced"
 
 
+def test_an_open_question_holds_or_does_not():
+    claim = effect("Better", "open", "nowhere", "gain", 0, "pp")
+    verdicts = [claim.verdict({"gain": value}) for value in (1, -1, math.nan)]
+    assert verdicts == ["holds", "does not hold", "not run"]
+
+
 def test_values_show_their_spread():
     assert CLAIM.format({"gain": [1.0, 2.0]}) == "1.50 ± 0.71 pp (n = 2)"
     assert CLAIM.format({"gain": 1.23456}) == "1.235 pp"

@@ -1,0 +1,68 @@
+"""Renda et al.: the same comparison on ResNet-56, as in the paper."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from keras_lottery import models
+from keras_lottery.experiments.experiment import Claim, Experiment, Values, effect
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.measures import FINAL, at, gain
+from keras_lottery.experiments.renda import EXPERIMENT as ON_LENET
+from keras_lottery.experiments.renda import PUBLISHED, SMALLER
+from keras_lottery.experiments.scales import cifar_10
+
+EPOCH = 351
+"""Steps in an epoch of 45,000 images in batches of 128."""
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """The same search three times, each with its own way to go on after pruning."""
+    depth = 56 if lab.scale.is_faithful else 8
+    how: dict[str, Any] = {
+        "model": partial(models.resnet, depth, augment=lab.scale.is_faithful),
+        "allocation": "global",
+    }
+    ways = ("fine_tune", *PUBLISHED)
+    table = lab.compare(
+        "accuracy", {way: lab.search(way, rewind=way, **how) for way in ways}
+    )
+    return {"dense": 100 * at(table, 1.0, FINAL)} | {
+        f"{way} {smaller}": gain(table, 1 / smaller, way, "ticket", FINAL)
+        for way in PUBLISHED
+        for smaller in SMALLER.values()
+    }
+
+
+EXPERIMENT = Experiment(
+    "renda_resnet",
+    "Rewinding against fine-tuning after pruning ResNet-56",
+    ON_LENET.paper,
+    cifar_10(
+        "resnet_20",
+        "270 trainings of 63,882 steps, days on a GPU",
+        levels=17,
+        report=(6, 10, 13, 17),
+        steps=182 * EPOCH,
+        learning_rate=0.1,
+        weight_decay=2e-4,
+        drops=(91 * EPOCH, 136 * EPOCH),
+    ),
+    run,
+    (
+        Claim(
+            "The dense network's accuracy",
+            *("93.46 %", "the authors' data", "dense", (92.46, 94.46), "%"),
+        ),
+        *(
+            effect(
+                f"{smaller} times smaller, rewinding the {way.replace('_', ' ')} beats "
+                "fine-tuning",
+                *(f"{figure} pp", "the authors' data", f"{way} {smaller}"),
+                *(figure, "pp"),
+            )
+            for way, figures in PUBLISHED.items()
+            for smaller, figure in zip(SMALLER.values(), figures.values(), strict=True)
+        ),
+    ),
+)
