@@ -12,9 +12,6 @@ from keras_lottery.experiments.renda import EXPERIMENT as ON_LENET
 from keras_lottery.experiments.renda import PUBLISHED, SMALLER
 from keras_lottery.experiments.scales import cifar_10
 
-EPOCH = 351
-"""Steps in an epoch of 45,000 images in batches of 128."""
-
 
 def run(lab: Lab) -> Mapping[str, Values]:
     """The same search three times, each with its own way to go on after pruning."""
@@ -39,14 +36,10 @@ EXPERIMENT = Experiment(
     "Rewinding against fine-tuning after pruning ResNet-56",
     ON_LENET.paper,
     cifar_10(
-        "resnet_20",
-        "270 trainings of 63,882 steps, days on a GPU",
+        "resnet_56",
+        "270 trainings of 70,980 steps, days on a GPU",
         levels=17,
         report=(6, 10, 13, 17),
-        steps=182 * EPOCH,
-        learning_rate=0.1,
-        weight_decay=2e-4,
-        drops=(91 * EPOCH, 136 * EPOCH),
     ),
     run,
     (

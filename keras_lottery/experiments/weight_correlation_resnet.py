@@ -17,6 +17,7 @@ from keras_lottery.experiments.weight_correlation import RATES
 from keras_lottery.search import LotteryTicketSearch
 
 EPOCH = 351
+"""Steps in an epoch of 45,000 images in batches of 128."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
