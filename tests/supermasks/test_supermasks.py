@@ -13,7 +13,7 @@ import keras_lottery as kl
 from keras_lottery.layers import copy_model, get_state, is_masked
 from keras_lottery.layers.copying import duplicate
 from keras_lottery.layers.state import read
-from keras_lottery.supermasks.kinds import KINDS, Bernoulli, EdgePopup
+from keras_lottery.supermasks.kinds import Bernoulli, EdgePopup
 from tests.models_zoo import ARCHITECTURES, ZOO, assert_equal, inputs, outputs, scramble
 
 SETTINGS = {
@@ -153,15 +153,18 @@ def recurrent():
 @pytest.mark.parametrize(
     ("build", "kind"),
     [
-        (ZOO["separable"], "bernoulli"),
-        (ZOO["shared_layer"], "edge_popup"),
         (ZOO["branches"], "bernoulli"),
         (recurrent, "bernoulli"),
-        # Compiles slowly on JAX.
-        pytest.param(
-            ARCHITECTURES["attention"], "edge_popup", marks=pytest.mark.tensorflow
+        (ZOO["separable"], "edge_popup"),
+        (ZOO["shared_layer"], "edge_popup"),
+        # Compile slowly on JAX.
+        *(
+            pytest.param(ARCHITECTURES[name], kind, marks=pytest.mark.tensorflow)
+            for name, kind in (
+                ("attention", "edge_popup"),
+                ("own_layers", "bernoulli"),
+            )
         ),
-        (ARCHITECTURES["own_layers"], "edge_popup"),
     ],
 )
 def test_every_kind_of_layer(build, kind, tmp_path):
@@ -248,11 +251,11 @@ def test_bernoulli_masks_keep_each_weight_as_often_as_it_says():
 
 
 @given(
-    st.lists(st.integers(-3, 3), min_size=4, max_size=24),
-    st.floats(0, 0.85),
+    st.lists(st.integers(-3, 3), min_size=13, max_size=13),
+    st.sampled_from([0, 0.3, 0.9]),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_edge_popup_keeps_an_exact_count(scores, sparsity, random):
     alive = np.array([random.random() < 0.9 for _ in scores])
     kept = np.asarray(
@@ -326,7 +329,11 @@ def test_the_seed_gives_the_same_scores_and_draws():
     np.testing.assert_array_equal(*draws[:2])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    # Drawing is slow to compile on JAX.
+    "kind",
+    ["edge_popup", pytest.param("bernoulli", marks=pytest.mark.tensorflow)],
+)
 def test_digits_are_learned_by_masks_alone(kind):
     data = kl.data.load("digits")
     hidden = layers.Dense(
