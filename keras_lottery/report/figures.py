@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -148,7 +148,7 @@ def _curves(
     figure, axes = _new()
     by_level = len({level for _, level in lines}) == len(lines)
     palette = itertools.cycle(matplotlib.color_sequences["petroff6"])
-    colors = dict(zip(run.variants, palette, strict=False))
+    colors: dict[str, Any] = dict(zip(run.variants, palette, strict=False))
     scale = 100 if column == "val_accuracy" else 1
     late, ends = [], []
     for index, (variant, level) in enumerate(lines):

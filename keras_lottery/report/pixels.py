@@ -65,7 +65,7 @@ def first_layer(run: Run) -> tuple[str, str, "Figure"] | None:
 
 def _seen(mask: np.ndarray) -> str:
     """How many inputs, or filters, have a weight left."""
-    axis = 1 if mask.ndim == 2 else (0, 1, 2)
+    axis: int | tuple[int, ...] = 1 if mask.ndim == 2 else (0, 1, 2)
     alive = mask.any(axis=axis)
     return f"{alive.sum()} of {alive.size}"
 

@@ -96,7 +96,10 @@ class Run:
     @property
     def shown(self) -> int:
         """The level that is looked at closely: the winner's, or the last."""
-        return self.winner if self.winner in self.layers else max(self.layers)
+        winner = self.winner
+        if winner is not None and winner in self.layers:
+            return winner
+        return max(self.layers)
 
     def density(self, level: int) -> float:
         """The share of weights that a level has left."""
@@ -170,7 +173,8 @@ def read_run(directory: str | os.PathLike) -> Run:
             damaged.append(str(error))
     tickets = [unit for unit in metas if unit.variant == "ticket"]
     replicate = min((unit.replicate for unit in tickets), default=0)
-    layers, first = {}, {}
+    layers: dict[int, dict[str, float]] = {}
+    first: dict[int, np.ndarray] = {}
     for unit in tickets:
         if unit.replicate != replicate:
             continue

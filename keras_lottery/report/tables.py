@@ -67,10 +67,9 @@ def _accuracy_and_stop(run: Run, rows: "pd.DataFrame") -> list[str]:
 
 
 def _differences(run: Run, level: int) -> list[str]:
-    found = run.verdict[run.verdict["level"] == level] if len(run.verdict) else ()
-    if not len(found):
+    if not len(run.verdict) or level not in set(run.verdict["level"]):
         return ["", ""]
-    row = found.iloc[0]
+    row = run.verdict.set_index("level").loc[level]
     low, high = row["accuracy_low"], row["accuracy_high"]
     interval = NONE if np.isnan(low) else f"{points(low)[:-3]} to {points(high)}"
     return [points(row["accuracy_difference"]), interval]

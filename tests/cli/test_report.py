@@ -2,7 +2,18 @@
 
 from keras_lottery import cli
 
-QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
+QUICK = [
+    "--levels",
+    "1",
+    "--iterations",
+    "4",
+    "--replicates",
+    "1",
+    "--controls",
+    "none",
+    "--verbose",
+    "0",
+]
 
 
 def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys):
