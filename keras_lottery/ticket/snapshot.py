@@ -84,8 +84,9 @@ class Snapshot:
         """
         state = self.final if state is None else state
         data = self.training_data()
-        how = {"objective": objective, "state": state}
-        return hessian_vector_product(self.model, *data, vector, **how)
+        return hessian_vector_product(
+            self.model, *data, vector, objective=objective, state=state
+        )
 
     def training_data(self) -> tuple[Any, Any]:
         """The data (x, y).
