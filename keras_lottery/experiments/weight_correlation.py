@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_lottery.analysis import weight_correlation
 from keras_lottery.experiments.experiment import (
     INFINITY,
@@ -71,6 +73,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
         f"{network} {label}": 100 * part["correlation"].to_numpy()
         for (network, label), part in at_20
     }
+    small, large = (measured[f"lenet_300_100 {label}"] for label in RATES)
+    measured["fall"] = np.subtract(small, large)
     found = lab.panels("accuracy", searches)
     for label in RATES:
         tickets, tuned = found[f"iterative_{label}"], found[f"fine_tuned_{label}"]
@@ -109,6 +113,10 @@ EXPERIMENT = Experiment(
             "LeNet, small learning rate: R_p is well above 20 %",
             *("above (curves)", "section 3", "lenet_300_100 small", (30, 100), "%"),
             sign=(20, 100),
+        ),
+        effect(
+            "LeNet: R_p is lower at the large learning rate",
+            *("lower (curves)", "section 3", "fall", 0, "pp"),
         ),
         Claim(
             "Small conv net, large learning rate: R_p is near 20 %",
