@@ -71,7 +71,7 @@ def plot_search(
         color="0.35",
     )
     if path is not None:
-        write_figure(figure, Path(path))
+        write_figure(figure, path)
     return figure
 
 
@@ -162,17 +162,17 @@ def _ticks(densities: list[float], room: int = 7) -> list[float]:
     return ticks if first == last else [*ticks, last]
 
 
-def write_figure(figure: "Figure", path: Path) -> None:
-    """Writes a figure, whole or not at all.
-
-    Raises:
-        ValueError: if the path ends in anything but .png, .svg or .pdf.
-    """
+def check_kind(path: str | os.PathLike[str]) -> Path:
+    """The path of a figure to write, or ValueError if it is of no known kind."""
     kinds = (".png", ".svg", ".pdf")
-    if path.suffix not in kinds:
+    if Path(path).suffix not in kinds:
         raise ValueError(
             f"Expected a path that ends in {', '.join(kinds)}. Received: path={path}."
         )
-    write_atomically(
-        path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150)
-    )
+    return Path(path)
+
+
+def write_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Writes a figure, whole or not at all."""
+    kind = check_kind(path).suffix[1:]
+    write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=150))

@@ -32,7 +32,7 @@ ROWS = [
     {"pruning"},
     {"callbacks"},
     {"search"},
-    {"analysis", "transfer"},
+    {"analysis", "deploy", "transfer"},
     {"report", "tensorboard", "testing"},
     {"experiments"},
     {"cli"},

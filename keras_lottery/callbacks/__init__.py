@@ -1,9 +1,10 @@
-"""Masks that change inside one `fit`."""
+"""Masks that change inside one `fit`, and training that knows of quantisation."""
 
 from keras_lottery.callbacks.admm import ADMMPruning
 from keras_lottery.callbacks.early_bird import EarlyBird, mask_distance
 from keras_lottery.callbacks.gradual import GradualPruning
 from keras_lottery.callbacks.nest import NeST
+from keras_lottery.callbacks.quantization import QuantizationAware
 from keras_lottery.callbacks.rigl import RigL
 from keras_lottery.callbacks.set import SET
 
@@ -13,6 +14,7 @@ __all__ = [
     "EarlyBird",
     "GradualPruning",
     "NeST",
+    "QuantizationAware",
     "RigL",
     "mask_distance",
 ]

@@ -6,12 +6,16 @@ Each command is a module with `HELP` and `add_options(parser)`, which sets what 
 from collections.abc import Sequence
 from types import ModuleType
 
+from keras_lottery.cli import benchmark as benchmark_command
+from keras_lottery.cli import deploy as deploy_command
 from keras_lottery.cli import find as find_command
 from keras_lottery.cli import report
 from keras_lottery.cli import reproduce as reproduce_command
 from keras_lottery.cli.parsing import Parser, run
 
 COMMANDS: dict[str, ModuleType] = {
+    "benchmark": benchmark_command,
+    "deploy": deploy_command,
     "find": find_command,
     "report": report,
     "reproduce": reproduce_command,

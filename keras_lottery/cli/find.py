@@ -11,6 +11,7 @@ from keras_lottery.allocation import ALLOCATIONS, Allocation, Layerwise
 from keras_lottery.cli.parsing import Parser, at_least, list_of, positive, share
 from keras_lottery.controls import CONTROLS
 from keras_lottery.criteria import CRITERIA
+from keras_lottery.deploy.tickets import RUN_CARD
 from keras_lottery.engines import ENGINES
 from keras_lottery.granularity import check
 from keras_lottery.registry import load_extensions
@@ -196,6 +197,10 @@ def _find(options: argparse.Namespace) -> None:
     plots.plot_search(results, directory / "figure.png")
     table = level_table(results, search.verdict())
     (directory / "table.txt").write_text(table + "\n")
+    # For `keras-lottery deploy`, from whatever folder.
+    source = Path(options.data)
+    named = str(source.resolve()) if source.suffix == ".npz" else options.data
+    write_json(directory / RUN_CARD, {"data": named, "model": options.model})
     if options.verbose:
         print(table)
         print(f"\n{directory}: results.csv, table.txt, figure.png")

@@ -68,12 +68,22 @@ def share(text: str) -> float:
 
 def positive(text: str) -> float:
     """The type of numbers above 0."""
+    number = not_negative(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """The type of numbers from 0 on."""
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0, or 0 where it is allowed; got {text!r}"
+        )
     return number
 
 

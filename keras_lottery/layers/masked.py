@@ -9,7 +9,7 @@ covers the optimizers that mix weights (Muon) and masks assigned by hand.
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -92,6 +92,9 @@ class Masked:
     """
 
     masked_weights: ClassVar[tuple[str, ...]] = ()
+
+    rounding: Callable[[str, Any], Any] | None = None
+    """How a masked weight, by name, is read; while `QuantizationAware` trains."""
 
     # Of the layer that it is mixed into.
     built: bool
@@ -276,7 +279,8 @@ class _MaskedWeight:
             raise AttributeError(f"'{layer.name}' has no `{self.name}` yet.")
         if id(weight) in _instead.values:
             return ops.cast(_instead.values[id(weight)], layer.compute_dtype)
-        return _masked(weight, getattr(layer, f"{self.name}_mask", None))
+        weight = _masked(weight, getattr(layer, f"{self.name}_mask", None))
+        return layer.rounding(self.name, weight) if layer.rounding else weight
 
     def __set__(self, layer: Any, value: Any) -> None:
         if self.property is not None:

@@ -74,42 +74,6 @@ def test_blocks_of_four_inputs_make_the_file_small(images, tmp_path):
     np.testing.assert_allclose(outputs, model(images), atol=1e-5)
 
 
-def test_float16_is_sparse_where_that_works(images, tmp_path):
-    model = mask_model(lenet_300_100(seed=0))
-    prune(model, 0.9)
-    report = to_litert(model, tmp_path / "a.tflite", quantize="float16")
-    assert report.notes == ()
-    assert report.bytes < 0.25 * report.dense_bytes
-    assert report.dense_bytes == pytest.approx(2 * 266_610, rel=0.02)
-    outputs = run(report.path, input_0=images)["output_0"]
-    np.testing.assert_allclose(outputs, model(images), atol=1e-2)
-
-
-def test_float16_is_dense_where_sparse_encoding_gives_nan(lenet, images, tmp_path):
-    report = to_litert(lenet, tmp_path / "a.tflite", quantize="float16")
-    assert "NaN" in report.notes[0]
-    assert report.bytes == pytest.approx(2 * 266_610, rel=0.02)
-    outputs = run(report.path, input_0=images)["output_0"]
-    np.testing.assert_allclose(outputs, lenet(images), atol=1e-2)
-
-
-@pytest.mark.parametrize("quantize", ["dynamic", "int8"])
-def test_eight_bits_are_never_encoded_sparsely(lenet, test_data, tmp_path, quantize):
-    x, y = test_data
-    report = to_litert(
-        lenet,
-        tmp_path / "a.tflite",
-        quantize=quantize,
-        representative_data=x,
-        test_data=test_data,
-    )
-    assert f"quantize='{quantize}'" in report.notes[0]
-    assert report.bytes == pytest.approx(266_610, rel=0.05)
-    assert report.gzip_bytes < 0.15 * report.bytes
-    outputs = run(report.path, input_0=x)["output_0"]
-    assert report.accuracy == np.mean(outputs.argmax(-1) == y)
-
-
 def test_eight_bits_without_sparse_encoding_need_no_note(tiny, tmp_path):
     report = to_litert(tiny, tmp_path / "a.tflite", sparse=False, quantize="dynamic")
     assert report.notes == ()

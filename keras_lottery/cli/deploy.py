@@ -1,0 +1,52 @@
+"""`keras-lottery deploy`: the best file of a run, for a phone or a server."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from keras_lottery.cli.parsing import Parser, at_least, not_negative, positive
+from keras_lottery.deploy import deploy
+
+HELP = "try the files that a run's tickets can become, and write the best"
+
+
+def add_options(parser: Parser) -> None:
+    """The options of the command, and what it runs."""
+    parser.set_defaults(function=_deploy)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the directory of a search")
+    add("--target", required=True, choices=("mobile", "server"), help=".tflite or "
+        "SavedModel")  # fmt: skip
+    add("--prefer", default="latency", choices=("latency", "size"), help="what the "
+        "chosen file is best in (%(default)s)")  # fmt: skip
+    add(
+        "--tolerance",
+        type=not_negative,
+        default=0.5,
+        help="percentage points of validation accuracy that it may lie below the most "
+        "accurate file (%(default)s)",
+    )
+    add("--data", help="digits, a TFDS name, or an .npz file (what the run notes)")
+    add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
+    add("--threads", type=at_least(1), default=1, help="of a file (%(default)s)")
+    add("--seconds", type=positive, default=0.5, help="of timing a file (%(default)s)")
+    add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+
+
+def _deploy(options: argparse.Namespace) -> None:
+    def say(line: str) -> None:
+        if options.verbose:
+            print(line, file=sys.stderr)
+
+    result = deploy(
+        options.run,
+        options.target,
+        options.data,
+        prefer=options.prefer,
+        tolerance=options.tolerance / 100,
+        directory=options.saved_models,
+        threads=options.threads,
+        seconds=options.seconds,
+        say=say,
+    )
+    print(result)

@@ -1,0 +1,216 @@
+"""Times .tflite files and SavedModels, and takes their memory; a program of its own.
+
+    python -P measure.py < request.json > answer.json
+
+It runs in a process of its own, started by its path: neither this library nor Keras is
+in it, the number of threads is TensorFlow's from the start, and what is resident before
+a file is loaded is the runtime's alone.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WARM_UP = 5
+MOST_CALLS, FEWEST_CALLS = 2_000, 5
+
+
+class LiteRT:
+    """A .tflite file, ready to run one random row."""
+
+    def __init__(self, path: str, request: dict[str, Any]) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        resolver = OpResolverType.AUTO if request["xnnpack"] else plain
+        self.interpreter = Interpreter(
+            path,
+            num_threads=request["threads"],
+            experimental_op_resolver_type=resolver,
+        )
+        for each in self.interpreter.get_input_details():
+            shape = one_row(each["shape_signature"], request["shape"])
+            if shape != list(each["shape"]):
+                self.interpreter.resize_tensor_input(each["index"], shape)
+        self.interpreter.allocate_tensors()
+        for each in self.interpreter.get_input_details():
+            array = random_array(each["shape"], np.dtype(each["dtype"]))
+            self.interpreter.set_tensor(each["index"], array)
+        self.run = self.interpreter.invoke
+
+    def operators(self) -> str:
+        """The operators that run, in order; those that XNNPACK took, with their number.
+
+        A delegate's node stands beside the nodes that it replaces, which are those from
+        its outputs back to its inputs.
+        """
+        nodes = self.interpreter._get_ops_details()
+        own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+        makers = {tensor: node for node in own for tensor in node["outputs"]}
+        sparse = {
+            tensor["index"]
+            for tensor in self.interpreter.get_tensor_details()
+            if tensor["sparsity_parameters"]
+        }
+
+        def name(node: dict[str, Any]) -> str:
+            is_sparse = node["op_name"] != "DENSIFY" and sparse & set(node["inputs"])
+            return "sparse " * bool(is_sparse) + node["op_name"]
+
+        replaced: dict[int, list[dict[str, Any]]] = {}
+        for node in nodes:
+            if node["op_name"] == "DELEGATE":
+                replaced[node["index"]] = inside(node, makers)
+        gone = {node["index"] for each in replaced.values() for node in each}
+        parts = [name(node) for node in own if node["index"] not in gone]
+        for each in replaced.values():
+            parts.append(f"XNNPACK({counted(name(node) for node in each)})")
+        return counted(parts)
+
+
+class SavedModel:
+    """A SavedModel, ready to run one random row, called from Python."""
+
+    def __init__(self, path: str, request: dict[str, Any]) -> None:
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError):  # A second one finds them set.
+            tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        self.loaded = tf.saved_model.load(path)
+        signature = self.loaded.signatures["serving_default"]
+        inputs = {}
+        for name, spec in signature.structured_input_signature[1].items():
+            shape = one_row([size or -1 for size in spec.shape], request["shape"])
+            array = random_array(shape, spec.dtype.as_numpy_dtype)
+            inputs[name] = tf.constant(array)
+
+        def run() -> None:
+            for output in signature(**inputs).values():
+                output.numpy()
+
+        self.run = run
+
+    def operators(self) -> str:
+        """Empty: TensorFlow rewrites the graph that it runs, and does not tell."""
+        return ""
+
+
+def one_row(signature: Any, shape: list[int] | None) -> list[int]:
+    """One row of an input: of the data's shape, or 32 where the file leaves it open."""
+    if shape is None or len(shape) + 1 != len(signature):
+        shape = [32] * (len(signature) - 1)
+    sizes = zip(signature, [1, *shape], strict=True)
+    return [int(size) if size > 0 else other for size, other in sizes]
+
+
+def random_array(shape: Any, dtype: np.dtype) -> np.ndarray:
+    """Floats from 0 to 1, like images; integers 0 and 1, which index any embedding."""
+    rng = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.floating):
+        return rng.random(shape).astype(dtype)
+    return rng.integers(2, size=shape).astype(dtype)
+
+
+def inside(delegate: dict[str, Any], makers: dict[int, Any]) -> list[dict[str, Any]]:
+    """The nodes that a delegate's node replaces, in their order."""
+    found: dict[int, dict[str, Any]] = {}
+    tensors = list(delegate["outputs"])
+    stop = set(delegate["inputs"])
+    while tensors:
+        tensor = tensors.pop()
+        node = makers.get(tensor)
+        if tensor not in stop and node and node["index"] not in found:
+            found[node["index"]] = node
+            tensors += list(node["inputs"])
+    return [found[index] for index in sorted(found)]
+
+
+def counted(names: Any) -> str:
+    """Each name once, with its number where it is more than one."""
+    counts = Counter(names)
+    return ", ".join(f"{n} {name}" if n > 1 else name for name, n in counts.items())
+
+
+def load(path: str, request: dict[str, Any]) -> LiteRT | SavedModel:
+    """A file, ready to run."""
+    kind = SavedModel if Path(path).is_dir() else LiteRT
+    return kind(path, request)
+
+
+def time_calls(run: Callable[[], object], number: int) -> list[float]:
+    """Microseconds of each of so many calls."""
+    clock = time.perf_counter_ns
+    for _ in range(WARM_UP):
+        run()
+    times = []
+    for _ in range(number):
+        began = clock()
+        run()
+        times.append((clock() - began) / 1e3)
+    return times
+
+
+def latencies(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The latency of all files, in rounds that go through all of them."""
+    files = [load(path, request) for path in request["files"]]
+    share = 1e6 * request["seconds"] / request["rounds"]
+    numbers = []
+    for file in files:
+        slow = float(np.median(time_calls(file.run, FEWEST_CALLS)))
+        numbers.append(int(np.clip(share / slow, FEWEST_CALLS, MOST_CALLS)))
+    rounds = [
+        [time_calls(file.run, n) for file, n in zip(files, numbers, strict=True)]
+        for _ in range(request["rounds"])
+    ]
+    answers = []
+    for index, file in enumerate(files):
+        own = [times[index] for times in rounds]
+        p50, p90 = np.percentile(np.concatenate(own), [50, 90])
+        medians = [float(np.median(times)) for times in own]
+        answers.append(
+            {
+                "p50_us": float(p50),
+                "p90_us": float(p90),
+                "spread": (max(medians) - min(medians)) / float(p50),
+                "calls": numbers[index] * request["rounds"],
+                "operators": file.operators(),
+            }
+        )
+    return answers
+
+
+def memory(request: dict[str, Any]) -> int | None:
+    """Bytes that the first file adds at most to what the bare runtime holds."""
+    (path,) = request["files"]
+    if Path(path).is_dir():
+        import tensorflow  # noqa: F401
+    else:
+        import ai_edge_litert.interpreter  # noqa: F401
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # The peak begins here.
+        before = _resident("VmRSS")
+    except OSError:
+        return None
+    time_calls(load(path, request).run, FEWEST_CALLS)
+    return _resident("VmHWM") - before
+
+
+def _resident(entry: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(entry):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {entry}")
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    answer = memory(asked) if asked["memory"] else latencies(asked)
+    print(json.dumps(answer))

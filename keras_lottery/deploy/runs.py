@@ -1,0 +1,130 @@
+"""Runs exported files on data, to measure their accuracy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_lottery.export.quiet import quiet
+
+Rows = Callable[[np.ndarray], np.ndarray]
+"""Computes outputs of shape (rows, classes) from inputs."""
+
+
+def check_classes(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The pair (x, y) as arrays, or ValueError."""
+    if isinstance(data, tuple | list) and len(data) == 2:
+        x, y = (np.asarray(array) for array in data)
+        if x.ndim > 1 and y.shape == (len(x),) and y.dtype.kind in "iu" and len(x):
+            return x, y
+        received = f"shapes {x.shape} and {y.shape}, classes of type {y.dtype}"
+    else:
+        received = type(data).__name__
+    raise ValueError(
+        "Expected `data` to be a pair of arrays (x, y): inputs, and their classes as "
+        f"whole numbers of shape (rows,). Received: {received}."
+    )
+
+
+def accuracy_of(file: Path, x: np.ndarray, y: np.ndarray) -> float:
+    """The share of rows whose largest output is that of the right class.
+
+    Args:
+        file: a .tflite file or a SavedModel, of one input, and one output a class.
+        x: inputs.
+        y: class numbers of shape (rows,).
+
+    Raises:
+        ValueError: if the file takes or returns anything else.
+    """
+    with quiet():
+        run = _saved_model(file) if file.is_dir() else _litert(file)
+    outputs = run(x)
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or outputs.shape[1] <= y.max():
+        raise ValueError(
+            f"Expected an output for each class (0 to {y.max()}), to measure an "
+            f"accuracy. Received: the file '{file}' with outputs of shape "
+            f"{outputs.shape[1:]}. Leave `data` out."
+        )
+    return float(np.mean(outputs.argmax(axis=-1) == y))
+
+
+def _litert(file: Path) -> Rows:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(file))
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    _check_ends(file, len(inputs), len(outputs))
+    (source,), (target,) = inputs, outputs
+
+    def run(x: np.ndarray) -> np.ndarray:
+        _check_shape(file, x, source["shape_signature"])
+        interpreter.resize_tensor_input(source["index"], (1, *x.shape[1:]))
+        interpreter.allocate_tensors()
+        x = _as_integers(x, source)
+        rows = []
+        for i in range(len(x)):  # Row by row, as on a phone.
+            interpreter.set_tensor(source["index"], x[i : i + 1])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(target["index"]))
+        return np.concatenate(rows)
+
+    return run
+
+
+def _saved_model(file: Path) -> Rows:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(file))
+    signature = loaded.signatures["serving_default"]
+    inputs = signature.structured_input_signature[1]
+    _check_ends(file, len(inputs), len(signature.structured_outputs))
+    ((name, spec),) = inputs.items()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        _check_shape(file, x, [size or -1 for size in spec.shape])
+        x = x.astype(spec.dtype.as_numpy_dtype)
+        size = spec.shape[0] or 256
+        parts = []
+        for i in range(0, len(x), size):
+            # `loaded` has to live as long as its signatures: they lose their variables.
+            ((_, output),) = loaded.signatures["serving_default"](
+                **{name: tf.constant(x[i : i + size])}
+            ).items()
+            parts.append(output.numpy())
+        return np.concatenate(parts)
+
+    return run
+
+
+def _as_integers(x: np.ndarray, source: dict[str, Any]) -> np.ndarray:
+    """In the file's type; floats by its scale where it takes integers."""
+    dtype = np.dtype(source["dtype"])
+    scales = source["quantization_parameters"]["scales"]
+    if dtype.kind in "iu" and len(scales):
+        zero = source["quantization_parameters"]["zero_points"][0]
+        ends = np.iinfo(dtype)
+        x = np.clip(np.round(x / scales[0]) + zero, ends.min, ends.max)
+    return x.astype(dtype)
+
+
+def _check_ends(file: Path, inputs: int, outputs: int) -> None:
+    if (inputs, outputs) != (1, 1):
+        raise ValueError(
+            "Expected a file of one input and one output, to measure an accuracy. "
+            f"Received: '{file}' with {inputs} inputs, {outputs} outputs. Leave "
+            "`data` out."
+        )
+
+
+def _check_shape(file: Path, x: np.ndarray, signature: Any) -> None:
+    shape = tuple(int(size) for size in signature)
+    if x.ndim != len(shape) or any(
+        wanted not in (-1, got)
+        for wanted, got in zip(shape[1:], x.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"Expected data of shape (rows, {', '.join(map(str, shape[1:]))}), which "
+            f"the file '{file}' takes. Received: data of shape {x.shape}."
+        )

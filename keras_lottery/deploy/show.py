@@ -1,0 +1,55 @@
+"""Tables of files, for people and for JSON."""
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "bytes": ("bytes", "{:,.0f}"),
+    "gzip_bytes": ("gzip", "{:,.0f}"),
+    "p50_us": ("p50 µs", "{:,.1f}"),
+    "p90_us": ("p90 µs", "{:,.1f}"),
+    "spread": ("spread", "{:.0%}"),
+    "memory": ("memory", "{:,.0f}"),
+    "validation_accuracy": ("validation", "{:.2%}"),
+    "accuracy": ("accuracy", "{:.2%}"),
+}
+
+
+def as_text(table: "pd.DataFrame") -> str:
+    """The table of `benchmark` as aligned lines, with the operators below it."""
+    table = table.reset_index(drop=True)
+    columns = {key: COLUMNS[key] for key in COLUMNS if key in table}
+    names = short_names(table)
+    lines = [["file", *(title for title, _ in columns.values())]]
+    for name, (_, row) in zip(names, table.iterrows(), strict=True):
+        cells = [form.format(row[key]) for key, (_, form) in columns.items()]
+        lines.append([name, *("-" if cell == "nan" else cell for cell in cells)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        line[0].ljust(widths[0])
+        + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    ]
+    for operators, rows in table.groupby("operators", sort=False):
+        if operators:
+            files = ", ".join(names[index] for index in rows.index)
+            text.append(f"{files}: {operators}")
+    return "\n".join(text)
+
+
+def short_names(table: "pd.DataFrame") -> list[str]:
+    """The files without the folders that all of them share."""
+    files = list(table["file"])
+    folders = {os.path.dirname(file) for file in files}
+    if len(folders) == 1:
+        return [os.path.basename(file) for file in files]
+    return files
+
+
+def as_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """A dictionary for each row, of what JSON can hold; NaN is `None`."""
+    return json.loads(table.to_json(orient="records", double_precision=15))

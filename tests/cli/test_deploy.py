@@ -1,0 +1,206 @@
+"""`keras-lottery deploy`: from a run to the file that ships."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import keras_lottery as kl
+from keras_lottery import cli
+from keras_lottery.deploy import tickets
+from keras_lottery.deploy.choose import best_tickets, choose, pareto
+from keras_lottery.deploy.runs import accuracy_of
+from keras_lottery.deploy.tickets import deploy
+
+FIND = [
+    *("find", "--data", "data.npz", "--levels", "1", "--rate", "0.7"),
+    *("--iterations", "40", "--batch-size", "20", "--replicates", "1"),
+    *("--controls", "none", "--granularity", "filter", "--verbose", "0"),
+    *("--export", "none", "--out", "runs/tiny", "--workers", "0"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with a data set that can be learned, and a run of `find` on it."""
+    folder = tmp_path_factory.mktemp("deploy")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 160).astype("int32")
+    x = rng.random((160, 8, 8, 1), dtype="float32") + y[:, None, None, None] / 2
+    parts = {"x_train": x[:100], "y_train": y[:100]}
+    parts |= {"x_validation": x[100:130], "y_validation": y[100:130]}
+    np.savez(folder / "data.npz", **parts, x_test=x[130:], y_test=y[130:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(FIND) == 0
+    return folder
+
+
+@pytest.mark.tensorflow
+def test_the_best_file_is_written_with_its_card(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    arguments = ["deploy", "runs/tiny", "--target", "mobile", "--tolerance", "5"]
+    arguments += ["--seconds", "0.02"]
+    assert cli.main(arguments) == 0
+    shown, said = capsys.readouterr()
+    card = json.loads((run / "saved_models/tiny/mobile.json").read_text())
+    tried = {row["file"]: row for row in card["tried"]}
+    # Removed filters are gone in the compact form alone.
+    assert tried["level_01_compact_float32.tflite"]["bytes"] < (
+        0.5 * tried["level_01_float32.tflite"]["bytes"]
+    )
+    assert {"dense_int8.tflite", "level_01_compact_dynamic.tflite"} <= tried.keys()
+    assert not any(name.startswith("dense_sparse") for name in tried)
+    assert "no zeros" in card["failed"]["dense_sparse"]
+
+    # The rule, on the numbers that were measured.
+    best = max(row["validation_accuracy"] for row in card["tried"])
+    good = [r for r in card["tried"] if r["validation_accuracy"] >= best - 0.05]
+    chosen = card["measured"]
+    assert chosen["p50_us"] == min(row["p50_us"] for row in good)
+    assert chosen["chosen"] and chosen["pareto"]
+
+    # What is measured is on the file that lies there.
+    file = run / "saved_models/tiny" / card["file"]
+    assert file.stat().st_size == chosen["bytes"] == card["report"]["bytes"]
+    data = kl.data.load(run / "data.npz")
+    assert accuracy_of(file, *data.test) == chosen["accuracy"]
+    assert accuracy_of(file, *data.validation) == chosen["validation_accuracy"]
+    assert card["versions"].keys() >= {"keras", "tensorflow", "ai-edge-litert"}
+    assert card["made"]["level"] == chosen["level"]
+    assert chosen["file"] in shown and "dense_float32" in said
+    assert sorted(p.name for p in file.parent.iterdir()) == [
+        "mobile.json",
+        "mobile.tflite",
+    ]
+
+    # The command in the card does it again, from another folder too.
+    monkeypatch.chdir(run / "runs")
+    monkeypatch.setattr(tickets, "best_tickets", lambda *_: [(1, 0)])
+    command = card["command"].split()[1:]
+    command[1] = str(run / command[1])
+    assert cli.main([*command, "--prefer", "size", "--verbose", "0"]) == 0
+    again = json.loads((run / "runs/saved_models/tiny/mobile.json").read_text())
+    good = [r for r in again["tried"] if r["validation_accuracy"] >= best - 0.05]
+    assert again["measured"]["bytes"] == min(row["bytes"] for row in good)
+
+
+def of_a_microsecond(files, data, **options):
+    """Stands for `benchmark`, which starts TensorFlow for each SavedModel."""
+    sizes = [sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in files]
+    columns = {"bytes": sizes, "p50_us": 1.0, "operators": "", "accuracy": 1.0}
+    return pd.DataFrame({"file": files, **columns})
+
+
+@pytest.mark.tensorflow
+def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "keras_lottery.deploy.tickets.best_tickets", lambda *_: [(2, 0)]
+    )
+    result = deploy(run / "runs/tiny", "server", directory=tmp_path, prefer="size")
+    names = set(result.table["file"])
+    assert names == {
+        *("level_01_float32", "level_01_int8"),
+        *("level_01_compact_float32", "level_01_compact_int8"),
+    }
+    assert result.file == tmp_path / "tiny" / "server"
+    assert (result.file / "saved_model.pb").exists()
+    sizes = result.table.set_index("file")["bytes"]
+    assert sizes["level_01_int8"] < 0.5 * sizes["level_01_float32"]
+    assert str(result).splitlines()[0].split()[0] == "file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["runs/missing", "--target", "mobile"], "runs/missing"),
+        (["runs/tiny"], "--target"),
+        (["runs/tiny", "--target", "watch"], "watch"),
+        (["runs/tiny", "--target", "mobile", "--tolerance", "-1"], "--tolerance"),
+        (["runs/tiny", "--target", "mobile", "--data", "missing.npz"], "missing.npz"),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(run, monkeypatch, capsys, arguments, words):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("refused before")
+    monkeypatch.chdir(run)
+    try:
+        code = cli.main(["deploy", *arguments])
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert words in message
+
+
+@pytest.mark.tensorflow
+def test_the_data_are_those_of_the_run(run, tmp_path):
+    with np.load(run / "data.npz") as arrays:
+        other = dict(arrays) | {"x_train": arrays["x_train"] + 1}
+    np.savez(tmp_path / "other.npz", **other)
+    note = run / "runs/tiny/run.json"
+    before = note.read_text()
+    assert json.loads(before)["data"] == str(run / "data.npz")
+    try:
+        note.write_text(json.dumps({"data": str(tmp_path / "other.npz")}))
+        with pytest.raises(ValueError, match="not those"):
+            deploy(run / "runs/tiny", directory=tmp_path)
+        note.unlink()
+        with pytest.raises(ValueError, match="--data"):
+            deploy(run / "runs/tiny", directory=tmp_path)
+    finally:
+        note.write_text(before)
+
+
+@pytest.mark.tensorflow
+def test_what_lies_there_is_not_replaced_by_a_saved_model(run, tmp_path):
+    kept = tmp_path / "tiny" / "server" / "thesis.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    with pytest.raises(ValueError, match="SavedModel"):
+        deploy(run / "runs/tiny", "server", directory=tmp_path)
+    assert kept.read_text() == "mine"
+
+
+def test_other_backends_are_refused(run, monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="TensorFlow"):
+        deploy(run / "runs/tiny")
+
+
+class Search:
+    """Of a run, its table."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def results(self):
+        columns = ["level", "replicate", "final_val_accuracy"]
+        return pd.DataFrame(self.rows, columns=columns).assign(variant="ticket")
+
+
+def test_the_sparsest_good_ticket_and_the_most_accurate_are_tried():
+    rows = [(0, 0, 0.95), (1, 0, 0.97), (1, 1, 0.99), (2, 0, 0.96), (3, 0, 0.94)]
+    assert best_tickets(Search(rows), 0.0) == [(0, 0), (1, 1), (2, 0)]
+    assert best_tickets(Search(rows), 0.02) == [(0, 0), (1, 1), (3, 0)]
+    assert best_tickets(Search([*rows[:1], (1, 0, 0.5)]), 0.0) == [(0, 0), (1, 0)]
+
+
+def test_the_choice_is_the_fastest_or_smallest_of_the_accurate():
+    table = pd.DataFrame(
+        {
+            "bytes": [100, 40, 50, 10],
+            "p50_us": [9.0, 5.0, 4.0, 1.0],
+            "validation_accuracy": [0.98, 0.979, 0.979, 0.9],
+        }
+    )
+    assert choose(table, "latency", 0.001) == 2
+    assert choose(table, "size", 0.001) == 1
+    assert choose(table, "latency", 0.0) == 0
+    assert choose(table, "latency", 0.1) == 3
+    assert list(pareto(table)) == [True, True, True, True]
+    table.loc[1, ["bytes", "p50_us"]] = [51, 4.5]
+    assert list(pareto(table)) == [True, False, True, True]
