@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from keras_lottery.export.data import as_inputs, checks_for, some_rows
 from keras_lottery.export.deliver import deliver, require_tensorflow
+from keras_lottery.export.errors import ExportError
 from keras_lottery.export.files import file_path
 from keras_lottery.export.report import ExportReport
 from keras_lottery.export.signature import Arrays, Run, in_batches, input_signature
@@ -151,9 +153,29 @@ def _rows(examples: Arrays) -> Iterator[Arrays]:
 
 def _read(path: Path) -> Run:
     interpreter = _interpreter_class()(model_path=str(path))
+    _check_readers(interpreter)
     runner = interpreter.get_signature_runner("serving_default")
     # Row by row, as on a phone: a file need not take any other batch.
     return in_batches(lambda inputs: runner(**inputs), 1)
+
+
+def _check_readers(interpreter: Any) -> None:
+    """Raises ExportError if weights are read as what they are not.
+
+    LiteRT reads sparse float16 weights as if they were dense, unless they are unpacked
+    first: what lies behind them gives NaN, or ends the process.
+    """
+    sparse = {
+        tensor["index"]
+        for tensor in interpreter.get_tensor_details()
+        if tensor["sparsity_parameters"] and tensor["dtype"] == np.float16
+    }
+    for node in interpreter._get_ops_details():
+        unpacks = node["op_name"] in ("DENSIFY", "DELEGATE")
+        if not unpacks and sparse.intersection(node["inputs"]):
+            raise ExportError(
+                f"{node['op_name']} reads sparse float16 weights beyond their end"
+            )
 
 
 def _interpreter_class() -> Any:

@@ -16,18 +16,18 @@ PATTERNS = {
     "blocks": {"sparsity": 0.9, "granularity": "block_1x4"},
 }
 # A part of each note: why a file is not encoded sparsely.
-NAN, EIGHT_BITS = "NaN", "fails to load such files or answers wrongly"
+BEYOND, EIGHT_BITS = "beyond their end", "fails to load such files or answers wrongly"
 MATRIX = {
     ("scattered", None): None,
     ("scattered", "float16"): None,
     ("scattered", "dynamic"): EIGHT_BITS,
     ("scattered", "int8"): EIGHT_BITS,
     ("nearly all", None): None,
-    ("nearly all", "float16"): NAN,
+    ("nearly all", "float16"): BEYOND,
     ("nearly all", "dynamic"): EIGHT_BITS,
     ("nearly all", "int8"): EIGHT_BITS,
     ("blocks", None): None,
-    ("blocks", "float16"): NAN,
+    ("blocks", "float16"): BEYOND,
     ("blocks", "dynamic"): EIGHT_BITS,
     ("blocks", "int8"): EIGHT_BITS,
 }
