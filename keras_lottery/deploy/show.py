@@ -1,8 +1,10 @@
 """Tables of files, for people and for JSON."""
 
-import json
+import math
 import os
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,4 +54,12 @@ def short_names(table: "pd.DataFrame") -> list[str]:
 
 def as_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """A dictionary for each row, of what JSON can hold; NaN is `None`."""
-    return json.loads(table.to_json(orient="records", double_precision=15))
+    return [
+        {column: _plain(value) for column, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
