@@ -54,10 +54,15 @@ def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
     outputs = model(x, training=False)
     logits = _are_logits(model)
     if logits is not None:
-        values = outputs if logits else ops.log(outputs + keras.config.epsilon())
-        outputs = values / temperature
-        outputs = outputs if logits else ops.softmax(outputs)
+        soften = partial(_softened, temperature, logits)
+        outputs = keras.tree.map_structure(soften, outputs)
     return model.compute_loss(x, y, outputs, training=False)
+
+
+def _softened(temperature: float, logits: bool, outputs: Any) -> Any:
+    if logits:
+        return outputs / temperature
+    return ops.softmax(ops.log(outputs + keras.config.epsilon()) / temperature)
 
 
 def _are_logits(model: keras.Model) -> bool | None:

@@ -123,6 +123,18 @@ def test_grasp_has_no_temperature_where_there_are_no_classes():
         np.testing.assert_array_equal(array, others[name])
 
 
+def test_grasp_of_several_outputs_with_one_loss():
+    """Of the same output twice: twice the loss, four times the scores."""
+    made = snapshot()
+    (x, y), (output,) = made.data, made.model.outputs
+    twice = keras.Model(made.model.inputs, {"a": output, "b": output})
+    twice.compile(loss=LOGITS)
+    other = dataclasses.replace(made, model=twice, data=(x, {"a": y, "b": y}))
+    scores, others = Grasp()(made), Grasp()(other)
+    for name, array in scores.items():
+        np.testing.assert_allclose(others[name], 4 * array, rtol=1e-3, atol=1e-12)
+
+
 def test_grasp_keeps_what_the_gradient_flow_needs():
     """What it prunes first leaves more of the flow than what it prunes last."""
     made = snapshot()
