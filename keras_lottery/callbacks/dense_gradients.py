@@ -21,8 +21,8 @@ class DenseGradients:
         batch_size: examples in a batch, if there are as many.
 
     Raises:
-        ValueError: if there are no data, x and y differ in length, or a batch would
-            have no examples.
+        ValueError: if there are no data, x and y differ in length, or `batch_size` is
+            below 1.
     """
 
     def __init__(self, model: keras.Model, data: Any, batch_size: int) -> None:
@@ -37,14 +37,18 @@ class DenseGradients:
             )
         self.model = model
         self.data = _each(np.asarray, tuple(data))
-        self.size = length(self.data)
         arrays = keras.tree.flatten(self.data)
         lengths = {len(array) for array in arrays if array is not None}
+        if not lengths or 0 in lengths:
+            raise ValueError(
+                "Expected examples in `data` to draw a batch from. Received: none"
+            )
         if len(lengths) > 1:
             raise ValueError(
                 "Expected x and y of one length in `data`. Received: lengths "
                 f"{sorted(lengths)}"
             )
+        self.size = length(self.data)
         self.batch_size = min(batch_size, self.size)
         # Filled in the first call.
         self._compiled: dict[Any, Any] = {}
