@@ -9,6 +9,7 @@ from keras_lottery import allocation as allocations
 from keras_lottery.allocation import Allocation
 from keras_lottery.callbacks.common import Configured, check_masked
 from keras_lottery.callbacks.pull import Pull
+from keras_lottery.callbacks.regrowth import trained_weights
 from keras_lottery.granularity import Granularity, check
 from keras_lottery.layers import get_masks, get_state
 from keras_lottery.masks import Masks
@@ -82,8 +83,10 @@ class ADMMPruning(Configured):
     that Z has. Fine-tune it with an ordinary `fit`: at high sparsities that is needed,
     and more so the larger the last of `residuals` is.
 
-    With `steps_per_execution`, Z and U change between executions. A `fit` that raises
-    leaves the model dense, and the next one trains it as ever.
+    Frozen layers are pruned too, by magnitude. With `steps_per_execution`, Z and U
+    change between executions. A `fit` that raises leaves the model dense, and the next
+    one trains it as ever. A callback that puts weights back when training ends, as
+    EarlyStopping with `restore_best_weights`, has to come before this one in the list.
 
     Args:
         sparsity: the share of prunable weights that end up zero.
@@ -211,9 +214,14 @@ class ADMMPruning(Configured):
         self._split, self._duals = update(weights, self._duals, self._project)
         self.residuals.append(_distance(weights, self._split))
         self._updated = self._step
-        # The dual variables themselves, rho U, stay as they are.
+        # The dual variables themselves, rho U, stay as they are. Those of frozen
+        # weights, which no pull moves, would grow without end.
         self._rho *= self.growth
-        self._duals = {name: u / self.growth for name, u in self._duals.items()}
+        trained = trained_weights(self.model)
+        self._duals = {
+            name: u / self.growth if name in trained else np.zeros_like(u)
+            for name, u in self._duals.items()
+        }
         self._aim()
 
     def _aim(self) -> None:

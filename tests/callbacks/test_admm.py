@@ -198,6 +198,22 @@ def test_layers_of_their_own_rates():
     assert [int(mask.sum()) for mask in get_masks(model).values()] == [6, 6]
 
 
+def test_frozen_layers_are_pruned_by_magnitude():
+    model = mask_model(scramble(mlp()))
+    model.layers[0].trainable = False
+    before = get_state(compiled(model))["dense/kernel"]
+    fit(model, epochs=4, callbacks=[ADMMPruning(0.5, allocation="uniform")])
+    mask = get_masks(model)["dense/kernel"]
+    assert mask.tolist() == largest(before, 12).tolist()
+
+
+def test_weights_put_back_before_it_are_pruned():
+    model = compiled(mask_model(scramble(mlp())))
+    stop = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    fit(model, epochs=2, callbacks=[stop, ADMMPruning(0.5)])
+    assert get_masks(model).sparsity == 0.5
+
+
 def test_whole_filters_and_a_model_that_was_pruned_before():
     model = compiled(mask_model(scramble(cnn())))
     kl.prune(model, 0.25, granularity="filter")
