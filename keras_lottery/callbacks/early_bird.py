@@ -81,7 +81,8 @@ class EarlyBird(Configured):
 
     Reference:
         You et al. 2020, "Drawing early-bird tickets: towards more efficient training of
-        deep networks", section 3 and algorithm 1.
+        deep networks", section 3 and algorithm 1. Its code compares the newest mask
+        with the others of the queue; here, any two are compared, which asks for more.
 
     Example:
 

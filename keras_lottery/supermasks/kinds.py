@@ -53,7 +53,7 @@ class EdgePopup:
     """The weights of the highest scores are kept, the same share in each layer.
 
     Of equal scores the earlier position is kept. The gradient goes straight through
-    the choice: ∂mask/∂score = 1.
+    the choice: ∂mask/∂score = 1. (The authors' code ranks |score|.)
 
     Args:
         sparsity: the share of each layer's weights that is left out.
