@@ -1,5 +1,7 @@
 """The search: the algorithm, its controls, its guarantees."""
 
+import json
+
 import keras
 import numpy as np
 import pandas as pd
@@ -387,9 +389,16 @@ def test_seeded_initialisers_are_drawn_anew_for_replicates_and_controls():
     assert table["final_val_loss"].nunique() == 2
 
 
-def test_a_build_function_that_seeds_itself_is_refused_for_replicates():
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_build_function_that_seeds_itself_is_refused_for_replicates(tmp_path, resume):
+    """The directory stays as it was: the corrected function finds no settings there."""
+    (tmp_path / "replicate_0").mkdir()
+    kept = tmp_path / "replicate_0" / "kept.txt"
+    kept.write_text("of a search before")
+    search = make(tmp_path, lambda: build(seed=3), replicates=2, schedule=[0.5])
     with pytest.raises(ValueError, match="sets a seed"):
-        make(model=lambda: build(seed=3), replicates=2, schedule=[0.5]).search(**FIT)
+        search.search(**FIT, resume=resume)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
 
 
 # --- one training ---
@@ -785,6 +794,20 @@ def test_load_opens_a_stored_search(finished):
     pd.testing.assert_frame_equal(loaded.search(**FIT), finished.results())
     with pytest.raises(FileNotFoundError):
         LotteryTicketSearch.load(finished.store.directory / "nothing")
+
+
+def test_a_search_of_fewer_settings_is_loaded_and_goes_on(tmp_path):
+    """Of an earlier version, which pruned weights and trained by `fit`, here."""
+    before = make(tmp_path, schedule=[0.5, 0.7], controls={})
+    table = before.search(**FIT | {"epochs": 1})
+    settings = json.loads(before.store.settings.read_text())
+    for name in ("granularity", "report_levels", "engine", "in_workers", "mask_steps"):
+        del settings[name]
+    before.store.settings.write_text(json.dumps(settings))
+    loaded = LotteryTicketSearch.load(tmp_path)
+    assert loaded.granularity == "weight"
+    assert loaded.report_levels == [1, 2]
+    pd.testing.assert_frame_equal(loaded.search(**FIT | {"epochs": 1}), table)
 
 
 def test_load_restores_allocation_and_rewind(tmp_path):

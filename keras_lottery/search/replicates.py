@@ -2,18 +2,16 @@
 
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
-from keras_lottery.layers import State, get_masks, get_state, mask_model, redraw
+from keras_lottery.layers import State, get_state, mask_model, redraw
 from keras_lottery.layers.convert import Prunable
-from keras_lottery.search.settings import describe_state
 from keras_lottery.store import (
     CorruptedFileError,
     Store,
-    read_json,
     read_record,
     write_record,
 )
@@ -54,48 +52,60 @@ def build(
     return model, get_state(model)
 
 
-def initial_weights(
-    store: Store,
-    replicate: int,
-    model: keras.Model,
-    first: State,
-    draw: Callable[[], tuple[keras.Model, State]],
-) -> State:
-    """A replicate's initial weights: the stored ones, or new ones, which are stored.
+def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None:
+    """A replicate's initial weights, or None if they are to be drawn.
 
     Args:
         store: where they are kept.
         replicate: which replicate.
-        model: the masked model.
+        is_first: whether replicate 0 would start from the weights that it had.
+
+    Raises:
+        CorruptedFileError: if they are lost, and cannot be drawn again.
+    """
+    try:
+        return read_record(store.initial(replicate), "initial")[1]["weights"]
+    except FileNotFoundError:
+        return None
+    except CorruptedFileError as error:
+        if not is_first and not replicate:
+            raise
+        warnings.warn(f"{error}. It is made again.", stacklevel=2)
+        return None
+
+
+def drawn_weights(
+    replicate: int,
+    masks: Iterable[str],
+    first: State,
+    draw: Callable[[], tuple[keras.Model, State]],
+) -> State:
+    """New initial weights of a replicate.
+
+    Args:
+        replicate: which replicate.
+        masks: names of the masked weights.
         first: the weights of replicate 0.
         draw: `build` for this replicate.
 
     Raises:
         ValueError: if they are drawn equal to the first replicate's.
-        CorruptedFileError: if the stored ones are lost, and `first` is not what they
-            were.
     """
-    path = store.initial(replicate)
-    try:
-        return read_record(path, "initial")[1]["weights"]
-    except FileNotFoundError:
-        pass
-    except CorruptedFileError as error:
-        lost = read_json(store.settings)["initial"] != describe_state(first)
-        if lost and not replicate:
-            raise
-        warnings.warn(f"{error}. It is made again.", stacklevel=2)
-    weights = draw()[1] if replicate else first
-    if replicate and all(
-        np.array_equal(first[name], weights[name]) for name in get_masks(model)
-    ):
+    if not replicate:
+        return first
+    weights = draw()[1]
+    if all(np.array_equal(first[name], weights[name]) for name in masks):
         raise ValueError(
             f"Replicate {replicate} would start from the weights of replicate 0: the "
             "function that builds the model sets a seed. Remove the seed, or ask for "
             "one replicate."
         )
-    write_record(path, {"kind": "initial"}, {"weights": weights})
     return weights
+
+
+def write_weights(store: Store, replicate: int, weights: State) -> None:
+    """Stores a replicate's initial weights."""
+    write_record(store.initial(replicate), {"kind": "initial"}, {"weights": weights})
 
 
 def _compiled(model: keras.Model) -> keras.Model:

@@ -19,20 +19,26 @@ from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.granularity import Granularity, check
-from keras_lottery.layers import get_masks
+from keras_lottery.layers import State, get_masks
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.pruning import allocation_of, criterion_of, default_allocation
 from keras_lottery.rewind import FineTune, Rewind, Span
 from keras_lottery.schedules import Schedule
 from keras_lottery.search.levels import Plan, levels, rehearse
 from keras_lottery.search.progress import Progress
-from keras_lottery.search.replicates import build, initial_weights
+from keras_lottery.search.replicates import (
+    build,
+    drawn_weights,
+    stored_weights,
+    write_weights,
+)
 from keras_lottery.search.settings import (
     describe,
     describe_data,
     describe_model,
     describe_state,
-    open_store,
+    merge,
+    read_settings,
     restore,
     versions,
 )
@@ -44,8 +50,8 @@ from keras_lottery.search.workers import employ
 from keras_lottery.store import (
     CorruptedFileError,
     Store,
-    read_json,
     write_atomically,
+    write_json,
 )
 from keras_lottery.ticket import Ticket
 
@@ -197,7 +203,7 @@ class LotteryTicketSearch(StoredSearch):
             FileNotFoundError: if there is no search in the directory.
             CorruptedFileError: if its settings are damaged.
         """
-        settings = read_json(Store(directory).settings)
+        settings = read_settings(Store(directory))
         arguments = {
             "schedule": restore(settings["schedule"], Schedule),
             "criterion": settings["criterion"],
@@ -370,20 +376,7 @@ class LotteryTicketSearch(StoredSearch):
         }
         with workers as trainer, Progress(trainings, verbose) as progress:
             settings["in_workers"] = trainer is not engine
-            if not resume:
-                self.store.clear()
-            open_store(self.store, describe(settings))
-            # All are drawn before the first training, in case one cannot be.
-            starts = [
-                initial_weights(
-                    self.store,
-                    replicate,
-                    model,
-                    initial,
-                    partial(build, self._source, self.prunable, self.seed, replicate),
-                )
-                for replicate in range(self.replicates)
-            ]
+            starts = self._starts(model, initial, describe(settings), resume)
             trained = Trainings(self.store, trainer, progress)
             trained.run(
                 levels(plan, trainer, replicate, start)
@@ -395,13 +388,52 @@ class LotteryTicketSearch(StoredSearch):
         )
         return table
 
+    def _starts(
+        self,
+        model: keras.Model,
+        first: State,
+        settings: dict[str, Any],
+        resume: bool,
+    ) -> list[State]:
+        """What the replicates start from; with the settings, it is stored.
+
+        Raises:
+            ValueError: if the store holds another search, or a replicate would be like
+                the first; nothing is written or removed then.
+        """
+        starts: dict[int, State] = {}
+        if resume:
+            same = settings["initial"]
+            settings = merge(self.store, settings)
+            for replicate in range(self.replicates):
+                is_first = settings["initial"] == same
+                if found := stored_weights(self.store, replicate, is_first):
+                    starts[replicate] = found
+        new = {
+            replicate: drawn_weights(
+                replicate,
+                get_masks(model),
+                first,
+                partial(build, self._source, self.prunable, self.seed, replicate),
+            )
+            for replicate in range(self.replicates)
+            if replicate not in starts
+        }
+        if not resume:
+            self.store.clear()
+        self.store.clean()
+        write_json(self.store.settings, settings)
+        for replicate, weights in new.items():
+            write_weights(self.store, replicate, weights)
+        return [(starts | new)[replicate] for replicate in range(self.replicates)]
+
     def _chosen_before(self) -> dict[str, Any]:
         """The engine, and workers or none, that a stored search was begun with."""
         try:
-            stored = read_json(self.store.settings)
+            stored = read_settings(self.store)
         except (FileNotFoundError, CorruptedFileError):
             return {}
         return {
-            "engine": stored.get("engine", "auto"),
-            "workers": loky.cpu_count() if stored.get("in_workers") else 0,
+            "engine": stored["engine"],
+            "workers": loky.cpu_count() if stored["in_workers"] else 0,
         }

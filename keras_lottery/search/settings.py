@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lottery.engines.data import is_tf_dataset
 from keras_lottery.layers import walk
-from keras_lottery.store import CorruptedFileError, Store, read_json, write_json
+from keras_lottery.store import CorruptedFileError, Store, read_json
 
 # More of these may be asked for later: what is there stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels")
@@ -121,19 +121,36 @@ def versions() -> dict[str, str]:
     }
 
 
-def open_store(store: Store, settings: Mapping[str, Any]) -> None:
-    """Makes a store that of a search with these settings, or checks that it is.
+def read_settings(store: Store) -> dict[str, Any]:
+    """The stored settings; for one that is of a later date than they, what it was then.
+
+    Raises:
+        FileNotFoundError: if there is no search in the directory.
+        CorruptedFileError: if they are damaged.
+    """
+    stored = read_json(store.settings)
+    levels = len(stored["schedule"]["sparsities"])
+    return {
+        "granularity": "weight",
+        "report_levels": list(range(1, levels + 1)),
+        "engine": "fit",
+        "in_workers": False,
+        **stored,
+    }
+
+
+def merge(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the store is to have from now on, which is not changed.
 
     Raises:
         ValueError: if it holds another search; the differences are shown.
     """
-    store.clean()
     try:
-        stored = read_json(store.settings)
+        stored: Mapping[str, Any] = read_settings(store)
     except FileNotFoundError:
         stored = settings
     except CorruptedFileError as error:
-        warnings.warn(f"{error}. It is written again.", stacklevel=2)
+        warnings.warn(f"{error}. It is written again.", stacklevel=3)
         stored = settings
     check_same(stored, settings, store.directory)
     # The weights that the search began with stay those that it is known by, and what
@@ -144,7 +161,7 @@ def open_store(store: Store, settings: Mapping[str, Any]) -> None:
         "controls": stored["controls"] | settings["controls"],
         "report_levels": sorted({*stored["report_levels"], *settings["report_levels"]}),
     }
-    write_json(store.settings, {**settings, **kept})
+    return {**settings, **kept}
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:
