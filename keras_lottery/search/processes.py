@@ -48,7 +48,13 @@ class Processes:
 
     def _running(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
-            environment = {**ONE_THREAD, "KERAS_BACKEND": keras.backend.backend()}
+            environment = {
+                **ONE_THREAD,
+                "KERAS_BACKEND": keras.backend.backend(),
+                # A worker that grows is made anew: by the size of a network, its data
+                # and its compiled programs it may, without being taken for a leak.
+                "LOKY_MAX_MEMORY_LEAK_SIZE": "4e9",
+            }
             self._executor = loky.ProcessPoolExecutor(
                 self.count, env=environment, initializer=end_with_parent
             )
