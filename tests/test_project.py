@@ -25,7 +25,7 @@ FILES = [*SOURCES, *(path for name in OUTSIDE for path in (ROOT / name).glob("*.
 # holds from the same folder.
 ROWS = [
     {"data", "masks", "models", "registry", "results"},
-    {"allocation", "layers", "schedules", "store"},
+    {"allocation", "gradient_change", "layers", "schedules", "store"},
     {"architecture", "compact", "gradients", "granularity", "interop", "plots"},
     {"ticket"},
     {"compress", "controls", "criteria", "engines", "export", "rewind", "supermasks"},

@@ -1,6 +1,5 @@
 """Weights pulled towards targets while `fit` trains them."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.gradient_change import GradientChange
 from keras_lottery.layers import named_masks
 
 
@@ -17,10 +17,8 @@ class Pull:
     That is the gradient of rho/2 ||W - target||², as if it were part of the loss; the
     loss that Keras reports stays the task's own. Targets and rho are variables of the
     optimizer as long as the pull lasts, so that a compiled step reads them anew, on JAX
-    as well. Files do not get them.
-
-    A `fit` that raises cannot tell anyone: the next one then removes the pull before it
-    begins, if nothing else did.
+    as well. Files do not get them. After a `fit` that raises, the next one removes
+    them.
 
     Args:
         model: a compiled masked model, inside `fit`.
@@ -28,27 +26,21 @@ class Pull:
 
     def __init__(self, model: keras.Model) -> None:
         outer = model.optimizer
-        optimizer = getattr(outer, "inner_optimizer", outer)
         if not outer.built:
             outer.build(model.trainable_variables)
+        self._change = GradientChange(model, self._pulled)
+        self._optimizer = optimizer = self._change.optimizer
         trained = {id(variable) for variable in model.trainable_variables}
-        self._model = model
-        self._optimizer = optimizer
         self._targets = {
             name: (weight, optimizer.add_variable_from_reference(weight, "target"))
             for name, (_, weight) in named_masks(model).items()
             if id(weight) in trained
         }
         self._rho = optimizer.add_variable((), name="rho")
-        self._undo = contextlib.ExitStack()
         for variable in self._own_variables():
-            self._undo.callback(optimizer._untrack_variable, variable)
-        self._override(optimizer, "apply", self._apply)
+            self._change.afterwards(optimizer._untrack_variable, variable)
         for saved in {id(one): one for one in (outer, optimizer)}.values():
-            self._override(saved, "save_own_variables", self._saving(saved))
-        self._override(model, "make_train_function", self._make_train_function)
-        # What was traced before does not know of it.
-        model.make_train_function(force=True)
+            self._change.override(saved, "save_own_variables", self._saving(saved))
 
     def aim(self, targets: Mapping[str, np.ndarray], rho: float) -> None:
         """Sets the targets, an array for each masked weight, and rho."""
@@ -59,30 +51,21 @@ class Pull:
 
     def remove(self) -> None:
         """Leaves model and optimizer as they were before."""
-        self._undo.close()
-        self._model.train_function = None
+        self._change.remove()
 
     def _own_variables(self) -> list[keras.Variable]:
         return [*(variable for _, variable in self._targets.values()), self._rho]
 
-    def _override(self, thing: Any, name: str, function: Any) -> None:
-        """Puts a function in the place of a method, until the pull is removed."""
-        setattr(thing, name, function)
-        self._undo.callback(delattr, thing, name)
-
-    def _apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        optimizer = self._optimizer
-        variables = trainable_variables or optimizer._trainable_variables
+    def _pulled(self, grads: list[Any], variables: list[keras.Variable]) -> list[Any]:
         targets = {id(weight): target for weight, target in self._targets.values()}
         # The optimizer divides by the one, and adds up over the other.
-        scale = (optimizer.loss_scale_factor or 1.0) / _replicas()
-        pulled = [
+        scale = (self._optimizer.loss_scale_factor or 1.0) / _replicas()
+        return [
             gradient
             if gradient is None or id(variable) not in targets
             else gradient + self._gradient(variable, targets[id(variable)], scale)
             for gradient, variable in zip(grads, variables, strict=True)
         ]
-        type(optimizer).apply(optimizer, pulled, trainable_variables)
 
     def _gradient(self, weight: Any, target: Any, scale: float) -> Any:
         distance = ops.subtract(weight, target)
@@ -97,13 +80,6 @@ class Pull:
                 store[str(i)] = variable.numpy()
 
         return save_own_variables
-
-    def _make_train_function(self, force: bool = False) -> None:
-        # `fit` asks for it before its callbacks begin, and only then without force:
-        # the `fit` of this pull is over.
-        if not force:
-            self.remove()
-        type(self._model).make_train_function(self._model, force=True)
 
 
 def _replicas() -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.allocation.names import check_patterns, matches
+from keras_lottery.gradient_change import GradientChange
 from keras_lottery.layers import get_masks, get_state, named_masks, set_state
 
 MOST_BITS = 12
@@ -86,7 +87,8 @@ class SharedWeights(keras.callbacks.Callback):
     value is, and given to each of them: an optimizer that updates weight by weight
     then moves them together. Slots of the optimizer start at zero for shared weights.
     Everything else trains as ever. Clusters are read off the model when training
-    begins: the live weights of a masked kernel that are equal.
+    begins: the live weights of a masked kernel that are equal. A `fit` after one that
+    raised trains them apart, as without this callback.
 
     Raises:
         ValueError: when training begins, if the model is not masked or has no kernel
@@ -113,6 +115,7 @@ class SharedWeights(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._clusters: dict[str, np.ndarray] = {}
+        self._change: GradientChange | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._clusters = clusters(self.model)
@@ -123,27 +126,22 @@ class SharedWeights(keras.callbacks.Callback):
                 "weights. Call `compress(model)` before `fit`."
             )
         weights = {n: weight for n, (_, weight) in named_masks(self.model).items()}
-        optimizer = self._optimizer()
         segments = {}
         for name, labels in self._clusters.items():
             flat = ops.convert_to_tensor(labels.ravel())
             segments[id(weights[name])] = flat, int(labels.max()) + 1
-        _clear_slots(optimizer, [weights[name] for name in self._clusters])
-        apply = type(optimizer).apply.__get__(optimizer)
 
-        def apply_summed(grads: Any, trainable_variables: Any = None) -> Any:
-            variables = trainable_variables or optimizer._trainable_variables
-            summed = [
-                _summed(gradient, *segments[id(variable)])
-                if id(variable) in segments
-                else gradient
+        def summed(grads: list[Any], variables: list[keras.Variable]) -> list[Any]:
+            return [
+                gradient
+                if gradient is None or id(variable) not in segments
+                else _summed(gradient, *segments[id(variable)])
                 for gradient, variable in zip(grads, variables, strict=True)
             ]
-            return apply(summed, trainable_variables)
 
-        optimizer.apply = apply_summed
-        # What was traced before does not know of it.
-        self.model.make_train_function(force=True)
+        self._change = GradientChange(self.model, summed)
+        shared = [weights[name] for name in self._clusters]
+        _clear_slots(self._change.optimizer, shared)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         state = get_state(self.model)
@@ -162,11 +160,8 @@ class SharedWeights(keras.callbacks.Callback):
         set_state(self.model, state)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        del self._optimizer().apply
-        self.model.train_function = None
-
-    def _optimizer(self) -> Any:
-        return getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if self._change is not None:
+            self._change.remove()
 
 
 def clusters(model: keras.Model) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from models_zoo import ZOO, compiled, fit, inputs, mlp, pruned, scramble
 
+import keras_lottery as kl
 from keras_lottery.compress import SharedWeights, compress
 from keras_lottery.layers import (
     get_masks,
@@ -198,6 +199,26 @@ def test_the_optimizer_is_left_as_it_was():
     assert "apply" not in vars(model.optimizer)
     fit(model)
     assert max(len(values) for values in live_values(model).values()) > 4
+
+
+def test_the_optimizer_is_left_as_it_was_after_an_interruption():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model = compiled(shared())
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, callbacks=[SharedWeights(), Interrupt()])
+    fit(model)
+    assert "apply" not in vars(model.optimizer)
+    assert "make_train_function" not in vars(model)
+    assert max(len(values) for values in live_values(model).values()) > 4
+
+
+def test_another_change_of_the_gradients_is_refused():
+    model = compiled(shared())
+    with pytest.raises(ValueError, match="Another callback changes the gradients"):
+        fit(model, callbacks=[kl.ADMMPruning(0.5), SharedWeights()])
 
 
 def test_training_improves():
