@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 
+@keras.saving.register_keras_serializable(package="keras_lottery")
 class OffsetSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule read `offset` steps further on, or a constant rate instead.
 
@@ -43,3 +44,10 @@ class OffsetSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.saving.serialize_keras_object(self.schedule)}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any]
+    ) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The schedule itself: a model that is made again starts at its beginning."""
+        return keras.saving.deserialize_keras_object(config["schedule"])

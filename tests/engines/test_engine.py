@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from small_training import assert_alike, assert_zeros, data, model, ticket
 
+from keras_lottery import architecture
 from keras_lottery.engines import Work, choose, make
 from keras_lottery.layers import mask_model
 
@@ -143,3 +144,11 @@ def test_auto_counts_the_time_of_compiling(monkeypatch):
     chosen = make("auto", model(), data(), 100).name
     assert chosen == ("vectorized" if stacked else "fused")
     assert make("auto", model("ema"), data(), 100).name == "fused"
+
+
+def test_a_model_comes_back_with_the_schedule_that_it_was_given():
+    trained = engine("fit", "momentum").model
+    again = architecture.from_text(architecture.to_text(trained))
+    schedule = again.optimizer._learning_rate
+    assert isinstance(schedule, keras.optimizers.schedules.CosineDecay)
+    assert schedule.decay_steps == 150
