@@ -1,6 +1,6 @@
 """How small can a file be? Pruning, shared values and a range coder, on MNIST.
 
-    TFDS_DATA_DIR=... python benchmarks/compression.py [plain shifts lenet_5]
+    TFDS_DATA_DIR=... python benchmarks/small_files.py [plain shifts lenet_5]
                       [--replicates 1] [--out runs/compression]
 
 `plain` and `shifts` are LeNet-300-100, without augmentation and with images moved by up
