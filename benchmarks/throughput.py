@@ -155,8 +155,6 @@ def fused(name: str, masked: bool, steps: int) -> Run:
 
 
 def vectorized(name: str, masked: bool, steps: int) -> Run:
-    import jax
-
     import keras_lottery as kl
     from keras_lottery.engines.engine import Record
     from keras_lottery.engines.vectorized import _Stack
@@ -172,7 +170,9 @@ def vectorized(name: str, masked: bool, steps: int) -> Run:
 
     def run(seed: int) -> None:
         stack._train(orders, 0, steps)
-        jax.block_until_ready(stack.state)
+        # The call returns before its work is done.
+        for array in stack.state[0]:
+            array.block_until_ready()
 
     return run
 

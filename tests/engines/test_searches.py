@@ -34,7 +34,7 @@ def search(engine, directory=None):
     return LotteryTicketSearch(
         plain,
         [0.5],
-        controls={"reinit": 1},
+        controls={},
         replicates=2,
         seed=1,
         engine=engine,
@@ -64,8 +64,8 @@ def test_a_killed_search_goes_on_by_its_engine_to_the_same_bits(
 
     def until(self, part):
         parts.append(part)
-        # In the middle of the second level.
-        if parts.count("validation") == 14:
+        # In the middle of the third of four trainings.
+        if parts.count("validation") == 8:
             raise Killed
         return evaluate(self, part)
 
