@@ -22,7 +22,8 @@ class Grasp:
 
     The logits of a classifier are divided by a temperature first, as in the authors'
     experiments. Without it, the weights that are kept give large and wrong outputs, and
-    what is left hardly trains.
+    what is left hardly trains. The loss is multiplied by the temperature again, which
+    changes no ranks.
 
     Args:
         temperature: what logits are divided by, where the loss is one of Keras's
@@ -53,10 +54,13 @@ def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
     """The compiled loss of a batch, of outputs that the temperature has softened."""
     outputs = model(x, training=False)
     logits = _are_logits(model)
-    if logits is not None:
-        soften = partial(_softened, temperature, logits)
-        outputs = keras.tree.map_structure(soften, outputs)
-    return model.compute_loss(x, y, outputs, training=False)
+    if logits is None:
+        return model.compute_loss(x, y, outputs, training=False)
+    soften = partial(_softened, temperature, logits)
+    outputs = keras.tree.map_structure(soften, outputs)
+    # Derivatives of the size that they would have without the temperature: in float16,
+    # those of the loss itself would be rounded to zero. Ranks stay as they are.
+    return temperature * model.compute_loss(x, y, outputs, training=False)
 
 
 def _softened(temperature: float, logits: bool, outputs: Any) -> Any:

@@ -99,7 +99,7 @@ def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
         logits = model(x, training=False)
         if head:
             logits = keras.ops.log(logits)
-        return LOGITS(y, logits / temperature)
+        return temperature * LOGITS(y, logits / temperature)
 
     def flow(state):
         found = gradients(made.model, *made.data, objective=softened, state=state)
@@ -114,6 +114,22 @@ def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
 
     with compiled_once():
         assert_close(made, Grasp(temperature)(made), expected, 5e-3)
+
+
+@pytest.mark.parametrize("head", [None, "softmax"])
+def test_grasp_in_mixed_precision(head):
+    scores = []
+    try:
+        for policy in ("float32", "mixed_float16"):
+            keras.config.set_dtype_policy(policy)
+            made = snapshot(loss=PROBABILITIES if head else LOGITS, head=head)
+            scores.append(Grasp()(made))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for name, array in scores[0].items():
+        np.testing.assert_allclose(
+            scores[1][name], array, rtol=0.05, atol=0.02 * abs(array).max()
+        )
 
 
 def test_grasp_has_no_temperature_where_there_are_no_classes():
