@@ -14,7 +14,7 @@ from keras_lottery.layers import copy_model, get_state, is_masked
 from keras_lottery.layers.copying import duplicate
 from keras_lottery.layers.state import read
 from keras_lottery.supermasks.kinds import Bernoulli, EdgePopup
-from tests.models_zoo import ARCHITECTURES, ZOO, assert_equal, inputs, outputs, scramble
+from models_zoo import ARCHITECTURES, ZOO, assert_equal, inputs, outputs, scramble
 
 SETTINGS = {
     "bernoulli": {"kind": "bernoulli"},
