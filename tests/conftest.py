@@ -13,7 +13,7 @@ import pytest
 hypothesis.settings.register_profile(
     "keras_lottery",
     deadline=None,
-    max_examples=30,
+    max_examples=20,
     derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("keras_lottery")
