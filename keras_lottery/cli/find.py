@@ -90,6 +90,12 @@ def add_options(parser: Parser) -> None:
         type=_mask_epochs,
         help="find the masks in shorter trainings: a number of epochs, or auto",
     )
+    add(
+        "--report-levels",
+        type=_levels,
+        metavar="LEVELS",
+        help="whose tickets and controls are trained in full, such as 7,12,15 (all)",
+    )
     add("--engine", default="auto", choices=("auto", *ENGINES), help="(%(default)s)")
     add(
         "--workers",
@@ -174,6 +180,7 @@ def _find(options: argparse.Namespace) -> None:
         granularity=options.granularity,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
+        report_levels=options.report_levels,
         controls=options.controls,
         replicates=options.replicates,
         seed=options.seed,
@@ -290,6 +297,10 @@ def _workers(text: str) -> int | str:
 
 def _mask_epochs(text: str) -> float | str:
     return text if text == "auto" else positive(text)
+
+
+def _levels(text: str) -> list[int]:
+    return [at_least(1)(word) for word in text.split(",")]
 
 
 def _granularity(text: str) -> str:

@@ -31,6 +31,8 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["--epochs", "2", "--iterations", "3"], ["--iterations", "--epochs"]),
         (["--controls", "reinit,magic"], ["--controls", "magic", "shuffle"]),
         (["--controls", "reinit:0"], ["--controls", "at least 1"]),
+        (["--report-levels", "1,two"], ["--report-levels", "'two'"]),
+        (["--report-levels", "2"], ["report_levels=[2]"]),
         (["--criterion", "magic"], ["--criterion", "magnitude"]),
         (["--export", "onnx"], ["--export", "onnx", "litert"]),
         (["--quantize", "int4"], ["--quantize", "dynamic"]),
@@ -66,7 +68,7 @@ def test_options_reach_the_search(tmp_path):
         *("--rewind", "learning_rate", "--rewind-to", "1", "--iterations", "6"),
         *("--eval-freq", "2", "--batch-size", "10", "--optimizer", "sgd"),
         *("--learning-rate", "0.5", "--replicates", "1", "--controls", "shuffle:2"),
-        *("--granularity", "block_1x4"),
+        *("--granularity", "block_1x4", "--report-levels", "1,2"),
         *("--criterion", "random", "--seed", "7", "--out", "run", "--export", "none"),
     ]
     assert cli.find(arguments) == 0
@@ -76,6 +78,7 @@ def test_options_reach_the_search(tmp_path):
     assert settings["model"]["optimizer"]["learning_rate"] == 0.5
     expected = {
         "granularity": "block_1x4",
+        "report_levels": [1, 2],
         "rewind": "learning_rate",
         "rewind_to": "1",
         "steps": 6,
