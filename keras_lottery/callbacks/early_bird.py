@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_lottery import allocation as allocations
-from keras_lottery import architecture, criteria
+from keras_lottery import architecture
 from keras_lottery.allocation import Allocation
 from keras_lottery.callbacks.common import Configured, check_masked, steps_done
 from keras_lottery.criteria import Criterion
@@ -17,8 +17,8 @@ from keras_lottery.granularity import UNITS, Granularity, check
 from keras_lottery.layers import State, get_state
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import (
+    criterion_of,
     default_allocation,
-    filter_criterion,
     filters_left,
     masks_after,
 )
@@ -128,8 +128,7 @@ class EarlyBird(Configured):
         check(granularity)
         allocation = allocation or default_allocation(granularity)
         allocations.get(allocation)
-        if not filter_criterion(criterion, granularity):
-            criteria.get(criterion)
+        criterion_of(criterion, granularity)
         self.sparsity = sparsity
         self.threshold = threshold
         self.queue = queue

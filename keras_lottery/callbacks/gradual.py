@@ -6,14 +6,13 @@ from typing import Any
 import keras
 
 from keras_lottery import allocation as allocations
-from keras_lottery import criteria
 from keras_lottery.allocation import Allocation
 from keras_lottery.callbacks.updates import MaskUpdates
 from keras_lottery.criteria import Criterion
 from keras_lottery.granularity import Granularity, check
 from keras_lottery.pruning import (
+    criterion_of,
     default_allocation,
-    filter_criterion,
     prune,
     sparsity_of,
 )
@@ -86,8 +85,7 @@ class GradualPruning(MaskUpdates):
         check(granularity)
         allocation = allocation or default_allocation(granularity)
         allocations.get(allocation)
-        if not filter_criterion(criterion, granularity):
-            criteria.get(criterion)
+        criterion_of(criterion, granularity)
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
         self.end_step = end_step
