@@ -193,6 +193,7 @@ def trained_on(
     steps = steps_of(splits, options)
     rows = steps // options.epochs * BATCH
     x, y = (array[:rows] for array in splits.train)
+    keras.utils.set_random_seed(dense.card["replicate"])  # The order of the data.
     for _ in range(rounds):
         compiled(model, steps)
         model.fit(x, y, batch_size=BATCH, epochs=options.epochs, verbose=0)
