@@ -144,7 +144,9 @@ def test_runs_of_functions_of_ones_own_are_deployed(run, tmp_path, one_file):
     with pytest.raises(ValueError, match="thesis"):
         kl.LotteryTicketSearch.load(tmp_path / "own")
     result = deploy(tmp_path / "own", directory=tmp_path)
-    assert result.file.stat().st_size == result.table["bytes"].min()
+    assert accuracy_of(result.file, *kl.data.load(run / "data.npz").validation) == (
+        result.table.loc[result.table["chosen"], "validation_accuracy"].item()
+    )
 
 
 @pytest.mark.tensorflow
