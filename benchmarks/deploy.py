@@ -9,15 +9,19 @@
 - wide: a dense network 1024-4096-4096-1024, 90 % in blocks of 1x4. No training.
 
 Each part prints a table, medians over replicates, as ratios to the dense float32 file
-of the same replicate, and <out>/deploy.json has every file. Accuracies are those of the
-files on the test data. All files of a part are timed in interleaved rounds, one thread.
-Trains about 33 networks for so many epochs; 10 take some minutes on 2 cores.
+of the same replicate, and the operators that ran; <out>/deploy.json has every file, of
+earlier calls for other parts as well. Accuracies are those of the files on the test
+data. Tickets train on from level to level, so that there are two baselines: the dense
+network, and the same trained on for as long as the last level's ticket. Differences of
+accuracy are taken within a replicate: median, least and most. All files of a part are
+timed in interleaved rounds, one thread.
 """
 
 import argparse
 import contextlib
 import io
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -30,13 +34,16 @@ import pandas as pd
 
 import keras_lottery as kl
 from keras_lottery.deploy.show import as_records
-from keras_lottery.store import write_json
+from keras_lottery.store import read_json, write_json
 
 BATCH = 60
 BLOCKS = [0.5, 0.75, 0.9, 0.945]
 UNITS = [0.4, 0.6, 0.7, 0.75, 0.8]
 WIDE = (1024, 4096, 4096, 1024)
 EIGHT_BITS = ("dynamic", "int8")
+LONG = "dense, as long"
+BASELINES = {"difference": r"dense(, float32)?", "difference_long": re.escape(LONG)}
+"""Columns of differences of accuracy, and the row that each is taken to."""
 
 
 def main() -> None:
@@ -50,15 +57,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/deploy"))
     options = parser.parse_args()
     parts = {"formats": formats, "blocks": blocks, "units": units, "wide": wide}
-    result = {}
-    for name in options.parts.split(","):
+    names = options.parts.split(",")
+    if unknown := set(names) - set(parts):
+        parser.error(f"expected parts among {list(parts)}, received {sorted(unknown)}")
+    file = options.out / "deploy.json"
+    for name in names:
         began = time.perf_counter()
-        folder = options.out / name
-        table = parts[name](options, folder)
+        table = parts[name](options, options.out / name)
         show(name, table)
         print(f"({time.perf_counter() - began:.0f} s)")
-        result[name] = as_records(table)
-    write_json(options.out / "deploy.json", result)
+        before = read_json(file) if file.exists() else {}
+        write_json(file, before | {name: as_records(table)})
 
 
 def formats(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
@@ -95,6 +104,10 @@ def blocks(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
         sparsity = 1 - ticket.masks.density
         name = f"{sparsity:.1%} in 1x4" if level else "dense"
         rows.append({"what": name, "replicate": replicate, "path": path})
+        if not level:
+            path = folder / f"long_{replicate}.tflite"
+            write(trained_on(ticket, len(BLOCKS), splits, options), path, splits)
+            rows.append({"what": LONG, "replicate": replicate, "path": path})
     return measured(rows, options, splits.test)
 
 
@@ -113,6 +126,13 @@ def units(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
             write(model, path, splits, quantize)
             name = f"{widths}, {quantize}" if quantize else "dense"
             rows.append({"what": name, "replicate": replicate, "path": path})
+        if not level:
+            model = trained_on(ticket, len(UNITS), splits, options)
+            for quantize in (None, *EIGHT_BITS):
+                path = folder / f"long_{replicate}_{quantize}.tflite"
+                write(model, path, splits, quantize)
+                name = f"{LONG}, {quantize}" if quantize else LONG
+                rows.append({"what": name, "replicate": replicate, "path": path})
     return measured(rows, options, splits.test)
 
 
@@ -137,13 +157,12 @@ def tickets(
 ) -> Iterator[tuple[kl.data.Splits, int, int, kl.Ticket]]:
     """Searches, and yields the dense networks and the tickets of all replicates."""
     splits = kl.data.load(options.data)
-    steps = options.epochs * (len(splits.x_train) // BATCH)
+    steps = steps_of(splits, options)
+    shape, classes = splits.input_shape, splits.classes
 
     def build() -> keras.Model:
-        model = kl.models.lenet_300_100(splits.input_shape, splits.classes)
-        rate = keras.optimizers.schedules.CosineDecay(1.2e-3, steps)
-        recipe = kl.models.recipe("lenet_300_100")
-        return kl.models.compile_model(model, recipe, learning_rate=rate)
+        # It is sent to other processes: without the data.
+        return compiled(kl.models.lenet_300_100(shape, classes), steps)
 
     search = kl.LotteryTicketSearch(
         build,
@@ -166,6 +185,33 @@ def tickets(
             yield splits, level, replicate, search.ticket(level, replicate)
 
 
+def trained_on(
+    dense: kl.Ticket, rounds: int, splits: kl.data.Splits, options: argparse.Namespace
+) -> keras.Model:
+    """The dense network, trained on as tickets are at so many levels."""
+    model = kl.strip_masks(dense.trained_model())
+    steps = steps_of(splits, options)
+    rows = steps // options.epochs * BATCH
+    x, y = (array[:rows] for array in splits.train)
+    keras.utils.set_random_seed(dense.card["replicate"])  # The order of the data.
+    for _ in range(rounds):
+        compiled(model, steps)
+        model.fit(x, y, batch_size=BATCH, epochs=options.epochs, verbose=0)
+    return model
+
+
+def steps_of(splits: kl.data.Splits, options: argparse.Namespace) -> int:
+    """Of a training."""
+    return options.epochs * (len(splits.x_train) // BATCH)
+
+
+def compiled(model: keras.Model, steps: int) -> keras.Model:
+    """The model with a learning rate that falls to zero."""
+    rate = keras.optimizers.schedules.CosineDecay(1.2e-3, steps)
+    recipe = kl.models.recipe("lenet_300_100")
+    return kl.models.compile_model(model, recipe, learning_rate=rate)
+
+
 def write(
     ticket_or_model: kl.Ticket | keras.Model,
     path: Path,
@@ -178,42 +224,64 @@ def write(
             ticket_or_model,
             path,
             quantize=quantize,
-            representative_data=splits and splits.x_train[:500],
+            representative_data=splits and splits.x_train,
         )
 
 
 def measured(
     rows: list[dict], options: argparse.Namespace, test: tuple | None
 ) -> pd.DataFrame:
-    """The rows with what `benchmark` measured, and ratios to their dense file."""
+    """The rows with what `benchmark` measured, beside their dense files."""
     table = kl.deploy.benchmark(
         [row["path"] for row in rows], test, seconds=options.seconds
     )
     table["what"] = [row["what"] for row in rows]
     table["replicate"] = [row["replicate"] for row in rows]
-    dense = table[table["what"].str.match(r"dense(, float32)?$")]
-    dense = dense.set_index("replicate")
+    baselines = {
+        column: table[table["what"].str.fullmatch(name)].set_index("replicate")
+        for column, name in BASELINES.items()
+    }
+    dense = baselines["difference"]
     for column, of in (("size", "bytes"), ("gzip", "gzip_bytes"), ("time", "p50_us")):
         table[column] = table[of] / table["replicate"].map(dense[of])
+    if test is not None:
+        for column, rows_of in baselines.items():
+            own = table["replicate"].map(rows_of["accuracy"])
+            table[column] = table["accuracy"] - own
     return table
 
 
 def show(name: str, table: pd.DataFrame) -> None:
-    """Medians, as a table of Markdown."""
+    """Medians, as a table of Markdown, and the operators that ran."""
     print(f"\n{name}, medians of {table['replicate'].nunique()}\n")
-    print("| | accuracy | bytes | of dense | gzip | p50 µs | of dense | spread |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        f"| | accuracy, % | less dense | less {LONG} | bytes | of dense | gzip "
+        "| p50 µs | of dense | spread |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for what, rows in table.groupby("what", sort=False):
         median = {c: statistics.median(rows[c]) for c in rows.select_dtypes("number")}
-        shown = "-"
-        if "accuracy" in rows:
-            least, most = 100 * rows["accuracy"].min(), 100 * rows["accuracy"].max()
-            shown = f"{100 * median['accuracy']:.2f} ({least:.2f} to {most:.2f}) %"
+        shown = " | ".join(
+            [in_per_cent(rows, "accuracy"), *(in_per_cent(rows, c) for c in BASELINES)]
+        )
         print(
             f"| {what} | {shown} | {median['bytes']:,.0f} | {median['size']:.3f} "
             f"| {median['gzip']:.3f} | {median['p50_us']:.2f} | {median['time']:.3f} "
             f"| {median['spread']:.0%} |"
         )
+    print()
+    for operators, rows in table.groupby("operators", sort=False):
+        print(f"- {'; '.join(rows['what'].unique())}: {operators}")
+
+
+def in_per_cent(rows: pd.DataFrame, column: str) -> str:
+    """The median of a column, its least and its most."""
+    if column not in rows:
+        return "-"
+    values = 100 * rows[column]
+    if column == "accuracy":
+        return f"{values.median():.2f} ({values.min():.2f} to {values.max():.2f})"
+    return f"{values.median():+.2f} ({values.min():+.2f} to {values.max():+.2f})"
 
 
 if __name__ == "__main__":

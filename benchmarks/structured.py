@@ -1,28 +1,26 @@
 """Half of the filters and units removed: bytes, latency, accuracy, and from scratch.
 
-    TFDS_DATA_DIR=... python benchmarks/structured.py [--epochs 4] [--replicates 1]
+    TFDS_DATA_DIR=... python benchmarks/structured.py [--epochs 4] [--replicates 3]
                       [--search runs/mnist_lenet_300_100]
 
 A small convolutional net with a pooled head is trained on MNIST; half of its filters
 and units are pruned and removed, and what is left is trained in four ways: fine-tuned
 for half as many epochs, from its own initial weights, and from new ones for as many
 epochs (scratch-E) or as much computation (scratch-B; Liu et al. 2019,
-https://arxiv.org/abs/1810.05270). Bytes, latency (one thread, interleaved) and accuracy
-are those of .tflite files. `--search` adds the parameters of a stored search's tickets
-before and after `compact`, by level.
+https://arxiv.org/abs/1810.05270). Bytes, latency and accuracy are those of .tflite
+files, measured by `deploy.benchmark`. `--search` adds the parameters of a stored
+search's tickets before and after `compact`, by level.
 """
 
 import argparse
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
 import keras
-import numpy as np
 import pandas as pd
 
 import keras_lottery as kl
@@ -41,7 +39,7 @@ def main() -> None:
     add("--examples", type=int, help="training examples (all)")
     add("--sparsity", type=float, default=0.5, help="of filters (%(default)s)")
     add("--criterion", default="l1", help="of `prune_filters` (%(default)s)")
-    add("--replicates", type=int, default=1)
+    add("--replicates", type=int, default=3)
     add("--search", type=Path, help="a stored search, to compact its tickets")
     add("--out", type=Path, default=Path("runs/structured"))
     options = parser.parse_args()
@@ -50,8 +48,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in range(options.replicates):
         rows += replicate(splits, seed, options)
-    table = pd.DataFrame(rows)
-    table.to_csv(options.out / "structured.csv", index=False)
+        table = pd.DataFrame(rows)
+        table.to_csv(options.out / "structured.csv", index=False)
     mean = table.groupby("model", sort=False).mean(numeric_only=True)
     print(f"Means of {options.replicates} replicates; files of LiteRT, one thread")
     print(mean.drop(columns="replicate").round(4).to_string())
@@ -78,27 +76,27 @@ def replicate(
     for name, start in scratch(model, initial, options.epochs, seed).items():
         seconds[name] = fit(start.model, start.epochs, splits, options.examples, seed)
         models[name] = start.model
-    files, accuracies = {}, {}
-    for name, each in models.items():
-        files[name] = options.out / f"{name}_{seed}.tflite"
-        written = kl.export.to_litert(each, files[name], test_data=splits.test)
-        accuracies[name] = written.accuracy
-    micros = latencies(files)
-    dense = files["dense"].stat().st_size
+    files = [options.out / f"{name}_{seed}.tflite" for name in models]
+    for each, file in zip(models.values(), files, strict=True):
+        kl.export.to_litert(each, file)
+    measured = kl.deploy.benchmark(files, splits.test).assign(model=list(models))
+    measured = measured.set_index("model")
+    dense = measured.loc["dense"]
     return [
         {
             "model": name,
             "replicate": seed,
-            "parameters": each.count_params(),
-            "multiply-adds": multiply_adds(each),
-            "bytes": files[name].stat().st_size,
-            "bytes/dense": files[name].stat().st_size / dense,
-            "p50, us": micros[name],
-            "p50/dense": micros[name] / micros["dense"],
-            "accuracy, %": 100 * (accuracies[name] or 0.0),
+            "parameters": models[name].count_params(),
+            "multiply-adds": multiply_adds(models[name]),
+            "bytes": row["bytes"],
+            "bytes/dense": row["bytes"] / dense["bytes"],
+            "p50, us": row["p50_us"],
+            "p50/dense": row["p50_us"] / dense["p50_us"],
+            "spread": row["spread"],
+            "accuracy, %": 100 * row["accuracy"],
             "trained, s": seconds[name],
         }
-        for name, each in models.items()
+        for name, row in measured.iterrows()
     ]
 
 
@@ -142,26 +140,6 @@ def fit(
     began = time.perf_counter()
     model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
     return time.perf_counter() - began
-
-
-def latencies(files: Mapping[str, Path], rounds: int = 50) -> dict[str, float]:
-    """Median microseconds of a call of each file, the files taking turns."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreters = {}
-    for name, file in files.items():
-        interpreter = Interpreter(model_path=str(file), num_threads=1)
-        interpreter.allocate_tensors()
-        interpreters[name] = interpreter
-    seconds: dict[str, list[float]] = {name: [] for name in files}
-    for turn in range(rounds + 2):
-        for name, interpreter in interpreters.items():
-            for _ in range(20):
-                began = time.perf_counter()
-                interpreter.invoke()
-                if turn > 1:
-                    seconds[name].append(time.perf_counter() - began)
-    return {name: 1e6 * float(np.median(all_)) for name, all_ in seconds.items()}
 
 
 def by_level(directory: Path) -> pd.DataFrame:

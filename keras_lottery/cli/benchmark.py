@@ -6,6 +6,7 @@ from pathlib import Path
 from keras_lottery import data, plots
 from keras_lottery.cli.parsing import Parser, at_least, positive
 from keras_lottery.deploy import benchmark, plot_files
+from keras_lottery.deploy.files import check_files
 from keras_lottery.deploy.show import as_records, as_text
 from keras_lottery.store import write_json
 
@@ -30,6 +31,7 @@ def add_options(parser: Parser) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     if options.plot:
         plots.check_kind(options.plot)
+    check_files(options.files)  # Before data are loaded.
     table = benchmark(
         options.files,
         data.load(options.data).test if options.data else None,

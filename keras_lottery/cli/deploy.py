@@ -17,8 +17,13 @@ def add_options(parser: Parser) -> None:
     add("run", type=Path, metavar="RUN", help="the directory of a search")
     add("--target", required=True, choices=("mobile", "server"), help=".tflite or "
         "SavedModel")  # fmt: skip
-    add("--prefer", default="latency", choices=("latency", "size"), help="what the "
-        "chosen file is best in (%(default)s)")  # fmt: skip
+    add(
+        "--prefer",
+        default="latency",
+        choices=("latency", "size", "download"),
+        help="what the chosen file is best in; download is bytes after gzip "
+        "(%(default)s)",
+    )
     add(
         "--tolerance",
         type=not_negative,

@@ -278,7 +278,7 @@ def _export(
                 ticket,
                 directory / "ticket.tflite",
                 quantize=options.quantize,
-                representative_data=splits.x_train[:200],
+                representative_data=splits.x_train,
                 test_data=splits.test,
             )
         )

@@ -23,6 +23,9 @@ from keras_lottery.layers import strip_masks
 
 Export = Callable[[Any, Path], ExportReport]
 
+SMALLER = 0.99
+"""What a sparse file has to come to, as a share of the dense one, to be another one."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -51,7 +54,11 @@ class Candidate:
 
 
 def candidates(
-    name: str, model: keras.Model, target: str, examples: np.ndarray
+    name: str,
+    model: keras.Model,
+    target: str,
+    examples: np.ndarray,
+    failed: dict[str, str],
 ) -> Iterator[Candidate]:
     """The files to try for a trained model, masked or not.
 
@@ -63,27 +70,24 @@ def candidates(
             float32 and of Keras's own int8. Each also of the compacted model, if there
             is something to remove.
         examples: typical inputs, for the ranges of int8.
+        failed: takes why there is no compacted form, if `compact` refuses the model.
     """
-    ways = WAYS[target]
-    for prefix, made, form in forms(model):
-        for way, (step, export) in ways.items():
+    forms: list[tuple[str, tuple[str, ...], keras.Model]] = [(name, (), model)]
+    try:
+        small, report = compact(model, return_report=True)
+    except ValueError as error:
+        failed[f"{name}_compact"] = str(error)
+    else:
+        if report.parameters_after < report.parameters_before:
+            forms.append((f"{name}_compact", ("compact(model)",), small))
+    for prefix, made, form in forms:
+        for way, (step, export) in WAYS[target].items():
             yield Candidate(
-                f"{name}_{prefix}{way}",
+                f"{prefix}_{way}",
                 (*made, step),
                 form,
                 partial(export, examples=examples),
             )
-
-
-def forms(model: keras.Model) -> Iterator[tuple[str, tuple[str, ...], keras.Model]]:
-    """The model as it is, and without its dead units, if it has any."""
-    yield "", (), model
-    try:
-        small, report = compact(model, return_report=True)
-    except ValueError:  # A subclassed model cannot be followed.
-        return
-    if report.parameters_after < report.parameters_before:
-        yield "compact_", ("compact(model)",), small
 
 
 def _litert(
@@ -94,10 +98,12 @@ def _litert(
 
 def _sparse(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
     report = to_litert(model, path, representative_data=examples)
-    if report.sparsity == 0 or report.notes:
-        # A dense file was written, which is tried as such.
-        reason = " ".join(report.notes) or "The model has no zeros to leave out."
-        raise ExportError(reason)
+    if report.sparsity == 0:
+        raise ExportError("The model has no zeros to leave out.")
+    if report.bytes > SMALLER * report.dense_bytes:
+        # A dense file was written, or as good as one, which is tried as such.
+        reason = f"It has {report.bytes:,} bytes, the dense file {report.dense_bytes:,}"
+        raise ExportError(" ".join([*report.notes, f"{reason}."]))
     return report
 
 

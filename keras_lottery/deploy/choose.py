@@ -9,7 +9,8 @@ from keras_lottery.search.stored import StoredSearch
 if TYPE_CHECKING:
     import pandas as pd
 
-PREFER = {"latency": "p50_us", "size": "bytes"}
+PREFER = {"latency": "p50_us", "size": "bytes", "download": "gzip_bytes"}
+"""What a file may be best in, and the column of it, of which less is better."""
 
 
 def best_tickets(search: StoredSearch, tolerance: float) -> list[tuple[int, int]]:
@@ -43,18 +44,18 @@ def best_tickets(search: StoredSearch, tolerance: float) -> list[tuple[int, int]
 
 
 def pareto(table: "pd.DataFrame") -> np.ndarray:
-    """The rows that no other beats in bytes, latency and accuracy alike.
+    """The rows that no other beats in latency, bytes, gzip bytes and accuracy alike.
 
     Example:
 
     >>> import pandas as pd
     >>> pareto(pd.DataFrame({
-    ...     "bytes": [9, 3, 4], "p50_us": [2.0, 1.0, 1.5],
+    ...     "p50_us": [2.0, 1.0, 1.5], "bytes": [9, 3, 4], "gzip_bytes": [8, 2, 3],
     ...     "validation_accuracy": [0.9, 0.8, 0.7]}))
     array([ True,  True, False])
     """
     costs = np.column_stack(
-        [table["bytes"], table["p50_us"], -table["validation_accuracy"]]
+        [*(table[column] for column in PREFER.values()), -table["validation_accuracy"]]
     )
     no_worse = np.all(costs[:, None] <= costs, axis=2)
     better = np.any(costs[:, None] < costs, axis=2)
@@ -64,12 +65,16 @@ def pareto(table: "pd.DataFrame") -> np.ndarray:
 def choose(table: "pd.DataFrame", prefer: str, tolerance: float) -> int:
     """The row of the fastest or smallest file that is accurate enough.
 
+    Of files that are equal in that, the best in the rest is taken.
+
     Args:
-        table: with `bytes`, `p50_us` and `validation_accuracy`.
-        prefer: `"latency"` or `"size"`.
+        table: with the columns of `PREFER` and `validation_accuracy`.
+        prefer: a name of `PREFER`.
         tolerance: how far its accuracy may lie below the highest.
     """
     accuracy = table["validation_accuracy"]
     good = table[accuracy >= accuracy.max() - tolerance - 1e-9]
-    other = next(column for name, column in PREFER.items() if name != prefer)
-    return int(good.sort_values([PREFER[prefer], other]).index[0])
+    costs = [PREFER[prefer], *(c for name, c in PREFER.items() if name != prefer)]
+    ascending = [True] * len(costs) + [False]
+    ranked = good.sort_values([*costs, "validation_accuracy"], ascending=ascending)
+    return int(ranked.index[0])

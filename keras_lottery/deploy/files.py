@@ -37,7 +37,8 @@ def benchmark(
     Args:
         files: paths of .tflite files and of directories of SavedModels.
         data: arrays (x, y), to measure accuracies on: inputs, and class numbers.
-        threads: how many threads a file may use.
+        threads: how many threads a file may use. Accuracies are measured with the same
+            `threads` and `xnnpack`, those of SavedModels with TensorFlow's own.
         xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
         rounds: how many rounds.
         seconds: how long a file is timed, in all its rounds together.
@@ -54,8 +55,8 @@ def benchmark(
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if there is none, one is of another kind or cannot be run, or an
-            argument is out of range.
+        ValueError: if there is none, one is of another kind, cannot be run or returns
+            NaN, or an argument is out of range.
 
     Example:
 
@@ -74,8 +75,12 @@ def benchmark(
     """
     import pandas as pd
 
-    paths = [Path(file) for file in files]
-    _check(paths, threads, rounds, seconds)
+    paths = check_files(files)
+    if threads < 1 or rounds < 1 or seconds <= 0:
+        raise ValueError(
+            "Expected threads and rounds of at least 1, and seconds above 0. Received: "
+            f"threads={threads}, rounds={rounds}, seconds={seconds}"
+        )
     x, y = (None, None) if data is None else check_classes(data)
     request = {
         "threads": threads,
@@ -101,12 +106,19 @@ def benchmark(
             "memory": float("nan") if memory is None else memory,
         }
         if x is not None and y is not None:
-            row["accuracy"] = accuracy_of(path, x, y)
+            row["accuracy"] = accuracy_of(path, x, y, threads, xnnpack)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _check(paths: list[Path], threads: int, rounds: int, seconds: float) -> None:
+def check_files(files: Paths) -> list[Path]:
+    """The paths of files that can be measured.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if there is none, or one is of another kind.
+    """
+    paths = [Path(file) for file in files]
     if not paths:
         raise ValueError("Expected at least one file. Received: files=[]")
     for path in paths:
@@ -118,11 +130,7 @@ def _check(paths: list[Path], threads: int, rounds: int, seconds: float) -> None
                 "Expected .tflite files and directories of SavedModels. Received: "
                 f"'{path}'. Write them with `keras_lottery.export`."
             )
-    if threads < 1 or rounds < 1 or seconds <= 0:
-        raise ValueError(
-            "Expected threads and rounds of at least 1, and seconds above 0. Received: "
-            f"threads={threads}, rounds={rounds}, seconds={seconds}"
-        )
+    return paths
 
 
 def _ask(request: dict[str, Any], files: str) -> Any:

@@ -26,15 +26,7 @@ class LiteRT:
     """A .tflite file, ready to run one random row."""
 
     def __init__(self, path: str, request: dict[str, Any]) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        resolver = OpResolverType.AUTO if request["xnnpack"] else plain
-        self.interpreter = Interpreter(
-            path,
-            num_threads=request["threads"],
-            experimental_op_resolver_type=resolver,
-        )
+        self.interpreter = interpreter(path, request["threads"], request["xnnpack"])
         for each in self.interpreter.get_input_details():
             shape = one_row(each["shape_signature"], request["shape"])
             if shape != list(each["shape"]):
@@ -101,6 +93,17 @@ class SavedModel:
     def operators(self) -> str:
         """Empty: TensorFlow rewrites the graph that it runs, and does not tell."""
         return ""
+
+
+def interpreter(path: str, threads: int, xnnpack: bool) -> Any:
+    """LiteRT's of a file, with so many threads, and with XNNPACK or without."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    resolver = OpResolverType.AUTO if xnnpack else plain
+    return Interpreter(
+        path, num_threads=threads, experimental_op_resolver_type=resolver
+    )
 
 
 def one_row(signature: Any, shape: list[int] | None) -> list[int]:

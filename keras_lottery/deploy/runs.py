@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_lottery.deploy.measure import interpreter
+from keras_lottery.export.errors import ExportError
 from keras_lottery.export.quiet import quiet
 
 Rows = Callable[[np.ndarray], np.ndarray]
@@ -27,19 +29,23 @@ def check_classes(data: Any) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def accuracy_of(file: Path, x: np.ndarray, y: np.ndarray) -> float:
+def accuracy_of(
+    file: Path, x: np.ndarray, y: np.ndarray, threads: int = 1, xnnpack: bool = True
+) -> float:
     """The share of rows whose largest output is that of the right class.
 
     Args:
         file: a .tflite file or a SavedModel, of one input, and one output a class.
         x: inputs.
         y: class numbers of shape (rows,).
+        threads, xnnpack: how LiteRT runs a .tflite file, as of `benchmark`.
 
     Raises:
         ValueError: if the file takes or returns anything else.
+        ExportError: if it returns NaN.
     """
     with quiet():
-        run = _saved_model(file) if file.is_dir() else _litert(file)
+        run = _saved_model(file) if file.is_dir() else _litert(file, threads, xnnpack)
     outputs = run(x)
     if outputs.ndim != 2 or outputs.shape[1] < 2 or outputs.shape[1] <= y.max():
         raise ValueError(
@@ -47,27 +53,33 @@ def accuracy_of(file: Path, x: np.ndarray, y: np.ndarray) -> float:
             f"accuracy. Received: the file '{file}' with outputs of shape "
             f"{outputs.shape[1:]}. Leave `data` out."
         )
+    # NaN counts as the largest of a row: all of NaN would pass for class 0.
+    if wrong := np.count_nonzero(np.isnan(outputs).any(axis=-1)):
+        raise ExportError(
+            f"Expected numbers from the file '{file}'. Received: NaN in {wrong:,} of "
+            f"{len(x):,} rows. Look for NaN in the data and in the model's weights; if "
+            "there is none, write the file in another way, such as "
+            "`to_litert(model, path, sparse=False)`, which is float32."
+        )
     return float(np.mean(outputs.argmax(axis=-1) == y))
 
 
-def _litert(file: Path) -> Rows:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(file))
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+def _litert(file: Path, threads: int, xnnpack: bool) -> Rows:
+    model = interpreter(str(file), threads, xnnpack)
+    inputs, outputs = model.get_input_details(), model.get_output_details()
     _check_ends(file, len(inputs), len(outputs))
     (source,), (target,) = inputs, outputs
 
     def run(x: np.ndarray) -> np.ndarray:
         _check_shape(file, x, source["shape_signature"])
-        interpreter.resize_tensor_input(source["index"], (1, *x.shape[1:]))
-        interpreter.allocate_tensors()
+        model.resize_tensor_input(source["index"], (1, *x.shape[1:]))
+        model.allocate_tensors()
         x = _as_integers(x, source)
         rows = []
         for i in range(len(x)):  # Row by row, as on a phone.
-            interpreter.set_tensor(source["index"], x[i : i + 1])
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(target["index"]))
+            model.set_tensor(source["index"], x[i : i + 1])
+            model.invoke()
+            rows.append(model.get_tensor(target["index"]))
         return np.concatenate(rows)
 
     return run

@@ -20,16 +20,16 @@ from keras_lottery.deploy.runs import accuracy_of
 from keras_lottery.deploy.show import as_records, as_text
 from keras_lottery.export.deliver import require_tensorflow
 from keras_lottery.export.errors import ExportError
-from keras_lottery.export.files import saved_model_path, staged
-from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.search.settings import describe_data, versions
-from keras_lottery.store import read_json, write_json
+from keras_lottery.export.files import digests_of, saved_model_path, staged
+from keras_lottery.rewind import REWINDS
+from keras_lottery.search.settings import describe_data, read_settings, versions
+from keras_lottery.search.stored import StoredSearch
+from keras_lottery.store import Store, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ENDINGS = {"mobile": ".tflite", "server": ""}
-EXAMPLES = 500
 RUN_CARD = "run.json"
 """What `keras-lottery find` notes beside a search: the name of its data."""
 
@@ -40,8 +40,8 @@ class Deployment:
 
     Attributes:
         file: the file that was chosen, or a SavedModel's directory.
-        card: a JSON file beside it: how it was made, what was measured, versions, and
-            the command that does it again.
+        card: a JSON file beside it: how it was made, what was measured, versions, the
+            command that does it again, and the SHA-256 of what it tells of.
         table: all files that were tried, a row each: as of `benchmark`, with `level`,
             `density`, `validation_accuracy`, which chooses, `accuracy` on the test
             data, and whether the row is `pareto` and `chosen`.
@@ -60,7 +60,8 @@ class Deployment:
         return "\n".join(
             [
                 as_text(best),
-                f"{left} other files are beaten in size, latency and accuracy alike",
+                f"{left} other files are beaten in latency, size, download and "
+                "accuracy alike",
                 *(f"not made: {name}: {why}" for name, why in self.failed.items()),
                 f"{self.file}: {chosen}; its card: {self.card}",
             ]
@@ -92,7 +93,8 @@ def deploy(
         data: the run's data set: a name as of `keras_lottery.data.load`, or `Splits`.
             By default what `keras-lottery find` noted in the run.
         prefer: which of the files that are accurate enough is written: the one of
-            least `"latency"`, or of least `"size"`.
+            least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
+            after gzip.
         tolerance: how far below the highest validation accuracy of all files a file is
             accurate enough, as a share of the rows.
         directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
@@ -110,9 +112,13 @@ def deploy(
     _check(target, prefer, tolerance)
     require_tensorflow("deploy")
     run = Path(run)
-    search = LotteryTicketSearch.load(run)
+    store = Store(run)
+    settings = read_settings(store)
+    # Trained weights are exported. The functions that the search was made of may be the
+    # user's own and are not needed; nor is the rewind: where tickets started from.
+    search = StoredSearch(store, REWINDS["weights"])
     tickets = best_tickets(search, tolerance)
-    source, splits = _data(run, read_json(search.store.settings), data)
+    source, splits = _data(run, settings, data)
     file = Path(directory, run.resolve().name, f"{target}{ENDINGS[target]}")
     if target == "server":
         saved_model_path(file)
@@ -122,34 +128,39 @@ def deploy(
         for level, replicate in tickets:
             ticket = search.ticket(level, replicate)
             name = f"level_{level:02}" if level else "dense"
-            examples = splits.x_train[:EXAMPLES]
-            for each in candidates(name, ticket.trained_model(), target, examples):
+            model = ticket.trained_model()
+            for each in candidates(name, model, target, splits.x_train, failed):
                 say(f"{each.name}: {', '.join(each.made)}")
                 try:
                     report = each.write(Path(folder), ENDINGS[target])
+                    accuracy = accuracy_of(report.path, *splits.validation, threads)
                 except ExportError as error:
-                    failed[each.name] = _in_short(str(error))
+                    failed[each.name] = str(error)
                     continue
                 tried.append(
                     {
                         "level": level,
                         "replicate": replicate,
                         "density": ticket.masks.density,
+                        "validation_accuracy": accuracy,
                         "made": each.made,
                         "report": report,
                     }
                 )
+        failed = {name: _in_short(reason) for name, reason in failed.items()}
         if not tried:
             raise ExportError(f"No file of '{run}' works: {failed}")
         say(f"measuring {len(tried)} files")
-        table = _measured(tried, splits, threads, seconds)
+        table = _measured(tried, splits.test, threads, seconds)
         table["pareto"] = pareto(table)
         row = choose(table, prefer, tolerance)
         table["chosen"] = table.index == row
+        card = file.with_name(f"{target}.json")
         with staged(file) as draft:
             copy = shutil.copytree if target == "server" else shutil.copy2
             copy(tried[row]["report"].path, draft)
-    card = file.with_name(f"{target}.json")
+            # An older card does not tell of this file.
+            card.unlink(missing_ok=True)
     command = [
         *("keras-lottery", "deploy", str(run), "--target", target),
         *("--data", source, "--prefer", prefer),
@@ -159,6 +170,7 @@ def deploy(
     chosen = as_records(table)[row]
     note = {
         "file": file.name,
+        "sha256": digests_of(file),
         "made": {
             "run": str(run),
             "level": chosen["level"],
@@ -184,18 +196,15 @@ def deploy(
 
 def _measured(
     tried: list[dict[str, Any]],
-    splits: datasets.Splits,
+    test: tuple[Any, Any],
     threads: int,
     seconds: float,
 ) -> "pd.DataFrame":
     files = [each["report"].path for each in tried]
-    table = benchmark(files, splits.test, threads=threads, seconds=seconds)
+    table = benchmark(files, test, threads=threads, seconds=seconds)
     table["file"] = [file.name for file in files]
-    for column in ("level", "replicate", "density"):
+    for column in ("level", "replicate", "density", "validation_accuracy"):
         table[column] = [each[column] for each in tried]
-    table["validation_accuracy"] = [
-        accuracy_of(file, *splits.validation) for file in files
-    ]
     return table
 
 

@@ -63,7 +63,9 @@ def as_inputs(model: keras.Model, x: Any, argument: str) -> dict[str, np.ndarray
             f"each input of {wanted}. Received: {received or type(x).__name__}. Pass "
             "an array for a model of one input, else a dictionary of arrays by name."
         )
-    return {name: given[name].astype(_dtype(tensors[name])) for name in names}
+    return {
+        name: given[name].astype(_dtype(tensors[name]), copy=False) for name in names
+    }
 
 
 def some_rows(inputs: Arrays, most: int) -> Arrays:

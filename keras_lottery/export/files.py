@@ -1,6 +1,7 @@
 """Paths, sizes, and files that appear whole or not at all."""
 
 import gzip
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -81,6 +82,19 @@ def size_of(path: Path) -> int:
 def gzip_size_of(path: Path) -> int:
     """Bytes after gzip, file by file."""
     return sum(len(gzip.compress(file.read_bytes())) for file in _files(path))
+
+
+def digests_of(path: Path) -> dict[str, str]:
+    """The SHA-256 of a file, or of each file of a directory, by its name.
+
+    Names are as seen from the folder that the path lies in.
+    """
+    return {
+        file.relative_to(path.parent).as_posix(): hashlib.sha256(
+            file.read_bytes()
+        ).hexdigest()
+        for file in sorted(_files(path))
+    }
 
 
 def _files(path: Path) -> list[Path]:

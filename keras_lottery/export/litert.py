@@ -40,8 +40,9 @@ def to_litert(
 
     Sparse encoding stores only the weights that are left. It makes the file small; it
     makes it fast only from about 97 % sparsity on, or where the zeros come in blocks of
-    four inputs. With int8 weights LiteRT does not run it, so that `"dynamic"` and
-    `"int8"` write dense files, in which the zeros shrink the download (gzip) only. A
+    four inputs. With int8 weights LiteRT mostly fails to load it or answers wrongly, so
+    that `"dynamic"` and `"int8"` write dense files, in which the zeros shrink the
+    download (gzip) only. A
     sparse file that is no smaller or does not compute what the model computes is
     replaced by a dense one. The report's notes say so.
 
@@ -54,9 +55,10 @@ def to_litert(
         quantize: `None` for float32; `"float16"` for weights of half the size;
             `"dynamic"` for int8 weights; `"int8"` for int8 weights and arithmetic.
             Inputs and outputs stay as they are.
-        representative_data: typical inputs, of which `"int8"` takes up to 500 rows to
-            choose its ranges: an array, or for a model of several inputs a dictionary
-            of arrays by input name. Without `test_data`, the file is checked on them.
+        representative_data: typical inputs, of which `"int8"` takes up to 500 rows,
+            spread evenly over them, to choose its ranges: an array, or for a model of
+            several inputs a dictionary of arrays by input name. Without `test_data`,
+            the file is checked on these rows.
         test_data: arrays (x, y), to check the file on and to measure its accuracy.
 
     Returns:
@@ -79,8 +81,8 @@ def to_litert(
     if quantize == "int8" and representative_data is None:
         raise ValueError(
             "Expected `representative_data` with quantize='int8', which chooses its "
-            "ranges from it. Received: representative_data=None. Pass a few hundred "
-            "rows of the training inputs, such as `x_train[:500]`."
+            "ranges from it. Received: representative_data=None. Pass the training "
+            f"inputs: up to {CALIBRATION_ROWS} rows, spread evenly, are taken of them."
         )
     require_tensorflow("to_litert")
     _interpreter_class()

@@ -46,14 +46,22 @@ METHODS = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
 WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+# These may take floats and eight bits together; EMBEDDING_LOOKUP has a kernel for it.
+MIXED = frozenset(
+    ["CALL_ONCE", "CAST", "DEQUANTIZE", "EMBEDDING_LOOKUP", "IF", "QUANTIZE", "WHILE"]
+)
 
+# Of C23 and C++23, with `main`, and what GCC defines as macros.
 _KEYWORDS = """
-    alignas alignof and asm auto bool break case catch char class const constexpr
-    continue default delete do double else enum explicit extern false float for friend
-    goto if inline int long main namespace new not nullptr operator or private protected
-    public register restrict return short signed sizeof static struct switch template
-    this throw true try typedef typename union unsigned using virtual void volatile
-    while xor
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t
+    char32_t char8_t class co_await co_return co_yield compl concept const const_cast
+    consteval constexpr constinit continue decltype default delete do double
+    dynamic_cast else enum explicit export extern false float for friend goto if inline
+    int linux long main mutable namespace new noexcept not not_eq nullptr operator or
+    or_eq private protected public register reinterpret_cast requires restrict return
+    short signed sizeof static static_assert static_cast struct switch template this
+    thread_local throw true try typedef typeid typename typeof typeof_unqual union unix
+    unsigned using virtual void volatile wchar_t while xor xor_eq
 """
 KEYWORDS = frozenset(_KEYWORDS.split())
 
@@ -242,10 +250,10 @@ def _check(graphs: Sequence[Graph]) -> None:
         )
     for graph in graphs:
         for operator in graph.operators:
-            types = {
-                graph.tensors[i].type for i in (*operator.inputs[:2], *operator.outputs)
-            }
-            if operator.name in WEIGHTED and {"FLOAT32", "INT8"} <= types:
+            numbers = (*operator.inputs, *operator.outputs)
+            types = {graph.tensors[i].type for i in numbers if i >= 0}  # -1 is none
+            hybrid = "FLOAT32" in types and types & {"INT8", "INT4"}
+            if hybrid and operator.name not in MIXED:
                 raise ExportError(
                     f"LiteRT Micro has no {operator.name} of float inputs and int8 "
                     "weights. Write the file with quantize=None or 'int8', not "
@@ -358,7 +366,8 @@ def _source(name: str, data: bytes) -> str:
 #error "Say how this compiler aligns an array to 16 bytes."
 #endif
 
-MODEL_ALIGNED const unsigned char {name}[{name.upper()}_BYTES] = {{
+/* The size is a number, so that the header of another file is an error. */
+MODEL_ALIGNED const unsigned char {name}[{len(data)}] = {{
 {array}
 }};
 

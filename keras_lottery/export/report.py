@@ -20,7 +20,9 @@ class ExportReport:
         max_difference: the largest difference between an output of the file and of
             the Keras model.
         checked_on: the inputs on which the two were compared.
-        sparsity: the share of zeros among the weights that have two axes or more.
+        sparsity: the share of zeros among the weights that have two axes or more, of
+            the Keras model that was written, its masks applied. It is not counted in
+            the file, where rounding to eight bits makes further weights zero.
         accuracy: the accuracy of the file on the test data, if given.
         keras_accuracy: the accuracy of the Keras model on the same data.
         notes: what was done otherwise than asked, and why.

@@ -36,6 +36,8 @@ def test_files_are_measured_shown_and_stored(tmp_path, monkeypatch, capsys):
     [
         ([], "FILE"),
         (["missing.tflite"], "missing.tflite"),
+        # Before data are loaded.
+        (["missing.tflite", "--data", "missing.npz"], "missing.tflite"),
         (["missing.tflite", "--plot", "table.txt"], "table.txt"),
         (["missing.tflite", "--threads", "0"], "at least 1"),
     ],

@@ -1,19 +1,24 @@
 """`keras-lottery deploy`: from a run to the file that ships."""
 
+import hashlib
 import json
+import shutil
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import keras_lottery as kl
 from keras_lottery import cli
-from keras_lottery.deploy import tickets
+from keras_lottery.deploy import candidates, tickets
 from keras_lottery.deploy.candidates import WAYS
-from keras_lottery.deploy.choose import best_tickets, choose, pareto
+from keras_lottery.deploy.choose import PREFER, best_tickets, choose, pareto
 from keras_lottery.deploy.runs import accuracy_of
 from keras_lottery.deploy.tickets import deploy
+from keras_lottery.export import ExportError, ExportReport
 
 FIND = [
     *("find", "--data", "data.npz", "--levels", "1", "--rate", "0.7"),
@@ -68,6 +73,8 @@ def test_the_best_file_is_written_with_its_card(run, monkeypatch, capsys):
     # What is measured is on the file that lies there.
     file = run / "saved_models/tiny" / card["file"]
     assert file.stat().st_size == chosen["bytes"] == card["report"]["bytes"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card["sha256"] == {"mobile.tflite": digest}
     data = kl.data.load(run / "data.npz")
     assert accuracy_of(file, *data.test) == chosen["accuracy"]
     assert accuracy_of(file, *data.validation) == chosen["validation_accuracy"]
@@ -94,8 +101,8 @@ def test_the_best_file_is_written_with_its_card(run, monkeypatch, capsys):
 def of_a_microsecond(files, data, **options):
     """Stands for `benchmark`, which starts TensorFlow for each SavedModel."""
     sizes = [sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in files]
-    columns = {"bytes": sizes, "p50_us": 1.0, "operators": "", "accuracy": 1.0}
-    return pd.DataFrame({"file": files, **columns})
+    columns = {"bytes": sizes, "gzip_bytes": sizes, "p50_us": 1.0}
+    return pd.DataFrame({"file": files, **columns, "operators": "", "accuracy": 1.0})
 
 
 @pytest.mark.tensorflow
@@ -113,6 +120,106 @@ def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
     sizes = result.table.set_index("file")["bytes"]
     assert sizes["level_01_int8"] < 0.5 * sizes["level_01_float32"]
     assert str(result).splitlines()[0].split()[0] == "file"
+    digests = json.loads(result.card.read_text())["sha256"]
+    graph = (result.file / "saved_model.pb").read_bytes()
+    assert digests["server/saved_model.pb"] == hashlib.sha256(graph).hexdigest()
+
+
+@pytest.fixture
+def one_file(monkeypatch):
+    """Tries one file of one ticket, whose latency is not measured."""
+    monkeypatch.setattr(tickets, "best_tickets", lambda *_: [(1, 0)])
+    monkeypatch.setattr(tickets, "benchmark", of_a_microsecond)
+    monkeypatch.setitem(WAYS, "mobile", {"dynamic": WAYS["mobile"]["dynamic"]})
+
+
+@pytest.mark.tensorflow
+def test_runs_of_functions_of_ones_own_are_deployed(run, tmp_path, one_file):
+    """The functions are not stored, and their names are not known here."""
+    shutil.copytree(run / "runs/tiny", tmp_path / "own")
+    path = tmp_path / "own" / "settings.json"
+    own = {"criterion": "thesis.worth", "controls": {"thesis": 1}}
+    own["rewind"] = {"class": "Rewind", "ticket": "thesis.start", "trunk": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    with pytest.raises(ValueError, match="thesis"):
+        kl.LotteryTicketSearch.load(tmp_path / "own")
+    result = deploy(tmp_path / "own", directory=tmp_path)
+    assert accuracy_of(result.file, *kl.data.load(run / "data.npz").validation) == (
+        result.table.loc[result.table["chosen"], "validation_accuracy"].item()
+    )
+
+
+@pytest.mark.tensorflow
+def test_no_card_tells_of_another_file(run, tmp_path, one_file, monkeypatch):
+    card = tmp_path / "tiny" / "mobile.json"
+    card.parent.mkdir()
+    card.write_text("of an older file")
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tickets, "write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        deploy(run / "runs/tiny", directory=tmp_path)
+    assert [path.name for path in card.parent.iterdir()] == ["mobile.tflite"]
+
+
+@pytest.mark.tensorflow
+def test_all_training_data_are_handed_over_to_calibrate(run, tmp_path, monkeypatch):
+    """The first rows of data that are sorted are of one class."""
+    seen = []
+    monkeypatch.setattr(tickets, "best_tickets", lambda *_: [(1, 0)])
+    monkeypatch.setattr(
+        tickets, "candidates", lambda *arguments: seen.append(arguments[3]) or []
+    )
+    with pytest.raises(ExportError, match="No file"):
+        deploy(run / "runs/tiny", directory=tmp_path)
+    np.testing.assert_array_equal(seen[0], kl.data.load(run / "data.npz").x_train)
+
+
+def test_a_model_that_compact_refuses_is_tried_as_it_is():
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.head(inputs)
+
+    model = Mine()
+    model(np.ones((1, 4), "float32"))
+    failed = {}
+    names = [
+        each.name
+        for each in candidates.candidates("dense", model, "server", None, failed)
+    ]
+    assert names == ["dense_float32", "dense_int8"]
+    assert list(failed) == ["dense_compact"] and failed["dense_compact"]
+
+
+@pytest.mark.parametrize(
+    ("size", "sparsity", "notes", "reason"),
+    [
+        (200, 0.9, (), None),
+        # That of mixed precision tells nothing of the encoding.
+        (200, 0.9, ("Computes in float32.",), None),
+        (1000, 0.9, ("Not encoded sparsely.",), "Not encoded sparsely. It has 1,000"),
+        (1000, 0.9, (), "the dense file 1,000"),
+        (1000, 0.0, ("Computes in float32.",), "no zeros"),
+    ],
+)
+def test_a_sparse_file_is_one_that_is_smaller(
+    monkeypatch, tmp_path, size, sparsity, notes, reason
+):
+    report = ExportReport(
+        tmp_path, "litert", size, size, 1000, 0.0, "", sparsity, notes=notes
+    )
+    monkeypatch.setattr(candidates, "to_litert", lambda *_, **options: report)
+    if reason is None:
+        assert candidates._sparse(None, tmp_path, None) is report
+    else:
+        with pytest.raises(ExportError, match=reason):
+            candidates._sparse(None, tmp_path, None)
 
 
 @pytest.mark.parametrize(
@@ -196,14 +303,28 @@ def test_the_choice_is_the_fastest_or_smallest_of_the_accurate():
     table = pd.DataFrame(
         {
             "bytes": [100, 40, 50, 10],
+            "gzip_bytes": [20, 30, 30, 10],
             "p50_us": [9.0, 5.0, 4.0, 1.0],
             "validation_accuracy": [0.98, 0.979, 0.979, 0.9],
         }
     )
     assert choose(table, "latency", 0.001) == 2
     assert choose(table, "size", 0.001) == 1
+    assert choose(table, "download", 0.001) == 0
     assert choose(table, "latency", 0.0) == 0
     assert choose(table, "latency", 0.1) == 3
     assert list(pareto(table)) == [True, True, True, True]
     table.loc[1, ["bytes", "p50_us"]] = [51, 4.5]
     assert list(pareto(table)) == [True, False, True, True]
+    table.loc[1, "gzip_bytes"] = 29
+    assert list(pareto(table)) == [True, True, True, True]
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1, max_size=8),
+    st.sampled_from(list(PREFER)),
+    st.integers(0, 3),
+)
+def test_no_file_beats_the_chosen_one(rows, prefer, tolerance):
+    table = pd.DataFrame(rows, columns=[*PREFER.values(), "validation_accuracy"])
+    assert pareto(table)[choose(table, prefer, tolerance)]

@@ -1,6 +1,8 @@
 """`keras-lottery find`."""
 
+import argparse
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -130,6 +132,26 @@ def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
     assert cli.find([*QUICK, "--export", "keras,litert"]) == 2
     assert "--export" in capsys.readouterr().err
     assert find._exports(None) == ["keras"]
+
+
+def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
+    """The first rows of data that are sorted are of one class."""
+    seen = {}
+    monkeypatch.setattr(
+        find.export,
+        "to_litert",
+        lambda *_, **options: seen.update(options) or SimpleNamespace(to_dict=dict),
+    )
+    ticket = SimpleNamespace(card={"level": 1}, masks=SimpleNamespace(density=0.5))
+    search = SimpleNamespace(
+        best_ticket=lambda tolerance: ticket, store=SimpleNamespace(directory=tmp_path)
+    )
+    splits = SimpleNamespace(x_train=np.ones((900, 2)), test=None)
+    options = argparse.Namespace(
+        tolerance=0.0, data="digits", export=["litert"], quantize="int8"
+    )
+    find._export(search, splits, tmp_path, options)
+    assert seen["representative_data"] is splits.x_train
 
 
 def test_the_table_shows_every_level_and_variant():

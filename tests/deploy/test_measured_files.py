@@ -9,9 +9,10 @@ import pytest
 from keras import layers
 
 import keras_lottery as kl
-from keras_lottery.deploy import benchmark, measure, plot_files
+from keras_lottery.deploy import benchmark, measure, plot_files, runs
 from keras_lottery.deploy.runs import accuracy_of
 from keras_lottery.deploy.show import as_records, as_text
+from keras_lottery.export import ExportError
 
 pytestmark = pytest.mark.tensorflow
 
@@ -144,6 +145,27 @@ def test_data_that_do_not_fit_are_refused(files, images):
             accuracy_of(files / name, x[:, :4], y)
         with pytest.raises(ValueError, match="each class"):
             accuracy_of(files / name, x, y + 7)
+
+
+def test_accuracies_are_measured_as_latencies_are(files, images, monkeypatch):
+    asked = []
+
+    def spy(path, threads, xnnpack):
+        asked.append((threads, xnnpack))
+        return measure.interpreter(path, threads, xnnpack)
+
+    monkeypatch.setattr(runs, "interpreter", spy)
+    benchmark([files / NAMES[0]], images, threads=2, xnnpack=False, **QUICK)
+    assert asked == [(2, False)]
+
+
+def test_files_of_nan_are_no_files_of_class_0(files, images, monkeypatch):
+    x, y = images
+    outputs = np.zeros((len(x), 3))
+    outputs[7] = np.nan
+    monkeypatch.setattr(runs, "_litert", lambda *_: lambda x: outputs)
+    with pytest.raises(ExportError, match=r"dense\.tflite'.* NaN in 1 of 40 rows"):
+        accuracy_of(files / "dense.tflite", x, y)
 
 
 def test_the_program_that_measures_has_neither_keras_nor_the_library():

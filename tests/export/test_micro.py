@@ -147,6 +147,43 @@ def test_what_micro_would_misread_is_refused(lenet, tmp_path, how, message):
     assert [path.name for path in tmp_path.iterdir()] == ["lenet.tflite"]
 
 
+@pytest.mark.tensorflow
+@pytest.mark.skipif(GCC is None, reason="gcc is not installed")
+@pytest.mark.parametrize("more", [-1, 1])
+def test_the_header_of_another_file_does_not_compile(tflite, tmp_path, more):
+    report = to_c_array(tflite, tmp_path / "net.c")
+    header = tmp_path / "net.h"
+    text, size = header.read_text(), f"NET_BYTES {report.bytes}\n"
+    assert size in text
+    header.write_text(text.replace(size, f"NET_BYTES {report.bytes + more}\n"))
+    build = [GCC, "-c", "net.c", "-o", "net.o"]
+    run = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode and "net" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "refused"),
+    [
+        ("BATCH_MATMUL", (0, 1), True),
+        ("UNIDIRECTIONAL_SEQUENCE_LSTM", (0, -1, -1, 1), True),
+        ("FULLY_CONNECTED", (0, 2, -1), True),
+        ("DEQUANTIZE", (1,), False),
+        ("EMBEDDING_LOOKUP", (0, 1), False),
+        # No bias is no tensor, and not the last of the file.
+        ("FULLY_CONNECTED", (0, 0, -1), False),
+    ],
+)
+def test_kernels_of_floats_and_integers_are_refused(name, inputs, refused):
+    types = ("FLOAT32", "INT8", "INT4", "FLOAT32", "INT8")
+    tensors = [Tensor(f"t{i}", (4, 4), kind) for i, kind in enumerate(types)]
+    graph = Graph(tensors, [Operator(name, inputs, (3,))], (0,), (3,))
+    if refused:
+        with pytest.raises(ExportError, match=f"no {name} of float inputs"):
+            _check([graph])
+    else:
+        _check([graph])
+
+
 def test_operators_that_micro_lacks_are_named():
     graph = Graph([], [Operator("CONV_3D", (), ()), Operator("ADD", (), ())], (), ())
     with pytest.raises(ExportError, match=r"lacks the operators CONV_3D$"):
@@ -169,6 +206,9 @@ def test_a_damaged_file_is_refused(tflite, tmp_path):
         ("9lives.c", {}, "stem '9lives'"),
         ("my-net.c", {}, "stem 'my-net'"),
         ("int.c", {}, "stem 'int'"),
+        ("mutable.c", {}, "stem 'mutable'"),
+        ("co_await.c", {}, "stem 'co_await'"),
+        ("main.c", {}, "stem 'main'"),
         ("_net.c", {}, "stem '_net'"),
         ("net.h", {}, r"ends in '\.c'"),
         ("net.c", {"quantize": "dynamic"}, "quantize='dynamic'"),
