@@ -156,15 +156,25 @@ def in_words(verdict: "pd.DataFrame") -> dict[int, str]:
     return words
 
 
-def _paired(a: "pd.Series", b: "pd.Series") -> tuple[float, float, float]:
-    """Mean of a - b over the replicates of both, and its confidence interval."""
-    differences = (a - b).dropna().to_numpy(float)
-    if not len(differences):
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean of replicates, and its 95 % confidence interval (Student's t).
+
+    >>> [round(x, 2) for x in interval(np.array([1.0, 2.0, 3.0]))]
+    [2.0, -0.48, 4.48]
+    >>> interval(np.array([1.0]))  # of one replicate, the noise is not known
+    (1.0, nan, nan)
+    """
+    if not len(values):
         return np.nan, np.nan, np.nan
-    mean = float(differences.mean())
-    if len(differences) == 1:
+    mean = float(values.mean())
+    if len(values) == 1:
         return mean, np.nan, np.nan
-    margin = stats.sem(differences) * stats.t.ppf(
-        (1 + CONFIDENCE) / 2, len(differences) - 1
+    margin = float(
+        stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
     )
     return mean, mean - margin, mean + margin
+
+
+def _paired(a: "pd.Series", b: "pd.Series") -> tuple[float, float, float]:
+    """Mean of a - b over the replicates of both, and its confidence interval."""
+    return interval((a - b).dropna().to_numpy(float))

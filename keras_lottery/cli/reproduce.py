@@ -24,7 +24,7 @@ def add_options(parser: Parser) -> None:
         default="cpu",
         choices=("smoke", "cpu", "paper"),
         help="smoke runs through in seconds, cpu takes minutes, paper has the paper's "
-        "lengths (%(default)s)",
+        "lengths (%(default)s); --list shows which an experiment has",
     )
     add("--out", type=Path, help="the run's directory (runs/reproduce/<name>_<scale>)")
     add("--list", action="store_true", help="show all experiments and their cost")

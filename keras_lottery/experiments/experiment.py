@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_lottery.models import Recipe
+from keras_lottery.results import interval
 
 if TYPE_CHECKING:
     from keras_lottery.experiments.lab import Lab
@@ -33,7 +34,10 @@ class Claim:
         value: the name of the measured value.
         reproduced: the values that count as reproduced.
         unit: of the value.
-        sign: those that at least have its direction; `None` where there is none.
+        sign: those that at least have its direction; `None` where there is none. A
+            claim whose `sign` is the same as `reproduced` is one of direction alone:
+            it is reproduced if the 95 % confidence interval of the mean over
+            replicates lies within, not the mean alone.
     """
 
     what: str
@@ -47,10 +51,10 @@ class Claim:
     def verdict(self, measured: Mapping[str, Values]) -> str:
         """`"reproduced"`, `"sign reproduced"`, `"not reproduced"` or `"not run"`.
 
-        Of an open question, `"holds"` or `"does not hold"`.
+        Of an open question, `"holds"`, `"not certain"` or `"does not hold"`.
 
         Args:
-            measured: values by name; the mean of a sequence counts.
+            measured: values by name, a number or one for each replicate.
 
         Example:
 
@@ -59,19 +63,17 @@ class Claim:
         >>> [claim.verdict({"sooner": x}) for x in (25, [1, 3], -2, float("nan"))]
         ['reproduced', 'sign reproduced', 'not reproduced', 'not run']
         """
-        value = float(np.mean(measured.get(self.value, np.nan)))
-        if np.isnan(value):
+        values = np.atleast_1d(np.asarray(measured.get(self.value, np.nan), float))
+        mean, low, high = interval(values)
+        if np.isnan(mean):
             return "not run"
+        words = ("reproduced", "sign reproduced", "not reproduced")
         if self.published == "open":
-            holds = _within(value, self.reproduced)
-            return "holds" if holds else "does not hold"
-        if _within(value, self.reproduced):
-            return "reproduced"
-        return (
-            "sign reproduced"
-            if self.sign and _within(value, self.sign)
-            else "not reproduced"
-        )
+            words = ("holds", "not certain", "does not hold")
+        needed = (low, high) if self._is_of_direction else (mean,)
+        if all(_within(value, self.reproduced) for value in needed):
+            return words[0]
+        return words[1 if self.sign and _within(mean, self.sign) else 2]
 
     def format(self, measured: Mapping[str, Values]) -> str:
         """The measured value, with its standard deviation over the replicates."""
@@ -91,16 +93,21 @@ class Claim:
 
         >>> Claim("", "", "", "", reproduced=(0.5, INFINITY), unit="pp").counts
         'above 0.5 pp'
+        >>> effect("", "", "", "", 0, "pp").counts
+        '95 % interval above 0 pp'
         """
         low, high = self.reproduced
         unit = f" {self.unit}".rstrip()
+        what = "95 % interval " if self._is_of_direction else ""
         if high == INFINITY:
-            return f"above {low:g}{unit}"
-        return (
-            f"up to {high:g}{unit}"
-            if low == -INFINITY
-            else f"{low:g} to {high:g}{unit}"
-        )
+            return f"{what}above {low:g}{unit}"
+        if low == -INFINITY:
+            return f"{what}up to {high:g}{unit}"
+        return f"{what}{low:g} to {high:g}{unit}"
+
+    @property
+    def _is_of_direction(self) -> bool:
+        return self.sign == self.reproduced
 
 
 def effect(
@@ -110,7 +117,8 @@ def effect(
 
     Args:
         what, published, source, value, unit: as of `Claim`.
-        size: the published effect; 0 where a paper has a figure of curves alone.
+        size: the published effect; 0 where a paper has a figure of curves alone: the
+            claim is then one of direction alone.
     """
     return Claim(
         what, published, source, value, (size / 2, INFINITY), unit, sign=ABOVE_ZERO

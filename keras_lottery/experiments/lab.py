@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from keras_lottery.engines import Engine, make
 from keras_lottery.engines.data import Data
 from keras_lottery.experiments.experiment import Scale
 from keras_lottery.experiments.figures import lines
-from keras_lottery.experiments.measures import ACCURACY, join, summarise
+from keras_lottery.experiments.measures import ACCURACY, LABELS, join, summarise
 from keras_lottery.experiments.training import Trained, Training
 from keras_lottery.layers import State, get_masks
 from keras_lottery.masks import Masks
@@ -22,7 +22,7 @@ from keras_lottery.models import Recipe
 from keras_lottery.schedules import Schedule
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.replicates import build
-from keras_lottery.search.settings import describe_model
+from keras_lottery.search.settings import describe_data, describe_model
 from keras_lottery.store import write_atomically
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Lab:
         splits: the data.
         tables: those that were made, by name.
         figures: names of those that were made.
+        networks: names of those that were built, in this order.
         seconds: of the trainings that are reported, done now or before.
     """
 
@@ -56,6 +57,7 @@ class Lab:
     verbose: int = 1
     tables: dict[str, "pd.DataFrame"] = field(default_factory=dict)
     figures: list[str] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
     seconds: float = 0.0
     _last: tuple[str, Engine | None] = ("", None)
 
@@ -72,6 +74,12 @@ class Lab:
     def __post_init__(self) -> None:
         # What is missing is named before anything is written.
         self.splits = data.load(self.scale.data)
+
+    @cached_property
+    def _described_data(self) -> dict[str, Any]:
+        """Shapes and digests of the data."""
+        names = ("train", "validation", "test")
+        return {name: describe_data(getattr(self.splits, name)) for name in names}
 
     def search(
         self,
@@ -160,12 +168,18 @@ class Lab:
         """
         recipe = recipe or self.recipe
         built, initial = self.model(replicate, recipe, model)
-        asked = {"steps": recipe.steps, "batch_size": recipe.batch_size}
+        asked = {
+            "steps": recipe.steps,
+            "batch_size": recipe.batch_size,
+            "eval_freq": recipe.eval_freq,
+            "model": describe_model(built),
+            **self._described_data,
+        }
         training = Training(
             self.directory / f"{name}.npz", replicate, order, step, tuple(checkpoints)
         )
         trained = training.run(
-            {**asked, "eval_freq": recipe.eval_freq, "model": describe_model(built)},
+            asked,
             partial(self._engine, built, recipe),
             recipe,
             start or initial,
@@ -195,13 +209,18 @@ class Lab:
         self.figures.append(name)
 
     def compare(
-        self, name: str, searches: Mapping[str, LotteryTicketSearch]
+        self,
+        name: str,
+        searches: Mapping[str, LotteryTicketSearch],
+        column: str = ACCURACY,
     ) -> "pd.DataFrame":
         """Keeps searches of the same network beside each other, in one drawing.
 
         Args:
             name: of the table and the figure.
             searches: by label.
+            column: the accuracy to show, the one that claims are judged on:
+                `measures.ACCURACY` or `measures.FINAL`.
 
         Returns:
             Their results as `measures.join` makes them one table. It is kept as
@@ -209,12 +228,18 @@ class Lab:
         """
         table = join({label: search.results() for label, search in searches.items()})
         self._keep_csv(f"{name}_trainings", table)
-        self.table(name, summarise(table))
-        self.figure(name, plots.plot_search(table))
+        self.table(name, summarise(table, column=column))
+        if column == ACCURACY:
+            self.figure(name, plots.plot_search(table))
+        else:
+            self._draw(name, table, column)
         return table
 
     def panels(
-        self, name: str, searches: Mapping[str, LotteryTicketSearch]
+        self,
+        name: str,
+        searches: Mapping[str, LotteryTicketSearch],
+        column: str = ACCURACY,
     ) -> dict[str, "pd.DataFrame"]:
         """Keeps searches beside each other, each in a drawing of its own.
 
@@ -228,11 +253,17 @@ class Lab:
         tables = {label: search.results() for label, search in searches.items()}
         table = pd.concat([t.assign(arm=label) for label, t in tables.items()])
         self._keep_csv(f"{name}_trainings", table)
-        self.table(name, summarise(table, "arm"))
-        drawn = table.assign(**{ACCURACY: 100 * table[ACCURACY]})
-        label = "test accuracy at the early stop (%)"
-        self.figure(name, lines(drawn, "density", ACCURACY, label, "variant", "arm"))
+        self.table(name, summarise(table, "arm", column))
+        self._draw(name, table, column, "arm")
         return tables
+
+    def _draw(
+        self, name: str, table: "pd.DataFrame", column: str, panels: str | None = None
+    ) -> None:
+        """Keeps a figure of an accuracy against density."""
+        drawn = table.assign(**{column: 100 * table[column]})
+        label = LABELS[column]
+        self.figure(name, lines(drawn, "density", column, label, "variant", panels))
 
     def _keep_csv(self, name: str, table: "pd.DataFrame") -> None:
         path = self.directory / f"{name}.csv"
@@ -241,7 +272,15 @@ class Lab:
     def _source(self, recipe: Recipe, model: Model | None) -> Callable[[], keras.Model]:
         builder = models.get(model or self.scale.model)
         shape, classes = self.splits.input_shape, self.splits.classes
-        return lambda: models.compile_model(builder(shape, classes), recipe)
+        networks = self.networks  # the laboratory itself would go to the workers
+
+        def build_network() -> keras.Model:
+            network = builder(shape, classes)
+            if network.name not in networks:
+                networks.append(network.name)
+            return models.compile_model(network, recipe)
+
+        return build_network
 
     def _engine(self, model: keras.Model, recipe: Recipe) -> Engine:
         """What trains a model. The last one is kept: it may train the next as well."""

@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery.results import interval
+
 if TYPE_CHECKING:
     import pandas as pd
 
 ACCURACY = "early_stop_test_accuracy"
 STOP = "early_stop_step"
 FINAL = "final_test_accuracy"
+LABELS = {
+    ACCURACY: "test accuracy at the early stop (%)",
+    FINAL: "test accuracy at the end (%)",
+}
+"""Accuracies in words, by column."""
 
 NEAR = 0.1
 """How far the density of a level may be from the one asked for, as a share of it."""
@@ -35,28 +42,33 @@ def join(tables: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True)
 
 
-def summarise(table: "pd.DataFrame", by: str | None = None) -> "pd.DataFrame":
+def summarise(
+    table: "pd.DataFrame", by: str | None = None, column: str = ACCURACY
+) -> "pd.DataFrame":
     """Means by level and variant, to be read.
 
     Args:
         table: of results.
         by: another column to tell rows by.
+        column: which accuracy.
 
     Returns:
         A row for each: `density` in %, `accuracy` in % and its standard deviation over
-        the trainings, `early_stop`, both at the early stop, and `trainings`.
+        the trainings, the step of the `early_stop`, and `trainings`. An accuracy at the
+        end is called `final_accuracy`.
     """
+    accuracy = "final_accuracy" if column == FINAL else "accuracy"
     keys = [*([by] if by else []), "variant", "level"]
     groups = table.groupby(keys, sort=False)
-    means = groups[["density", ACCURACY, STOP]].mean()
+    means = groups[["density", column, STOP]].mean()
     summary = means.assign(
         density=(100 * means["density"]).round(2),
-        accuracy=(100 * means[ACCURACY]).round(2),
-        deviation=(100 * groups[ACCURACY].std()).round(2),
+        deviation=(100 * groups[column].std()).round(2),
         early_stop=means[STOP].round().astype(int),
         trainings=groups.size(),
+        **{accuracy: (100 * means[column]).round(2)},
     )
-    columns = ["density", "accuracy", "deviation", "early_stop", "trainings"]
+    columns = ["density", accuracy, "deviation", "early_stop", "trainings"]
     return summary[columns].reset_index().sort_values(keys, ignore_index=True)
 
 
@@ -126,16 +138,24 @@ def sooner(
 
 
 def falls_below(table: "pd.DataFrame", variant: str, column: str = ACCURACY) -> float:
-    """The density in % from which on a variant's mean is below the dense network's.
+    """The density in % from which on a variant is below the dense network.
 
-    NaN if its last level is not.
+    Its mean is below at this level and at all sparser ones, and here by more than
+    noise: the 95 % confidence interval of the difference is below zero.
+
+    Returns:
+        0 if there is no such level: it does not fall. NaN if the variant was not
+        trained, or once only, so that its noise is not known.
     """
-    dense = at(table, 1.0, column).mean()
     rows = table[(table["variant"] == variant) & (table["level"] > 0)]
-    means = rows.groupby("density")[column].mean()  # from sparse to dense
-    below = np.nan
-    for density, mean in means.items():
-        if not mean < dense:
+    below = 0.0
+    densities = sorted(rows["density"].unique())
+    for density in densities:
+        mean, _, high = interval(gain(table, density, variant, column=column))
+        if np.isnan(high):
+            return np.nan
+        if mean >= 0:
             break
-        below = 100 * float(density)
-    return below
+        if high < 0:
+            below = 100 * float(density)
+    return below if densities else np.nan

@@ -1,6 +1,7 @@
 """Frankle et al.: what methods of pruning before training learn of the weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,21 +23,21 @@ SPARSITIES = (0.9, 0.98)
 
 def run(lab: Lab) -> Mapping[str, Values]:
     """Methods before training beside magnitude after it; each with its ablations."""
+    how: dict[str, Any] = {"schedule": SPARSITIES, "allocation": "global"}
     searches = {
-        "after": lab.search("after", schedule=SPARSITIES, controls=ABLATIONS),
+        "after": lab.search("after", controls=ABLATIONS, **how),
         **{
             method: lab.search(
                 method,
-                schedule=SPARSITIES,
                 criterion=method,
-                allocation="global",
                 prune_at_init=True,
                 controls=() if method == "random" else ABLATIONS,
+                **how,
             )
             for method in BEFORE
         },
     }
-    tables = lab.panels("accuracy", searches)
+    tables = lab.panels("accuracy", searches, FINAL)
     measured: dict[str, Values] = {}
 
     def above(one: str, other: str, density: float = 0.1) -> np.ndarray:

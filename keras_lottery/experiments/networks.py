@@ -24,17 +24,20 @@ def with_dropout(model: str, rate: float = 0.5) -> Builder:
             stack.append(layer)
             if layer.name.startswith("hidden"):
                 stack.append(layers.Dropout(rate, name=f"dropout_{layer.name}"))
-        return keras.Sequential([keras.Input(input_shape), *stack], name=model)
+        inputs = keras.Input(input_shape)
+        return keras.Sequential([inputs, *stack], name=f"{model}_dropout")
 
     return build
 
 
-def dense(widths: Sequence[int]) -> Builder:
-    """LeNet-300-100 with hidden layers of other widths.
+def dense(widths: Sequence[int], name: str | None = None) -> Builder:
+    """LeNet-300-100 with hidden layers of other widths, which name it by default.
 
-    >>> dense([30, 20])((8, 8, 1)).count_params()
-    2780
+    >>> model = dense([30, 20])((8, 8, 1))
+    >>> model.name, model.count_params()
+    ('dense_30_20', 2780)
     """
+    name = name or f"dense_{'_'.join(map(str, widths))}"
 
     def build(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
         hidden = [
@@ -54,7 +57,8 @@ def dense(widths: Sequence[int]) -> Builder:
                 layers.Dense(
                     classes, kernel_initializer="glorot_normal", name="output"
                 ),
-            ]
+            ],
+            name=name,
         )
 
     return build

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from keras_lottery.experiments.experiment import Experiment, Values, effect
 from keras_lottery.experiments.lab import Lab
 from keras_lottery.experiments.measures import FINAL, gain
-from keras_lottery.experiments.scales import lenet
+from keras_lottery.experiments.scales import EPOCH, MOMENTUM, lenet
+from keras_lottery.rewind import FineTune, Rewind
 
 # By the density that is compared, in %: how many times smaller ResNet-56 was, and the
 # percentage points that it gained over fine-tuning.
@@ -18,13 +19,14 @@ PUBLISHED = {
 
 def run(lab: Lab) -> Mapping[str, Values]:
     """The same search three times, each with its own way to go on after pruning."""
-    table = lab.compare(
-        "accuracy",
-        {
-            way: lab.search(way, rate=0.5, rewind=way, rewind_to="0.5ep")
-            for way in ("fine_tune", *PUBLISHED)
-        },
-    )
+    k = min(EPOCH, lab.recipe.steps) // 2
+    tuned = Rewind(FineTune(lab.recipe.steps - k))  # for as long as the others
+    ways: dict[str, str | Rewind] = {"fine_tune": tuned, **{w: w for w in PUBLISHED}}
+    searches = {
+        way: lab.search(way, rate=0.5, rewind=rewind, rewind_to=k)
+        for way, rewind in ways.items()
+    }
+    table = lab.compare("accuracy", searches, FINAL)
     return {
         f"{way} {percent}": gain(table, percent / 100, way, "ticket", FINAL)
         for way, figures in PUBLISHED.items()
@@ -41,10 +43,8 @@ EXPERIMENT = Experiment(
         cpu="54 trainings of 7,328 steps, about 6 minutes on 2 cores",
         paper="90 trainings of 50,000 steps",
         levels=5,
-        optimizer="sgd",
-        learning_rate=0.05,
-        momentum=0.9,
         drops=(91 / 182, 136 / 182),
+        **MOMENTUM,
     ),
     run,
     tuple(

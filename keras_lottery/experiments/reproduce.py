@@ -80,6 +80,7 @@ def reproduce(
             "scale": scale,
             "title": experiment.title,
             "paper": experiment.paper,
+            "networks": lab.networks,
             "seconds": lab.seconds,
             "versions": versions(),
             "measured": {name: _numbers(value) for name, value in measured.items()},
@@ -122,7 +123,7 @@ def _markdown(
         f"# {experiment.title}",
         experiment.paper,
         f"```bash\nkeras-lottery reproduce {experiment.name} --scale {scale}\n```",
-        f"{chosen.model} on {chosen.data}, {chosen.recipe.steps:,} steps of "
+        f"{', '.join(lab.networks)} on {chosen.data}, {chosen.recipe.steps:,} steps of "
         f"{chosen.recipe.batch_size} examples, {chosen.replicates} replicates; "
         f"{lab.seconds:,.0f} s of training. Measured values are means ± standard "
         "deviation over replicates.",

@@ -31,7 +31,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
         )
         for arm, changes in arms.items()
     }
-    tables = lab.panels("accuracy", searches)
+    tables = lab.panels("accuracy", searches, FINAL)
     large, small, warm = tables.values()
     return {
         "dense": 100 * at(large, 1.0, FINAL),

@@ -9,6 +9,8 @@ from keras_lottery.models import Recipe
 
 EPOCH = 916
 """Steps in an epoch of MNIST: 55,000 images in batches of 60."""
+MOMENTUM: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+"""A recipe for LeNet-300-100 beside Adam."""
 
 
 def lenet(

@@ -44,7 +44,9 @@ def run(lab: Lab) -> Mapping[str, Values]:
             ticket = search.ticket(level, replicate)
             hidden = widths(ticket.masks)
             trained = lab.train(
-                f"dense_{level}_{replicate}", replicate=replicate, model=dense(hidden)
+                f"dense_{level}_{replicate}",
+                replicate=replicate,
+                model=dense(hidden, "small_dense"),
             )
             accuracy = 100 * trained.metrics["early_stop_test_accuracy"]
             density = ticket.masks.density

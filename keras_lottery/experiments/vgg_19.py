@@ -35,7 +35,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
         )
         for arm, (rate, steps, allocation) in arms.items()
     }
-    large, small, warm, layerwise = lab.panels("accuracy", searches).values()
+    large, small, warm, layerwise = lab.panels("accuracy", searches, FINAL).values()
     return {
         "none": gain(large, 0.069, over="reinit", column=FINAL),
         "small": gain(small, 0.035, column=FINAL),
@@ -65,12 +65,12 @@ EXPERIMENT = Experiment(
             *("within 1 pp", "section 4", "small", (-1, INFINITY), "pp"),
         ),
         Claim(
-            "At 0.1 with warm-up, tickets of 1.5 % are",
-            *("winning tickets", "section 4", "warm", (-1, INFINITY), "pp"),
+            "At 0.1 with warm-up, tickets of 1.5 % are as accurate as it",
+            *("winning tickets", "section 4", "warm", (-0.2, INFINITY), "pp"),
         ),
         Claim(
-            "Pruned layer by layer, those of 6.9 % are",
-            *("winning tickets", "section 4", "layerwise", (-1, INFINITY), "pp"),
+            "Pruned layer by layer, with warm-up, those of 6.9 % are as accurate as it",
+            *("winning tickets", "section 4", "layerwise", (-0.2, INFINITY), "pp"),
         ),
     ),
 )

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from keras_lottery.analysis import weight_histograms, weight_movement
 from keras_lottery.experiments.experiment import (
-    ABOVE_ZERO,
     INFINITY,
     Claim,
     Experiment,
@@ -80,6 +79,7 @@ EXPERIMENT = Experiment(
         Claim(
             "Weights of tickets move further than the others (least of all levels)",
             *("further", "section 5", "distance", (1, INFINITY), "times"),
+            sign=(1, INFINITY),
         ),
         effect(
             "Their magnitudes grow",
@@ -88,7 +88,7 @@ EXPERIMENT = Experiment(
         Claim(
             "Their initial values are spread more widely than the others'",
             *("wider (figures)", "appendix F", "spread", (1, INFINITY), "times"),
-            sign=ABOVE_ZERO,
+            sign=(1, INFINITY),
         ),
     ),
 )

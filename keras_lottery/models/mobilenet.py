@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import keras
 from keras import layers
 
+from keras_lottery.models.augment import augmentation
 from keras_lottery.models.initializers import glorot_normals
+from keras_lottery.models.normalization import normalization
 from keras_lottery.models.recipe import Recipe
 
 # Liu et al. 2021: 150 epochs of 390 steps. The decay is that of VGG-19.
@@ -44,6 +46,7 @@ def mobilenet_v2(
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     seed: int | None = None,
+    augment: bool = False,
 ) -> keras.Model:
     """MobileNetV2 for CIFAR-10: 2,236,682 trained parameters.
 
@@ -54,6 +57,7 @@ def mobilenet_v2(
         input_shape: Shape of one image.
         classes: Number of classes.
         seed: Seed of the initial weights; by default they differ at each call.
+        augment: Whether training moves images by up to an eighth, and mirrors them.
 
     Returns:
         An uncompiled model that outputs logits.
@@ -64,8 +68,10 @@ def mobilenet_v2(
         correlation](https://arxiv.org/abs/2102.11068).
     """
     glorot = glorot_normals(seed)
-    inputs = keras.Input(input_shape)
-    x = _rectified(_convolved(inputs, 32, 3, "stem", glorot), "stem")
+    inputs = x = keras.Input(input_shape)
+    for layer in augmentation(seed) if augment else ():
+        x = layer(x)
+    x = _rectified(_convolved(x, 32, 3, "stem", glorot), "stem")
     width, index = 32, 0
     for expansion, filters, blocks, first in _STAGES:
         for block in range(blocks):
@@ -85,7 +91,7 @@ def mobilenet_v2(
                 depthwise_initializer=next(glorot),
                 name=name,
             )(y)
-            y = layers.BatchNormalization(name=f"norm_{name}")(y)
+            y = normalization(f"norm_{name}")(y)
             y = _rectified(y, name)
             y = _convolved(y, filters, 1, f"project_{index}", glorot)
             if strides == 1 and width == filters:
@@ -112,7 +118,7 @@ def _convolved(
         kernel_initializer=next(glorot),
         name=name,
     )
-    return layers.BatchNormalization(name=f"norm_{name}")(conv(x))
+    return normalization(f"norm_{name}")(conv(x))
 
 
 def _rectified(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import keras
@@ -26,9 +27,10 @@ class Recipe:
             when TensorFlow has CPUs alone.
         steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`.
         momentum: Of the optimizer `"sgd"`.
-        weight_decay: λ of the penalty λ/2 |w|². It is taken off the weights beside the
-            gradient, as much as momentum would make of it: λ / (1 - momentum) times the
-            learning rate.
+        weight_decay: With the optimizer `"sgd"`, λ of the penalty λ/2 |w|²: it is taken
+            off the weights beside the gradient, as much as momentum would make of it:
+            λ / (1 - momentum) times the learning rate. With another optimizer, what its
+            own `weight_decay` is: λ times the learning rate, whatever the gradients.
         drops: Steps from which the learning rate is a tenth of what it was before.
         warm_up: Steps over which it rises from zero, linearly.
     """
@@ -106,7 +108,8 @@ def compile_model(
         model: The model, compiled in place.
         recipe: Its recipe.
         optimizer: A name, or an optimizer used as it is; by default the recipe's.
-        learning_rate: A number or a schedule; by default the recipe's.
+        learning_rate: A number, which drops and warms up as the recipe says, or a
+            schedule, used as it is; by default the recipe's.
 
     Returns:
         The model.
@@ -133,14 +136,15 @@ def compile_model(
     else:
         name = optimizer or recipe.optimizer
         rate = recipe.learning_rate if learning_rate is None else learning_rate
-        if isinstance(rate, float) and (recipe.drops or recipe.warm_up):
-            rate = Steps(rate, recipe.drops, recipe.warm_up)
+        if isinstance(rate, Real) and (recipe.drops or recipe.warm_up):
+            rate = Steps(float(rate), recipe.drops, recipe.warm_up)
         # Named, as Keras would number it by a counter of the process.
         config = {"name": name, "learning_rate": rate}
-        if name == "sgd" and recipe.momentum:
-            config["momentum"] = recipe.momentum
+        momentum = recipe.momentum if name.lower() == "sgd" else 0.0
+        if momentum:
+            config["momentum"] = momentum
         if recipe.weight_decay:
-            config["weight_decay"] = recipe.weight_decay / (1 - recipe.momentum)
+            config["weight_decay"] = recipe.weight_decay / (1 - momentum)
         try:
             optimizer = keras.optimizers.get({"class_name": name, "config": config})
         except ValueError as error:

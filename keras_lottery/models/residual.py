@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_lottery.models.augment import augmentation
 from keras_lottery.models.initializers import glorot_normals
+from keras_lottery.models.normalization import normalization
 from keras_lottery.models.recipe import Recipe
 
 RESNET_20 = Recipe(
@@ -82,7 +83,7 @@ def resnet(
             kernel_initializer=next(glorot),
             name=f"conv_{index}",
         )(x)
-        return layers.BatchNormalization(name=f"norm_{index}")(x)
+        return normalization(f"norm_{index}")(x)
 
     def rectify(x: keras.KerasTensor) -> keras.KerasTensor:
         return layers.ReLU(name=f"relu_{next(ramps)}")(x)
@@ -105,7 +106,7 @@ def resnet(
                     kernel_initializer=next(glorot),
                     name=f"shortcut_{stage}",
                 )(x)
-                x = layers.BatchNormalization(name=f"shortcut_norm_{stage}")(x)
+                x = normalization(f"shortcut_norm_{stage}")(x)
             x = rectify(layers.Add(name=f"add_{next(sums)}")([x, y]))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, kernel_initializer=next(glorot), name="output")(x)

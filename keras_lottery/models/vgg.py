@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_lottery.models.augment import augmentation
 from keras_lottery.models.initializers import glorot_normals
+from keras_lottery.models.normalization import normalization
 from keras_lottery.models.recipe import Recipe
 
 VGG_19 = Recipe(
@@ -80,7 +81,7 @@ def vgg(
                     kernel_initializer=next(glorot),
                     name=f"conv_{index}",
                 ),
-                layers.BatchNormalization(name=f"norm_{index}"),
+                normalization(f"norm_{index}"),
                 layers.ReLU(name=f"relu_{index}"),
             ]
     return keras.Sequential(

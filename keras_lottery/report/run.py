@@ -11,6 +11,7 @@ import numpy as np
 from keras_lottery import results
 from keras_lottery.layers import State
 from keras_lottery.masks import Masks
+from keras_lottery.search.settings import read_settings
 from keras_lottery.search.trainings import read_training, row
 from keras_lottery.store import (
     CorruptedFileError,
@@ -156,13 +157,14 @@ def read_run(directory: str | os.PathLike) -> Run:
             out, and named.
     """
     store = Store(directory)
-    settings = read_json(store.settings) if store.settings.is_file() else {}
-    if not {"schedule", "replicates", "controls", "report_levels"} <= settings.keys():
+    stored = read_json(store.settings) if store.settings.is_file() else {}
+    if not {"schedule", "replicates", "controls"} <= stored.keys():
         raise FileNotFoundError(
             f"Expected the directory of a search. Received: '{directory}', in which "
             "there is no settings.json of one. Name the directory that `keras-lottery "
             "find --out` or `LotteryTicketSearch(directory=…)` wrote."
         )
+    settings = read_settings(store)
     damaged: list[str] = []
     metas = {}
     units = [unit for unit in store.units() if unit.variant != "trunk"]

@@ -143,7 +143,8 @@ def _layer(layer: dict[str, Any]) -> Iterator[str]:
     """A layer's class, and its settings of one value."""
     yield layer.pop("class")
     for key, value in layer.items():
-        if isinstance(value, str | int | float) and value not in (True, "float32"):
+        is_single = isinstance(value, str | int | float)
+        if is_single and value is not True and value != "float32":
             yield f"{key} {value}"
 
 

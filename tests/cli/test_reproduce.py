@@ -29,6 +29,7 @@ def test_all_experiments_are_listed_one_a_line(capsys, tmp_path):
         (["layer"], ["layer", "layers", "frankle_carbin"]),
         (["layers", "--scale", "huge"], ["--scale", "'huge'", "smoke"]),
         (["vgg_19", "--scale", "cpu"], ["vgg_19", "smoke", "paper", "'cpu'"]),
+        (["vgg_19"], ["vgg_19", "smoke", "paper", "'cpu'"]),
         (["layers", "--levels", "3"], ["--levels"]),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_lottery.experiments import Claim, measures
+from keras_lottery.experiments import EXPERIMENTS, Claim, measures
 from keras_lottery.experiments.experiment import effect
 from keras_lottery.experiments.reproduce import markdown_table
 
@@ -42,10 +42,44 @@ def test_a_claim_without_a_sign_is_reproduced_or_not():
     assert claim.verdict({"gain": 0.3}) == "not reproduced"
 
 
+# Student's t for 3 replicates is 4.3: the interval of the second is -2.5 to 4.5.
+DIRECTIONS = ([1.0, 1.1, 1.2], [-0.5, 1.5, 2.0], [1.0], 1.0, [-1.0, -1.1], math.nan)
+
+
+def test_a_direction_is_reproduced_by_more_than_noise():
+    claim = effect("Better", "above", "figure 1", "gain", 0, "pp")
+    assert [claim.verdict({"gain": values}) for values in DIRECTIONS] == [
+        "reproduced",
+        *["sign reproduced"] * 3,
+        "not reproduced",
+        "not run",
+    ]
+    worse = Claim("", "below", "", "gain", (-math.inf, 0), sign=(-math.inf, 0))
+    assert worse.verdict({"gain": [-1.0, -1.1, -1.2]}) == "reproduced"
+    assert worse.verdict({"gain": [0.5, -1.5, -2.0]}) == "sign reproduced"
+    assert worse.verdict({"gain": [0.5, 1.0]}) == "not reproduced"
+
+
+def test_claims_of_direction_are_those_without_a_size():
+    of_direction = {
+        claim.value
+        for name in ("weight_correlation", "weights_of_tickets", "frankle_carbin")
+        for claim in EXPERIMENTS[name].claims
+        if "interval" in claim.counts
+    }
+    assert {"distance", "growth", "spread", "iterative over one-shot"} <= of_direction
+    assert "gain at 2.9 %" in of_direction
+    assert "sooner at 21 %" not in of_direction
+
+
 def test_an_open_question_holds_or_does_not():
     claim = effect("Better", "open", "nowhere", "gain", 0, "pp")
-    verdicts = [claim.verdict({"gain": value}) for value in (1, -1, math.nan)]
-    assert verdicts == ["holds", "does not hold", "not run"]
+    assert [claim.verdict({"gain": values}) for values in DIRECTIONS] == [
+        "holds",
+        *["not certain"] * 3,
+        "does not hold",
+        "not run",
+    ]
 
 
 def test_values_show_their_spread():
@@ -116,7 +150,29 @@ def test_sooner_is_a_share_of_the_other_steps():
 def test_the_density_from_which_on_a_variant_falls_below():
     assert measures.falls_below(RESULTS, "ticket") == pytest.approx(20)
     assert measures.falls_below(RESULTS, "reinit") == pytest.approx(50)
-    assert np.isnan(measures.falls_below(table(ticket=(0.9, 0.8, 0.95)), "ticket"))
+    rises = table(ticket=(0.9, 0.8, 0.95))
+    assert measures.falls_below(rises, "ticket") == 0
+    assert np.isnan(measures.falls_below(rises, "reinit"))
+
+
+def test_a_fall_is_more_than_noise():
+    noisy = RESULTS.copy()
+    is_half = (noisy["variant"] == "reinit") & (noisy["density"] == 0.5)
+    noisy.loc[is_half, measures.ACCURACY] = [0.80, 0.90]  # 1 to 10 points below
+    assert measures.falls_below(noisy, "reinit") == pytest.approx(20)
+    one = RESULTS[RESULTS["replicate"] == 0]
+    assert np.isnan(measures.falls_below(one, "reinit"))
+
+
+def test_one_that_never_falls_refutes_its_claim():
+    (claim,) = (
+        claim
+        for claim in EXPERIMENTS["frankle_carbin"].claims
+        if claim.value == "reinit falls below"
+    )
+    rises = table(ticket=(0.9, 0.9, 0.9), reinit=(0.0, 0.95, 0.95))
+    measured = {claim.value: measures.falls_below(rises, "reinit")}
+    assert claim.verdict(measured) == "not reproduced"
 
 
 def test_joined_tables_name_what_is_not_of_the_first():
@@ -136,6 +192,13 @@ def test_summaries_have_means_and_deviations():
     assert row["accuracy"] == 95.5
     assert row["deviation"] == 0.71
     assert (row["density"], row["early_stop"], row["trainings"]) == (50, 510, 2)
+
+
+def test_summaries_are_of_the_accuracy_that_is_asked_for():
+    both = RESULTS.assign(**{measures.FINAL: 0.5})
+    summary = measures.summarise(both, column=measures.FINAL)
+    assert set(summary["final_accuracy"]) == {50.0}
+    assert "accuracy" not in summary
 
 
 def test_markdown_keeps_its_columns():

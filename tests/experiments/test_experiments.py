@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from keras_lottery.engines.engine import Engine
-from keras_lottery.experiments import EXPERIMENTS, Claim, Experiment, get, reproduce
+from keras_lottery.experiments import (
+    EXPERIMENTS,
+    Claim,
+    Experiment,
+    get,
+    lenet_recipes,
+    reproduce,
+)
 from keras_lottery.experiments.small_dense import widths
 from keras_lottery.masks import Masks
 
@@ -55,6 +62,8 @@ def test_a_run_ends_with_its_verdicts(run):
     assert summary["scale"] == "smoke" and summary["seconds"] > 0
     text = (directory / "README.md").read_text()
     assert "keras-lottery reproduce layers --scale smoke" in text
+    assert "dense_256_256_256 on digits" in text  # not the scale's lenet_300_100
+    assert summary["networks"] == ["dense_256_256_256"]
     assert all(claim.published in text for claim in CHEAPEST.claims)
     for name in ("layers.csv", "layers.png", "layers.svg"):
         assert (directory / name).stat().st_size
@@ -97,6 +106,40 @@ def test_measured_values_meet_their_claims(tmp_path):
     )
     verdicts = reproduce(toy, "cpu", tmp_path, verbose=0)
     assert list(verdicts["verdict"]) == ["reproduced", "sign reproduced", "not run"]
+
+
+def test_every_recipe_of_lenet_has_its_claim():
+    arms = {*lenet_recipes.RECIPES, "dropout", "global"}
+    values = [claim.value for claim in EXPERIMENTS["lenet_recipes"].claims]
+    assert sorted(values) == sorted(f"{arm} over reinit" for arm in arms)
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "steps"),
+    [("renda", 458, 7328), ("renda_resnet", 32 * 390, 182 * 390)],
+)
+def test_whatever_comes_after_pruning_is_as_long(name, k, steps):
+    asked = {}
+
+    class Stopped:
+        scale = EXPERIMENTS[name].scales["cpu" if name == "renda" else "paper"]
+        recipe = scale.recipe
+
+        def search(self, way, **arguments):
+            asked[way] = arguments
+
+        def compare(self, *arguments):
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        EXPERIMENTS[name].run(Stopped())
+    assert {arguments["rewind_to"] for arguments in asked.values()} == {k}
+    tuned = asked.pop("fine_tune")["rewind"].ticket
+    assert tuned.steps == steps - k
+    assert {way: arguments["rewind"] for way, arguments in asked.items()} == {
+        "weights": "weights",
+        "learning_rate": "learning_rate",
+    }
 
 
 def test_a_smaller_network_has_as_many_weights_as_the_ticket():

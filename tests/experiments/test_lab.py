@@ -9,6 +9,7 @@ import pytest
 from keras_lottery.engines.engine import Engine
 from keras_lottery.experiments import EXPERIMENTS, Lab
 from keras_lottery.experiments.frankle_carbin import ONE_SHOT
+from keras_lottery.experiments.measures import ACCURACY, FINAL
 from keras_lottery.experiments.networks import dense
 from keras_lottery.layers import get_masks
 from keras_lottery.masks import Masks
@@ -56,6 +57,14 @@ def test_a_training_is_done_once(lab, trained, monkeypatch):
         lab.train("one", checkpoints=[8], replicate=1)
 
 
+def test_other_data_are_another_training(lab, trained):
+    other = Lab(SCALE, lab.directory, verbose=0)
+    x = other.splits.x_test + np.float32(1e-3)
+    other.splits = dataclasses.replace(other.splits, x_test=x)
+    with pytest.raises(ValueError, match=r"other settings:\n  test: "):
+        other.train("one", checkpoints=[4, 8], replicate=1)
+
+
 def test_a_damaged_training_is_done_again(lab, trained):
     path = lab.directory / "one.npz"
     path.write_bytes(path.read_bytes()[:-100])
@@ -84,6 +93,12 @@ def test_searches_and_trainings_start_alike(lab, trained):
     search = lab.search("search", schedule=[0.5, 0.8], rewind=ONE_SHOT)
     assert same(search.ticket(0, 1).weights, trained.states[0])
     assert list(search.results()["level"].unique()) == [0, 1, 2]
+    # Shown is the accuracy that is asked for.
+    for column, name in ((ACCURACY, "accuracy"), (FINAL, "final_accuracy")):
+        results = lab.compare(name, {"search": search}, column)
+        dense = 100 * results.query("level == 0")[column].mean()
+        assert lab.tables[name][name].iloc[0] == pytest.approx(dense, abs=0.01)
+        assert (lab.directory / f"{name}.png").stat().st_size
     # One-shot masks of all levels come from the dense network's last weights.
     final = search.ticket(0).trained
     for level, sparsity in ((1, 0.5), (2, 0.8)):

@@ -33,8 +33,25 @@ def test_size_names_and_recipe(name, monkeypatch):
     assert model.output_shape == (None, 10)
     recipe = models.recipe(models.get(name))
     assert 0 < recipe.drops[0] < recipe.drops[1] < recipe.steps
+    norms = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
+    assert norms and {norm.momentum for norm in norms} == {0.9}
     layers = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
     for layer in layers:
         assert sum(fnmatch.fnmatch(layer, pattern) for pattern in recipe.rates) == 1
     for pattern in recipe.rates:
         assert fnmatch.filter(layers, pattern), pattern
+
+
+def test_mobilenet_can_augment_its_images(monkeypatch):
+    mobilenet = importlib.import_module("keras_lottery.models.mobilenet")
+    monkeypatch.setattr(mobilenet, "_STAGES", mobilenet._STAGES[:1])
+    plain, augmented = (
+        models.mobilenet_v2((8, 8, 3), seed=0, augment=augment)
+        for augment in (False, True)
+    )
+    names, others = (
+        # The input's name has a number.
+        [layer.name for layer in model.layers[1:]]
+        for model in (plain, augmented)
+    )
+    assert others == ["move", "mirror", *names]

@@ -254,6 +254,22 @@ class TestSteps:
         optimizer.apply([keras.ops.zeros(1)], [weight])
         assert float(weight[0]) == pytest.approx(1 - 0.1 * 1e-2 / (1 - 0.9))
 
+    @pytest.mark.parametrize("optimizer", ["adam", "AdamW"])
+    def test_other_optimizers_decay_weights_as_they_do(self, optimizer):
+        recipe = dataclasses.replace(
+            models.recipe("lenet_300_100"), weight_decay=1e-2, momentum=0.9
+        )
+        model = models.compile_model(build("lenet_300_100"), recipe, optimizer)
+        assert model.optimizer.weight_decay == 1e-2
+
+    @pytest.mark.parametrize("rate", [1, np.float32(1), np.int64(1)])
+    def test_any_number_warms_up_and_drops(self, rate):
+        recipe = dataclasses.replace(models.recipe("resnet_20"), warm_up=10)
+        model = models.compile_model(build("lenet_300_100"), recipe, learning_rate=rate)
+        schedule = model.optimizer.get_config()["learning_rate"]["config"]
+        assert schedule["learning_rate"] == 1.0
+        assert (tuple(schedule["drops"]), schedule["warm_up"]) == ((20_000, 25_000), 10)
+
 
 class TestCompileModel:
     recipe = models.recipe("lenet_300_100")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.report import write_report
+from keras_lottery.report import tables, write_report
 from keras_lottery.report.run import read_run
 from keras_lottery.report.svg import variables
 
@@ -158,12 +158,29 @@ def test_settings_are_escaped(copy):
     assert not page.all("script")
 
 
+def test_a_run_of_before_there_were_report_levels_is_a_run(copy):
+    path = copy / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["report_levels"], settings["granularity"]
+    path.write_text(json.dumps(settings))
+    run = read_run(copy)
+    assert run.missing == 0
+    assert run.settings["report_levels"] == [1, 2]
+    assert run.settings["granularity"] == "weight"
+
+
+def test_settings_that_are_one_are_told():
+    layer = {"class": "Conv2D", "groups": 1, "scale": 1.0, "use_bias": False}
+    told = list(tables._layer({**layer, "trainable": True, "dtype": "float32"}))
+    assert told == ["Conv2D", "groups 1", "scale 1.0", "use_bias False"]
+
+
 def test_figures_and_tables_speak(page):
     for figure in page.all("svg"):
         assert figure["role"] == "img"
         assert len(figure["aria-label"]) > 40
-    tables = [tag for tag, _ in page.tags if tag in ("table", "caption")]
-    assert tables == ["table", "caption"] * (len(tables) // 2)
+    parts = [tag for tag, _ in page.tags if tag in ("table", "caption")]
+    assert parts == ["table", "caption"] * (len(parts) // 2)
     assert {a["scope"] for a in page.all("th")} == {"row", "col"}
     regions = [a for a in page.all("div") if a.get("class") == "scroll"]
     assert all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
