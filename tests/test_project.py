@@ -36,7 +36,7 @@ ROWS = [
     {"report", "tensorboard", "testing"},
     {"experiments"},
     {"cli"},
-    OUTSIDE,
+    {"__main__", *OUTSIDE},
 ]
 KERAS_FREE = {"allocation", "granularity", "masks", "registry", "schedules"}
 # Imported in the functions that use them.

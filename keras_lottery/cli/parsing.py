@@ -33,10 +33,9 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "Stopped. Run the command again, without --no-resume, to go on.",
-            file=sys.stderr,
-        )
+        anew = getattr(options, "no_resume", False)
+        how = ", without --no-resume," if anew else ""
+        print(f"Stopped. Run the command again{how} to go on.", file=sys.stderr)
         return 130
     finally:
         warnings.formatwarning = formatwarning

@@ -1,5 +1,7 @@
 """`keras-lottery reproduce`."""
 
+import runpy
+
 import pandas as pd
 import pytest
 
@@ -78,3 +80,29 @@ def test_long_claims_are_wrapped():
     lines = reproduce.verdict_table(pd.DataFrame([row])).splitlines()
     assert len(lines) == 4
     assert max(map(len, lines)) <= 115
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["reproduce", "layers", "--scale", "smoke"], "again to go on."),
+        (["find", "--no-resume"], "again, without --no-resume, to go on."),
+        (["find"], "again to go on."),
+    ],
+)
+def test_who_stops_a_command_is_told_how_to_go_on(capsys, monkeypatch, command, words):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_lottery.experiments.reproduce", stop)
+    monkeypatch.setattr(cli.find_command, "_find", stop)
+    assert cli.main(command) == 130
+    assert capsys.readouterr().err == f"Stopped. Run the command {words}\n"
+
+
+def test_the_package_is_the_command_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["keras_lottery", "reproduce", "--list"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("keras_lottery", run_name="__main__")
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.startswith("frankle_carbin")
