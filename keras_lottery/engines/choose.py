@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_lottery.engines import fused
+from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
@@ -81,7 +82,7 @@ def _not_stacked(model: keras.Model) -> str | None:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer.use_ema:
         return "the optimizer keeps moving averages"
-    if fused.convolves(model) and not _on_accelerator():
+    if convolves(model) and not _on_accelerator():
         return "stacked convolutions are slow on processors"
     return None
 

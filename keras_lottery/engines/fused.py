@@ -207,15 +207,6 @@ def obstacle(
     return None
 
 
-def convolves(model: keras.Model) -> bool:
-    """Whether the model has convolutions, which XLA on processors is slow at.
-
-    >>> convolves(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]))
-    True
-    """
-    return any(hasattr(layer, "kernel_size") for layer in model._flatten_layers())
-
-
 def is_distributed(model: keras.Model) -> bool:
     """Whether Keras trains the model on several devices."""
     strategy = getattr(model, "_distribute_strategy", None)

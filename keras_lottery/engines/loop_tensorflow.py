@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.engine import EVALUATION_BATCH
-from keras_lottery.engines.fused import convolves
 from keras_lottery.layers import named_masks
 from keras_lottery.layers.masked import premasked
 

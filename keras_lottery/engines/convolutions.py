@@ -1,0 +1,12 @@
+"""What decides by convolutions which way of training is fast."""
+
+import keras
+
+
+def convolves(model: keras.Model) -> bool:
+    """Whether the model has convolutions, which XLA on processors is slow at.
+
+    >>> convolves(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]))
+    True
+    """
+    return any(hasattr(layer, "kernel_size") for layer in model._flatten_layers())
