@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 import pytest
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 SEARCH = """
-from test_workers import FIT, build
+from tests.search.test_workers import FIT, build
 import keras_lottery as kl
 search = kl.LotteryTicketSearch(build, [0.5], workers=0)
 table = search.search(**FIT)
@@ -41,8 +41,7 @@ def test_a_search_over_two_devices():
     indented = SEARCH.strip().replace("\n", "\n    ")
     code = f"{begin}\nwith context:\n    {indented}\n"
     flags = "--xla_force_host_platform_device_count=2"
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )

@@ -6,18 +6,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import (
-    arrays,
-    assert_equal,
-    branches,
-    compiled,
-    inputs,
-    mlp,
-    outputs,
-    pruned,
-    scramble,
-    separable,
-)
 
 from keras_lottery.gradients import (
     batch_gradients,
@@ -35,6 +23,18 @@ from keras_lottery.layers import (
 )
 from keras_lottery.layers.state import read
 from keras_lottery.ticket import Snapshot
+from tests.models_zoo import (
+    arrays,
+    assert_equal,
+    branches,
+    compiled,
+    inputs,
+    mlp,
+    outputs,
+    pruned,
+    scramble,
+    separable,
+)
 
 
 def linear():

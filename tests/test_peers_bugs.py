@@ -4,18 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import (
-    ZOO,
-    arrays,
-    assert_equal,
-    cnn,
-    compiled,
-    fit,
-    mlp,
-    pruned,
-    pruned_weights,
-    scramble,
-)
 
 from keras_lottery import allocation
 from keras_lottery.callbacks import GradualPruning
@@ -32,6 +20,18 @@ from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune, prune_snapshot
 from keras_lottery.rewind import Span, from_rewind_point
 from keras_lottery.ticket import Snapshot
+from tests.models_zoo import (
+    ZOO,
+    arrays,
+    assert_equal,
+    cnn,
+    compiled,
+    fit,
+    mlp,
+    pruned,
+    pruned_weights,
+    scramble,
+)
 
 
 def test_negative_weights_are_trained_and_kept_like_positive_ones():

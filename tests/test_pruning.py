@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models_zoo import (
+
+import keras_lottery as kl
+from keras_lottery import criteria
+from keras_lottery.allocation import Layerwise
+from keras_lottery.gradients import gradients
+from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, set_state
+from keras_lottery.pruning import prune
+from tests.models_zoo import (
     ZOO,
     arrays,
     assert_equal,
@@ -12,13 +19,6 @@ from models_zoo import (
     pruned,
     scramble,
 )
-
-import keras_lottery as kl
-from keras_lottery import criteria
-from keras_lottery.allocation import Layerwise
-from keras_lottery.gradients import gradients
-from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, set_state
-from keras_lottery.pruning import prune
 
 MODEL = mask_model(scramble(mlp()))
 STATE = get_state(MODEL)

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from models_zoo import (
+
+import keras_lottery as kl
+from keras_lottery import architecture, store
+from keras_lottery.layers import get_masks, get_state, mask_model, redraw, set_state
+from keras_lottery.masks import Masks
+from keras_lottery.store import CorruptedFileError
+from keras_lottery.ticket import Ticket, file, load_ticket
+from tests.models_zoo import (
     ZOO,
     arrays,
     assert_equal,
@@ -23,13 +30,6 @@ from models_zoo import (
     pruned_weights,
     scramble,
 )
-
-import keras_lottery as kl
-from keras_lottery import architecture, store
-from keras_lottery.layers import get_masks, get_state, mask_model, redraw, set_state
-from keras_lottery.masks import Masks
-from keras_lottery.store import CorruptedFileError
-from keras_lottery.ticket import Ticket, file, load_ticket
 
 # Larger than what zipfile reads at once, 4096 bytes.
 STATE = {

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import ZOO, assert_equal, mlp, outputs, pruned, scramble
 
 import keras_lottery as kl
 from keras_lottery import architecture, engines
@@ -16,6 +15,7 @@ from keras_lottery.layers import get_masks, get_state, mask_model
 from keras_lottery.results import COLUMNS
 from keras_lottery.ticket import Ticket, load_ticket
 from keras_lottery.transfer import compare_transfer
+from tests.models_zoo import ZOO, assert_equal, mlp, outputs, pruned, scramble
 
 
 def ticket_of(model, **fields):

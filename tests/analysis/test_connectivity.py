@@ -3,12 +3,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import TEST, TRAIN, assert_same, everything, mlp, normalised
 
 from keras_lottery import mask_model, prune
 from keras_lottery.analysis import instability, interpolate
 from keras_lottery.analysis.connectivity import estimate_statistics
 from keras_lottery.layers import get_masks, get_state, set_state
+from tests.analysis.small_networks import (
+    TEST,
+    TRAIN,
+    assert_same,
+    everything,
+    mlp,
+    normalised,
+)
 
 
 @pytest.fixture(scope="module")

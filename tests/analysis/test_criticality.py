@@ -1,12 +1,19 @@
 import keras
 import numpy as np
 import pytest
-from small_networks import TEST, TRAIN, assert_same, everything, mlp, normalised
 
 from keras_lottery import mask_model, prune
 from keras_lottery.analysis import Checkpoints, layer_criticality
 from keras_lottery.analysis.criticality import layer_groups
 from keras_lottery.layers import get_masks, get_state, set_state
+from tests.analysis.small_networks import (
+    TEST,
+    TRAIN,
+    assert_same,
+    everything,
+    mlp,
+    normalised,
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_networks import TEST, TRAIN, assert_same, everything, mlp
 
 from keras_lottery.analysis import (
     instability,
@@ -11,6 +10,7 @@ from keras_lottery.analysis import (
 )
 from keras_lottery.layers import get_state
 from keras_lottery.masks import Masks
+from tests.analysis.small_networks import TEST, TRAIN, assert_same, everything, mlp
 
 HOW = {"test_data": TEST, "engine": "fit", "verbose": 0}
 

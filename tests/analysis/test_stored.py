@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from small_networks import TEST, TRAIN, VALIDATION, mlp
 
 from keras_lottery import LotteryTicketSearch
 from keras_lottery.analysis import (
@@ -13,6 +12,7 @@ from keras_lottery.analysis import (
     weight_correlation,
     weight_movement,
 )
+from tests.analysis.small_networks import TEST, TRAIN, VALIDATION, mlp
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 import keras_lottery as kl
 from keras_lottery import ADMMPruning, Masks
 from keras_lottery.callbacks.admm import project, update
 from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, set_state
 from keras_lottery.pruning import filters_left
+from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 RATE = 0.1
 RNG = np.random.default_rng(0)
@@ -277,7 +277,7 @@ tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import numpy as np
-import test_admm as t
+import tests.callbacks.test_admm as t
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     model = t.regression()
     t.run(model, [t.ADMMPruning(0.7, rho=0.5)])
@@ -288,13 +288,11 @@ np.testing.assert_allclose(t.kernel(model), np.where(z, w, 0), atol=1e-5)
 
 @pytest.mark.tensorflow
 def test_two_devices_pull_as_one():
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join(map(str, [tests / "callbacks", tests, tests.parent]))
     done = subprocess.run(
         [sys.executable, "-c", DISTRIBUTED],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
 

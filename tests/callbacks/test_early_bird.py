@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 import keras_lottery as kl
 from keras_lottery import EarlyBird, Masks
 from keras_lottery.callbacks import mask_distance
 from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, set_state
 from keras_lottery.pruning import filters_left
+from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 SIZE = 36  # prunable weights of the MLP
 LOOSE = 1.0  # a threshold that any masks but opposite ones keep to

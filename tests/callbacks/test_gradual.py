@@ -8,15 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models_zoo import (
-    arrays,
-    assert_equal,
-    compiled,
-    fit,
-    mlp,
-    pruned_weights,
-    scramble,
-)
 
 from keras_lottery.callbacks import GradualPruning
 from keras_lottery.layers import (
@@ -26,6 +17,15 @@ from keras_lottery.layers import (
     mask_model,
     set_masks,
     set_state,
+)
+from tests.models_zoo import (
+    arrays,
+    assert_equal,
+    compiled,
+    fit,
+    mlp,
+    pruned_weights,
+    scramble,
 )
 
 SIZE = 36  # prunable weights of the MLP

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models_zoo import arrays, assert_equal, compiled, fit, mlp, pruned_weights
-from test_regrowth import DATA, Watch, counts, fresh, linear, train
 
 import keras_lottery as kl
 from keras_lottery import NeST
 from keras_lottery.layers import get_masks
+from tests.callbacks.test_regrowth import DATA, Watch, counts, fresh, linear, train
+from tests.models_zoo import arrays, assert_equal, compiled, fit, mlp, pruned_weights
 
 
 def left(*sparsities):

@@ -8,15 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models_zoo import (
-    arrays,
-    assert_equal,
-    compiled,
-    fit,
-    mlp,
-    pruned_weights,
-    scramble,
-)
 
 import keras_lottery as kl
 from keras_lottery import SET, RigL
@@ -30,6 +21,15 @@ from keras_lottery.layers import (
     set_state,
 )
 from keras_lottery.layers.state import read
+from tests.models_zoo import (
+    arrays,
+    assert_equal,
+    compiled,
+    fit,
+    mlp,
+    pruned_weights,
+    scramble,
+)
 
 RNG = np.random.default_rng(0)
 DATA = RNG.normal(size=(20, 4)).astype("float32"), np.ones((20, 2), "float32")

@@ -3,11 +3,20 @@
 import keras
 import numpy as np
 import pytest
-from architectures import Doubled, draw_weights, random_model, zero_at_random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
-from models_zoo import (
+
+from keras_lottery.compact import PerChannel, compact, layer_rules, register_rule
+from keras_lottery.layers import is_masked
+from keras_lottery.layers.state import read
+from tests.compact.architectures import (
+    Doubled,
+    draw_weights,
+    random_model,
+    zero_at_random,
+)
+from tests.models_zoo import (
     ZOO,
     arrays,
     assert_equal,
@@ -18,10 +27,6 @@ from models_zoo import (
     pruned,
     scramble,
 )
-
-from keras_lottery.compact import PerChannel, compact, layer_rules, register_rule
-from keras_lottery.layers import is_masked
-from keras_lottery.layers.state import read
 
 
 # JAX compiles the layers of each new shape.

@@ -3,17 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from architectures import draw_weights, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
-from models_zoo import arrays, assert_equal, inputs, outputs
 
 import keras_lottery as kl
 from keras_lottery import controls
 from keras_lottery.allocation import Global, Layerwise, Uniform
 from keras_lottery.compact import compact, find_units, prune_filters
 from keras_lottery.layers import get_masks, get_state, mask_model
+from tests.compact.architectures import draw_weights, random_model
+from tests.models_zoo import arrays, assert_equal, inputs, outputs
 
 
 def net():

@@ -3,11 +3,20 @@
 import keras
 import numpy as np
 import pytest
-from models_zoo import ZOO, assert_equal, compiled, fit, mlp, outputs, pruned, scramble
 
 from keras_lottery import CorruptedFileError
 from keras_lottery.compress import compress, load_compressed, save_compressed
 from keras_lottery.layers import MaskedDense, get_masks, get_state, mask_model
+from tests.models_zoo import (
+    ZOO,
+    assert_equal,
+    compiled,
+    fit,
+    mlp,
+    outputs,
+    pruned,
+    scramble,
+)
 
 
 def shared(build=mlp, bits=2):

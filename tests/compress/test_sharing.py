@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from models_zoo import ZOO, compiled, fit, inputs, mlp, pruned, scramble
 
 import keras_lottery as kl
 from keras_lottery.compress import SharedWeights, compress
@@ -15,6 +14,7 @@ from keras_lottery.layers import (
     set_masks,
     set_state,
 )
+from tests.models_zoo import ZOO, compiled, fit, inputs, mlp, pruned, scramble
 
 
 def shared(build=mlp, bits=2, sparsity=0.4):

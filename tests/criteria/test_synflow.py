@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
-from models_zoo import ZOO, arrays, assert_equal, compiled, residual, scramble
 
 from keras_lottery import criteria
 from keras_lottery.layers import get_masks, get_state, mask_model
 from keras_lottery.pruning import prune, prune_at_init
 from keras_lottery.ticket import Snapshot
+from tests.models_zoo import ZOO, arrays, assert_equal, compiled, residual, scramble
 
 
 def snapshot(model, data=None):

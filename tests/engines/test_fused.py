@@ -6,7 +6,11 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from small_training import (
+
+from keras_lottery.engines import fused, make
+from keras_lottery.layers import mask_model, named_masks
+from keras_lottery.layers.state import read
+from tests.engines.small_training import (
     CASES,
     assert_alike,
     assert_zeros,
@@ -15,10 +19,6 @@ from small_training import (
     model,
     ticket,
 )
-
-from keras_lottery.engines import fused, make
-from keras_lottery.layers import mask_model, named_masks
-from keras_lottery.layers.state import read
 
 
 def both(case="adam", of=None, trained=None, steps=40, **kwargs):

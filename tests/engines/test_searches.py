@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from small_training import data, model
 
 from keras_lottery.engines.fused import FusedEngine
 from keras_lottery.layers import strip_masks
 from keras_lottery.search import LotteryTicketSearch
+from tests.engines.small_training import data, model
 
 DATA = data()
 FIT = {

@@ -5,19 +5,6 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from models_zoo import (
-    ARCHITECTURES,
-    Doubled,
-    arrays,
-    assert_equal,
-    compiled,
-    fit,
-    outputs,
-    pruned,
-    pruned_weights,
-    scramble,
-    spectral,
-)
 
 from keras_lottery import architecture
 from keras_lottery.allocation import kept_after
@@ -35,6 +22,19 @@ from keras_lottery.layers import (
 )
 from keras_lottery.layers.inside import class_of
 from keras_lottery.layers.state import read
+from tests.models_zoo import (
+    ARCHITECTURES,
+    Doubled,
+    arrays,
+    assert_equal,
+    compiled,
+    fit,
+    outputs,
+    pruned,
+    pruned_weights,
+    scramble,
+    spectral,
+)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES, ids=str)

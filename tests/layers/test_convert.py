@@ -6,22 +6,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import (
-    ZOO,
-    arrays,
-    assert_equal,
-    branches,
-    cnn,
-    compiled,
-    fit,
-    inputs,
-    mlp,
-    nested,
-    outputs,
-    pruned,
-    pruned_weights,
-    scramble,
-)
 
 from keras_lottery.layers import (
     MASKED_LAYERS,
@@ -37,6 +21,22 @@ from keras_lottery.layers import (
 )
 from keras_lottery.layers.inside import class_of
 from keras_lottery.layers.kinds import masked_by_default
+from tests.models_zoo import (
+    ZOO,
+    arrays,
+    assert_equal,
+    branches,
+    cnn,
+    compiled,
+    fit,
+    inputs,
+    mlp,
+    nested,
+    outputs,
+    pruned,
+    pruned_weights,
+    scramble,
+)
 
 
 def classes(model):

@@ -8,17 +8,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import (
-    EncoderBlock,
-    Gate,
-    encoder,
-    inputs,
-    outputs,
-    own_layers,
-    pruned,
-    recurrent,
-    scramble,
-)
 
 from keras_lottery.layers import (
     MASKED_LAYERS,
@@ -31,6 +20,17 @@ from keras_lottery.layers import (
     strip_masks,
 )
 from keras_lottery.layers.state import read
+from tests.models_zoo import (
+    EncoderBlock,
+    Gate,
+    encoder,
+    inputs,
+    outputs,
+    own_layers,
+    pruned,
+    recurrent,
+    scramble,
+)
 
 
 class TestChoosing:

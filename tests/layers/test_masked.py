@@ -9,18 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
-from models_zoo import (
-    branches,
-    compiled,
-    fit,
-    inputs,
-    mlp,
-    outputs,
-    pruned,
-    pruned_weights,
-    scramble,
-    separable,
-)
 
 from keras_lottery.layers import (
     MASKED_LAYERS,
@@ -32,6 +20,18 @@ from keras_lottery.layers import (
 )
 from keras_lottery.layers.state import read
 from keras_lottery.pruning import prune
+from tests.models_zoo import (
+    branches,
+    compiled,
+    fit,
+    inputs,
+    mlp,
+    outputs,
+    pruned,
+    pruned_weights,
+    scramble,
+    separable,
+)
 
 tensorflow = pytest.mark.tensorflow
 LINE, IMAGE, VIDEO = (6, 2), (6, 6, 2), (4, 4, 4, 2)
@@ -355,7 +355,7 @@ def test_two_devices():
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
-        from test_masked import *
+        from tests.layers.test_masked import *
         import keras_lottery as kl
         with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
             model = pruned(compiled(mlp(), keras.optimizers.AdamW(0.05)), 0.25)

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import ZOO, branches, pruned, scramble
 
 from keras_lottery.layers import (
     MaskedDense,
@@ -17,6 +16,7 @@ from keras_lottery.layers import (
     walk,
 )
 from keras_lottery.layers.names import stable_names
+from tests.models_zoo import ZOO, branches, pruned, scramble
 
 
 @pytest.mark.parametrize("build", ZOO.values(), ids=list(ZOO))

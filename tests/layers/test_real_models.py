@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import compiled, encoder, fit, inputs, outputs, pruned, pruned_weights
 
 from keras_lottery import export
 from keras_lottery.layers import (
@@ -16,6 +15,15 @@ from keras_lottery.layers import (
 )
 from keras_lottery.layers.state import read
 from keras_lottery.pruning import prune
+from tests.models_zoo import (
+    compiled,
+    encoder,
+    fit,
+    inputs,
+    outputs,
+    pruned,
+    pruned_weights,
+)
 
 
 def application(name, **kwargs):

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models_zoo import ZOO, arrays, assert_equal, mlp, pruned, scramble
 
 from keras_lottery.layers import get_state, mask_model, redraw, set_state
+from tests.models_zoo import ZOO, arrays, assert_equal, mlp, pruned, scramble
 
 
 @pytest.mark.parametrize("build", ZOO.values(), ids=list(ZOO))

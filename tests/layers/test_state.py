@@ -5,7 +5,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models_zoo import (
+
+from keras_lottery.layers import (
+    get_masks,
+    get_sparsity,
+    get_state,
+    mask_model,
+    set_masks,
+    set_state,
+    sparsity_summary,
+)
+from keras_lottery.layers.state import read
+from keras_lottery.masks import Masks
+from tests.models_zoo import (
     arrays,
     assert_equal,
     cnn,
@@ -19,18 +31,6 @@ from models_zoo import (
     shared_layer,
     twins,
 )
-
-from keras_lottery.layers import (
-    get_masks,
-    get_sparsity,
-    get_state,
-    mask_model,
-    set_masks,
-    set_state,
-    sparsity_summary,
-)
-from keras_lottery.layers.state import read
-from keras_lottery.masks import Masks
 
 MODEL = mask_model(mlp())
 

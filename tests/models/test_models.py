@@ -160,7 +160,7 @@ def test_recipe_of_an_unknown_function_lists_the_choices():
 
 
 # The paper's shares of weights left, in %, after so many rounds. (Those of the networks
-# without normalisation are in tests/test_search.py.)
+# without normalisation are in tests/search/test_search.py.)
 GRIDS = {
     "resnet_20": {4: 41.7, 6: 27.1, 7: 21.9, 10: 11.8},
     "vgg_19": {12: 6.9, 15: 3.5, 19: 1.5},

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
-from models_zoo import ARCHITECTURES, ZOO, assert_equal, inputs, outputs, scramble
 
 import keras_lottery as kl
 from keras_lottery.layers import copy_model, get_state, is_masked
 from keras_lottery.layers.copying import duplicate
 from keras_lottery.layers.state import read
 from keras_lottery.supermasks.kinds import Bernoulli, EdgePopup
+from tests.models_zoo import ARCHITECTURES, ZOO, assert_equal, inputs, outputs, scramble
 
 SETTINGS = {
     "bernoulli": {"kind": "bernoulli"},

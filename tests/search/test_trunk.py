@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from test_search import FIT, build, make, stored
 
 import keras_lottery as kl
 from keras_lottery.search.settled import Settled
 from keras_lottery.store import Unit
+from tests.search.small_search import FIT, build, make, stored
 
 
 def test_masks_come_from_short_trainings_and_tickets_train_in_full():

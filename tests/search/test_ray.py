@@ -7,9 +7,9 @@ import sys
 import keras
 import pandas as pd
 import pytest
-from test_workers import FIT, build
 
 from keras_lottery.search import LotteryTicketSearch
+from tests.search.test_workers import FIT, build
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")

@@ -134,7 +134,7 @@ def test_workers_that_die_and_die_end_the_search(tmp_path):
 
 
 LONG = """
-from test_workers import FIT, build
+from tests.search.test_workers import FIT, build
 import keras_lottery as kl
 search = kl.LotteryTicketSearch(build, [0.5], workers=2, replicates=2, directory="run")
 search.search(**FIT | {"epochs": 10**6})
@@ -143,11 +143,10 @@ search.search(**FIT | {"epochs": 10**6})
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
 def test_ctrl_c_ends_all_workers(tmp_path):
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", LONG],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -1,0 +1,1 @@
+"""Tests: one package, so that no two of its modules share a name."""

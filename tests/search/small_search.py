@@ -1,0 +1,50 @@
+"""A small search: its data, its model, its arguments."""
+
+import keras
+import numpy as np
+
+from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search.trainings import read_training
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(200, 6)).astype("float32")
+Y = (X[:, 0] * X[:, 1] > 0).astype("int32")
+DATA = {
+    "x": X[:100],
+    "y": Y[:100],
+    "validation_data": (X[100:150], Y[100:150]),
+    "test_data": (X[150:], Y[150:]),
+}
+FIT = DATA | {"batch_size": 16, "epochs": 2, "eval_freq": 4, "verbose": 0}
+
+
+def build(learning_rate=0.01, metrics=("accuracy",), seed=None):
+    initializer = keras.initializers.GlorotNormal(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(12, "relu", kernel_initializer=initializer),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(2, kernel_initializer=initializer, name="output"),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=list(metrics),
+    )
+    return model
+
+
+def make(directory=None, model=build, **arguments):
+    defaults = {"schedule": [0.5, 0.75], "controls": {"reinit": 1}, "replicates": 1}
+    return LotteryTicketSearch(model, directory=directory, **(defaults | arguments))
+
+
+def stored(search, unit):
+    return read_training(search.store.training(unit))
+
+
+def numbers(search):
+    return search.results().drop(columns="seconds")

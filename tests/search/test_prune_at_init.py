@@ -1,0 +1,63 @@
+"""Tickets found before any training."""
+
+import numpy as np
+import pytest
+
+import keras_lottery as kl
+from keras_lottery.search import LotteryTicketSearch
+from tests.search.small_search import FIT, X, Y, build, make
+
+
+@pytest.mark.parametrize("levels", [None, [2]])
+def test_tickets_found_before_any_training(levels, tmp_path):
+    """Each level by itself, from the initial weights, whatever is trained."""
+    seen = []
+
+    def snip(snapshot):
+        seen.append(snapshot)
+        return kl.criteria.get("snip")(snapshot)
+
+    asked = {"criterion": snip, "replicates": 2, "report_levels": levels}
+    search = make(tmp_path, **asked, controls={}, prune_at_init=True)
+    table = search.search(**FIT | {"epochs": 1})
+    assert set(table["level"]) == {0, *(levels or [1, 2])}
+    masks = []
+    for replicate in (0, 1):
+        ticket = search.ticket(2, replicate)
+        initial = search.ticket(0, replicate).weights
+        assert_same(ticket.weights, initial)
+        dense = kl.mask_model(build())
+        kl.layers.set_state(dense, initial)
+        kl.prune_at_init(dense, 0.75, "snip", data=(X[:100], Y[:100]))
+        masks.append(kl.get_masks(dense))
+        assert ticket.masks == masks[-1]
+    assert masks[0] != masks[1]
+    # The rehearsal, and the levels.
+    assert len(seen) == 1 + 2 * 2
+    for snapshot in seen:
+        assert snapshot.masks.sparsity == 0
+        assert_same(snapshot.final, snapshot.initial)
+    assert LotteryTicketSearch.load(tmp_path, criterion=snip).prune_at_init
+    with pytest.raises(ValueError, match="prune_at_init: True there, None here"):
+        make(tmp_path, **asked, controls={}).search(**FIT | {"epochs": 1})
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fit"),
+    [
+        ({"rewind": "learning_rate"}, {}),
+        ({"rewind": "continue"}, {}),
+        ({"rewind_to": 3}, {}),
+        ({}, {"mask_epochs": 1}),
+    ],
+)
+def test_tickets_found_before_training_start_from_the_initial_weights(arguments, fit):
+    search = make(prune_at_init=True, **arguments)
+    with pytest.raises(ValueError, match="prune_at_init=True finds tickets before"):
+        search.search(**FIT | fit)

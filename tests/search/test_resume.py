@@ -1,0 +1,198 @@
+"""A search in a directory: loaded, gone on with, killed, damaged."""
+
+import json
+
+import keras
+import pandas as pd
+import pytest
+
+import keras_lottery as kl
+from keras_lottery.rewind import FineTune, Rewind
+from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.store import CorruptedFileError
+from tests.search.small_search import FIT, Y, build, make, numbers
+
+
+def test_load_opens_a_stored_search(finished):
+    loaded = LotteryTicketSearch.load(finished.store.directory)
+    pd.testing.assert_frame_equal(loaded.results(), finished.results())
+    assert loaded.ticket(2).masks == finished.ticket(2).masks
+    pd.testing.assert_frame_equal(loaded.search(**FIT), finished.results())
+    with pytest.raises(FileNotFoundError):
+        LotteryTicketSearch.load(finished.store.directory / "nothing")
+
+
+def test_a_search_of_fewer_settings_is_loaded_and_goes_on(tmp_path):
+    """Of an earlier version, which pruned weights and trained by `fit`, here."""
+    before = make(tmp_path, schedule=[0.5, 0.7], controls={})
+    table = before.search(**FIT | {"epochs": 1})
+    settings = json.loads(before.store.settings.read_text())
+    for name in ("granularity", "report_levels", "engine", "in_workers", "mask_steps"):
+        del settings[name]
+    before.store.settings.write_text(json.dumps(settings))
+    loaded = LotteryTicketSearch.load(tmp_path)
+    assert loaded.granularity == "weight"
+    assert loaded.report_levels == [1, 2]
+    pd.testing.assert_frame_equal(loaded.search(**FIT | {"epochs": 1}), table)
+
+
+def test_load_restores_allocation_and_rewind(tmp_path):
+    allocation = kl.allocation.Layerwise({"output": 0.1}, rate=0.3)
+    search = make(
+        tmp_path, allocation=allocation, rewind=Rewind(FineTune(5)), schedule=[0.5]
+    )
+    search.search(**FIT)
+    loaded = LotteryTicketSearch.load(tmp_path)
+    assert loaded.allocation == allocation
+    assert loaded.rewind == Rewind(FineTune(5))
+    pd.testing.assert_frame_equal(loaded.search(**FIT), search.results())
+
+
+@pytest.mark.parametrize("granularity", [(4, 1), "2:4"])
+def test_groups_at_every_level(tmp_path, granularity):
+    arguments = {"granularity": granularity, "schedule": [0.3, 0.5]}
+    search = make(tmp_path, **arguments, rewind="continue", controls={})
+    search.search(**FIT)
+    loaded = LotteryTicketSearch.load(tmp_path)
+    assert loaded.granularity == granularity
+    pd.testing.assert_frame_equal(loaded.search(**FIT), search.results())
+    before = search.ticket(0).masks
+    for level, sparsity in ((1, 0.3), (2, 0.5)):
+        masks = search.ticket(level).masks
+        assert masks.sparsity == pytest.approx(sparsity, abs=2 / masks.size)
+        for name, mask in masks.items():
+            assert not (mask & ~before[name]).any()
+            # Both layers have inputs that 4 does not divide.
+            for start in range(0, len(mask), 4):
+                kept = mask[start : start + 4].sum(axis=0)
+                size = len(mask[start : start + 4])
+                least = 0 if granularity == (4, 1) else size // 2
+                assert set(kept) <= {least, size}
+        before = masks
+    with pytest.raises(ValueError, match=r"granularity: .* there, 'weight' here"):
+        make(tmp_path, **arguments | {"granularity": "weight"}).search(**FIT)
+
+
+def test_more_replicates_and_controls_may_be_asked_for_later(tmp_path, finished):
+    make(tmp_path, controls={}).search(**FIT)
+    grown = make(tmp_path, replicates=2)
+    grown.search(**FIT)
+    pd.testing.assert_frame_equal(numbers(grown), numbers(finished))
+
+
+@pytest.mark.parametrize(
+    ("search", "fit", "message"),
+    [
+        ({"seed": 1}, {}, r"seed: 0 there, 1 here"),
+        ({"rewind_to": 2}, {}, "rewind_to"),
+        ({}, {"batch_size": 8}, "batch_size: 16 there, 8 here"),
+        ({}, {"y": 1 - Y[:100]}, "train"),
+        ({"model": lambda: build(learning_rate=0.02)}, {}, "learning_rate"),
+    ],
+)
+def test_other_settings_in_the_same_directory_are_refused(
+    finished, search, fit, message
+):
+    before = finished.results()
+    with pytest.raises(ValueError, match=message):
+        make(finished.store.directory, replicates=2, **search).search(**FIT | fit)
+    pd.testing.assert_frame_equal(finished.results(), before)
+
+
+class Killed(BaseException):
+    """Ends the process, as far as the search can tell."""
+
+
+@pytest.mark.parametrize("step", [15, 47])
+def test_a_search_killed_while_training_resumes_to_the_same(tmp_path, finished, step):
+    class Kill(keras.callbacks.Callback):
+        """Kills at a step of the whole search; copies share the count."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            Kill.steps += 1
+            if Kill.steps == step:
+                raise Killed
+
+    Kill.steps = 0
+    with pytest.raises(Killed):
+        make(tmp_path, replicates=2).search(**FIT, callbacks=[Kill()])
+    resumed = make(tmp_path, replicates=2)
+    resumed.search(**FIT, callbacks=[Kill()])
+    pd.testing.assert_frame_equal(numbers(resumed), numbers(finished))
+
+
+@pytest.mark.parametrize("write", [2, 5])
+def test_a_full_disk_loses_nothing_that_was_finished(
+    tmp_path, finished, monkeypatch, write
+):
+    real, calls = kl.store.write_atomically, []
+
+    def fill(file):
+        file.write(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    def limited(path, content):
+        is_record = path.suffix == ".npz"
+        calls.extend([path] * is_record)
+        real(path, fill if is_record and len(calls) == write else content)
+
+    monkeypatch.setattr(kl.store, "write_atomically", limited)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path, replicates=2).search(**FIT)
+    kept = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.npz"))]
+    assert len(kept) == write - 1
+    assert not list(tmp_path.rglob(".writing*"))
+    resumed = make(tmp_path, replicates=2)
+    resumed.search(**FIT)
+    assert set(kept) <= {path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    pd.testing.assert_frame_equal(numbers(resumed), numbers(finished))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("level_01/ticket_0.npz", "truncate"),
+        ("level_01/reinit_0.npz", "flip"),
+        ("initial.npz", "empty"),
+    ],
+)
+def test_a_damaged_file_is_named_and_done_again(tmp_path, finished, name, damage):
+    first = make(tmp_path, schedule=[0.5])
+    first.search(**FIT)
+    path = tmp_path / "replicate_0" / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 3] ^= 0xFF
+    path.write_bytes(content[: len(content) // 2] if damage == "truncate" else content)
+    if damage == "empty":
+        path.write_bytes(b"")
+    others = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz") if p != path}
+    again = make(tmp_path, schedule=[0.5])
+    with pytest.warns(UserWarning, match=name.split("/")[-1]):
+        again.search(**FIT)
+    pd.testing.assert_frame_equal(numbers(again), numbers(first))
+    assert others == {p: p.stat().st_mtime_ns for p in others}
+
+
+def test_lost_initial_weights_of_a_given_model_are_not_replaced_by_others(tmp_path):
+    make(tmp_path, model=build(), schedule=[0.5]).search(**FIT)
+    (tmp_path / "replicate_0" / "initial.npz").write_bytes(b"")
+    with pytest.raises(CorruptedFileError, match=r"initial\.npz"):
+        make(tmp_path, model=build(), schedule=[0.5]).search(**FIT)
+
+
+def test_damaged_settings_are_written_again(tmp_path):
+    first = make(tmp_path, schedule=[0.5])
+    first.search(**FIT)
+    first.store.settings.write_text("{")
+    with pytest.warns(UserWarning, match=r"settings\.json"):
+        again = make(tmp_path, schedule=[0.5]).search(**FIT)
+    pd.testing.assert_frame_equal(again, first.results())
+
+
+def test_clear_removes_the_search_and_nothing_else(tmp_path):
+    search = make(tmp_path, schedule=[0.5], controls={})
+    search.search(**FIT)
+    (tmp_path / "notes.txt").write_text("mine")
+    search.store.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -1,0 +1,91 @@
+"""The verdict, and the ticket that it chooses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_lottery import results as tables
+
+
+def table(*rows):
+    columns = ["level", "variant", "replicate", "val", "test", "step"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(
+        {
+            "level": frame["level"],
+            "sparsity": 1 - 0.5 ** frame["level"],
+            "variant": frame["variant"],
+            "replicate": frame["replicate"],
+            "early_stop_val_accuracy": frame["val"],
+            "early_stop_test_accuracy": frame["test"],
+            "start_step": 0,
+            "early_stop_step": frame["step"],
+        }
+    )
+
+
+def test_verdict_counts_the_steps_that_a_ticket_trained_itself():
+    results = table(
+        (0, "ticket", 0, 0.90, 0.90, 100), (1, "ticket", 0, 0.92, 0.92, 190)
+    )
+    assert not tables.verdict(results)["winning"].item()
+    results.loc[results["level"] == 1, "start_step"] = 120
+    assert tables.verdict(results)["winning"].item()
+
+
+def test_verdict_goes_by_validation_without_test_data():
+    results = table((0, "ticket", 0, 0.9, 0.9, 100), (1, "ticket", 0, 0.95, 0.9, 90))
+    results["early_stop_test_accuracy"] = np.nan
+    assert tables.verdict(results)["winning"].item()
+
+
+def test_verdict_pairs_replicates_and_keeps_to_the_definition():
+    results = table(
+        (0, "ticket", 0, 0.90, 0.90, 100),
+        (0, "ticket", 1, 0.80, 0.80, 100),
+        (1, "ticket", 0, 0.92, 0.92, 90),
+        (1, "ticket", 1, 0.81, 0.81, 100),
+        (1, "reinit", 0, 0.95, 0.95, 90),
+        (1, "reinit", 1, 0.95, 0.95, 90),
+        (2, "ticket", 0, 0.92, 0.92, 101),
+        (2, "ticket", 1, 0.82, 0.82, 101),
+        (3, "ticket", 0, 0.89, 0.89, 10),
+        (3, "ticket", 1, 0.80, 0.80, 10),
+    )
+    verdict = tables.verdict(results).set_index("level")
+    assert verdict["winning"].to_dict() == {1: True, 2: False, 3: False}
+    assert verdict.loc[1, "accuracy_difference"] == pytest.approx(0.015)
+    # Two differences, 0.02 and 0.01: t(0.975, 1) = 12.706, standard error 0.005.
+    assert verdict.loc[1, "accuracy_low"] == pytest.approx(0.015 - 12.7062 * 0.005)
+    assert not verdict.loc[1, "certain"]
+    assert not verdict.loc[1, "beats_reinit"]
+    assert verdict.loc[3, "accuracy_difference"] == pytest.approx(-0.005)
+    lenient = tables.verdict(results, tolerance=0.006).set_index("level")
+    assert lenient.loc[3, "winning"]
+    with pytest.raises(ValueError, match="on='train'"):
+        tables.verdict(results, on="train")
+
+
+def test_the_best_ticket_is_chosen_by_validation_alone(monkeypatch, finished):
+    results = table(
+        (0, "ticket", 0, 0.90, 0.90, 100),
+        (0, "ticket", 1, 0.90, 0.90, 100),
+        (1, "ticket", 0, 0.91, 0.10, 90),
+        (1, "ticket", 1, 0.95, 0.10, 90),
+        (2, "ticket", 0, 0.10, 0.99, 90),
+        (2, "ticket", 1, 0.10, 0.99, 90),
+    )
+    monkeypatch.setattr(finished, "results", lambda: results)
+    card = finished.best_ticket().card
+    assert (card["level"], card["replicate"]) == (1, 1)
+
+
+def test_the_best_ticket_says_when_none_wins(monkeypatch, finished):
+    results = table(
+        (0, "ticket", 0, 0.90, 0.90, 100),
+        (1, "ticket", 0, 0.80, 0.95, 90),
+        (2, "ticket", 0, 0.85, 0.80, 90),
+    )
+    monkeypatch.setattr(finished, "results", lambda: results)
+    with pytest.warns(UserWarning, match="No level wins"):
+        assert finished.best_ticket().card["level"] == 2
