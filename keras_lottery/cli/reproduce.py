@@ -55,7 +55,7 @@ def listed() -> list[str]:
     lines = []
     for name, experiment in experiments.EXPERIMENTS.items():
         cost = "; ".join(f"{key}: {s.cost}" for key, s in experiment.scales.items())
-        lines.append(f"{name:<26} {experiment.title} ({cost})")
+        lines.append(f"{name:<31} {experiment.title} ({cost})")
     return lines
 
 

@@ -19,6 +19,10 @@ from keras_lottery.layers import set_state
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.ticket import Snapshot, Ticket
 
+ZHOU = (
+    "Zhou et al. 2019, [Deconstructing lottery tickets: zeros, signs, and the "
+    "supermask](https://arxiv.org/abs/1905.01067)"
+)
 CRITERIA = (
     "large_final",
     "magnitude_increase",
@@ -120,8 +124,7 @@ def _untrained(lab: Lab, search: LotteryTicketSearch, replicate: int) -> list[fl
 EXPERIMENT = Experiment(
     "deconstructing",
     "Mask criteria, and signs against magnitudes",
-    "Zhou et al. 2019, [Deconstructing lottery tickets: zeros, signs, and the "
-    "supermask](https://arxiv.org/abs/1905.01067)",
+    ZHOU,
     lenet(
         cpu="156 trainings of 7,328 steps, about 18 minutes on 2 cores",
         paper="260 trainings of 50,000 steps",

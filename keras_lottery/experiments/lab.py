@@ -1,5 +1,6 @@
 """Where an experiment runs: what it trains is kept, and done once."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -10,6 +11,7 @@ import keras
 
 from keras_lottery import data, models, plots, schedules
 from keras_lottery.allocation import Allocation, Layerwise
+from keras_lottery.callbacks.common import Configured
 from keras_lottery.engines import Engine, make
 from keras_lottery.engines.data import Data
 from keras_lottery.experiments.experiment import Scale
@@ -22,7 +24,7 @@ from keras_lottery.models import Recipe
 from keras_lottery.schedules import Schedule
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.replicates import build
-from keras_lottery.search.settings import describe_data, describe_model
+from keras_lottery.search.settings import describe, describe_data, describe_model
 from keras_lottery.store import write_atomically
 
 if TYPE_CHECKING:
@@ -151,6 +153,7 @@ class Lab:
         order: int = 0,
         recipe: Recipe | None = None,
         model: Model | None = None,
+        callbacks: Sequence[Configured] = (),
     ) -> Trained:
         """Trains one network outside of a search, unless that was done before.
 
@@ -165,6 +168,7 @@ class Lab:
             replicate: chooses the initial weights and the order of the data.
             order: chooses another order of the data.
             recipe, model: as of `search`.
+            callbacks: the library's own; what they prune is zero at the end.
         """
         recipe = recipe or self.recipe
         built, initial = self.model(replicate, recipe, model)
@@ -175,12 +179,14 @@ class Lab:
             "model": describe_model(built),
             **self._described_data,
         }
+        if callbacks:
+            asked["callbacks"] = [_describe(callback) for callback in callbacks]
         training = Training(
             self.directory / f"{name}.npz", replicate, order, step, tuple(checkpoints)
         )
         trained = training.run(
             asked,
-            partial(self._engine, built, recipe),
+            partial(self._engine, built, recipe, callbacks),
             recipe,
             start or initial,
             masks or get_masks(built),
@@ -282,9 +288,11 @@ class Lab:
 
         return build_network
 
-    def _engine(self, model: keras.Model, recipe: Recipe) -> Engine:
+    def _engine(
+        self, model: keras.Model, recipe: Recipe, callbacks: Sequence[Configured]
+    ) -> Engine:
         """What trains a model. The last one is kept: it may train the next as well."""
-        key = str((describe_model(model), recipe))
+        key = str((describe_model(model), recipe, [_describe(c) for c in callbacks]))
         if self._last[0] != key:
             parts = self.splits.train, self.splits.validation, self.splits.test
             engine = make(
@@ -294,7 +302,15 @@ class Lab:
                 recipe.steps,
                 eval_freq=recipe.eval_freq,
                 trainings=self.scale.replicates,
+                callbacks=callbacks,
             )
             self._last = key, engine
         assert self._last[1] is not None
         return self._last[1]
+
+
+def _describe(callback: Configured) -> dict[str, Any]:
+    """A callback's arguments, as JSON."""
+    names = inspect.signature(type(callback)).parameters
+    arguments = {name: describe(getattr(callback, name)) for name in names}
+    return {"class": type(callback).__name__, **arguments}

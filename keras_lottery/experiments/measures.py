@@ -81,7 +81,7 @@ def at(
     """A column of the level of a density: one value a replicate, the mean of trials.
 
     A level whose density lies within a tenth of the one asked for will do; of none,
-    there is one NaN.
+    or where NaN is asked for, there is one NaN.
 
     Example:
 
@@ -90,12 +90,12 @@ def at(
     ...     "replicate": [0, 0, 1], "trial": 0, ACCURACY: [0.97, 0.98, 0.99]})
     >>> at(table, 0.2)
     array([0.98, 0.99])
-    >>> at(table, 0.5)
-    array([nan])
+    >>> at(table, 0.5), at(table, np.nan)
+    (array([nan]), array([nan]))
     """
     rows = table[table["variant"] == variant]
     away = (rows["density"] / density - 1).abs().to_numpy()
-    if not len(rows) or away.min() > NEAR:
+    if not len(rows) or not away.min() <= NEAR:
         return np.array([np.nan])
     nearest = rows["density"].iloc[int(away.argmin())]
     rows = rows[np.isclose(rows["density"], nearest)]

@@ -1,11 +1,14 @@
 """Networks that experiments train beside those of `models`."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_lottery import models
+from keras_lottery.layers import State
 
 Builder = Callable[..., keras.Model]
 
@@ -62,6 +65,56 @@ def dense(widths: Sequence[int], name: str | None = None) -> Builder:
         )
 
     return build
+
+
+@keras.saving.register_keras_serializable("keras_lottery")
+class Bias(layers.Layer):
+    """Adds a bias to each unit, as a layer of its own."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.bias = self.add_weight(
+            shape=input_shape[-1:], initializer="zeros", name="bias"
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.bias
+
+
+def lenet_of(name: str, product: Callable[[str, int, Any], Any]) -> Builder:
+    """LeNet-300-100 with something else in the place of inputs times kernel.
+
+    Args:
+        name: of the network.
+        product: `(layer's name, units, inputs) -> outputs`, before bias and activation.
+
+    >>> def plain(name, units, inputs):
+    ...     return layers.Dense(units, use_bias=False, name=name)(inputs)
+    >>> model = lenet_of("apart", plain)((8, 8, 1))
+    >>> [weight.path for weight in model.weights][:2]
+    ['hidden_1/kernel', 'hidden_1_bias/bias']
+    """
+
+    def build(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
+        x = inputs = keras.Input(input_shape)
+        for layer in models.lenet_300_100(input_shape, classes).layers:
+            if isinstance(layer, layers.Dense):
+                x = product(layer.name, layer.units, x)
+                x = Bias(name=f"{layer.name}_bias")(x)
+                x = layers.Activation(layer.activation, name=f"{layer.name}_units")(x)
+            else:
+                x = layer(x)
+        return keras.Model(inputs, x, name=name)
+
+    return build
+
+
+def biases_apart(state: State) -> dict[str, np.ndarray]:
+    """A state of LeNet-300-100, as `lenet_of` names its biases.
+
+    >>> list(biases_apart({"out/kernel": np.ones((1, 1)), "out/bias": np.ones(1)}))
+    ['out/kernel', 'out_bias/bias']
+    """
+    return {n.replace("/bias", "_bias/bias"): value for n, value in state.items()}
 
 
 def small_conv(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:

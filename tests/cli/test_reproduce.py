@@ -1,6 +1,7 @@
 """`keras-lottery reproduce`."""
 
 import runpy
+import sys
 
 import pandas as pd
 import pytest
@@ -102,6 +103,7 @@ def test_who_stops_a_command_is_told_how_to_go_on(capsys, monkeypatch, command, 
 
 def test_the_package_is_the_command_line(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["keras_lottery", "reproduce", "--list"])
+    monkeypatch.delitem(sys.modules, "keras_lottery.__main__", raising=False)
     with pytest.raises(SystemExit) as exit:
         runpy.run_module("keras_lottery", run_name="__main__")
     assert exit.value.code == 0

@@ -6,6 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
+from keras_lottery.allocation import Uniform
+from keras_lottery.callbacks import ADMMPruning
 from keras_lottery.engines.engine import Engine
 from keras_lottery.experiments import EXPERIMENTS, Lab
 from keras_lottery.experiments.frankle_carbin import ONE_SHOT
@@ -125,3 +127,15 @@ def test_other_networks_are_trained_beside(lab):
     small = lab.train("small", model=dense([5]))
     assert small.final["hidden_1/kernel"].shape == (64, 5)
     assert 0 <= small.metrics["early_stop_test_accuracy"] <= 1
+
+
+def test_callbacks_of_the_library_prune_inside_a_training(lab, monkeypatch):
+    pruned = lab.train("pruned", callbacks=[ADMMPruning(0.5, allocation=Uniform())])
+    kernels = [pruned.final[name] for name in get_masks(lab.model()[0])]
+    assert [np.mean(kernel == 0) for kernel in kernels] == [0.5] * 3
+    monkeypatch.setattr(Engine, "train", no_training)
+    again = lab.train("pruned", callbacks=[ADMMPruning(0.5, allocation=Uniform())])
+    assert same(again.final, pruned.final)
+    for other in ([ADMMPruning(0.6, allocation=Uniform())], [ADMMPruning(0.5)], []):
+        with pytest.raises(ValueError, match="callbacks"):
+            lab.train("pruned", callbacks=other)

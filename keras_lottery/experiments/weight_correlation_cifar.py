@@ -1,0 +1,241 @@
+"""Liu et al.: the same questions of the paper's own networks, on CIFAR-10."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import models
+from keras_lottery.allocation import Uniform
+from keras_lottery.experiments.admm import admm, r_p
+from keras_lottery.experiments.experiment import (
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.measures import FINAL, at, gain
+from keras_lottery.experiments.scales import cifar_10
+from keras_lottery.experiments.training import Trained
+from keras_lottery.experiments.weight_correlation import EXPERIMENT as ON_LENET
+from keras_lottery.experiments.weight_correlation import RATES
+from keras_lottery.layers import State
+from keras_lottery.masks import Masks
+from keras_lottery.models import Recipe
+from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.ticket import Ticket
+
+EPOCH = 351
+"""Steps in an epoch of 45,000 images in batches of 128."""
+
+
+def resnet_20(lab: Lab) -> Mapping[str, Values]:
+    """ResNet-20 (ResNet-8 at smoke scale), fine-tuned after pruning as well."""
+    model = partial(models.resnet, 20 if lab.scale.is_faithful else 8)
+    how = arguments(lab, model, "conv_1", (0.38, 0.62, 0.7))
+    measured, searches = correlate(lab, how)
+    for label, recipe in recipes(lab).items():
+        name = f"{label}_tuned"
+        searches[name] = lab.search(name, rewind="fine_tune", recipe=recipe, **how)
+    tables = lab.panels("accuracy", searches, FINAL)
+    for label in RATES:
+        measured[label] = gain(tables[label], 0.38, over="reinit", column=FINAL)
+    measured["tuned"] = gain(tables["large_tuned"], 0.3, column=FINAL)
+    sparse = [pruned(lab, searches["large"], how, 0.8, r)[0] for r in lab.replicates]
+    accuracies = np.array([100 * tuned.metrics[FINAL] for tuned in sparse])
+    measured["ADMM"] = accuracies - measured["dense large"]
+    return measured
+
+
+def vgg_11(lab: Lab) -> Mapping[str, Values]:
+    """VGG-11, narrow at smoke scale."""
+    model = partial(models.vgg, (1, 1, 2, 2, 2), 64 if lab.scale.is_faithful else 4)
+    return _alone(lab, arguments(lab, model, "conv_1", (0.5,)))
+
+
+def mobilenet_v2(lab: Lab) -> Mapping[str, Values]:
+    """MobileNet-V2."""
+    return _alone(lab, arguments(lab, models.mobilenet_v2, "stem", (0.5,)))
+
+
+def _alone(lab: Lab, how: Mapping[str, Any]) -> Mapping[str, Values]:
+    measured, searches = correlate(lab, how)
+    lab.panels("accuracy", searches, FINAL)
+    return measured
+
+
+def arguments(
+    lab: Lab,
+    model: Callable[..., keras.Model],
+    first: str,
+    sparsities: Sequence[float],
+) -> dict[str, Any]:
+    """What all searches of a network share; its first convolution is left alone."""
+    return {
+        "model": partial(model, augment=lab.scale.is_faithful),
+        "schedule": sparsities,
+        "allocation": Uniform(exclude=(first,)),
+    }
+
+
+def recipes(lab: Lab) -> dict[str, Recipe]:
+    """The recipe at each learning rate."""
+    return {
+        label: dataclasses.replace(lab.recipe, learning_rate=rate)
+        for label, rate in RATES.items()
+    }
+
+
+def correlate(
+    lab: Lab, how: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, LotteryTicketSearch]]:
+    """Tickets and their reinitialisations by learning rate; R_p and accuracies.
+
+    Returns:
+        What is measured, and the searches by learning rate.
+    """
+    measured: dict[str, Any] = {}
+    searches = {}
+    for label, recipe in recipes(lab).items():
+        search = lab.search(label, controls=["reinit"], recipe=recipe, **how)
+        searches[label] = search
+        measured[f"dense {label}"] = 100 * at(search.results(), 1.0, FINAL)
+        tickets = [search.ticket(0, replicate) for replicate in lab.replicates]
+        measured[f"R_p {label}"] = [
+            r_p(ticket.weights, _trained(ticket), ticket.masks) for ticket in tickets
+        ]
+    initial, trained = [], []
+    for replicate in lab.replicates:
+        dense = searches["large"].ticket(0, replicate)
+        tuned, masks = pruned(lab, searches["large"], how, 0.5, replicate)
+        initial.append(r_p(dense.weights, tuned.final, masks))
+        trained.append(r_p(_trained(dense), tuned.final, masks))
+    return measured | {"pruned, initial": initial, "pruned, trained": trained}, searches
+
+
+def pruned(
+    lab: Lab,
+    search: LotteryTicketSearch,
+    how: Mapping[str, Any],
+    sparsity: float,
+    replicate: int,
+) -> tuple[Trained, Masks]:
+    """A dense network of a search, pruned by ADMM at the large learning rate."""
+    return admm(
+        lab,
+        "large",
+        _trained(search.ticket(0, replicate)),
+        sparsity,
+        replicate,
+        recipes(lab)["large"],
+        how["model"],
+        how["allocation"],
+    )
+
+
+def _trained(ticket: Ticket) -> State:
+    assert ticket.trained is not None
+    return ticket.trained
+
+
+def experiment(
+    model: str,
+    title: str,
+    run: Callable[[Lab], Mapping[str, Values]],
+    trainings: int,
+    trained: tuple[float, str],
+    accuracies: Sequence[float] = (),
+    claims: Sequence[Claim] = (),
+) -> Experiment:
+    """The experiment of one network.
+
+    Args:
+        model: its name in `models`.
+        title: its name in words.
+        run: as of `Experiment`.
+        trainings: how many there are at the paper's scale.
+        trained: the published R_p of the trained weights and those half pruned by ADMM,
+            in %, and the data set that it is of.
+        accuracies: those of the dense network that are published, by learning rate.
+        claims: others.
+    """
+    published = zip(RATES.items(), accuracies, strict=False)
+    r_trained, data = trained
+    return Experiment(
+        f"weight_correlation_{model}",
+        f"Initial and final weights of {title}, by learning rate",
+        ON_LENET.paper,
+        cifar_10(
+            model,
+            f"{trainings} trainings, most of 52,650 steps, hours on a GPU",
+            levels=3,
+            report=(1, 2, 3),
+            steps=150 * EPOCH,
+            drops=(80 * EPOCH, 120 * EPOCH),
+        ),
+        run,
+        (
+            *(
+                Claim(
+                    f"The dense network's accuracy at learning rate {rate}",
+                    *(f"{accuracy} %", "section 3", f"dense {label}"),
+                    *((accuracy - 1, accuracy + 1), "%"),
+                )
+                for (label, rate), accuracy in published
+            ),
+            Claim(
+                "At 0.1, half pruned by ADMM: R_p of the initial weights is near 20 %",
+                *("20.1 to 20.4 %", "table 1", "pruned, initial", (18, 23), "%"),
+            ),
+            Claim(
+                "R_p of the trained weights is far above",
+                *(f"{r_trained} % ({data})", "table 1", "pruned, trained"),
+                *((20 + (r_trained - 20) / 2, 100), "%"),
+                sign=(20, 100),
+            ),
+            *claims,
+        ),
+    )
+
+
+RESNET_20 = (
+    Claim(
+        "At 0.01, R_p of initial and trained weights, not pruned, is well above 20 %",
+        *("above (curves)", "section 3", "R_p small", (30, 100), "%"),
+        sign=(20, 100),
+    ),
+    effect(
+        "At 0.01, the ticket of 62 % sparsity beats its reinitialisation",
+        *("it does", "section 3", "small", 0, "pp"),
+    ),
+    Claim(
+        "At 0.1, it is about as accurate",
+        *("about equal", "section 3", "large", (-0.3, 0.3), "pp"),
+    ),
+    effect(
+        "At 0.1, fine-tuned at 70 % sparsity it beats the dense network",
+        *("it does", "section 4", "tuned", 0, "pp"),
+    ),
+    Claim(
+        "At 0.1, pruned by ADMM to 80 % sparsity, it is as accurate as when dense",
+        *("it is", "section 4", "ADMM", (-0.3, INFINITY), "pp"),
+    ),
+)
+
+EXPERIMENTS = (
+    experiment(
+        *("resnet_20", "ResNet-20", resnet_20, 130, (63.97, "CIFAR-100")),
+        accuracies=(89.62, 91.7),
+        claims=RESNET_20,
+    ),
+    experiment("vgg_11", "VGG-11", vgg_11, 40, (48.08, "CIFAR-10")),
+    experiment(
+        *("mobilenet_v2", "MobileNet-V2", mobilenet_v2, 40, (49.36, "CIFAR-10")),
+        accuracies=(92.2, 93.86),
+    ),
+)
