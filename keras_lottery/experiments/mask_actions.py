@@ -31,7 +31,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
     """Tickets, trained as well with all or some of the pruned weights frozen."""
     import pandas as pd
 
-    search = lab.search("zero", rate=0.5)
+    search = lab.search("iterative", rate=0.5)
     rows = [
         ("zero", row["density"], row["replicate"], 100 * row[ACCURACY])
         for _, row in search.results().iterrows()

@@ -39,10 +39,12 @@ class Recording(Lab):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     runs = {}
+    directory = tmp_path_factory.mktemp("runs")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(sequential_reinit, "SPARSITIES", (0.9,))
     for name in ("mask_actions", "one_constant", "sequential_reinit"):
-        lab = Recording(SCALE, tmp_path_factory.mktemp(name), verbose=0)
+        # In one directory: the search of the first is that of the second.
+        lab = Recording(SCALE, directory, verbose=0)
         runs[name] = lab, EXPERIMENTS[name].run(lab)
     monkeypatch.undo()
     return runs
