@@ -133,9 +133,10 @@ def test_workers_that_die_and_die_end_the_search(tmp_path):
     assert not list(made.store.directory.rglob("level_*"))
 
 
+# Jobs that a shell starts in the background ignore the signal.
 LONG = """
 import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.search.test_workers import FIT, build
 import keras_lottery as kl
 search = kl.LotteryTicketSearch(build, [0.5], workers=2, replicates=2, directory="run")
