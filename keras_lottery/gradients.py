@@ -33,6 +33,15 @@ def loss(model: keras.Model, x: Any, y: Any) -> Any:
     return model.compute_loss(x, y, model(x, training=False), training=False)
 
 
+def training_loss(model: keras.Model, x: Any, y: Any) -> Any:
+    """The compiled loss of a batch as a training step has it, which is not made.
+
+    Dropout drops and BatchNormalization takes the batch's statistics, but their
+    variables stay as they are.
+    """
+    return model.compute_loss(x, y, model(x, training=True), training=True)
+
+
 def gradients(
     model: keras.Model,
     x: Any,

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_lottery import allocation as allocations
 from keras_lottery.allocation import Allocation
-from keras_lottery.callbacks.common import Configured, check_masked
+from keras_lottery.callbacks.common import Configured, at_last, check_masked
 from keras_lottery.callbacks.pull import Pull
 from keras_lottery.callbacks.regrowth import trained_weights
 from keras_lottery.granularity import Granularity, check
@@ -85,8 +85,8 @@ class ADMMPruning(Configured):
 
     Frozen layers are pruned too, by magnitude. With `steps_per_execution`, Z and U
     change between executions. A `fit` that raises leaves the model dense, and the next
-    one trains it as ever. A callback that puts weights back when training ends, as
-    EarlyStopping with `restore_best_weights`, has to come before this one in the list.
+    one trains it as ever. Where another callback puts weights back when training ends,
+    as EarlyStopping with `restore_best_weights`, it is those that are pruned.
 
     Args:
         sparsity: the share of prunable weights that end up zero.
@@ -191,6 +191,10 @@ class ADMMPruning(Configured):
         if self._pull is not None:
             self._pull.remove()
             self._pull = None
+        self._prune()
+        at_last(self, self._prune)
+
+    def _prune(self) -> None:
         # Where Z is zero, so is this but for what U has gathered, which is smaller.
         scores = _squares({n: z + self._duals[n] for n, z in self._split.items()})
         prune(

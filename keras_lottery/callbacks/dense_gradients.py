@@ -6,14 +6,20 @@ import keras
 import numpy as np
 
 from keras_lottery.allocation import Scores
-from keras_lottery.gradients import compiled_once, gradients, length
+from keras_lottery.gradients import (
+    compiled_once,
+    gradients,
+    length,
+    training_loss,
+)
 from keras_lottery.layers import named_masks
 
 
 class DenseGradients:
     """|∂L/∂w| of all masked weights, on a batch that is drawn at each call.
 
-    L is the compiled loss, in inference mode and without sample weights.
+    L is the loss of a training step, dropout included, without sample weights. Moving
+    averages and the states of random generators stay as they are.
 
     Args:
         model: a masked model.
@@ -57,7 +63,7 @@ class DenseGradients:
         chosen = rng.choice(self.size, self.batch_size, replace=False)
         x, y = _each(lambda array: array[chosen], self.data)
         with compiled_once(self._compiled):
-            found = gradients(self.model, x, y, self.batch_size)
+            found = gradients(self.model, x, y, self.batch_size, training_loss)
         return {name: np.abs(found[name]) for name in named_masks(self.model)}
 
 

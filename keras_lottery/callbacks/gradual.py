@@ -111,7 +111,7 @@ class GradualPruning(MaskUpdates):
         return self.final_sparsity + change * share
 
     def is_update_step(self, step: int) -> bool:
-        """Whether the schedule prunes before the optimizer's update number `step`."""
+        """Whether the schedule prunes before the step number `step`."""
         if step == self.end_step:
             return True
         due = (step - self.begin_step) % self.frequency == 0

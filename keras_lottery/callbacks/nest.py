@@ -33,8 +33,8 @@ class NeST(MaskUpdates):
     This is the paper's growth and pruning of connections. Its growth of neurons and
     feature maps is left out.
 
-    Gradients by all weights, pruned ones too, are taken where weights grow, of the
-    compiled loss in inference mode, on one batch drawn from `data`.
+    Gradients by all weights, pruned ones too, are taken where weights grow: those of a
+    training step, on one batch drawn from `data`.
 
     Steps are counted by the optimizer, so a second `fit` goes on where the first one
     stopped; a `fit` that ends before `end_step` warns. With `steps_per_execution`,
@@ -121,14 +121,14 @@ class NeST(MaskUpdates):
         self.seed = seed
 
     def sparsity_at(self, step: int) -> float:
-        """The sparsity that is aimed at before the optimizer's update number `step`."""
+        """The sparsity that is aimed at before the step number `step`."""
         if step > self.peak_step:
             return self._pruning.sparsity_at(step)
         change = self.peak_sparsity - self.initial_sparsity
         return self.initial_sparsity + change * step / self.peak_step
 
     def is_update_step(self, step: int) -> bool:
-        """Whether weights grow or die before the optimizer's update number `step`."""
+        """Whether weights grow or die before the step number `step`."""
         if step > self.peak_step:
             return self._pruning.is_update_step(step)
         return step == self.peak_step or (step > 0 and step % self.frequency == 0)

@@ -56,7 +56,7 @@ class Regrowth(MaskUpdates):
         raise NotImplementedError
 
     def is_update_step(self, step: int) -> bool:
-        """Whether weights grow before the optimizer's update number `step`."""
+        """Whether weights grow before the step number `step`."""
         return step > 0 and step % self.frequency == 0 and step < self.end_step
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -22,9 +22,9 @@ class RigL(Regrowth):
     optimizer slots of zero. The number of weights of each layer stays the same. Layers
     that are frozen keep their masks.
 
-    Gradients by all weights, pruned ones too, are taken at these steps alone: of the
-    compiled loss in inference mode, on one batch drawn from `data`. That is a forward
-    and backward pass more for each update, and the step itself is made as well.
+    Gradients by all weights, pruned ones too, are taken at these steps alone: those of
+    a training step, on one batch drawn from `data`. That is a forward and backward pass
+    more for each update, and the step itself is made as well.
 
     Steps are counted by the optimizer, so a second `fit` goes on where the first one
     stopped. With `steps_per_execution`, masks change between executions, at most once.

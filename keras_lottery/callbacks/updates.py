@@ -1,14 +1,27 @@
 """Callbacks that change masks between the steps of `fit`."""
 
-from keras_lottery.callbacks.common import Configured, check_masked, steps_done
+import warnings
+
+from keras_lottery.callbacks.common import (
+    Configured,
+    at_last,
+    check_masked,
+    steps_done,
+)
+from keras_lottery.layers import get_sparsity
 
 
 class MaskUpdates(Configured):
-    """Changes the masks of a model before some of the optimizer's updates.
+    """Changes the masks of a model before some of its training steps.
 
-    Steps are counted by the optimizer, so a second `fit` goes on where the first one
-    stopped. With `steps_per_execution`, masks change between executions: once, as the
-    last step asks that was due.
+    A step is a batch. Steps are counted by the optimizer, as for a learning-rate
+    schedule, so a second `fit` goes on where the first one stopped; with
+    `gradient_accumulation_steps=n`, n of them make one update of the weights. With
+    `steps_per_execution`, masks change between executions: once, as the last step asks
+    that was due.
+
+    Masks are variables of the model, so that a callback which puts back the weights of
+    an earlier step puts back their masks. If the sparsity is lower then, that warns.
 
     A subclass says when (`is_update_step`) and what (`update`).
     """
@@ -18,9 +31,10 @@ class MaskUpdates(Configured):
     def __init__(self) -> None:
         super().__init__()
         self._epoch_start = self._step = self._next = 0
+        self._sparsity_left: float | None = None
 
     def is_update_step(self, step: int) -> bool:
-        """Whether masks change before the optimizer's update number `step`."""
+        """Whether masks change before the step number `step`."""
         raise NotImplementedError
 
     def update(self, step: int) -> None:
@@ -32,6 +46,7 @@ class MaskUpdates(Configured):
         self._step = steps_done(self.model)
         # A schedule that lies behind the optimizer is caught up with at once.
         self._next = min(self._step, self.end_step)
+        self._sparsity_left = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch_start = self._step
@@ -41,7 +56,7 @@ class MaskUpdates(Configured):
         due = [s for s in range(self._next, self._step + 1) if self.is_update_step(s)]
         self._next = self._step + 1
         if due:
-            self.update(due[-1])
+            self._update(due[-1])
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step = self._epoch_start + batch + 1
@@ -53,5 +68,22 @@ class MaskUpdates(Configured):
     def on_train_end(self, logs: dict | None = None) -> None:
         if self._next <= self.end_step <= self._step:
             if self.is_update_step(self.end_step):
-                self.update(self.end_step)
+                self._update(self.end_step)
             self._next = self._step + 1
+        at_last(self, self._check_sparsity)
+
+    def _update(self, step: int) -> None:
+        self.update(step)
+        self._sparsity_left = get_sparsity(self.model)
+
+    def _check_sparsity(self) -> None:
+        sparsity = get_sparsity(self.model)
+        if self._sparsity_left is not None and sparsity < self._sparsity_left:
+            warnings.warn(
+                "Another callback has put back the weights of an earlier step, and "
+                f"their masks: the sparsity is {sparsity:.4f}, not the "
+                f"{self._sparsity_left:.4f} that {type(self).__name__} had come to. "
+                "Leave out `restore_best_weights`, or begin EarlyStopping after "
+                f"end_step={self.end_step} (`start_from_epoch`).",
+                stacklevel=2,
+            )

@@ -13,7 +13,8 @@ from keras_lottery.controls import CONTROLS
 from keras_lottery.criteria import CRITERIA
 from keras_lottery.deploy.tickets import RUN_CARD
 from keras_lottery.engines import ENGINES
-from keras_lottery.granularity import check
+from keras_lottery.granularity import UNITS, Granularity, check
+from keras_lottery.pruning import default_allocation
 from keras_lottery.registry import load_extensions
 from keras_lottery.results import in_words
 from keras_lottery.rewind import REWINDS
@@ -58,7 +59,8 @@ def add_options(parser: Parser) -> None:
         choices=scopes,
         metavar="NAME",
         help=f"how layers share what is left: {', '.join(scopes)} (global; uniform for "
-        "filters and channels)",
+        "filters and channels). Layers that the model's paper does not prune are left "
+        "alone, but where whole filters are pruned",
     )
     add(
         "--granularity",
@@ -77,6 +79,12 @@ def add_options(parser: Parser) -> None:
     add("--batch-size", type=at_least(1), help=formatter)
     add("--optimizer", help=formatter)
     add("--learning-rate", type=positive, help=formatter)
+    add(
+        "--no-augment",
+        action="store_true",
+        help="train without the crops and flips that the model's recipe may have for "
+        "images of three colours",
+    )
     add("--replicates", type=at_least(1), default=3, help="(%(default)s)")
     add(
         "--controls",
@@ -164,11 +172,24 @@ def _find(options: argparse.Namespace) -> None:
     if epochs is None and steps is None:
         steps = recipe.steps
     rate = rate or max(recipe.rates.values())
+    if options.no_augment or splits.input_shape[-1] != 3:
+        # The recipes are those of CIFAR-10: most grey images have a left and a right.
+        recipe = replace(recipe, augment=False)
+    allocation = _allocation(options.scope, options.granularity, rate, recipe)
+    if options.verbose:
+        if left := getattr(allocation, "exclude", ()):
+            print(f"Not pruned, as in the model's paper: {', '.join(left)}")
+        if recipe.augment:
+            print("Training crops and flips the images (--no-augment: it does not)")
 
     def build() -> "keras.Model":
-        model = builder(splits.input_shape, splits.classes)
-        return models.compile_model(
-            model, recipe, options.optimizer, options.learning_rate
+        return models.build(
+            builder,
+            recipe,
+            splits.input_shape,
+            splits.classes,
+            optimizer=options.optimizer,
+            learning_rate=options.learning_rate,
         )
 
     name = f"{Path(options.data).stem}_{options.model}"
@@ -176,7 +197,7 @@ def _find(options: argparse.Namespace) -> None:
         build,
         schedule=SCHEDULES.look_up(options.schedule)(rate, options.levels),
         criterion=options.criterion,
-        allocation=_allocation(options.scope, rate, recipe),
+        allocation=allocation,
         granularity=options.granularity,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
@@ -218,13 +239,22 @@ def _find(options: argparse.Namespace) -> None:
 
 
 def _allocation(
-    scope: str | None, rate: float, recipe: models.Recipe
+    scope: str | None, granularity: Granularity, rate: float, recipe: models.Recipe
 ) -> str | Allocation | None:
-    if scope != "layer":
+    """The scope, without the layers that the recipe leaves alone."""
+    if scope == "layer":
+        # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
+        highest = max(recipe.rates.values())
+        rates = {p: r * rate / highest for p, r in recipe.rates.items()}
+        return Layerwise(rates, rate, exclude=recipe.left_alone)
+    # Filters are pruned with those that shortcuts tie them to.
+    if not recipe.left_alone or granularity in UNITS:
         return scope
-    # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
-    highest = max(recipe.rates.values())
-    return Layerwise({p: r * rate / highest for p, r in recipe.rates.items()}, rate)
+    allocation = ALLOCATIONS.look_up(scope or default_allocation(granularity))
+    # One of the user's own may have no such argument: it sees to that itself.
+    if not hasattr(allocation, "exclude"):
+        return scope
+    return replace(allocation, exclude=recipe.left_alone)  # type: ignore[type-var]
 
 
 def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:

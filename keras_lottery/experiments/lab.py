@@ -281,10 +281,10 @@ class Lab:
         networks = self.networks  # the laboratory itself would go to the workers
 
         def build_network() -> keras.Model:
-            network = builder(shape, classes)
+            network = models.build(builder, recipe, shape, classes)
             if network.name not in networks:
                 networks.append(network.name)
-            return models.compile_model(network, recipe)
+            return network
 
         return build_network
 

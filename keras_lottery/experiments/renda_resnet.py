@@ -18,7 +18,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
     """The same search three times, each with its own way to go on after pruning."""
     depth = 56 if lab.scale.is_faithful else 8
     how: dict[str, Any] = {
-        "model": partial(models.resnet, depth, augment=lab.scale.is_faithful),
+        "model": partial(models.resnet, depth),
         "allocation": "global",
     }
     # Epoch 32 of 182: what is pruned is trained for 150 epochs more.

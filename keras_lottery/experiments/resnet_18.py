@@ -25,8 +25,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
         arm: lab.search(
             arm,
             recipe=dataclasses.replace(lab.recipe, **changes),  # type: ignore[arg-type]
-            model=partial(models.resnet, depth, augment=lab.scale.is_faithful),
-            allocation=Global(exclude=("shortcut_*", "output")),
+            model=partial(models.resnet, depth),
+            allocation=Global(exclude=lab.recipe.left_alone),
             controls=["reinit"],
         )
         for arm, changes in arms.items()

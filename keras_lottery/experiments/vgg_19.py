@@ -16,7 +16,7 @@ from keras_lottery.experiments.scales import cifar_10
 def run(lab: Lab) -> Mapping[str, Values]:
     """Two learning rates, and the large one with warm-up, pruned in two ways."""
     warm_up = round(10_000 / 112_480 * lab.recipe.steps)
-    whole = Global(exclude=("output",))
+    whole = Global(exclude=lab.recipe.left_alone)
     arms = {
         "lr_0.1": (0.1, 0, whole),
         "lr_0.01": (0.01, 0, whole),
@@ -29,7 +29,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
         arm: lab.search(
             arm,
             recipe=dataclasses.replace(lab.recipe, learning_rate=rate, warm_up=steps),
-            model=partial(models.vgg, blocks, width, augment=faithful),
+            model=partial(models.vgg, blocks, width),
             allocation=allocation,
             controls=["reinit"],
         )

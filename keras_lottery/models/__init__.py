@@ -4,27 +4,25 @@ A new one is a function that builds a plain, uncompiled Keras model with explici
 layer names, its `Recipe`, and a line in `MODELS`.
 """
 
-from collections.abc import Callable
-
-import keras
-
 from keras_lottery.models.conv import CONV_2, CONV_4, CONV_6, conv_2, conv_4, conv_6
-from keras_lottery.models.lenet import LENET_5, LENET_300_100, lenet_5, lenet_300_100
-from keras_lottery.models.mobilenet import MOBILENET_V2, mobilenet_v2
-from keras_lottery.models.recipe import Recipe, Steps, compile_model
-from keras_lottery.models.residual import (
+from keras_lottery.models.deep import (
+    MOBILENET_V2,
     RESNET_20,
     RESNET_56,
-    resnet,
-    resnet_20,
-    resnet_56,
+    VGG_11,
+    VGG_19,
 )
-from keras_lottery.models.vgg import VGG_11, VGG_19, vgg, vgg_11, vgg_19
+from keras_lottery.models.lenet import LENET_5, LENET_300_100, lenet_5, lenet_300_100
+from keras_lottery.models.mobilenet import mobilenet_v2
+from keras_lottery.models.recipe import Builder, Recipe, Steps, build, compile_model
+from keras_lottery.models.residual import resnet, resnet_20, resnet_56
+from keras_lottery.models.vgg import vgg, vgg_11, vgg_19
 
 __all__ = [
     "MODELS",
     "Recipe",
     "Steps",
+    "build",
     "compile_model",
     "conv_2",
     "conv_4",
@@ -42,8 +40,6 @@ __all__ = [
     "vgg_11",
     "vgg_19",
 ]
-
-Builder = Callable[..., keras.Model]
 
 MODELS: dict[str, tuple[Builder, Recipe]] = {
     "lenet_300_100": (lenet_300_100, LENET_300_100),

@@ -8,26 +8,6 @@ from keras import layers
 from keras_lottery.models.augment import augmentation
 from keras_lottery.models.initializers import glorot_normals
 from keras_lottery.models.normalization import normalization
-from keras_lottery.models.recipe import Recipe
-
-# Liu et al. 2021: 150 epochs of 390 steps. The decay is that of VGG-19.
-MOBILENET_V2 = Recipe(
-    optimizer="sgd",
-    learning_rate=0.1,
-    batch_size=128,
-    steps=150 * 390,
-    rates={
-        "stem": 0.0,
-        "expand_*": 0.2,
-        "depthwise_*": 0.2,
-        "project_*": 0.2,
-        "head": 0.2,
-        "output": 0.2,
-    },
-    momentum=0.9,
-    weight_decay=1e-4,
-    drops=(80 * 390, 120 * 390),
-)
 
 # Expansion, filters, blocks, strides of the first block: Sandler et al. 2018, table 2,
 # where the stem and the stage of 24 filters have strides of 2.

@@ -1,12 +1,14 @@
 """How a model of a paper is trained: the recipe, and compiling by it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
 import keras
 from keras import ops
+
+Builder = Callable[..., keras.Model]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Recipe:
         batch_size: Examples per step.
         steps: Steps (optimizer updates) of one training.
         rates: Layer name or pattern to the share of the layer's remaining weights
-            that is pruned at each level. No layer matches two of them.
+            that is pruned at each level, 0 for layers that are left alone. No layer
+            matches two of them.
         eval_freq: Steps between two evaluations on the validation data.
         jit_compile: As in `keras.Model.compile`. XLA makes dense networks faster
             everywhere, and convolutions up to four times slower on CPUs: recipes
@@ -33,6 +36,7 @@ class Recipe:
             own `weight_decay` is: λ times the learning rate, whatever the gradients.
         drops: Steps from which the learning rate is a tenth of what it was before.
         warm_up: Steps over which it rises from zero, linearly.
+        augment: Whether training crops and mirrors the images, as `augmentation` does.
     """
 
     optimizer: str
@@ -47,6 +51,17 @@ class Recipe:
     weight_decay: float | None = None
     drops: tuple[int, ...] = ()
     warm_up: int = 0
+    augment: bool = False
+
+    @property
+    def left_alone(self) -> tuple[str, ...]:
+        """Names or patterns of the layers that the paper does not prune.
+
+        >>> from keras_lottery import models
+        >>> models.recipe("resnet_20").left_alone
+        ('shortcut_*', 'output')
+        """
+        return tuple(pattern for pattern, rate in self.rates.items() if not rate)
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -92,6 +107,37 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
             "drops": self.drops,
             "warm_up": self.warm_up,
         }
+
+
+def build(
+    builder: Builder,
+    recipe: Recipe,
+    input_shape: tuple[int, ...],
+    classes: int,
+    **compiling: Any,
+) -> keras.Model:
+    """A classifier as its recipe trains it: with its augmentation, and compiled.
+
+    Args:
+        builder: `(input_shape, classes) -> model`; with an argument `augment`, where
+            the recipe augments.
+        recipe: The recipe.
+        input_shape, classes: As of the builder.
+        compiling: `optimizer` and `learning_rate`, as of `compile_model`.
+
+    Returns:
+        The model, compiled.
+
+    Example:
+
+    >>> from keras_lottery import models
+    >>> recipe = models.recipe("resnet_20")
+    >>> model = build(models.resnet_20, recipe, (8, 8, 3), 10)
+    >>> [layer.name for layer in model.layers[1:4]]
+    ['move', 'mirror', 'conv_1']
+    """
+    augment = {"augment": True} if recipe.augment else {}
+    return compile_model(builder(input_shape, classes, **augment), recipe, **compiling)
 
 
 def compile_model(

@@ -8,29 +8,6 @@ from keras import layers
 from keras_lottery.models.augment import augmentation
 from keras_lottery.models.initializers import glorot_normals
 from keras_lottery.models.normalization import normalization
-from keras_lottery.models.recipe import Recipe
-
-RESNET_20 = Recipe(
-    optimizer="sgd",
-    learning_rate=0.01,
-    batch_size=128,
-    steps=30_000,
-    rates={"conv_*": 0.2, "shortcut_*": 0.0, "output": 0.0},
-    momentum=0.9,
-    weight_decay=1e-4,
-    drops=(20_000, 25_000),
-)
-# Renda et al. 2020: 182 epochs of 390 steps.
-RESNET_56 = Recipe(
-    optimizer="sgd",
-    learning_rate=0.1,
-    batch_size=128,
-    steps=182 * 390,
-    rates={"conv_*": 0.2, "shortcut_*": 0.0, "output": 0.0},
-    momentum=0.9,
-    weight_decay=2e-4,
-    drops=(91 * 390, 136 * 390),
-)
 
 
 def resnet(
@@ -117,6 +94,7 @@ def resnet_20(
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     seed: int | None = None,
+    augment: bool = False,
 ) -> keras.Model:
     """ResNet-20, which Frankle & Carbin call ResNet-18.
 
@@ -127,13 +105,14 @@ def resnet_20(
     >>> resnet_20(seed=0).count_params()
     274042
     """
-    return resnet(20, input_shape, classes, seed)
+    return resnet(20, input_shape, classes, seed, augment)
 
 
 def resnet_56(
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     seed: int | None = None,
+    augment: bool = False,
 ) -> keras.Model:
     """ResNet-56: 855,770 trained parameters.
 
@@ -141,4 +120,4 @@ def resnet_56(
     et al. 2020, [Comparing rewinding and fine-tuning](
     https://arxiv.org/abs/2003.02389).
     """
-    return resnet(56, input_shape, classes, seed)
+    return resnet(56, input_shape, classes, seed, augment)

@@ -8,29 +8,6 @@ from keras import layers
 from keras_lottery.models.augment import augmentation
 from keras_lottery.models.initializers import glorot_normals
 from keras_lottery.models.normalization import normalization
-from keras_lottery.models.recipe import Recipe
-
-VGG_19 = Recipe(
-    optimizer="sgd",
-    learning_rate=0.01,
-    batch_size=64,
-    steps=112_480,
-    rates={"conv_*": 0.2, "output": 0.0},
-    momentum=0.9,
-    weight_decay=1e-4,
-    drops=(56_240, 84_360),  # epochs 80 and 120 of 160
-)
-# Liu et al. 2021: 150 epochs of 390 steps. The decay is that of VGG-19.
-VGG_11 = Recipe(
-    optimizer="sgd",
-    learning_rate=0.1,
-    batch_size=128,
-    steps=150 * 390,
-    rates={"conv_1": 0.0, "conv_[2-8]": 0.2, "output": 0.2},
-    momentum=0.9,
-    weight_decay=1e-4,
-    drops=(80 * 390, 120 * 390),
-)
 
 
 def vgg(
@@ -99,6 +76,7 @@ def vgg_19(
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     seed: int | None = None,
+    augment: bool = False,
 ) -> keras.Model:
     """VGG-19: sixteen convolutions; 20 million parameters.
 
@@ -109,13 +87,14 @@ def vgg_19(
     >>> vgg_19(seed=0).count_params()
     20046026
     """
-    return vgg((2, 2, 4, 4, 4), 64, input_shape, classes, seed)
+    return vgg((2, 2, 4, 4, 4), 64, input_shape, classes, seed, augment)
 
 
 def vgg_11(
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     seed: int | None = None,
+    augment: bool = False,
 ) -> keras.Model:
     """VGG-11: eight convolutions; 9.2 million parameters.
 
@@ -123,4 +102,4 @@ def vgg_11(
     2021, [Lottery ticket preserves weight correlation](
     https://arxiv.org/abs/2102.11068).
     """
-    return vgg((1, 1, 2, 2, 2), 64, input_shape, classes, seed)
+    return vgg((1, 1, 2, 2, 2), 64, input_shape, classes, seed, augment)

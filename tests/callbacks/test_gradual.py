@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_lottery.callbacks import GradualPruning
+from keras_lottery.callbacks.common import steps_done
 from keras_lottery.layers import (
     get_masks,
     get_sparsity,
@@ -193,6 +194,46 @@ def test_accumulated_gradients():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
     kept = train(masked(optimizer=optimizer), 0.8, 0, 7, frequency=1, epochs=2)
     assert kept == left(*(zhu_gupta(step, 0.8, 0, 7) for step in range(8)), 0.8)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_steps_are_those_of_learning_rate_schedules(scaled):
+    schedule = keras.optimizers.schedules.PolynomialDecay(100.0, 100, 0.0)
+    optimizer = keras.optimizers.SGD(schedule, gradient_accumulation_steps=3)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model = masked(optimizer=optimizer)
+    fit(model, 4)
+    assert steps_done(model) == 4
+    assert 100 - float(model.optimizer.learning_rate) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("end", [6, 8])
+def test_weights_put_back_with_their_masks(last, end):
+    """They warn, unless the last step prunes what was put back."""
+    model = fresh()
+    stop = keras.callbacks.EarlyStopping("none", restore_best_weights=True)
+    stop.on_epoch_end = lambda epoch, logs: (
+        epoch or setattr(stop, "best_weights", model.get_weights())
+    )
+    callbacks = [GradualPruning(0.75, 6, end), stop]
+    callbacks = callbacks if last else callbacks[::-1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, epochs=2, callbacks=callbacks)
+    messages = [str(w.message) for w in caught if w.category is UserWarning]
+    if end == 8 and not last:
+        assert get_sparsity(model) == 0.75 and not messages
+    else:
+        assert get_sparsity(model) == 0
+        (message,) = messages
+        assert "the sparsity is 0.0000, not the 0.7500 that GradualPruning" in message
+        assert f"end_step={end}" in message
+    assert not pruned_weights(model).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(model, epochs=1)
 
 
 def test_criterion_and_allocation():

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import keras_lottery as kl
 from keras_lottery import SET, RigL
+from keras_lottery.callbacks.dense_gradients import DenseGradients
 from keras_lottery.callbacks.regrowth import regrown
 from keras_lottery.layers import (
     get_masks,
@@ -243,6 +245,63 @@ def test_rigl_grows_the_largest_gradients(seed):
     kept = set(live[order[count:]])
     dormant = [i for i in np.argsort(-gradient.ravel()) if i not in kept]
     assert set(np.flatnonzero(after)) == kept | set(dormant[:count])
+
+
+def normalised():
+    """Inputs are dropped, and outputs normalised."""
+    stack = [
+        keras.layers.Dropout(0.5, seed=1),
+        keras.layers.Dense(3, use_bias=False),
+        keras.layers.BatchNormalization(center=False, scale=False),
+    ]
+    return mask_model(compiled(keras.Sequential([keras.Input((6,)), *stack])))
+
+
+def test_gradients_are_those_of_a_training_step():
+    """Against finite differences of the loss under the batch's own statistics."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 8, 6)).astype("float32")
+    y = y[:, :3]
+    model = normalised()
+    kernel = rng.normal(size=(6, 3))
+    set_state(model, get_state(model) | {"dense/kernel": kernel.astype("float32")})
+    before = arrays(model)
+    dropped = np.asarray(model.layers[0](x, training=True), float)
+    assert (dropped == 0).any() and (dropped != 0).any()
+    model.set_weights(before)
+
+    def loss(kernel):
+        z = dropped @ kernel
+        return np.mean(((z - z.mean(0)) / np.sqrt(z.var(0) + 1e-3) - y) ** 2)
+
+    expected = np.zeros_like(kernel)
+    for place in np.ndindex(kernel.shape):
+        step = np.zeros_like(kernel)
+        step[place] = 1e-5
+        expected[place] = (loss(kernel + step) - loss(kernel - step)) / 2e-5
+    measure = DenseGradients(model, (x, y), 8)
+    # All of the data, in order.
+    measured = measure(SimpleNamespace(choice=lambda *_, **__: np.arange(8)))
+    np.testing.assert_allclose(
+        measured["dense/kernel"], abs(expected), rtol=1e-2, atol=1e-4
+    )
+    assert_equal(arrays(model), before)
+
+
+@kinds
+@pytest.mark.parametrize("last", [False, True])
+def test_weights_put_back_have_their_masks(kind, last):
+    model = fresh()
+    stop = keras.callbacks.EarlyStopping("none", restore_best_weights=True)
+    stop.on_epoch_end = lambda epoch, logs: (
+        epoch or setattr(stop, "best_weights", model.get_weights())
+    )
+    callbacks = [make(kind, 0.5, frequency=2), stop, watch := Watch()]
+    if not last:
+        callbacks = [stop, *callbacks[::2]]
+    fit(model, epochs=2, callbacks=callbacks)
+    assert get_masks(model) == watch.masks[3] != watch.masks[-2]
+    assert not pruned_weights(model).any()
 
 
 def test_what_is_dropped_and_grows_at_once_stays():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from keras_lottery import cli
+from keras_lottery.allocation import ErdosRenyi, Global
 from keras_lottery.cli import find_command as find
 
 QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
@@ -97,6 +98,52 @@ def test_options_reach_the_search(tmp_path):
     for name in ("figure.png", "table.txt"):
         assert (tmp_path / "run" / name).stat().st_size
     assert not (tmp_path / "saved_models").exists()
+
+
+class Asked(Exception):
+    """A search that was asked for, and not begun."""
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """Finds a ticket of ResNet-20, and returns what was asked of the search."""
+
+    def stop(build, **arguments):
+        raise Asked(build(), arguments)
+
+    def ask(*options, colours=3):
+        x = np.zeros((20, 8, 8, colours), "float32")
+        y = np.arange(20) % 2
+        np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        monkeypatch.setattr(find, "LotteryTicketSearch", stop)
+        with pytest.raises(Asked) as caught:
+            cli.find(["--data", "data.npz", "--model", "resnet_20", *options])
+        model, arguments = caught.value.args
+        return [layer.name for layer in model.layers], arguments["allocation"]
+
+    return ask
+
+
+LEFT = ("shortcut_*", "output")
+
+
+def test_what_the_paper_leaves_alone_is_left_alone(asked, capsys):
+    names, allocation = asked()
+    assert names[1:4] == ["move", "mirror", "conv_1"]
+    assert allocation == Global(LEFT)
+    said = capsys.readouterr().out
+    assert "Not pruned, as in the model's paper: shortcut_*, output\n" in said
+    assert "crops and flips" in said
+    # Grey images are not those of the recipe.
+    names, allocation = asked("--scope", "erk", "--verbose", "0", colours=1)
+    assert names[1] == "conv_1"
+    assert allocation == ErdosRenyi(exclude=LEFT)
+    assert capsys.readouterr().out == ""
+    names, allocation = asked("--no-augment", "--scope", "layer")
+    assert names[1] == "conv_1"
+    assert allocation.exclude == LEFT
+    # Filters are tied by the shortcuts.
+    assert asked("--granularity", "filter")[1] is None
 
 
 @pytest.mark.tensorflow

@@ -17,6 +17,17 @@ SIZES = {
     # Sandler et al. 2018: 3.5M with 1,000 classes, whose output has 1.27M more.
     "mobilenet_v2": (2_236_682, 4),
 }
+# Rate, batch, steps, drops, decay.
+RECIPES = {
+    "resnet_56": (0.1, 128, 70_980, (35_490, 53_040), 2e-4),
+    "vgg_11": (0.1, 128, 58_500, (31_200, 46_800), 1e-4),
+    "mobilenet_v2": (0.1, 128, 58_500, (31_200, 46_800), 1e-4),
+}
+LEFT_ALONE = {
+    "resnet_56": ("shortcut_*", "output"),
+    "vgg_11": ("conv_1",),
+    "mobilenet_v2": ("stem",),
+}
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -32,7 +43,12 @@ def test_size_names_and_recipe(name, monkeypatch):
     assert (trained, model.get_layer("pool").input.shape[1]) == SIZES[name]
     assert model.output_shape == (None, 10)
     recipe = models.recipe(models.get(name))
+    assert recipe.augment
     assert 0 < recipe.drops[0] < recipe.drops[1] < recipe.steps
+    assert (recipe.optimizer, recipe.momentum) == ("sgd", 0.9)
+    settings = recipe.learning_rate, recipe.batch_size, recipe.steps, recipe.drops
+    assert (*settings, recipe.weight_decay) == RECIPES[name]
+    assert recipe.left_alone == LEFT_ALONE[name]
     norms = [layer for layer in model.layers if hasattr(layer, "moving_mean")]
     assert norms and {norm.momentum for norm in norms} == {0.9}
     layers = [layer.name for layer in model.layers if hasattr(layer, "kernel")]

@@ -8,6 +8,7 @@ import pytest
 
 from keras_lottery import models
 from keras_lottery.allocation import Layerwise
+from keras_lottery.allocation.names import matches
 from keras_lottery.layers import get_masks, mask_model
 from keras_lottery.masks import Masks
 
@@ -109,6 +110,7 @@ class TestEveryModel:
             "input_shape",
             "classes",
             "seed",
+            *(["augment"] if models.recipe(name).augment else []),
         ]
 
 
@@ -136,6 +138,11 @@ def test_recipes_are_the_papers():
     assert models.recipe("lenet_300_100").rates == {"hidden_*": 0.2, "output": 0.1}
     assert models.recipe("conv_4").rates["conv_*"] == 0.1
     assert models.recipe("conv_6").rates["conv_*"] == 0.15
+    assert settings["resnet_20"] == ("sgd", 0.01, 128, 30_000, 100)
+    assert settings["vgg_19"] == ("sgd", 0.01, 64, 112_480, 100)
+    assert models.recipe("vgg_19").left_alone == ("output",)
+    augmented = {name for name in PARAMETERS if models.recipe(name).augment}
+    assert augmented == {"resnet_20", "vgg_19"}
 
 
 def test_recipe_is_frozen():
@@ -186,7 +193,8 @@ def test_rounds_leave_the_papers_shares_of_weights(name):
 class TestConvolutionalNetworks:
     def test_shortcuts_and_output_are_left_alone(self):
         masks = get_masks(mask_model(models.resnet_20()))
-        left = [n for n in masks if not n.startswith("conv_")]
+        exclude = models.recipe("resnet_20").left_alone
+        left = [n for n in masks if any(matches(n, pattern) for pattern in exclude)]
         assert sum(masks[name].size for name in left) == 2560 + 640
 
     def test_depths_that_do_not_exist_are_refused(self):
