@@ -15,6 +15,7 @@ from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.layers import get_state, redraw
 from keras_lottery.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
+from keras_lottery.pruning import allocation_of
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.trainings import row
@@ -63,7 +64,7 @@ def compare_transfer(
         optimizer: trains instead of the model's own.
         replace: as of `Ticket.transfer`.
         controls: as of `LotteryTicketSearch`. Controls draw from the model's
-            initialisers.
+            initialisers; their masks have the ticket's granularity.
         replicates: how many times all is repeated, with other weights of the dense
             network and another order of the data. One for each ticket by default.
         seed: of everything that is random.
@@ -125,6 +126,8 @@ def compare_transfer(
     if len({frozenset(each.masks) for each in carried}) > 1:
         raise ValueError("Expected tickets of one network. Received: several")
     masked = carried[0].model
+    forms = [allocation_of(masked, None, each.granularity) for each in tickets]
+    forms *= replicates // len(tickets)
     own = get_state(masked)
     if optimizer is not None:
         given = fresh_optimizer(keras.optimizers.get(optimizer))
@@ -144,7 +147,14 @@ def compare_transfer(
         for name, control, trial in resolved:
             rng = np.random.default_rng(derive_seed(seed, replicate, name, 1, trial))
             snapshot = Snapshot(
-                part.masks, start, start, start, rng, masked, data.arrays
+                part.masks,
+                start,
+                start,
+                start,
+                rng,
+                masked,
+                data.arrays,
+                allocation=forms[replicate],
             )
             make = partial(_control, name, control, transferred, snapshot)
             works[Unit(replicate, 1, name, trial)] = Work(make, order)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import keras
 import numpy as np
@@ -282,6 +283,41 @@ def test_what_is_trained(ticket, asked):
     assert (reinit.weights[kernel] != found.weights[kernel]).all()
     assert random.masks != found.masks
     assert {(made.step, made.steps) for made, _ in works} == {(0, 18)}
+
+
+@pytest.mark.parametrize("granularity", ["block_1x4", (2, 3), "2:4", "filter"])
+@pytest.mark.parametrize("head", ["head", "new_head"])
+def test_masks_of_controls_keep_the_form_of_the_tickets(asked, granularity, head):
+    network = partial(trainable, features=8, hidden=12)
+    model = mask_model(network())
+    kl.prune(model, 0.5, granularity=granularity)
+    # As JSON has it.
+    given = granularity if isinstance(granularity, str) else list(granularity)
+    ticket = ticket_of(model, card={"settings": {"granularity": given}})
+    if head == "head":
+        ticket = ticket.transfer(network())  # And on from there.
+    assert ticket.granularity == granularity
+    target = network(head=head)
+    works = asked(ticket, target, controls=["random", "shuffle"])[0].works
+    found, random, shuffled = (made.masks for made, _ in works[1:])
+    assert random != found != shuffled
+    for masks in (random, shuffled):
+        for name, mask in masks.items():
+            assert form(mask, granularity) == form(found[name], granularity), name
+            if head == "new_head" and granularity != "filter":
+                assert not name.startswith("new_head")
+
+
+def form(mask, granularity):
+    """How many weights each group of a layer has left, in order."""
+    if granularity == "filter":
+        return sorted(mask.any(0)), sorted(mask.any(1))
+    high, wide = (4, 1) if isinstance(granularity, str) else granularity
+    return sorted(
+        int(mask[i : i + high, j : j + wide].sum())
+        for i in range(0, len(mask), high)
+        for j in range(0, mask.shape[1], wide)
+    )
 
 
 def test_the_optimizer_is_replaced(ticket, asked):

@@ -1,7 +1,7 @@
 """Whole filters and units as groups of weights: those that make and that read them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -80,7 +80,8 @@ class Units:
             chosen = largest({name: worth[name]}, {name: before[name]}, count)[name]
             silenced[groups[~chosen]] = True
         dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
-        return self.silence(dense, silenced)
+        # Whether layers without masks may read them is decided where they are pruned.
+        return replace(self, unmasked={}).silence(dense, silenced)
 
     def spread(self, scores: Scores, masks: Masks) -> dict[str, np.ndarray]:
         """Scores of weights that `fold` makes these scores of filters of."""

@@ -77,7 +77,7 @@ def arguments(
 ) -> dict[str, Any]:
     """What all searches of a network share; its first convolution is left alone."""
     return {
-        "model": partial(model, augment=lab.scale.is_faithful),
+        "model": model,
         "schedule": sparsities,
         "allocation": Uniform(exclude=(first,)),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_lottery import architecture
+from keras_lottery.granularity import Granularity
 from keras_lottery.layers import State, get_state, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.ticket import file
@@ -44,6 +45,20 @@ class Ticket:
     architecture: str | None = field(default=None, repr=False)
     card: Mapping[str, Any] = field(default_factory=dict, repr=False)
     seed: int | None = None
+
+    @property
+    def granularity(self) -> Granularity:
+        """What was pruned together, as of `prune`, by the card of the search.
+
+        >>> card = {"settings": {"granularity": "block_1x4"}}
+        >>> Ticket(Masks.dense({}), {}, card=card).granularity
+        'block_1x4'
+        """
+        card = self.card
+        while "source" in card:  # It was carried over from another network.
+            card = card["source"]
+        found = card.get("settings", {}).get("granularity", "weight")
+        return found if isinstance(found, str) else tuple(found)
 
     def initial_model(self) -> keras.Model:
         """The masked model with the weights that training starts from."""
