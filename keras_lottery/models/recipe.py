@@ -130,9 +130,10 @@ def build(
 
     Example:
 
+    >>> import functools
     >>> from keras_lottery import models
-    >>> recipe = models.recipe("resnet_20")
-    >>> model = build(models.resnet_20, recipe, (8, 8, 3), 10)
+    >>> builder = functools.partial(models.vgg, (1, 1), 4)
+    >>> model = build(builder, models.recipe("vgg_19"), (8, 8, 3), 10)
     >>> [layer.name for layer in model.layers[1:4]]
     ['move', 'mirror', 'conv_1']
     """
