@@ -134,7 +134,7 @@ def build(
     >>> from keras_lottery import models
     >>> builder = functools.partial(models.vgg, (1, 1), 4)
     >>> model = build(builder, models.recipe("vgg_19"), (8, 8, 3), 10)
-    >>> [layer.name for layer in model.layers[1:4]]
+    >>> [layer.name for layer in model.layers[:3]]
     ['move', 'mirror', 'conv_1']
     """
     augment = {"augment": True} if recipe.augment else {}
