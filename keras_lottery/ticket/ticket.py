@@ -58,7 +58,10 @@ class Ticket:
         while "source" in card:  # It was carried over from another network.
             card = card["source"]
         found = card.get("settings", {}).get("granularity", "weight")
-        return found if isinstance(found, str) else tuple(found)
+        if isinstance(found, str):
+            return found
+        inputs, outputs = found  # JSON has made a list of them.
+        return inputs, outputs
 
     def initial_model(self) -> keras.Model:
         """The masked model with the weights that training starts from."""
