@@ -307,6 +307,37 @@ class Store:
     def _replicate(self, replicate: int) -> Path:
         return self.directory / f"replicate_{replicate}"
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other searches from writing here meanwhile.
+
+        The system takes the lock from a process that ends, however it does. (Windows
+        has no such lock.)
+
+        Raises:
+            RuntimeError: if another search is running here.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RuntimeError(
+                    f"Another search is running in the directory '{self.directory}'. "
+                    "Wait for its end, or choose another directory."
+                ) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
+        finally:
+            os.close(directory)
+
     def clean(self) -> None:
         """Removes what a killed process was writing."""
         for path in self.directory.rglob(f"{_TEMPORARY}*"):

@@ -1,5 +1,6 @@
 """The weights that the replicates of a search start from."""
 
+import contextlib
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 
-from keras_lottery.layers import State, get_state, mask_model, redraw
+from keras_lottery.layers import State, get_state, mask_model, redraw, set_state
 from keras_lottery.layers.convert import Prunable
 from keras_lottery.store import (
     CorruptedFileError,
@@ -55,6 +56,8 @@ def build(
 def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None:
     """A replicate's initial weights, or None if they are to be drawn.
 
+    Warns if the model that was given has others.
+
     Args:
         store: where they are kept.
         replicate: which replicate.
@@ -64,7 +67,7 @@ def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None
         CorruptedFileError: if they are lost, and cannot be drawn again.
     """
     try:
-        return read_record(store.initial(replicate), "initial")[1]["weights"]
+        found = read_record(store.initial(replicate), "initial")[1]["weights"]
     except FileNotFoundError:
         return None
     except CorruptedFileError as error:
@@ -72,6 +75,21 @@ def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None
             raise
         warnings.warn(f"{error}. It is made again.", stacklevel=2)
         return None
+    if not is_first and not replicate:
+        warnings.warn(
+            f"The search in '{store.directory}' began with other weights than the "
+            "model has now: it goes on with its own. Choose another directory to "
+            "search from the model's.",
+            stacklevel=4,
+        )
+    return found
+
+
+def with_stored_weights(model: keras.Model, store: Store) -> keras.Model:
+    """The model with the weights that replicate 0 starts from, if they are there."""
+    with contextlib.suppress(FileNotFoundError, CorruptedFileError):
+        set_state(model, read_record(store.initial(0), "initial")[1]["weights"])
+    return model
 
 
 def drawn_weights(

@@ -30,10 +30,12 @@ from keras_lottery.search.replicates import (
     build,
     drawn_weights,
     stored_weights,
+    with_stored_weights,
     write_weights,
 )
 from keras_lottery.search.settings import (
     describe,
+    describe_callback,
     describe_data,
     describe_model,
     describe_state,
@@ -218,6 +220,7 @@ class LotteryTicketSearch(StoredSearch):
             "prune_at_init": bool(settings.get("prune_at_init")),
         }
         model = architecture.from_text(settings["architecture"])
+        model = with_stored_weights(model, Store(directory))
         return cls(model, directory=directory, **(arguments | changes))
 
     def search(
@@ -280,6 +283,7 @@ class LotteryTicketSearch(StoredSearch):
                 with other settings; nothing has been trained then.
             FloatingPointError: if a loss is not a number.
             OSError: if a result cannot be written. What was finished stays: run again.
+            RuntimeError: if another search is running in this directory.
         """
         if sample_weight is not None and class_weight is not None:
             raise ValueError(
@@ -358,7 +362,7 @@ class LotteryTicketSearch(StoredSearch):
             "eval_freq": eval_freq,
             "shuffle": shuffle,
             "class_weight": class_weight,
-            "callbacks": [type(callback).__name__ for callback in callbacks],
+            "callbacks": [describe_callback(callback) for callback in callbacks],
             "metric": metric,
             "engine": engine.name,
             # Workers have one thread each: their number changes nothing.
@@ -374,7 +378,11 @@ class LotteryTicketSearch(StoredSearch):
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }
-        with workers as trainer, Progress(trainings, verbose) as progress:
+        with (
+            self.store.alone(),
+            workers as trainer,
+            Progress(trainings, verbose) as progress,
+        ):
             settings["in_workers"] = trainer is not engine
             starts = self._starts(model, initial, describe(settings), resume)
             trained = Trainings(self.store, trainer, progress)

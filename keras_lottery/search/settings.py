@@ -1,10 +1,14 @@
 """What a search was asked for, in a form that can be stored and compared."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import inspect
 import json
+import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -12,6 +16,7 @@ import numpy as np
 
 from keras_lottery.engines.data import is_tf_dataset
 from keras_lottery.layers import walk
+from keras_lottery.layers.inside import lists_its_layers
 from keras_lottery.store import CorruptedFileError, Store, read_json
 
 # More of these may be asked for later: what is there stays valid.
@@ -37,8 +42,59 @@ def describe(value: Any) -> Any:
         return {"class": type(value).__name__, **fields}
     if hasattr(value, "get_config"):
         return {"class": type(value).__name__, **describe(value.get_config())}
+    if isinstance(value, functools.partial):
+        return describe({"function": value.func, "args": value.args, **value.keywords})
+    if inspect.isfunction(value):
+        return describe_function(value)
     kind = value if hasattr(value, "__qualname__") else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def describe_function(function: types.FunctionType) -> str:
+    """A function's name and, of one of the user's, a digest of what it does.
+
+    That is its code, its defaults, and the plain values that it was made with.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    if (function.__module__ or "").partition(".")[0] in ("keras", "keras_lottery"):
+        return name
+    made_with = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a name that has no value yet
+            if isinstance(cell.cell_contents, str | bool | int | float):
+                made_with.append(cell.cell_contents)
+    parts = [
+        _code(function.__code__),
+        describe(function.__defaults__),
+        describe(function.__kwdefaults__),
+        made_with,
+    ]
+    return f"{name} {hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
+
+
+def _code(code: types.CodeType) -> list[Any]:
+    """What a function's code does, wherever it stands in its file."""
+    constants = [
+        _code(one)
+        if isinstance(one, types.CodeType)
+        # A set has another order in each process.
+        else repr(sorted(map(repr, one)) if isinstance(one, frozenset) else one)
+        for one in code.co_consts
+    ]
+    return [code.co_code.hex(), code.co_names, code.co_varnames, constants]
+
+
+def describe_callback(callback: keras.callbacks.Callback) -> Any:
+    """A callback's class and its public settings."""
+    if hasattr(callback, "get_config"):
+        return describe(callback)
+    public = {
+        # Of a model alone its class: the one that is trained is another each time.
+        name: type(value).__name__ if isinstance(value, keras.layers.Layer) else value
+        for name, value in vars(callback).items()
+        if not name.startswith("_")
+    }
+    return {"class": type(callback).__name__, **describe(public)}
 
 
 def restore(described: Any, *classes: type) -> Any:
@@ -68,9 +124,45 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
     optimizer.pop("name")  # numbered by a counter of the process
     return {
         "layers": layers,
+        "wiring": describe_wiring(model),
         **describe(dict(compiled)),
         "optimizer": optimizer,
     }
+
+
+def describe_wiring(model: keras.Model) -> dict[str, Any]:
+    """How the layers of a model, and of those inside of it, follow one another.
+
+    They are numbered, as Keras counts the names of those that have none.
+    """
+    wirings: dict[str, Any] = {}
+    for path, part in [("", model), *walk(model)]:
+        if isinstance(part, keras.Sequential):
+            names = [type(layer).__name__ for layer in part.layers]
+            wirings[path] = {str(i): name for i, name in enumerate(names)}
+        elif lists_its_layers(part):
+            config = part.get_config()
+            layers = config["layers"]
+            place = {layer["name"]: i for i, layer in enumerate(layers)}
+            wirings[path] = {
+                f"{i} {layer['class_name']}": _numbered(layer["inbound_nodes"], place)
+                for i, layer in enumerate(layers)
+            } | {
+                key: _numbered(config[key], place)
+                for key in ("input_layers", "output_layers")
+            }
+    return wirings
+
+
+def _numbered(config: Any, place: Mapping[str, int]) -> Any:
+    """A wiring with numbers for the names of layers."""
+    if isinstance(config, dict):
+        return {key: _numbered(value, place) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        if len(config) == 3 and isinstance(config[0], str) and config[0] in place:
+            return [place[config[0]], *config[1:]]
+        return [_numbered(item, place) for item in config]
+    return describe(config)
 
 
 def _without_names(config: Any) -> Any:
@@ -168,9 +260,15 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
     """Raises ValueError, with the differences, if two searches are not the same."""
     # What was stored went through JSON; compare what JSON makes of the new one.
     new = json.loads(json.dumps(new))
+    if "wiring" not in old["model"]:  # stored when it was not compared
+        del new["model"]["wiring"]
+    both = old["controls"].keys() & new["controls"].keys()
+    one, other = (_functions(settings["controls"], both) for settings in (old, new))
     differences = [
         f"  {path}: {before!r} there, {now!r} here"
-        for path, before, now in _differences(_compared(old), _compared(new))
+        for path, before, now in _differences(
+            _compared(old) | {"controls": one}, _compared(new) | {"controls": other}
+        )
     ]
     if differences:
         raise ValueError(
@@ -180,8 +278,17 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
         )
 
 
+def _functions(controls: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Of controls that are functions of one's own; trials may grow."""
+    return {name: controls[name][0] for name in names if type(controls[name]) is list}
+
+
 def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in NOT_COMPARED}
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -189,5 +296,8 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any,
         for key in sorted(old.keys() | new.keys()):
             inner = f"{path}.{key}" if path else key
             yield from _differences(old.get(key), new.get(key), inner)
-    elif old != new:
+    elif _are_objects(old) and _are_objects(new) and len(old) == len(new):
+        for i, (before, now) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, now, f"{path}[{i}]")
+    elif old != new and not (old != old and new != new):  # NaN
         yield path, old, new

@@ -1,6 +1,7 @@
 """A search in a directory: loaded, gone on with, killed, damaged."""
 
 import json
+import warnings
 
 import keras
 import pandas as pd
@@ -29,6 +30,7 @@ def test_a_search_of_fewer_settings_is_loaded_and_goes_on(tmp_path):
     settings = json.loads(before.store.settings.read_text())
     for name in ("granularity", "report_levels", "engine", "in_workers", "mask_steps"):
         del settings[name]
+    del settings["model"]["wiring"]
     before.store.settings.write_text(json.dumps(settings))
     loaded = LotteryTicketSearch.load(tmp_path)
     assert loaded.granularity == "weight"
@@ -196,3 +198,97 @@ def test_clear_removes_the_search_and_nothing_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     search.store.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def stop(patience):
+    return [keras.callbacks.EarlyStopping("val_loss", patience=patience)]
+
+
+def scored(power):
+    """A criterion of one's own; a changed one has the same name."""
+    return lambda snapshot: {
+        name: abs(snapshot.final[name]) ** power for name in snapshot.masks
+    }
+
+
+def functional(crossed):
+    """The same layers, wired in one of two ways."""
+    x = keras.Input((6,))
+    one, two = (keras.layers.Dense(6, n)(x) for n in ("relu", "tanh"))
+    for name in ("a", "b"):
+        layer = keras.layers.Dense(6, name=name)
+        one, two = (layer(two), one) if crossed else (layer(one), two)
+    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Add()([one, two])))
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"]
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("search", "fit", "message"),
+    [
+        (
+            [{}, {}],
+            [{"callbacks": stop(1)}, {"callbacks": stop(2)}],
+            r"callbacks\[0\]\.patience: 1 there, 2 here",
+        ),
+        (
+            [{"criterion": scored(1)}, {"criterion": scored(2)}],
+            [{}, {}],
+            "criterion: '.*scored.*' there",
+        ),
+        (
+            [
+                {"controls": {"c": (lambda t, s: t, 1)}},
+                {"controls": {"c": (reversed, 1)}},
+            ],
+            [{}, {}],
+            r"controls\.c: .* there, 'builtins\.reversed' here",
+        ),
+        (
+            [{"model": lambda: functional(False)}, {"model": lambda: functional(True)}],
+            [{}, {}],
+            r"model\.wiring\.\.\d+ Dense: ",
+        ),
+    ],
+)
+def test_what_changed_under_an_old_name_is_seen(tmp_path, search, fit, message):
+    short = FIT | {"epochs": 1}
+    arguments = {"schedule": [0.5], "controls": {}}
+    first = make(tmp_path, **arguments | search[0]).search(**short | fit[0])
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **arguments | search[1]).search(**short | fit[1])
+    again = make(tmp_path, **arguments | search[0]).search(**short | fit[0])
+    pd.testing.assert_frame_equal(again, first)
+    if not search[0]:
+        loaded = LotteryTicketSearch.load(tmp_path).search(**short | fit[0])
+        pd.testing.assert_frame_equal(loaded, first)
+
+
+def test_a_loaded_search_of_a_graph_goes_on(tmp_path):
+    arguments = {"schedule": [0.5], "controls": {}}
+    make(tmp_path, lambda: functional(True), **arguments).search(**FIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = LotteryTicketSearch.load(tmp_path, replicates=2)
+        assert len(loaded.search(**FIT)) == 4
+
+
+def test_other_weights_of_a_given_model_are_not_taken_silently(tmp_path):
+    model = build()
+    first = make(tmp_path, model, schedule=[0.5], controls={}).search(**FIT)
+    other = make(tmp_path, build(), schedule=[0.5], controls={})
+    with pytest.warns(UserWarning, match="began with other weights"):
+        pd.testing.assert_frame_equal(other.search(**FIT), first)
+
+
+def test_two_searches_in_one_directory_at_once_are_refused(tmp_path):
+    pytest.importorskip("fcntl")
+    search = make(tmp_path, schedule=[0.5], controls={})
+    with (
+        search.store.alone(),
+        pytest.raises(RuntimeError, match="Another search is running"),
+    ):
+        search.search(**FIT)
+    assert not list(tmp_path.rglob("*"))
