@@ -249,7 +249,7 @@ def functional(crossed):
         (
             [{"model": lambda: functional(False)}, {"model": lambda: functional(True)}],
             [{}, {}],
-            r"model\.wiring\.\.\d+ Dense: ",
+            r"wiring\.\.\d+ MaskedDense.*keras_history: ",
         ),
     ],
 )
