@@ -124,7 +124,6 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
     optimizer.pop("name")  # numbered by a counter of the process
     return {
         "layers": layers,
-        "wiring": describe_wiring(model),
         **describe(dict(compiled)),
         "optimizer": optimizer,
     }
