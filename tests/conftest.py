@@ -19,21 +19,44 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("keras_lottery")
 
 PACKAGE = Path(__file__).parents[1] / "keras_lottery"
-# Doctests cannot be marked: those of these modules need TensorFlow.
-TENSORFLOW_ONLY = (
-    PACKAGE / "deploy/files.py",
-    PACKAGE / "export/litert.py",
-    PACKAGE / "export/micro.py",
-    PACKAGE / "export/saved_model.py",
-)
+# Doctests cannot be marked: those of these files and folders are.
+MODULES = {
+    "tensorflow": (
+        "deploy/files.py",
+        "export/litert.py",
+        "export/micro.py",
+        "export/saved_model.py",
+    ),
+    "once": (
+        "allocation",
+        "cli",
+        "data",
+        "deploy",
+        "experiments",
+        "granularity.py",
+        "masks.py",
+        "plots.py",
+        "registry.py",
+        "report",
+        "results.py",
+        "schedules.py",
+        "store.py",
+    ),
+}
+REASONS = {"tensorflow": "needs TensorFlow", "once": "tested once, on TensorFlow"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs TensorFlow on the other backends."""
+    """Skips, on the other backends, what needs TensorFlow or knows no backend."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return
-    skip = pytest.mark.skip(reason=f"needs TensorFlow; the backend is {backend}")
     for item in items:
-        if item.get_closest_marker("tensorflow") or item.path in TENSORFLOW_ONLY:
-            item.add_marker(skip)
+        for name, reason in REASONS.items():
+            if item.get_closest_marker(name) or is_in(item.path, MODULES[name]):
+                reason = f"{reason}; the backend is {backend}"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def is_in(path: Path, modules: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(PACKAGE / module) for module in modules)

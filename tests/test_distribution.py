@@ -1,48 +1,99 @@
-"""One training over several devices: a search inside Keras's own distribution."""
+"""One training over several devices, inside Keras's own distribution."""
 
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SEARCH = """
-from tests.search.test_workers import FIT, build
 import keras_lottery as kl
-search = kl.LotteryTicketSearch(build, [0.5], workers=0)
-table = search.search(**FIT)
-assert len(table) == 3 and table.notna().all(axis=None)
-ticket = search.ticket(1)
-for name, mask in ticket.masks.items():
-    assert (ticket.trained[name][~mask] == 0).all()
-    assert (ticket.trained[name][mask] != 0).all()
-"""
+from keras_lottery.layers import get_state
+from tests.callbacks import test_admm as admm
+from tests.layers.test_masked import assert_trained_at_zeros
+from tests.models_zoo import compiled, fit, mlp, pruned
+from tests.search import test_workers as small
+
 TENSORFLOW = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * 2
 )
-context = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
 """
 JAX = """
 import keras
-context = keras.distribution.DataParallel().scope()
+scope = keras.distribution.DataParallel().scope
 """
 
 
-def test_a_search_over_two_devices():
-    begin = {"tensorflow": TENSORFLOW, "jax": JAX}.get(keras.backend.backend())
-    if begin is None:
+def a_search(scope):
+    with scope():
+        search = kl.LotteryTicketSearch(small.build, [0.5], controls={}, workers=0)
+        table = search.search(**small.FIT | {"epochs": 1})
+    assert len(table) == 2 and table.notna().all(axis=None)
+    ticket = search.ticket(1)
+    for name, mask in ticket.masks.items():
+        assert (ticket.trained[name][~mask] == 0).all()
+        assert (ticket.trained[name][mask] != 0).all()
+
+
+def masks_that_change(scope):
+    with scope():
+        model = pruned(compiled(mlp(), keras.optimizers.AdamW(0.05)), 0.25)
+    before = get_state(model)
+    callback = kl.GradualPruning(0.75, 1, 3, frequency=1, initial_sparsity=0.5)
+    fit(model, callbacks=[callback])
+    assert_trained_at_zeros(model, 9, before)
+    for weight in model.trainable_weights:
+        one, other = (part.numpy() for part in weight.value.values)
+        np.testing.assert_array_equal(one, other)
+
+
+def admm_pulls_as_one(scope):
+    with scope():
+        model = admm.regression()
+        admm.run(model, [kl.ADMMPruning(0.7, rho=0.5)])
+    w, z, *_ = admm.by_hand(2 * admm.STEPS, 6, rho=0.5)
+    np.testing.assert_allclose(admm.kernel(model), np.where(z, w, 0), atol=1e-5)
+
+
+PARTS = {
+    "tensorflow": (TENSORFLOW, [a_search, masks_that_change, admm_pulls_as_one]),
+    "jax": (JAX, [a_search]),
+}
+
+
+def train(scope, parts):
+    """In a process of its own: names what worked, shows what did not."""
+    for part in parts:
+        try:
+            part(scope)
+            print(part.__name__)
+        except Exception:
+            traceback.print_exc()
+
+
+def test_over_two_devices():
+    backend = keras.backend.backend()
+    if backend not in PARTS:
         pytest.skip("needs TensorFlow or JAX")
-    indented = SEARCH.strip().replace("\n", "\n    ")
-    code = f"{begin}\nwith context:\n    {indented}\n"
-    flags = "--xla_force_host_platform_device_count=2"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    # Devices must be set before the backend starts.
+    begin, parts = PARTS[backend]
+    run = (
+        "from tests.test_distribution import PARTS, train\n"
+        f"train(scope, PARTS[{backend!r}][1])\n"
     )
-    assert done.returncode == 0, done.stderr
+    flags = "--xla_force_host_platform_device_count=2"
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", begin + run],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": root},
+    )
+    assert done.stdout.split() == [part.__name__ for part in parts], done.stderr

@@ -14,6 +14,8 @@ from keras_lottery.granularity import Grouped, check, grouped
 from keras_lottery.masks import Masks
 from keras_lottery.testing import check_allocation
 
+pytestmark = pytest.mark.once
+
 # As (inputs, outputs).
 BLOCKS = {"block_1x4": (4, 1), "block_2x1": (1, 2), (3, 2): (3, 2), (1, 1): (1, 1)}
 SHAPES = {"conv/kernel": (3, 3, 4, 8), "dense/kernel": (21, 9), "output/kernel": (9, 4)}

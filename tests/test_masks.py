@@ -6,6 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 MASK_ARRAYS = st.dictionaries(
     st.text(min_size=1, max_size=5),
     hnp.arrays(bool, hnp.array_shapes(max_dims=4, max_side=4)),

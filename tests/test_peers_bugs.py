@@ -110,6 +110,7 @@ def test_momentum_does_not_revive_what_is_pruned():
     assert not pruned_weights(model).any()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", allocation.ALLOCATIONS)
 def test_weights_that_move_behind_a_mask_are_not_ranked(name):
     """AdamW moves kernels that are masked, and the large ones were picked again."""
@@ -120,6 +121,7 @@ def test_weights_that_move_behind_a_mask_are_not_ranked(name):
     assert not any((new[key] & ~masks[key]).any() for key in masks)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("convert", [mask_model, lambda m: prune(m, 0.9)])
 def test_nothing_to_prune_is_an_error(convert):
     """lottery-ticket-pruner on Keras 3: said 90 % pruned, with 0 % zeros."""
@@ -130,6 +132,7 @@ def test_nothing_to_prune_is_an_error(convert):
         fit(compiled(mlp()), callbacks=[GradualPruning(0.9, 0, 1)])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", allocation.ALLOCATIONS)
 @pytest.mark.parametrize("keep", [1, 5, 6, 35, 36])
 def test_exactly_k_are_kept_though_all_are_equal(name, keep):
@@ -142,6 +145,7 @@ def test_exactly_k_are_kept_though_all_are_equal(name, keep):
         assert mask.ravel().tolist() == sorted(mask.ravel(), reverse=True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", allocation.ALLOCATIONS)
 def test_what_is_pruned_stays_pruned_at_every_level(name):
     """Masks found anew at each level let a pruned weight live again."""
@@ -156,6 +160,7 @@ def test_what_is_pruned_stays_pruned_at_every_level(name):
     assert get_sparsity(model) == pytest.approx(1 - 0.8**8, abs=1 / 36)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("build", ZOO.values(), ids=list(ZOO))
 def test_keys_do_not_depend_on_automatic_names(build):
     """`dense` was `dense_2` in the next build, and its stored mask was not found."""
@@ -176,6 +181,7 @@ def test_stripping_keeps_the_graph(build):
     assert [y.shape for y in stripped.outputs] == [y.shape for y in model.outputs]
 
 
+@pytest.mark.once
 def test_no_setting_is_missing_from_a_config():
     """TFMOT's `get_config` drops `sparsity_m_by_n`."""
     callback = GradualPruning(0.5, 0, 1)

@@ -7,6 +7,8 @@ import pytest
 
 from keras_lottery.plots import _ticks, plot_search
 
+pytestmark = pytest.mark.once
+
 PNG = b"\x89PNG\r\n"
 
 

@@ -15,6 +15,8 @@ import pytest
 
 import keras_lottery as kl
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_lottery"
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -11,7 +11,13 @@ import keras_lottery as kl
 from keras_lottery import registry
 from keras_lottery.registry import Registry
 
-ENV = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+pytestmark = pytest.mark.once
+
+# NumPy: what is sooner imported than TensorFlow.
+ENV = os.environ | {
+    "KERAS_BACKEND": "numpy",
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+}
 MODULES = (kl.allocation, kl.controls, kl.criteria, kl.rewind, kl.schedules)
 
 

@@ -11,6 +11,7 @@ import keras_lottery as kl
 FOLDER = Path(__file__).parents[1] / "saved_models"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("data", "density", "accuracy"),
     [("digits", 0.0467, 0.9694), ("mnist", 0.0358, 0.9812)],
@@ -40,6 +41,7 @@ def test_the_accuracy_of_the_digits_ticket():
     assert accuracy == pytest.approx(expected, abs=1.5 / 360)
 
 
+@pytest.mark.once
 def test_the_readme_runs(monkeypatch):
     monkeypatch.chdir(FOLDER.parent)
     # Without the fences, which doctest would take for output.

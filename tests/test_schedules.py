@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from keras_lottery import schedules
 
+pytestmark = pytest.mark.once
+
 
 @given(rate=st.floats(0.05, 0.5), levels=st.integers(1, 20))
 def test_geometric_prunes_a_share_of_what_is_left(rate, levels):

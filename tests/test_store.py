@@ -25,6 +25,8 @@ from keras_lottery.store import (
     write_record,
 )
 
+pytestmark = pytest.mark.once
+
 
 def full(*args):
     raise OSError(errno.ENOSPC, "No space left on device")

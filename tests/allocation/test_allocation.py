@@ -17,6 +17,8 @@ from keras_lottery.allocation import (
 )
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 LENET = {
     "first/kernel": (784, 300),
     "second/kernel": (300, 100),

@@ -6,6 +6,8 @@ import pytest
 from keras_lottery.allocation import Global
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("layers", [1, 10])

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from keras_lottery.analysis import layer_densities, mask_overlap
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 SHAPES = {"hidden/kernel": (9, 7), "output/kernel": (7, 3)}
 
 

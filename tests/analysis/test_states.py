@@ -12,6 +12,8 @@ from keras_lottery.analysis import (
 )
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 SHAPES = {"hidden/kernel": (6, 5), "output/kernel": (5, 4)}
 SEEDS = st.integers(0, 2**32 - 1)
 SHARES = st.floats(0.02, 1)

@@ -14,6 +14,8 @@ from keras_lottery.analysis import (
 )
 from tests.analysis.small_networks import TEST, TRAIN, VALIDATION, mlp
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):

@@ -1,11 +1,7 @@
 """ADMM: its updates, the gradients in `fit`, and what it leaves behind."""
 
 import functools
-import os
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -271,33 +267,6 @@ def test_the_updates_solve_a_lasso():
     assert 0 < np.count_nonzero(expected) < 20
     np.testing.assert_allclose(z["x"], expected, atol=1e-4)
     np.testing.assert_allclose(x, expected, atol=1e-4)
-
-
-DISTRIBUTED = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-)
-import numpy as np
-import tests.callbacks.test_admm as t
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = t.regression()
-    t.run(model, [t.ADMMPruning(0.7, rho=0.5)])
-w, z, *_ = t.by_hand(2 * t.STEPS, 6, rho=0.5)
-np.testing.assert_allclose(t.kernel(model), np.where(z, w, 0), atol=1e-5)
-"""
-
-
-@pytest.mark.tensorflow
-def test_two_devices_pull_as_one():
-    done = subprocess.run(
-        [sys.executable, "-c", DISTRIBUTED],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_an_unmasked_model_is_refused_before_it_trains():

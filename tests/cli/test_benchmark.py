@@ -8,6 +8,8 @@ import pytest
 import keras_lottery as kl
 from keras_lottery import cli
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.tensorflow
 def test_files_are_measured_shown_and_stored(tmp_path, monkeypatch, capsys):

@@ -20,6 +20,8 @@ from keras_lottery.deploy.runs import accuracy_of
 from keras_lottery.deploy.tickets import deploy
 from keras_lottery.export import ExportError, ExportReport
 
+pytestmark = pytest.mark.once
+
 FIND = [
     *("find", "--data", "data.npz", "--levels", "1", "--rate", "0.7"),
     *("--iterations", "40", "--batch-size", "20", "--replicates", "1"),

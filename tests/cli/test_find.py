@@ -21,6 +21,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -172,6 +173,7 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     assert cli.find(again) == 0
 
 
+@pytest.mark.once
 def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     assert cli.find([*QUICK, "--export", "keras,litert"]) == 2
@@ -179,6 +181,7 @@ def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
     assert find._exports(None) == ["keras"]
 
 
+@pytest.mark.once
 def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
     """The first rows of data that are sorted are of one class."""
     seen = {}
@@ -199,6 +202,7 @@ def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
     assert seen["representative_data"] is splits.x_train
 
 
+@pytest.mark.once
 def test_the_table_shows_every_level_and_variant():
     rows = pd.DataFrame(
         {

@@ -1,6 +1,10 @@
 """`keras-lottery report`."""
 
+import pytest
+
 from keras_lottery import cli
+
+pytestmark = pytest.mark.once
 
 QUICK = [
     "--levels",

@@ -10,6 +10,8 @@ from keras_lottery import cli
 from keras_lottery.cli import reproduce_command as reproduce
 from keras_lottery.experiments import EXPERIMENTS
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from hypothesis.extra import numpy as hnp
 from keras_lottery.compress import codec
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 MOST = 2**20
 START = len(codec._MAGIC) + hashlib.sha256().digest_size
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)

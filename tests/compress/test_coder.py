@@ -8,6 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from keras_lottery.compress import coder
 
+pytestmark = pytest.mark.once
+
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=9)
 
 

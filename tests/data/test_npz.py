@@ -3,6 +3,8 @@ import pytest
 
 from keras_lottery import data
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def arrays():

@@ -1,5 +1,6 @@
 """The fused engine trains as `fit` does, and says what it leaves to it."""
 
+import functools
 import time
 import warnings
 
@@ -21,21 +22,37 @@ from tests.engines.small_training import (
 )
 
 
-def both(case="adam", of=None, trained=None, steps=40, **kwargs):
+def made(name, case, of=None, **kwargs):
+    settings = {"steps": 200, "rewind_step": 13, "eval_freq": 30} | kwargs
+    engine = make(name, model(case), of or data(), **settings)
+    assert engine.name == name
+    return engine
+
+
+# Compiling takes longer than training, and a training leaves nothing behind.
+engine_of = functools.cache(made)
+
+
+@functools.cache
+def untouched(case):
+    return model(case)
+
+
+def both(case="adam", of=None, steps=40, settings=None, **kwargs):
     """What `fit` and the fused engine make of a ticket."""
-    trainings = []
-    for name in ("fit", "fused"):
-        settings = {"steps": steps, "rewind_step": 13, "eval_freq": 30} | kwargs
-        engine = make(name, model(case), of or data(), **settings)
-        assert engine.name == name
-        work = ticket(engine.model, **({"steps": steps} | (trained or {})))
-        trainings.append(engine.train(work, seed=7))
-    return trainings, work, engine
+    work = ticket(untouched(case), steps, **kwargs)
+    engines = [
+        made(name, case, of, **(settings or {}))
+        if of or settings
+        else engine_of(name, case)
+        for name in ("fit", "fused")
+    ]
+    return [engine.train(work, seed=7) for engine in engines], work
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_it_trains_as_fit_does(case):
-    trainings, trained, _ = both(case, steps=200)
+    trainings, trained = both(case, steps=200)
     assert_alike(*trainings)
     if case != "muon":
         assert_zeros(trainings[1], trained.masks)
@@ -46,8 +63,8 @@ def test_it_trains_as_fit_does(case):
 
 @pytest.mark.parametrize("case", ["adam", "muon"])
 def test_its_steps_leave_pruned_weights_at_zero_themselves(case):
-    engine = make("fused", model(case), data(), steps=30)
-    engine._start(ticket(engine.model, 30))
+    engine = engine_of("fused", case)
+    engine._start(ticket(untouched(case), 30))
     engine._compiled().train(engine.data.order(0, 0), 0, 10)
     for mask, weight in named_masks(engine.model).values():
         assert (read(weight)[~read(mask)] == 0).all()
@@ -55,27 +72,22 @@ def test_its_steps_leave_pruned_weights_at_zero_themselves(case):
 
 
 def test_a_schedule_is_entered_anywhere():
-    trainings, _, _ = both("momentum", trained={"step": 37, "steps": 60})
+    trainings, _ = both("momentum", step=37, steps=60)
     assert_alike(*trainings)
-    constant, _, _ = both(
-        "momentum", trained={"step": 37, "steps": 60, "learning_rate": 1e-3}
-    )
+    constant, _ = both("momentum", step=37, steps=60, learning_rate=1e-3)
     assert_alike(*constant)
     assert constant[0].curve["val_loss"] != trainings[0].curve["val_loss"]
 
 
 def test_weights_of_classes_and_examples_count():
-    by_class, _, _ = both(class_weight={0: 3.0, 2: 0.1})
+    by_class, _ = both(settings={"class_weight": {0: 3.0, 2: 0.1}})
     assert_alike(*by_class)
     x, y = examples(165, 1)
     weighted = data(train=(x, y, np.where(y == 0, 3.0, np.where(y == 2, 0.1, 1.0))))
-    for name, other in (("fused", weighted), ("fit", data())):
-        engine = make(name, model(), other, 40, rewind_step=13, eval_freq=30)
-        training = engine.train(ticket(engine.model, 40), seed=7)
-        if other is weighted:
-            assert_alike(by_class[1], training)
-        else:
-            assert by_class[1].curve["val_loss"] != training.curve["val_loss"]
+    work = ticket(untouched("adam"), 40)
+    assert_alike(by_class[1], made("fused", "adam", weighted).train(work, seed=7))
+    plain = engine_of("fit", "adam").train(work, seed=7)
+    assert by_class[1].curve["val_loss"] != plain.curve["val_loss"]
 
 
 def test_validation_goes_over_all_examples_in_batches(monkeypatch):
@@ -83,12 +95,12 @@ def test_validation_goes_over_all_examples_in_batches(monkeypatch):
         monkeypatch.setattr(f"keras_lottery.engines.{module}.EVALUATION_BATCH", 16)
     x, y = examples(50, 2)
     weights = np.linspace(0, 2, 50)
-    trainings, _, _ = both("momentum", data(validation=(x, y, weights), test=None))
+    trainings, _ = both("momentum", data(validation=(x, y, weights), test=None))
     assert_alike(*trainings)
 
 
 def test_few_data_are_one_batch():
-    trainings, _, _ = both(of=data(n=9, shuffle=False), trained={"steps": 20})
+    trainings, _ = both(of=data(n=9, shuffle=False), steps=20)
     assert_alike(*trainings)
 
 
@@ -130,18 +142,16 @@ def test_loss_scaling():
 
 
 def test_twice_is_the_same_to_the_bit():
-    engine = make("fused", model("momentum"), data(), 50)
-    work = ticket(engine.model, 50)
-    one, _, other = (
-        engine.train(each, 3) for each in (work, ticket(engine.model, 20, seed=6), work)
-    )
+    engine, start = engine_of("fused", "momentum"), untouched("momentum")
+    work, another = ticket(start, 50), ticket(start, 20, seed=6)
+    one, _, other = (engine.train(each, 3) for each in (work, another, work))
     for name, value in one.final.items():
         np.testing.assert_array_equal(value, other.final[name])
     assert one.curve == other.curve
 
 
 def test_seconds_are_those_of_training(monkeypatch):
-    engine = make("fused", model(), data(), 40)
+    engine = engine_of("fused", "adam")
     score, compiled = engine._score, engine._compiled
 
     def slow(part):
@@ -154,7 +164,8 @@ def test_seconds_are_those_of_training(monkeypatch):
 
     monkeypatch.setattr(engine, "_score", slow)
     monkeypatch.setattr(engine, "_compiled", slowly_compiled)
-    assert 0 < engine.train(ticket(engine.model, 40), 0).metrics["seconds"] < 0.3
+    work = ticket(untouched("adam"), 40)
+    assert 0 < engine.train(work, 0).metrics["seconds"] < 0.3
 
 
 class OwnStep(keras.Model):

@@ -10,6 +10,8 @@ from keras_lottery.experiments import EXPERIMENTS, Claim, measures
 from keras_lottery.experiments.experiment import effect
 from keras_lottery.experiments.reproduce import markdown_table
 
+pytestmark = pytest.mark.once
+
 CLAIM = effect("It wins", "2 pp", "section 1", "gain", 2, "pp")
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from keras_lottery.experiments.figures import heat_map, lines
 
+pytestmark = pytest.mark.once
+
 TABLE = pd.DataFrame(
     {
         "density": [1.0, 0.5, 1.0, 0.5],

@@ -16,6 +16,8 @@ from keras_lottery.experiments.networks import dense
 from keras_lottery.layers import get_masks
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 SMOKE = EXPERIMENTS["layers"].scales["smoke"]
 SCALE = dataclasses.replace(
     SMOKE, recipe=dataclasses.replace(SMOKE.recipe, steps=12, eval_freq=4)

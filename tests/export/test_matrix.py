@@ -24,11 +24,8 @@ MATRIX = {
     ("scattered", "int8"): EIGHT_BITS,
     ("nearly all", None): None,
     ("nearly all", "float16"): BEYOND,
-    ("nearly all", "dynamic"): EIGHT_BITS,
-    ("nearly all", "int8"): EIGHT_BITS,
     ("blocks", None): None,
     ("blocks", "float16"): BEYOND,
-    ("blocks", "dynamic"): EIGHT_BITS,
     ("blocks", "int8"): EIGHT_BITS,
 }
 BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}

@@ -85,6 +85,7 @@ def test_a_search_and_prune_take_its_names(extension, tmp_path):
     assert kl.get_sparsity(model) == 0.5
 
 
+@pytest.mark.once
 def test_the_command_line_takes_the_names_of_an_installed_package(tmp_path):
     info = tmp_path / "lottery_extension-1.0.dist-info"
     info.mkdir()
@@ -123,6 +124,7 @@ def test_the_command_line_takes_the_names_of_an_installed_package(tmp_path):
     assert settings["schedule"]["sparsities"] == [0.3, 0.6]
 
 
+@pytest.mark.once
 def test_keras_lottery_does_not_name_it():
     package = ROOT / "keras_lottery"
     assert not [

@@ -78,6 +78,7 @@ class TestChoosing:
 
 
 class TestFiles:
+    @pytest.mark.once
     def test_without_the_library_a_masked_file_is_refused(self, tmp_path):
         """And a file of what it stripped needs Keras alone."""
         time_distributed = layers.TimeDistributed(layers.Dense(2))
@@ -94,7 +95,8 @@ class TestFiles:
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONPATH": ""},
+            # NumPy: what is sooner imported than TensorFlow.
+            env=os.environ | {"KERAS_BACKEND": "numpy", "PYTHONPATH": ""},
             cwd=tmp_path,
             capture_output=True,
             text=True,

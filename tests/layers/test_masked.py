@@ -1,9 +1,5 @@
 """Masked layers: forward pass, training, what is saved."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -345,33 +341,3 @@ def test_saved_model_computes_the_same(build, tmp_path):
     x = inputs(model)
     y = np.concatenate(tf.nest.flatten(served.serve(x)), -1)
     np.testing.assert_allclose(y, outputs(model, x), rtol=1e-5, atol=1e-5)
-
-
-@tensorflow
-def test_two_devices():
-    # Logical devices must be set before TensorFlow starts.
-    code = """
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, two)
-        from tests.layers.test_masked import *
-        import keras_lottery as kl
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-            model = pruned(compiled(mlp(), keras.optimizers.AdamW(0.05)), 0.25)
-        before = get_state(model)
-        callback = kl.GradualPruning(0.75, 1, 3, frequency=1, initial_sparsity=0.5)
-        fit(model, callbacks=[callback])
-        assert_trained_at_zeros(model, 9, before)
-        for weight in model.trainable_weights:
-            one, other = (part.numpy() for part in weight.value.values)
-            np.testing.assert_array_equal(one, other)
-        print("two devices")
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.endswith("two devices\n"), done.stderr

@@ -44,7 +44,6 @@ EXPORTS = {
 MODELS = {
     "MobileNetV2": lambda: application("MobileNetV2", alpha=0.35),
     "EfficientNetV2B0": lambda: application("EfficientNetV2B0"),
-    "ResNet50": lambda: application("ResNet50"),
     "encoder": encoder,
 }
 

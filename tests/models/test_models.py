@@ -91,6 +91,9 @@ class TestEveryModel:
         assert float(model.optimizer.learning_rate) == pytest.approx(
             recipe.learning_rate
         )
+        if keras.backend.backend() == "tensorflow":
+            # Tracing takes longer than these few steps.
+            model.run_eagerly, model.jit_compile = True, False
         x = np.random.default_rng(0).random((20, *model.input_shape[1:]), np.float32)
         y = np.arange(20) % 10
         history = model.fit(x, y, batch_size=20, epochs=5, verbose=0)

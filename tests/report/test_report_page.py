@@ -15,6 +15,8 @@ from keras_lottery.report import tables, write_report
 from keras_lottery.report.run import read_run
 from keras_lottery.report.svg import variables
 
+pytestmark = pytest.mark.once
+
 rng = np.random.default_rng(0)
 PAGE = Path(kl.__file__).parent / "report" / "page.html"
 VOID = {"meta", "link", "br", "img", "hr"}

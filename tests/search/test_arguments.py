@@ -130,6 +130,7 @@ def test_tensorboard(tmp_path, finished):
     assert len(list(tmp_path.rglob("events*"))) == len(finished.results())
 
 
+@pytest.mark.once
 def test_verbose_0_is_silent(capsys):
     make(schedule=[0.5], controls={}).search(**FIT)
     assert capsys.readouterr() == ("", "")

@@ -48,6 +48,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(array, other[name])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "fit"),
     [

@@ -11,6 +11,8 @@ import pytest
 from keras_lottery.search import LotteryTicketSearch
 from tests.search.test_workers import FIT, build
 
+pytestmark = pytest.mark.once
+
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
@@ -39,15 +41,12 @@ class DieOnce(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_cluster_finds_the_same_tickets(cluster, tmp_path):
+def test_a_cluster_finds_the_same_tickets(cluster, tmp_path, one_worker):
     (tmp_path / "once").touch()
-    tables = {}
-    for workers in ("ray", 1):
-        made = LotteryTicketSearch(build, [0.5], replicates=2, workers=workers)
-        table = made.search(**FIT, callbacks=[DieOnce(tmp_path / "once")])
-        tables[workers] = table.drop(columns="seconds")
+    made = LotteryTicketSearch(build, [0.5], replicates=2, workers="ray")
+    table = made.search(**FIT, callbacks=[DieOnce(tmp_path / "once")])
     assert not (tmp_path / "once").exists()
-    pd.testing.assert_frame_equal(tables["ray"], tables[1])
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), one_worker)
     # A cluster that was there before is left as it is.
     assert ray.is_initialized()
     assert len(ray.nodes()) == 2

@@ -6,6 +6,8 @@ import pytest
 import keras_lottery as kl
 from tests.search.small_search import FIT, Y, build, make
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -1,5 +1,7 @@
 """Where tickets go back to, and one training cut in two there."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -12,10 +14,16 @@ from keras_lottery.store import Unit
 from tests.search.small_search import FIT, X, Y, build, make, stored
 
 
+@functools.cache
+def rewound(rewind, rewind_to):
+    search = make(rewind=rewind, rewind_to=rewind_to, controls={})
+    search.search(**FIT)
+    return search
+
+
 @pytest.mark.parametrize(
     ("rewind", "rewind_to"),
     [
-        ("weights", 0),
         ("weights", 5),
         ("weights", "1ep"),
         ("learning_rate", 5),
@@ -24,9 +32,8 @@ from tests.search.small_search import FIT, X, Y, build, make, stored
     ],
 )
 def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
-    search = make(rewind=rewind, rewind_to=rewind_to, controls={})
-    search.search(**FIT)
-    k = {0: 0, 5: 5, "1ep": 6}[rewind_to]
+    search = rewound(rewind, rewind_to)
+    k = {5: 5, "1ep": 6}[rewind_to]
     point = stored(search, Unit(0, 0, "ticket"))[0].rewind_point
     for level in (1, 2):
         ticket = search.ticket(level)
@@ -40,8 +47,7 @@ def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
 
 
 def test_the_rewind_point_holds_statistics_and_random_state():
-    search = make(rewind_to=5, controls={})
-    search.search(**FIT)
+    search = rewound("weights", 5)
     point = stored(search, Unit(0, 0, "ticket"))[0].rewind_point
     initial = search.ticket(0).weights
     for name in ("batch_normalization/moving_mean", "dropout/seed_generator_state"):
@@ -110,8 +116,7 @@ def test_a_fixed_rate_of_fine_tuning_replaces_a_plain_learning_rate():
 
 
 def test_continue_finds_masks_by_one_run_that_goes_on():
-    search = make(rewind="continue", controls={})
-    search.search(**FIT)
+    search = rewound("continue", 5)
     trunk = stored(search, Unit(0, 1, "trunk"))
     second = search.ticket(2).masks
     scores = {name: np.abs(trunk[0].final[name]) for name in second}

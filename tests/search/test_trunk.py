@@ -35,6 +35,7 @@ def test_a_short_training_passes_the_tickets_own_rewind_point():
         np.testing.assert_array_equal(search.ticket(1).weights[name], value)
 
 
+@pytest.mark.once
 def test_only_reported_levels_are_trained_in_full():
     search = make(schedule=[0.3, 0.5, 0.75], report_levels=[2, 3])
     table = search.search(**FIT, mask_steps=4)
@@ -61,7 +62,8 @@ def test_a_training_stops_where_its_masks_have_settled():
     assert stored(early, Unit(0, 0, "trunk"))[0].curve["step"] == [4, 8]
 
 
-@pytest.mark.parametrize("eval_freq", [1, 3, 6])
+@pytest.mark.once
+@pytest.mark.parametrize("eval_freq", [1, 6])
 def test_masks_settle_over_an_epoch_however_often_is_validated(eval_freq):
     search = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
     fit = FIT | {"epochs": 4, "eval_freq": eval_freq}
@@ -70,6 +72,7 @@ def test_masks_settle_over_an_epoch_however_often_is_validated(eval_freq):
     assert trunk.curve["step"][-1] == 6 + eval_freq
 
 
+@pytest.mark.once
 def test_settled_counts_what_left_the_masks():
     weights = np.arange(100, dtype="float32")
     masks = kl.Masks.dense({"w": (100,)})
@@ -94,6 +97,7 @@ def test_settled_counts_what_left_the_masks():
     assert not ask(6)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("search", "fit", "message"),
     [
@@ -111,6 +115,7 @@ def test_lengths_that_do_not_fit_are_refused(tmp_path, search, fit, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 def test_levels_to_report_are_those_of_the_schedule():
     with pytest.raises(ValueError, match=r"report_levels=\[1\]"):
         make(report_levels=[1])

@@ -6,6 +6,8 @@ import pytest
 
 from keras_lottery import results as tables
 
+pytestmark = pytest.mark.once
+
 
 def table(*rows):
     columns = ["level", "variant", "replicate", "val", "test", "step"]

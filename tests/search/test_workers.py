@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search import LotteryTicketSearch, workers
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype("float32")
@@ -53,6 +53,7 @@ def search(directory=None, **arguments):
     return made.search(**FIT).drop(columns="seconds")
 
 
+@pytest.mark.once
 def test_a_model_that_no_worker_can_make_trains_here(tmp_path):
     @keras.saving.register_keras_serializable("test_workers")
     class Local(keras.layers.Dense):
@@ -69,20 +70,11 @@ def test_a_model_that_no_worker_can_make_trains_here(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def one():
-    return search(workers=1)
-
-
-def test_the_number_of_workers_changes_nothing(one):
-    pd.testing.assert_frame_equal(search(workers=2), one)
-
-
-def test_a_search_in_workers_goes_on_in_workers(tmp_path, one):
+def test_a_search_in_workers_goes_on_in_workers_of_any_number(tmp_path, one_worker):
     search(tmp_path, workers=2, replicates=1)
     with pytest.raises(ValueError, match="in_workers: True there, False here"):
         search(tmp_path, workers=0)
-    pd.testing.assert_frame_equal(search(tmp_path), one)
+    pd.testing.assert_frame_equal(search(tmp_path), one_worker)
 
 
 class Die(keras.callbacks.Callback):
@@ -99,15 +91,17 @@ class Die(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_the_work_of_a_worker_that_dies_is_done_again(tmp_path, one):
+@pytest.mark.once
+def test_the_work_of_a_worker_that_dies_is_done_again(tmp_path, one_worker):
     (tmp_path / "deaths").write_text("1")
     made = LotteryTicketSearch(build, [0.5], replicates=2, workers=2)
     with pytest.warns(UserWarning, match="A worker died"):
         made.search(**FIT, callbacks=[Die(tmp_path / "deaths")])
     table = made.results().drop(columns="seconds")
-    pd.testing.assert_frame_equal(table, one)
+    pd.testing.assert_frame_equal(table, one_worker)
 
 
+@pytest.mark.once
 def test_what_cannot_be_sent_to_workers_is_refused():
     import threading
 
@@ -122,12 +116,15 @@ def test_what_cannot_be_sent_to_workers_is_refused():
         made.search(**FIT, callbacks=[Locked()])
 
 
-def test_workers_that_die_and_die_end_the_search(tmp_path):
+@pytest.mark.once
+def test_workers_that_die_and_die_end_the_search(tmp_path, monkeypatch):
+    # Starting one takes seconds: the second death is too many.
+    monkeypatch.setattr(workers, "MAX_DEATHS", 1)
     (tmp_path / "deaths").write_text("99")
     made = LotteryTicketSearch(build, [0.5], workers=1)
     with (
         pytest.warns(UserWarning, match="A worker died"),
-        pytest.raises(RuntimeError, match="Choose fewer `workers`"),
+        pytest.raises(RuntimeError, match=r"died 2 times.*Choose fewer `workers`"),
     ):
         made.search(**FIT, callbacks=[Die(tmp_path / "deaths")])
     assert not list(made.store.directory.rglob("level_*"))
@@ -144,6 +141,7 @@ search.search(**FIT | {"epochs": 10**6})
 """
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
 def test_ctrl_c_ends_all_workers(tmp_path):
     process = subprocess.Popen(
@@ -157,11 +155,11 @@ def test_ctrl_c_ends_all_workers(tmp_path):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 300
 
-    def workers():
+    def alive():
         found = [Path(f"/proc/{pid}") for pid in children.read_text().split()]
         return [c for c in found if b"popen_loky" in (c / "cmdline").read_bytes()]
 
-    while len(started := workers()) < 2 and time.monotonic() < deadline:
+    while len(started := alive()) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert len(started) == 2
     process.send_signal(signal.SIGINT)

@@ -49,16 +49,19 @@ def test_every_criterion(name):
     testing.check_criterion(name)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", allocation.ALLOCATIONS)
 def test_every_allocation(name):
     testing.check_allocation(name)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", controls.CONTROLS)
 def test_every_control(name):
     testing.check_control(name)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_every_schedule(name):
     testing.check_schedule(name)
@@ -81,6 +84,7 @@ def spoils(snapshot):
     return scores(snapshot)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("criterion", "rule"),
     [
@@ -122,6 +126,7 @@ def last_of_equals(scores, masks, sparsity):
     return Masks({n: np.flip(m) for n, m in new.items()})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("allocate", "rule"),
     [
@@ -158,6 +163,7 @@ def spoils_the_ticket(ticket, snapshot):
     return ticket
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("control", "rule"),
     [
@@ -175,6 +181,7 @@ def test_a_control_that_breaks_a_rule(control, rule):
         testing.check_control(control)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("schedule", "rule"),
     [
