@@ -1,10 +1,21 @@
 """Settings of all tests: quiet TensorFlow, other backends, hypothesis."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Read by TensorFlow when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Read by JAX: tests compile much, often the same, and run it for a moment. What one
+# process has compiled the others find, too.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="compiled_by_jax_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import keras

@@ -18,7 +18,8 @@ from keras_lottery.experiments import (
 from keras_lottery.experiments.small_dense import widths
 from keras_lottery.masks import Masks
 
-CHEAPEST = EXPERIMENTS["layers"]
+SMOKE = dataclasses.replace(EXPERIMENTS["layers"].scales["smoke"], replicates=1)
+CHEAPEST = dataclasses.replace(EXPERIMENTS["layers"], scales={"smoke": SMOKE})
 
 
 @pytest.mark.once
