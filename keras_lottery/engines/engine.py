@@ -210,11 +210,13 @@ class Engine:
         raise NotImplementedError
 
     def _start(self, ticket: Ticket) -> None:
-        set_state(self.model, ticket.weights, ticket.masks)
+        # First, for `set_state` reads them: on JAX, moving averages that became weights
+        # at the end of a training went with these when they were donated.
         for variable, value in zip(
             self.model.optimizer.variables, self._fresh, strict=True
         ):
             variable.assign(np.array(value))
+        set_state(self.model, ticket.weights, ticket.masks)
         schedule = self.optimizer._learning_rate
         if isinstance(schedule, OffsetSchedule):
             schedule.offset.assign(ticket.step)

@@ -260,9 +260,11 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
     # What was stored went through JSON; compare what JSON makes of the new one.
     new = json.loads(json.dumps(new))
     if "wiring" not in old["model"]:  # stored when it was not compared
-        del new["model"]["wiring"]
-    both = old["controls"].keys() & new["controls"].keys()
-    one, other = (_functions(settings["controls"], both) for settings in (old, new))
+        new["model"].pop("wiring", None)
+    # A single training has no controls.
+    controls = [settings.get("controls", {}) for settings in (old, new)]
+    both = controls[0].keys() & controls[1].keys()
+    one, other = (_functions(each, both) for each in controls)
     differences = [
         f"  {path}: {before!r} there, {now!r} here"
         for path, before, now in _differences(

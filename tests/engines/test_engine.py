@@ -81,6 +81,7 @@ def test_a_training_ends_where_it_is_told_to(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rewind_point_within_an_epoch_does_not_change_the_training(name):
+    # One engine: with moving averages, a second training had failed on JAX.
     one, work = engine(name, "ema", rewind_step=0), ticket(model("ema"), 30)
     plain = one.train(work, 1)
     one.rewind_step = 13
