@@ -315,7 +315,7 @@ class Store:
         has no such lock.)
 
         Raises:
-            RuntimeError: if another search is running here.
+            BlockingIOError: if another search is running here.
         """
         try:
             import fcntl
@@ -328,7 +328,7 @@ class Store:
             try:
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RuntimeError(
+                raise BlockingIOError(
                     f"Another search is running in the directory '{self.directory}'. "
                     "Wait for its end, or choose another directory."
                 ) from error

@@ -126,7 +126,11 @@ def compare_transfer(
     if len({frozenset(each.masks) for each in carried}) > 1:
         raise ValueError("Expected tickets of one network. Received: several")
     masked = carried[0].model
-    forms = [allocation_of(masked, None, each.granularity) for each in tickets]
+    forms = [
+        allocation_of(masked, None, each.granularity)
+        for each in tickets
+        if resolved  # The graph of a network of filters is followed for controls alone.
+    ]
     forms *= replicates // len(tickets)
     own = get_state(masked)
     if optimizer is not None:

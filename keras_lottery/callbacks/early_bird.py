@@ -207,6 +207,7 @@ class EarlyBird(Configured):
             step=self._first_step if rewind else self.steps or 0,
             architecture=architecture.to_text(self.model),
             card={
+                "settings": {"granularity": self.granularity},
                 "sparsity": self.masks.sparsity,
                 "early_bird": {
                     "epoch": self.epoch,

@@ -242,13 +242,15 @@ def _allocation(
     scope: str | None, granularity: Granularity, rate: float, recipe: models.Recipe
 ) -> str | Allocation | None:
     """The scope, without the layers that the recipe leaves alone."""
+    # Filters are pruned with those that shortcuts tie them to, by no layer's own rate.
+    if granularity in UNITS:
+        return Layerwise(rate=rate) if scope == "layer" else scope
     if scope == "layer":
         # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
         highest = max(recipe.rates.values())
         rates = {p: r * rate / highest for p, r in recipe.rates.items()}
         return Layerwise(rates, rate, exclude=recipe.left_alone)
-    # Filters are pruned with those that shortcuts tie them to.
-    if not recipe.left_alone or granularity in UNITS:
+    if not recipe.left_alone:
         return scope
     allocation = ALLOCATIONS.look_up(scope or default_allocation(granularity))
     # One of the user's own may have no such argument: it sees to that itself.

@@ -284,7 +284,7 @@ class LotteryTicketSearch(StoredSearch):
                 with other settings; nothing has been trained then.
             FloatingPointError: if a loss is not a number.
             OSError: if a result cannot be written. What was finished stays: run again.
-            RuntimeError: if another search is running in this directory.
+            BlockingIOError: if another search is running in this directory.
         """
         if sample_weight is not None and class_weight is not None:
             raise ValueError(

@@ -1,11 +1,11 @@
 """What a search was asked for, in a form that can be stored and compared."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import inspect
 import json
+import platform
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ from keras_lottery.store import CorruptedFileError, Store, read_json
 
 # More of these may be asked for later: what is there stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels")
+CODE = ", code "
 NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "versions")
 
 
@@ -40,7 +41,7 @@ def describe(value: Any) -> Any:
             for field in dataclasses.fields(value)
         }
         return {"class": type(value).__name__, **fields}
-    if hasattr(value, "get_config"):
+    if hasattr(value, "get_config") and not isinstance(value, type):
         return {"class": type(value).__name__, **describe(value.get_config())}
     if isinstance(value, functools.partial):
         return describe({"function": value.func, "args": value.args, **value.keywords})
@@ -51,50 +52,45 @@ def describe(value: Any) -> Any:
 
 
 def describe_function(function: types.FunctionType) -> str:
-    """A function's name and, of one of the user's, a digest of what it does.
+    """A function's name and, of one of the user's, a digest of its code.
 
-    That is its code, its defaults, and the plain values that it was made with.
+    The values that it was made with are left out: the time of day may be among them.
     """
     name = f"{function.__module__}.{function.__qualname__}"
     if (function.__module__ or "").partition(".")[0] in ("keras", "keras_lottery"):
         return name
-    made_with = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a name that has no value yet
-            if isinstance(cell.cell_contents, str | bool | int | float):
-                made_with.append(cell.cell_contents)
-    parts = [
-        _code(function.__code__),
-        describe(function.__defaults__),
-        describe(function.__kwdefaults__),
-        made_with,
-    ]
-    return f"{name} {hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(repr(_code(function.__code__, function.__doc__)).encode())
+    python = ".".join(platform.python_version_tuple()[:2])
+    return f"{name}{CODE}{python}:{digest.hexdigest()[:8]}"
 
 
-def _code(code: types.CodeType) -> list[Any]:
+def _code(code: types.CodeType, docstring: str | None) -> list[Any]:
     """What a function's code does, wherever it stands in its file."""
     constants = [
-        _code(one)
+        _code(one, None)
         if isinstance(one, types.CodeType)
         # A set has another order in each process.
         else repr(sorted(map(repr, one)) if isinstance(one, frozenset) else one)
         for one in code.co_consts
+        if one is None or one != docstring
     ]
-    return [code.co_code.hex(), code.co_names, code.co_varnames, constants]
+    return [code.co_code.hex(), code.co_names, constants]
 
 
-def describe_callback(callback: keras.callbacks.Callback) -> Any:
-    """A callback's class and its public settings."""
-    if hasattr(callback, "get_config"):
-        return describe(callback)
-    public = {
-        # Of a model alone its class: the one that is trained is another each time.
-        name: type(value).__name__ if isinstance(value, keras.layers.Layer) else value
-        for name, value in vars(callback).items()
-        if not name.startswith("_")
+def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """A callback's class, and the numbers that it was made with.
+
+    Texts are left out: most are paths, which may have the time in them.
+    """
+    numbers = {
+        name: getattr(callback, name, None)
+        for name in inspect.signature(type(callback)).parameters
+        if name != "verbose"
     }
-    return {"class": type(callback).__name__, **describe(public)}
+    return {
+        "class": type(callback).__name__,
+        **{k: v for k, v in numbers.items() if isinstance(v, bool | int | float)},
+    }
 
 
 def restore(described: Any, *classes: type) -> Any:
@@ -288,17 +284,39 @@ def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in NOT_COMPARED}
 
 
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
-
-
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
             inner = f"{path}.{key}" if path else key
             yield from _differences(old.get(key), new.get(key), inner)
-    elif _are_objects(old) and _are_objects(new) and len(old) == len(new):
+    elif _have_objects(old, new):
         for i, (before, now) in enumerate(zip(old, new, strict=True)):
             yield from _differences(before, now, f"{path}[{i}]")
-    elif old != new and not (old != old and new != new):  # NaN
+    elif not _same(old, new):
         yield path, old, new
+
+
+def _have_objects(old: Any, new: Any) -> bool:
+    """Whether these are lists of objects, to be compared one by one."""
+    if not isinstance(old, list) or not isinstance(new, list) or len(old) != len(new):
+        return False
+    return any(isinstance(one, Mapping) for one in [*old, *new])
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values are the same, as far as can be told.
+
+    >>> _same("mine.f", "mine.f, code 3.12:1a2b3c4d")  # stored when it was not compared
+    True
+    >>> _same("mine.f, code 3.11:5e6f7a8b", "mine.f, code 3.12:1a2b3c4d")
+    True
+    >>> _same("mine.f, code 3.12:5e6f7a8b", "mine.f, code 3.12:1a2b3c4d")
+    False
+    """
+    if isinstance(old, str) and isinstance(new, Mapping):
+        return old == new.get("class")  # a callback was stored by its name
+    if isinstance(old, str) and isinstance(new, str) and old != new:
+        (name, _, code), (other, _, now) = old.partition(CODE), new.partition(CODE)
+        # Each Python compiles to a code of its own.
+        return name == other and code.partition(":")[0] != now.partition(":")[0]
+    return old == new or (old != old and new != new)  # NaN

@@ -187,6 +187,7 @@ def test_masks_are_those_that_prune_would_set(arguments):
     assert kl.get_sparsity(model) == 0
     kl.prune(model, 0.5, **arguments)
     assert get_masks(model) == callback.masks
+    assert callback.ticket().granularity == callback.granularity
 
 
 def test_filters_are_counted_as_such():

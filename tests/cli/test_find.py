@@ -143,6 +143,9 @@ def test_what_the_paper_leaves_alone_is_left_alone(asked, capsys):
     assert allocation.exclude == LEFT
     # Filters are tied by the shortcuts.
     assert asked("--granularity", "filter")[1] is None
+    filters = asked("--granularity", "filter", "--scope", "layer")[1]
+    assert not filters.rates
+    assert not filters.exclude
 
 
 @pytest.mark.tensorflow

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
+from keras_lottery.allocation import Uniform
 from keras_lottery.rewind import FineTune, Rewind
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.store import CorruptedFileError
+from keras_lottery.search.settings import describe_callback
+from keras_lottery.store import CorruptedFileError, Store, read_json, write_json
 from tests.search.small_search import FIT, Y, build, make, numbers
 
 
@@ -218,11 +220,18 @@ def stop(patience):
     return [keras.callbacks.EarlyStopping("val_loss", patience=patience)]
 
 
-def scored(power):
+def scored(squared):
     """A criterion of one's own; a changed one has the same name."""
-    return lambda snapshot: {
-        name: abs(snapshot.final[name]) ** power for name in snapshot.masks
-    }
+    if squared:
+
+        def score(snapshot):
+            return {name: snapshot.final[name] ** 2 for name in snapshot.masks}
+    else:
+
+        def score(snapshot):
+            return {name: abs(snapshot.final[name]) for name in snapshot.masks}
+
+    return score
 
 
 def functional(crossed):
@@ -249,7 +258,7 @@ def functional(crossed):
             r"callbacks\[0\]\.patience: 1 there, 2 here",
         ),
         (
-            [{"criterion": scored(1)}, {"criterion": scored(2)}],
+            [{"criterion": scored(False)}, {"criterion": scored(True)}],
             [{}, {}],
             "criterion: '.*scored.*' there",
         ),
@@ -282,6 +291,33 @@ def test_what_changed_under_an_old_name_is_seen(tmp_path, search, fit, message):
 
 
 @pytest.mark.once
+def test_what_changes_nothing_is_not_compared(tmp_path):
+    """Paths, what callbacks keep for themselves, and how they were stored once."""
+    fit = FIT | {"epochs": 1}
+    arguments = {"schedule": [0.5], "controls": {}, "criterion": scored(False)}
+
+    def callbacks(now):
+        used = keras.callbacks.EarlyStopping("val_loss", patience=9, verbose=now)
+        used.best, used.wait = now, now
+        pruning = kl.GradualPruning(0.5, 0, 9, allocation=Uniform())
+        log = keras.callbacks.CSVLogger(tmp_path / f"{now}.csv")
+        return [used, pruning, log]
+
+    for callback in callbacks(0):
+        assert describe_callback(callback)["class"] == type(callback).__name__
+    first = make(tmp_path, **arguments).search(**fit, callbacks=callbacks(0)[::2])
+    again = make(tmp_path, **arguments).search(**fit, callbacks=callbacks(1)[::2])
+    pd.testing.assert_frame_equal(again, first)
+    path = Store(tmp_path).settings
+    stored = read_json(path)
+    stored["callbacks"] = ["EarlyStopping", "CSVLogger"]
+    stored["criterion"] = stored["criterion"].partition(",")[0]
+    write_json(path, stored)
+    again = make(tmp_path, **arguments).search(**fit, callbacks=callbacks(1)[::2])
+    pd.testing.assert_frame_equal(again, first)
+
+
+@pytest.mark.once
 def test_a_loaded_search_of_a_graph_goes_on(tmp_path):
     arguments = {"schedule": [0.5], "controls": {}}
     fit = FIT | {"epochs": 1}
@@ -308,7 +344,7 @@ def test_two_searches_in_one_directory_at_once_are_refused(tmp_path):
     search = make(tmp_path, schedule=[0.5], controls={})
     with (
         search.store.alone(),
-        pytest.raises(RuntimeError, match="Another search is running"),
+        pytest.raises(BlockingIOError, match="Another search is running"),
     ):
         search.search(**FIT)
     assert not list(tmp_path.rglob("*"))
