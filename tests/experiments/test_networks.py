@@ -17,6 +17,8 @@ from keras_lottery.layers import set_state
 from keras_lottery.masks import Masks
 from keras_lottery.ticket import Ticket
 
+pytestmark = pytest.mark.once
+
 SMOKE = EXPERIMENTS["layers"].scales["smoke"]
 SCALE = dataclasses.replace(
     SMOKE,
