@@ -42,9 +42,8 @@ def to_litert(
     makes it fast only from about 97 % sparsity on, or where the zeros come in blocks of
     four inputs. With int8 weights LiteRT mostly fails to load it or answers wrongly, so
     that `"dynamic"` and `"int8"` write dense files, in which the zeros shrink the
-    download (gzip) only. A
-    sparse file that is no smaller or does not compute what the model computes is
-    replaced by a dense one. The report's notes say so.
+    download (gzip) only. A sparse file that is no smaller or does not compute what the
+    model computes is replaced by a dense one. The report's notes say so.
 
     Args:
         ticket_or_model: a ticket (its trained model is exported), or a masked or an

@@ -259,12 +259,12 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
         new["model"].pop("wiring", None)
     # A single training has no controls.
     controls = [settings.get("controls", {}) for settings in (old, new)]
-    both = controls[0].keys() & controls[1].keys()
-    one, other = (_functions(each, both) for each in controls)
+    shared = controls[0].keys() & controls[1].keys()
+    before, now = (_own_controls(each, shared) for each in controls)
     differences = [
-        f"  {path}: {before!r} there, {now!r} here"
-        for path, before, now in _differences(
-            _compared(old) | {"controls": one}, _compared(new) | {"controls": other}
+        f"  {path}: {there!r} there, {here!r} here"
+        for path, there, here in _differences(
+            _compared(old) | {"controls": before}, _compared(new) | {"controls": now}
         )
     ]
     if differences:
@@ -275,7 +275,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
         )
 
 
-def _functions(controls: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def _own_controls(controls: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Of controls that are functions of one's own; trials may grow."""
     return {name: controls[name][0] for name in names if type(controls[name]) is list}
 
