@@ -45,9 +45,9 @@ def small_conv(shape: tuple[int, ...], classes: int, seed: int | None) -> keras.
     if seed is not None:
         keras.utils.set_random_seed(seed)
     layers = [keras.Input(shape)]
-    for width, stride in ((16, 1), (32, 2), (32, 2)):
+    for width in (16, 32, 32):
         layers += [
-            keras.layers.Conv2D(width, 3, stride, padding="same", use_bias=False),
+            keras.layers.Conv2D(width, 3, 2, padding="same", use_bias=False),
             # Of a short training, the statistics settle no later than the weights.
             keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(),
