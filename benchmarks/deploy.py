@@ -6,15 +6,17 @@
 - formats: LeNet-300-100, where the zeros lie times how weights are stored. No training.
 - blocks: its tickets in blocks of 1x4 on MNIST, sparsely encoded.
 - units: its tickets with whole units pruned, compacted, in eight bits.
+  Both are searched for twice: trained on the labels, and ("taught") on what the dense
+  networks of all replicates say of the training images, as in small_files.py.
 - wide: a dense network 1024-4096-4096-1024, 90 % in blocks of 1x4. No training.
 
 Each part prints a table, medians over replicates, as ratios to the dense float32 file
 of the same replicate, and the operators that ran; <out>/deploy.json has every file, of
 earlier calls for other parts as well. Accuracies are those of the files on the test
 data. Tickets train on from level to level, so that there are two baselines: the dense
-network, and the same trained on for as long as the last level's ticket. Differences of
-accuracy are taken within a replicate: median, least and most. All files of a part are
-timed in interleaved rounds, one thread.
+network, trained on the labels, and the taught one, trained on for as long as the last
+level's ticket. Differences of accuracy are taken within a replicate: median, least and
+most. All files of a part are timed in interleaved rounds, one thread.
 """
 
 import argparse
@@ -30,18 +32,20 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
 import keras
+import numpy as np
 import pandas as pd
+from small_files import imitation, soft_targets
 
 import keras_lottery as kl
 from keras_lottery.deploy.show import as_records
 from keras_lottery.store import read_json, write_json
 
 BATCH = 60
-BLOCKS = [0.5, 0.75, 0.9, 0.945]
-UNITS = [0.4, 0.6, 0.7, 0.75, 0.8]
+BLOCKS = [0.5, 0.75, 0.85, 0.9, 0.925, 0.945]
+UNITS = [0.4, 0.6, 0.64, 0.7, 0.75, 0.8]
 WIDE = (1024, 4096, 4096, 1024)
 EIGHT_BITS = ("dynamic", "int8")
-LONG = "dense, as long"
+LONG = "dense, taught as long"
 BASELINES = {"difference": r"dense(, float32)?", "difference_long": re.escape(LONG)}
 """Columns of differences of accuracy, and the row that each is taken to."""
 
@@ -95,44 +99,30 @@ def formats(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
 
 def blocks(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
     """Tickets in blocks of four inputs."""
+    splits = kl.data.load(options.data)
     rows = []
-    for splits, level, replicate, ticket in tickets(
-        options, folder, BLOCKS, "block_1x4"
+    for ticket, name, stem, replicate in tickets(
+        splits, options, folder, BLOCKS, "block_1x4"
     ):
-        path = folder / f"level_{level}_{replicate}.tflite"
+        path = folder / f"{stem}.tflite"
         write(ticket, path, splits)
-        sparsity = 1 - ticket.masks.density
-        name = f"{sparsity:.1%} in 1x4" if level else "dense"
         rows.append({"what": name, "replicate": replicate, "path": path})
-        if not level:
-            path = folder / f"long_{replicate}.tflite"
-            write(trained_on(ticket, len(BLOCKS), splits, options), path, splits)
-            rows.append({"what": LONG, "replicate": replicate, "path": path})
     return measured(rows, options, splits.test)
 
 
 def units(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
     """Tickets without their dead units, in eight bits."""
+    splits = kl.data.load(options.data)
     rows = []
-    for splits, level, replicate, ticket in tickets(options, folder, UNITS, "filter"):
-        model = kl.compact(ticket.trained_model())
-        widths = "-".join(
-            str(layer.units)
-            for layer in model.layers
-            if isinstance(layer, keras.layers.Dense)
-        )
-        for quantize in EIGHT_BITS if level else (None, *EIGHT_BITS):
-            path = folder / f"level_{level}_{replicate}_{quantize}.tflite"
-            write(model, path, splits, quantize)
-            name = f"{widths}, {quantize}" if quantize else "dense"
-            rows.append({"what": name, "replicate": replicate, "path": path})
-        if not level:
-            model = trained_on(ticket, len(UNITS), splits, options)
-            for quantize in (None, *EIGHT_BITS):
-                path = folder / f"long_{replicate}_{quantize}.tflite"
-                write(model, path, splits, quantize)
-                name = f"{LONG}, {quantize}" if quantize else LONG
-                rows.append({"what": name, "replicate": replicate, "path": path})
+    for ticket, name, stem, replicate in tickets(
+        splits, options, folder, UNITS, "filter"
+    ):
+        float32 = [None] if name in ("dense", LONG) else []
+        for quantize in (*float32, *EIGHT_BITS):
+            path = folder / f"{stem}_{quantize}.tflite"
+            write(ticket, path, splits, quantize)
+            what = f"{name}, {quantize}" if quantize else name
+            rows.append({"what": what, "replicate": replicate, "path": path})
     return measured(rows, options, splits.test)
 
 
@@ -153,17 +143,65 @@ def wide(options: argparse.Namespace, folder: Path) -> pd.DataFrame:
 
 
 def tickets(
-    options: argparse.Namespace, folder: Path, schedule: list[float], granularity: str
-) -> Iterator[tuple[kl.data.Splits, int, int, kl.Ticket]]:
-    """Searches, and yields the dense networks and the tickets of all replicates."""
-    splits = kl.data.load(options.data)
+    splits: kl.data.Splits,
+    options: argparse.Namespace,
+    folder: Path,
+    schedule: list[float],
+    granularity: str,
+) -> Iterator[tuple[kl.Ticket | keras.Model, str, str, int]]:
+    """Searches, and yields (ticket or model, name, name of its file, replicate)."""
+    of_labels = searched(splits, options, folder, schedule, granularity)
+    teachers = [
+        of_labels.ticket(0, replicate).trained_model()
+        for replicate in range(options.replicates)
+    ]
+    targets = soft_targets(teachers, splits.x_train)
+    taught = searched(splits, options, folder, schedule, granularity, targets)
+    for search, suffix in ((of_labels, ""), (taught, ", taught")):
+        for level in range(len(schedule) + 1):
+            for replicate in range(options.replicates):
+                ticket = search.ticket(level, replicate)
+                name = "dense"
+                if level:
+                    name = f"{1 - ticket.masks.density:.1%} in 1x4"
+                if level and granularity == "filter":
+                    ticket = kl.compact(ticket.trained_model())
+                    name = widths(ticket)
+                stem = f"{name}{suffix}_{replicate}".replace(" ", "_")
+                yield ticket, name + suffix, stem, replicate
+    for replicate in range(options.replicates):
+        model = trained_on(
+            taught.ticket(0, replicate), len(schedule), targets, splits, options
+        )
+        yield model, LONG, f"long_{replicate}", replicate
+
+
+def widths(model: keras.Model) -> str:
+    dense = [each for each in model.layers if isinstance(each, keras.layers.Dense)]
+    return "-".join(str(layer.units) for layer in dense)
+
+
+def searched(
+    splits: kl.data.Splits,
+    options: argparse.Namespace,
+    folder: Path,
+    schedule: list[float],
+    granularity: str,
+    targets: np.ndarray | None = None,
+) -> kl.LotteryTicketSearch:
+    """A search by the labels, or by soft targets."""
     steps = steps_of(splits, options)
     shape, classes = splits.input_shape, splits.classes
+    taught = targets is not None
 
     def build() -> keras.Model:
         # It is sent to other processes: without the data.
-        return compiled(kl.models.lenet_300_100(shape, classes), steps)
+        return compiled(kl.models.lenet_300_100(shape, classes), steps, taught)
 
+    train, others = splits.train, (splits.validation, splits.test)
+    if taught:
+        train = (splits.x_train, targets)
+        others = [(x, keras.utils.to_categorical(y, classes)) for x, y in others]
     search = kl.LotteryTicketSearch(
         build,
         schedule,
@@ -171,32 +209,33 @@ def tickets(
         rewind="learning_rate",
         controls={},
         replicates=options.replicates,
-        directory=folder / "search",
+        directory=folder / ("taught" if taught else "search"),
     )
     search.search(
-        *splits.train,
-        validation_data=splits.validation,
-        test_data=splits.test,
+        *train,
+        validation_data=others[0],
+        test_data=others[1],
         batch_size=BATCH,
         steps=steps,
     )
-    for level in range(len(schedule) + 1):
-        for replicate in range(options.replicates):
-            yield splits, level, replicate, search.ticket(level, replicate)
+    return search
 
 
 def trained_on(
-    dense: kl.Ticket, rounds: int, splits: kl.data.Splits, options: argparse.Namespace
+    dense: kl.Ticket,
+    rounds: int,
+    targets: np.ndarray,
+    splits: kl.data.Splits,
+    options: argparse.Namespace,
 ) -> keras.Model:
-    """The dense network, trained on as tickets are at so many levels."""
+    """The dense network, taught on as tickets are at so many levels."""
     model = kl.strip_masks(dense.trained_model())
     steps = steps_of(splits, options)
     rows = steps // options.epochs * BATCH
-    x, y = (array[:rows] for array in splits.train)
+    x, y = splits.x_train[:rows], targets[:rows]
     keras.utils.set_random_seed(dense.card["replicate"])  # The order of the data.
-    for _ in range(rounds):
-        compiled(model, steps)
-        model.fit(x, y, batch_size=BATCH, epochs=options.epochs, verbose=0)
+    compiled(model, steps, taught=True)
+    model.fit(x, y, batch_size=BATCH, epochs=rounds * options.epochs, verbose=0)
     return model
 
 
@@ -205,11 +244,19 @@ def steps_of(splits: kl.data.Splits, options: argparse.Namespace) -> int:
     return options.epochs * (len(splits.x_train) // BATCH)
 
 
-def compiled(model: keras.Model, steps: int) -> keras.Model:
-    """The model with a learning rate that falls to zero."""
-    rate = keras.optimizers.schedules.CosineDecay(1.2e-3, steps)
-    recipe = kl.models.recipe("lenet_300_100")
-    return kl.models.compile_model(model, recipe, learning_rate=rate)
+def compiled(model: keras.Model, steps: int, taught: bool) -> keras.Model:
+    """The model with a learning rate that falls to zero, again and again."""
+    rate = keras.optimizers.schedules.CosineDecayRestarts(1.2e-3, steps, t_mul=1.0)
+    of_labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        imitation if taught else of_labels,
+        # By the loss's name, Keras would not know which.
+        metrics=["categorical_accuracy" if taught else "accuracy"],
+        jit_compile=True,
+        steps_per_execution=50,
+    )
+    return model
 
 
 def write(

@@ -174,6 +174,7 @@ def fit(
     )
 
 
+@keras.saving.register_keras_serializable()
 def imitation(targets: Any, logits: Any) -> Any:
     """Cross-entropy with soft targets; the square keeps the gradients' scale."""
     return TEMPERATURE**2 * keras.ops.categorical_crossentropy(

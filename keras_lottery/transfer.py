@@ -1,5 +1,7 @@
 """Tickets in a training other than the one that they were found in."""
 
+import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -79,7 +81,8 @@ def compare_transfer(
 
     Raises:
         ValueError: if an argument is out of range, the ticket does not fit the model,
-            or a control needs starting weights that the ticket's file left out.
+            or a control needs what the ticket does not have, such as scores, or
+            starting weights that its file left out; nothing has been trained then.
         FloatingPointError: if a loss is not a number.
 
     Reference:
@@ -160,7 +163,10 @@ def compare_transfer(
                 data.arrays,
                 allocation=forms[replicate],
             )
-            make = partial(_control, name, control, transferred, snapshot)
+            make = partial(_control, name, control, transferred, snapshot=snapshot)
+            if replicate == trial == 0:
+                # What a control cannot do is known before any training.
+                make(snapshot=dataclasses.replace(snapshot, rng=copy.deepcopy(rng)))
             works[Unit(replicate, 1, name, trial)] = Work(make, order)
     return results.tabulate(_train(trainer, works, verbose))
 

@@ -364,6 +364,13 @@ def test_controls_that_need_what_a_file_left_out(ticket, tmp_path, asked):
 
 
 @pytest.mark.once
+def test_what_a_control_cannot_do_is_known_before_any_training(ticket, monkeypatch):
+    monkeypatch.setattr("keras_lottery.transfer._train", None)
+    with pytest.raises(ValueError, match="'invert' needs the scores"):
+        compare(ticket, controls=["invert"])
+
+
+@pytest.mark.once
 def test_a_control_of_ones_own(ticket, asked):
     own = ticket_of(pruned(scramble(network(), seed=2), 0.2))
     table = asked(ticket, controls={"own": (lambda ticket, snapshot: own, 1)})[1]

@@ -13,6 +13,9 @@ from keras_lottery.models import Recipe
 DROPS = (80 / 150, 120 / 150)
 """Where Liu et al.'s learning rate drops, as shares of a training."""
 UNIFORM = Uniform()
+UPDATES = 15
+GROWTH = 1.3
+"""As in benchmarks/methods.py: the pull has to win before the training ends."""
 
 
 def admm(
@@ -40,13 +43,19 @@ def admm(
     """
     name = f"{name}_admm_{100 * sparsity:g}_{replicate}"
     half, often = recipe.steps // 2, recipe.eval_freq
+    pruning = ADMMPruning(
+        sparsity,
+        allocation=allocation,
+        growth=GROWTH,
+        frequency=max(1, half // UPDATES),
+    )
     pruned = lab.train(
         name,
         start,
         replicate=replicate,
         recipe=of_length(recipe, half, often, DROPS),
         model=model,
-        callbacks=[ADMMPruning(sparsity, allocation=allocation)],
+        callbacks=[pruning],
     )
     built, _ = lab.model(replicate, recipe, model)
     masks = Masks({weight: pruned.final[weight] != 0 for weight in get_masks(built)})

@@ -57,13 +57,18 @@ def lenet(
 
 
 def cifar_10(
-    model: str, paper: str, levels: int, report: tuple[int, ...], **how: Any
+    model: str,
+    paper: str,
+    levels: int,
+    report: tuple[int, ...],
+    smoke: str = "seconds",
+    **how: Any,
 ) -> dict[str, Scale]:
     """A convolutional network: on digits for seconds, and as in the paper for a GPU.
 
     Args:
         model: its name, in `models`.
-        paper: the cost at the paper's scale, in words.
+        paper, smoke: the cost at these scales, in words.
         levels, report: as of `Scale`; two levels at smoke scale.
         how: changes to the recipe.
     """
@@ -72,7 +77,7 @@ def cifar_10(
     small = dataclasses.replace(recipe, steps_per_execution=1, augment=False)
     return {
         "smoke": Scale(
-            "seconds",
+            smoke,
             "digits",
             model,
             of_length(small, 10, 5),

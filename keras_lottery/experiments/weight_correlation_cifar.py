@@ -175,6 +175,7 @@ def experiment(
             f"{trainings} trainings, most of 52,650 steps, hours on a GPU",
             levels=3,
             report=(1, 2, 3),
+            smoke="minutes",
             steps=150 * EPOCH,
             drops=(80 * EPOCH, 120 * EPOCH),
         ),
