@@ -228,14 +228,19 @@ def trained_on(
     splits: kl.data.Splits,
     options: argparse.Namespace,
 ) -> keras.Model:
-    """The dense network, taught on as tickets are at so many levels."""
+    """The dense network, taught on as tickets are at so many levels; it is kept."""
+    replicate = dense.card["replicate"]
+    path = options.out / f"dense_{rounds}_{replicate}.keras"
+    if path.exists():
+        return keras.models.load_model(path, compile=False)
     model = kl.strip_masks(dense.trained_model())
     steps = steps_of(splits, options)
     rows = steps // options.epochs * BATCH
     x, y = splits.x_train[:rows], targets[:rows]
-    keras.utils.set_random_seed(dense.card["replicate"])  # The order of the data.
+    keras.utils.set_random_seed(replicate)  # The order of the data.
     compiled(model, steps, taught=True)
     model.fit(x, y, batch_size=BATCH, epochs=rounds * options.epochs, verbose=0)
+    model.save(path)
     return model
 
 
