@@ -76,7 +76,7 @@ CASES = {
     "shifts": Case(
         "lenet_300_100", 0.07, {"output": 4, "*": 3}, 1, 20, 25, (0.0, 0.1), shifts=True
     ),
-    "lenet_5": Case("lenet_5", 0.05, {"*": 3}, 1, 2, 12, filter_sparsity=0.6),
+    "lenet_5": Case("lenet_5", 0.06, {"*": 3}, 1, 3, 12, filter_sparsity=0.5),
 }
 
 
