@@ -74,7 +74,9 @@ class Case:
 CASES = {
     "plain": Case("lenet_300_100", 0.09, {"*": 4}, 3, 25, 20, dropout=(0.2, 0.3)),
     "shifts": Case(
-        "lenet_300_100", 0.07, {"output": 4, "*": 3}, 1, 20, 25, (0.0, 0.1), shifts=True
+        *("lenet_300_100", 0.074, {"output": 4, "*": 3}, 3, 25, 35),
+        dropout=(0.1, 0.2),
+        shifts=True,
     ),
     "lenet_5": Case("lenet_5", 0.06, {"*": 3}, 1, 3, 12, filter_sparsity=0.5),
 }
