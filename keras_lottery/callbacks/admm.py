@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_lottery import allocation as allocations
 from keras_lottery.allocation import Allocation
-from keras_lottery.callbacks.common import Configured, at_last, check_masked
+from keras_lottery.callbacks.common import Configured, at_last, check_masked, whole
 from keras_lottery.callbacks.pull import Pull
 from keras_lottery.callbacks.regrowth import trained_weights
 from keras_lottery.granularity import Granularity, check
@@ -141,6 +141,8 @@ class ADMMPruning(Configured):
                 "Expected rho > 0 and growth >= 1. "
                 f"Received: rho={rho}, growth={growth}"
             )
+        if frequency is not None:
+            whole(frequency=frequency)
         if frequency is not None and frequency < 1:
             raise ValueError(
                 "Expected frequency >= 1, or None for once an epoch. "

@@ -11,7 +11,12 @@ import numpy as np
 from keras_lottery import allocation as allocations
 from keras_lottery import architecture
 from keras_lottery.allocation import Allocation
-from keras_lottery.callbacks.common import Configured, check_masked, steps_done
+from keras_lottery.callbacks.common import (
+    Configured,
+    check_masked,
+    steps_done,
+    whole,
+)
 from keras_lottery.criteria import Criterion
 from keras_lottery.granularity import UNITS, Granularity, check
 from keras_lottery.layers import State, get_state
@@ -61,7 +66,8 @@ class EarlyBird(Configured):
     Args:
         sparsity: the share of prunable weights to be zero in the ticket; of filters,
             the share of those that can be pruned.
-        threshold: the distance that masks may have, from 0 to 1.
+        threshold: the distance that masks have to stay below, above 0. Masks of
+            sparsity s are 2 min(s, 1 - s) apart at most: choose less.
         queue: how many masks are compared.
         criterion, allocation, granularity, data, seed: as of `prune`. The paper's are
             `criterion="bn_scale", granularity="filter", allocation="global"`.
@@ -116,11 +122,20 @@ class EarlyBird(Configured):
                 "Expected 0 <= sparsity < 1, the share of weights to prune. "
                 f"Received: sparsity={sparsity}"
             )
-        if not 0 <= threshold <= 1:
+        if not 0 < threshold <= 1:
             raise ValueError(
-                "Expected 0 <= threshold <= 1, a share of the weights. "
+                "Expected 0 < threshold <= 1, a share of the weights. "
                 f"Received: threshold={threshold}"
             )
+        most = 2 * min(sparsity, 1 - sparsity)
+        if most <= threshold:
+            warnings.warn(
+                f"Any two masks of sparsity={sparsity} differ in {most:.4f} of their "
+                f"weights at most, which threshold={threshold} takes for settled. "
+                "Choose a smaller `threshold`.",
+                stacklevel=2,
+            )
+        whole(queue=queue)
         if queue < 2:
             raise ValueError(
                 f"Expected queue >= 2, masks to compare. Received: queue={queue}"

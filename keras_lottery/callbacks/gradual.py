@@ -7,9 +7,11 @@ import keras
 
 from keras_lottery import allocation as allocations
 from keras_lottery.allocation import Allocation
+from keras_lottery.callbacks.common import whole
 from keras_lottery.callbacks.updates import MaskUpdates
 from keras_lottery.criteria import Criterion
 from keras_lottery.granularity import Granularity, check
+from keras_lottery.layers import get_masks
 from keras_lottery.pruning import (
     criterion_of,
     default_allocation,
@@ -25,8 +27,8 @@ class GradualPruning(MaskUpdates):
     At step t the sparsity is s_f + (s_i - s_f) (1 - (t - t_b) / (t_e - t_b))^power,
     from `begin_step` t_b to `end_step` t_e, every `frequency` steps. Steps are counted
     by the optimizer, so a second `fit` goes on where the first one stopped; a `fit`
-    that ends before `end_step` warns. With `steps_per_execution`, masks change between
-    executions.
+    that ends below `final_sparsity` warns. With `steps_per_execution`, masks change
+    between executions.
 
     Args:
         final_sparsity: s_f, the share of prunable weights that end up zero.
@@ -72,6 +74,7 @@ class GradualPruning(MaskUpdates):
                 "Expected 0 <= initial_sparsity <= final_sparsity < 1. Received: "
                 f"initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
             )
+        whole(begin_step=begin_step, end_step=end_step, frequency=frequency)
         if not 0 <= begin_step <= end_step:
             raise ValueError(
                 "Expected 0 <= begin_step <= end_step. Received: "
@@ -119,8 +122,7 @@ class GradualPruning(MaskUpdates):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        if self._step < self.end_step:
-            warn_of_early_end(self, self._step, self._sparsity())
+        warn_below_final(self, self._step, self._sparsity())
 
     def _sparsity(self) -> float:
         return sparsity_of(self.model, self.granularity)
@@ -141,10 +143,17 @@ class GradualPruning(MaskUpdates):
             )
 
 
-def warn_of_early_end(callback: Any, step: int, sparsity: float) -> None:
-    """Warns that training ended before the callback's `final_sparsity`."""
+def warn_below_final(callback: Any, step: int, sparsity: float) -> None:
+    """Warns if training ended below the callback's `final_sparsity`."""
+    short = callback.final_sparsity - sparsity
+    # What the last update left is as near as whole weights and groups come.
+    if (
+        callback._updated == callback.end_step
+        or short <= 0.5 / get_masks(callback.model).size
+    ):
+        return
     warnings.warn(
-        f"Training ended after {step} steps, before end_step={callback.end_step}: the "
+        f"Training ended after {step} steps, end_step={callback.end_step}: the "
         f"sparsity is {sparsity:.4f}, not final_sparsity={callback.final_sparsity}. "
         "Train for longer, or choose an earlier `end_step`.",
         stacklevel=3,

@@ -7,16 +7,17 @@ import numpy as np
 
 from keras_lottery.allocation import Allocation, Scores, kept_after
 from keras_lottery.allocation.counts import largest_remainder
+from keras_lottery.callbacks.common import whole
 from keras_lottery.callbacks.dense_gradients import DenseGradients
-from keras_lottery.callbacks.gradual import GradualPruning, warn_of_early_end
+from keras_lottery.callbacks.gradual import GradualPruning, warn_below_final
 from keras_lottery.callbacks.regrowth import (
     change_masks,
     choose,
     start_sparse,
-    trained_weights,
+    trained_masks,
 )
 from keras_lottery.callbacks.updates import MaskUpdates
-from keras_lottery.layers import get_masks, get_sparsity
+from keras_lottery.layers import get_sparsity
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -26,9 +27,9 @@ class NeST(MaskUpdates):
     Until `peak_step`, weights grow every `frequency` steps, where the loss's gradient
     is largest: in each layer the same share of those that are pruned, so that the
     sparsity falls in a straight line from `initial_sparsity` to `peak_sparsity`. What
-    grows starts at zero, with optimizer slots of zero; frozen layers do not grow. Then
-    the smallest weights are pruned, as `GradualPruning` does from `peak_step` to
-    `end_step`.
+    grows starts at zero, with optimizer slots of zero. Then the smallest weights are
+    pruned, as `GradualPruning` does from `peak_step` to `end_step`. Frozen layers keep
+    their masks until then: up to `peak_step`, sparsities are those of the others.
 
     This is the paper's growth and pruning of connections. Its growth of neurons and
     feature maps is left out.
@@ -37,7 +38,7 @@ class NeST(MaskUpdates):
     training step, on one batch drawn from `data`.
 
     Steps are counted by the optimizer, so a second `fit` goes on where the first one
-    stopped; a `fit` that ends before `end_step` warns. With `steps_per_execution`,
+    stopped; a `fit` that ends below `final_sparsity` warns. With `steps_per_execution`,
     masks change between executions, at most once.
 
     Args:
@@ -96,6 +97,7 @@ class NeST(MaskUpdates):
                 "Expected initial_sparsity < 1. Received: "
                 f"initial_sparsity={initial_sparsity}"
             )
+        whole(peak_step=peak_step, end_step=end_step, batch_size=batch_size)
         if not 0 < peak_step < end_step:
             raise ValueError(
                 "Expected 0 < peak_step < end_step. Received: "
@@ -143,28 +145,25 @@ class NeST(MaskUpdates):
         """Grows or prunes the model to the sparsity of a step."""
         if step > self.peak_step:
             self._pruning.update(step)
-        elif self.sparsity_at(step) < get_sparsity(self.model):
+        else:
             self._grow(step)
 
     def _grow(self, step: int) -> None:
-        masks = get_masks(self.model)
-        names = trained_weights(self.model)
-        room = {name: int(np.count_nonzero(~masks[name])) for name in names}
+        masks = trained_masks(self)
+        room = {name: int(np.count_nonzero(~mask)) for name, mask in masks.items()}
         dormant = sum(room.values())
         count = kept_after(masks, self.sparsity_at(step)) - masks.kept
-        count = min(count, dormant)
-        if not count:
+        if count <= 0:
             return
-        shares = {name: count * room[name] / dormant for name in names}
+        shares = {name: count * room[name] / dormant for name in masks}
         counts = largest_remainder(count, shares, room)
         scores: Scores = self._gradients(np.random.default_rng([self.seed, step]))
         new = {
-            name: masks[name] | choose(scores[name], ~masks[name], counts[name])
-            for name in names
+            name: mask | choose(name, scores[name], ~mask, counts[name])
+            for name, mask in masks.items()
         }
-        change_masks(self.model, masks, new)
+        change_masks(self.model, new)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        if self._step < self.end_step:
-            warn_of_early_end(self, self._step, get_sparsity(self.model))
+        warn_below_final(self, self._step, get_sparsity(self.model))

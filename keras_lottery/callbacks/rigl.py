@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_lottery.allocation import Allocation, Scores
+from keras_lottery.callbacks.common import whole
 from keras_lottery.callbacks.dense_gradients import DenseGradients
 from keras_lottery.callbacks.regrowth import Regrowth
 
@@ -20,7 +21,8 @@ class RigL(Regrowth):
     grows as many where the loss's gradient is largest among all that are not kept: a
     weight that is dropped and grows again stays as it is. Others start at zero, with
     optimizer slots of zero. The number of weights of each layer stays the same. Layers
-    that are frozen keep their masks.
+    that are frozen keep their masks, and count for nothing. A `fit` that is too short
+    for an update warns.
 
     Gradients by all weights, pruned ones too, are taken at these steps alone: those of
     a training step, on one batch drawn from `data`. That is a forward and backward pass
@@ -30,14 +32,14 @@ class RigL(Regrowth):
     stopped. With `steps_per_execution`, masks change between executions, at most once.
 
     Args:
-        sparsity: the share of prunable weights that are zero. A dense model is pruned
-            at random when training begins; a sparse one has to have this sparsity.
-            `None` takes a sparse model as it is.
+        sparsity: the share of prunable weights, frozen ones apart, that are zero. A
+            dense model is pruned at random when training begins; a sparse one has to
+            have this sparsity. `None` takes a sparse model as it is.
         end_step: T_end; no masks change from this step on. The paper's is three
             quarters of the training.
         data: (x, y) to draw batches from, arrays or structures of them: the training
             data.
-        frequency: ΔT, steps from one update to the next.
+        frequency: ΔT, steps from one update to the next, below `end_step`.
         alpha: α, the share of live weights that the first updates drop.
         allocation: how many weights each layer of a dense model keeps, as of `prune`:
             `"uniform"`, `"erdos_renyi"` and `"erk"` are the paper's.
@@ -79,6 +81,7 @@ class RigL(Regrowth):
         seed: int = 0,
     ) -> None:
         super().__init__(sparsity, end_step, frequency, allocation, seed)
+        whole(batch_size=batch_size)
         if not 0 < alpha <= 1:
             raise ValueError(f"Expected 0 < alpha <= 1. Received: alpha={alpha}")
         self.data = data

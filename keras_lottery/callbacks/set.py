@@ -15,17 +15,19 @@ class SET(Regrowth):
     Every `frequency` steps before `end_step`, each layer drops the share `zeta` of its
     weights, those of the smallest magnitude, and grows as many at random positions.
     What grows starts at zero, with optimizer slots of zero. The number of weights of
-    each layer stays the same. Layers that are frozen keep their masks.
+    each layer stays the same. Layers that are frozen keep their masks, and count for
+    nothing. A `fit` that is too short for an update warns.
 
     Steps are counted by the optimizer, so a second `fit` goes on where the first one
     stopped. With `steps_per_execution`, masks change between executions, at most once.
 
     Args:
-        sparsity: the share of prunable weights that are zero. A dense model is pruned
-            at random when training begins; a sparse one has to have this sparsity.
-            `None` takes a sparse model as it is.
+        sparsity: the share of prunable weights, frozen ones apart, that are zero. A
+            dense model is pruned at random when training begins; a sparse one has to
+            have this sparsity. `None` takes a sparse model as it is.
         end_step: no masks change from this step on.
-        frequency: steps from one update to the next; the paper's is an epoch.
+        frequency: steps from one update to the next, below `end_step`; the paper's is
+            an epoch.
         zeta: ζ, the share of live weights that are dropped at an update.
         allocation: how many weights each layer of a dense model keeps, as of `prune`.
         seed: seed of the start and of growth.

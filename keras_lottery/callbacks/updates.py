@@ -31,6 +31,7 @@ class MaskUpdates(Configured):
     def __init__(self) -> None:
         super().__init__()
         self._epoch_start = self._step = self._next = 0
+        self._updated: int | None = None
         self._sparsity_left: float | None = None
 
     def is_update_step(self, step: int) -> bool:
@@ -46,7 +47,7 @@ class MaskUpdates(Configured):
         self._step = steps_done(self.model)
         # A schedule that lies behind the optimizer is caught up with at once.
         self._next = min(self._step, self.end_step)
-        self._sparsity_left = None
+        self._updated = self._sparsity_left = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch_start = self._step
@@ -74,6 +75,7 @@ class MaskUpdates(Configured):
 
     def _update(self, step: int) -> None:
         self.update(step)
+        self._updated = step
         self._sparsity_left = get_sparsity(self.model)
 
     def _check_sparsity(self) -> None:

@@ -17,6 +17,9 @@ from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, se
 from keras_lottery.pruning import filters_left
 from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
+# Such is LOOSE.
+pytestmark = pytest.mark.filterwarnings("ignore:Any two masks of sparsity")
+
 SIZE = 36  # prunable weights of the MLP
 LOOSE = 1.0  # a threshold that any masks but opposite ones keep to
 
@@ -156,8 +159,8 @@ def test_training_goes_on_with_the_masks():
 
 
 def test_masks_that_do_not_settle_are_offered_with_a_warning():
-    model, callback = fresh(), EarlyBird(0.5, threshold=0.0)
-    with pytest.warns(UserWarning, match="After 2 epochs .* threshold=0.0"):
+    model, callback = fresh(), EarlyBird(0.5)
+    with pytest.warns(UserWarning, match="After 2 epochs .* threshold=0.1"):
         fit(model, epochs=2, callbacks=[callback])
     assert not callback.settled
     assert callback.steps_saved == 0
@@ -217,6 +220,19 @@ def test_what_cannot_be_pruned_is_refused_before_it_trains():
         EarlyBird(0.5).ticket()
 
 
+@pytest.mark.once
+def test_a_threshold_that_any_masks_keep_to_warns():
+    """Two masks of 1 in 20 weights have no more than 2 in 20 apart."""
+    for sparsity, threshold in [(0.96, 0.1), (0.02, 0.1), (0.75, 0.6), (0.0, 0.1)]:
+        named = f"sparsity={sparsity} .* threshold={threshold} .* smaller"
+        with pytest.warns(UserWarning, match=named):
+            EarlyBird(sparsity, threshold=threshold)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EarlyBird(0.9)
+        EarlyBird(0.96, threshold=0.05)
+
+
 def test_config_round_trip():
     arguments = {
         "sparsity": 0.7,
@@ -246,8 +262,10 @@ def test_functions_have_no_config(argument):
     "arguments",
     [
         {"sparsity": 1.0},
+        {"threshold": 0},
         {"threshold": 1.5},
         {"queue": 1},
+        {"queue": 2.5},
         {"criterion": "bn_scale"},
         {"allocation": "typo"},
         {"granularity": "typo"},

@@ -100,6 +100,13 @@ def test_sparsity_is_that_of_zhu_and_gupta(schedule, step):
     assert callback.sparsity_at(end) == s_f
 
 
+@pytest.mark.once
+def test_steps_may_be_numbers_of_numpy():
+    first, last = np.arange(2, 4)
+    callback = GradualPruning(0.5, first, last, frequency=np.int32(1))
+    assert [callback.is_update_step(step) for step in (1, 2, 3, 4)] == [0, 1, 1, 0]
+
+
 def test_power_0_prunes_at_once():
     callback = GradualPruning(0.8, begin_step=2, end_step=5, power=0)
     assert [callback.sparsity_at(step) for step in (1, 2, 5)] == [0, 0.8, 0.8]
@@ -155,7 +162,7 @@ def test_several_steps_in_one_execution(per_execution):
 
 def test_a_second_fit_goes_on():
     model = fresh()
-    with pytest.warns(UserWarning, match="after 4 steps, before end_step=6"):
+    with pytest.warns(UserWarning, match="after 4 steps, end_step=6"):
         first = train(model, 0.8, 0, 6, frequency=1)
     second = train(model, 0.8, 0, 6, frequency=1)
     asked = [zhu_gupta(step, 0.8, 0, 6) for step in range(8)]
@@ -172,12 +179,14 @@ def test_a_schedule_that_has_passed_is_caught_up_with():
 
 
 def test_ending_before_the_end_step_warns():
-    message = "after 4 steps, before end_step=5.* 0.0000, not final_sparsity=0.5"
+    message = "after 4 steps, end_step=5.* 0.0000, not final_sparsity=0.5"
     with pytest.warns(UserWarning, match=message):
         train(fresh(), 0.5, 4, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         train(fresh(), 0.5, 0, 4)
+        # What was to come would have changed nothing.
+        train(fresh(), 0.8, 0, 9, power=0)
 
 
 def test_a_model_that_is_sparser_already_stays_as_it_is():
@@ -315,7 +324,10 @@ def test_functions_have_no_config(argument):
         ({"initial_sparsity": -0.1}, "initial_sparsity=-0.1"),
         ({"begin_step": 11}, "begin_step=11"),
         ({"begin_step": -1}, "begin_step=-1"),
+        ({"begin_step": 0.0}, "begin_step=0.0. Round it"),
+        ({"end_step": 50.5}, "end_step=50.5"),
         ({"frequency": 0}, "frequency=0"),
+        ({"frequency": 2.5}, "frequency=2.5"),
         ({"power": -1}, "power=-1"),
         ({"criterion": "typo"}, "criterion='typo'"),
         ({"allocation": "typo"}, "allocation='typo'"),

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from types import SimpleNamespace
 
 import keras
@@ -94,7 +95,7 @@ def train(callback, model=None, epochs=2, batches=4):
 def make(kind, sparsity=0.5, end_step=100, **kwargs):
     if kind is RigL:
         kwargs = {"data": DATA, **kwargs}
-    return kind(sparsity, end_step, **kwargs)
+    return kind(sparsity, end_step, **{"frequency": 1, **kwargs})
 
 
 def changes(watch):
@@ -123,7 +124,7 @@ def layers(draw):
 @given(layers())
 def test_the_smallest_make_room_for_the_largest_scores(layer):
     weight, mask, score, fraction = layer
-    new = regrown(weight, mask, score, fraction)
+    new = regrown("kernel", weight, mask, score, fraction)
     count = round(fraction * mask.sum())
     # In words of sorting: stable, so that of equals the first are taken.
     live = [i for i in np.argsort(-abs(weight), kind="stable") if mask[i]]
@@ -140,7 +141,7 @@ def test_the_smallest_make_room_for_the_largest_scores(layer):
 def test_what_an_update_does(kind, optimizer, data):
     sparsity = data.draw(st.floats(0.2, 0.8))
     frequency = data.draw(st.integers(1, 3))
-    end = data.draw(st.integers(1, 8))
+    end = data.draw(st.integers(frequency + 1, 8))
     share = {SET: "zeta", RigL: "alpha"}[kind]
     callback = make(
         kind,
@@ -336,9 +337,9 @@ def test_a_batch_is_drawn_from_structures_of_data():
 def test_a_model_that_is_sparse_keeps_its_masks():
     model = fresh()
     kl.prune(model, 0.5)
-    masks = get_masks(model)
     for sparsity in (None, 0.5):
-        assert train(make(SET, sparsity, 3), model).masks[0] == masks
+        masks = get_masks(model)
+        assert train(make(SET, sparsity, 20, frequency=3), model).masks[0] == masks
 
 
 def test_allocations():
@@ -346,14 +347,56 @@ def test_allocations():
     assert counts(start) == {"dense/kernel": 12, "dense_1/kernel": 6}
 
 
-def test_frozen_layers_keep_their_masks():
+@kinds
+def test_frozen_layers_keep_their_masks(kind):
     model = mask_model(compiled(scramble(mlp())))
     model.layers[0].trainable = False
     compiled(model)
-    watch = train(make(RigL, 0.5, 8, frequency=1, alpha=1.0), model)
-    first, last = watch.masks[0], watch.masks[-1]
-    assert np.array_equal(first["dense/kernel"], last["dense/kernel"])
-    assert not np.array_equal(first["dense_1/kernel"], last["dense_1/kernel"])
+    frozen = get_masks(model)["dense/kernel"] & (np.arange(24) != 7).reshape(4, 6)
+    set_masks(model, {**get_masks(model), "dense/kernel": frozen})
+    watch = train(make(kind, 0.5, 8), model)
+    for masks in watch.masks:
+        assert np.array_equal(masks["dense/kernel"], frozen)
+        assert masks["dense_1/kernel"].sum() == 6
+    assert len({masks["dense_1/kernel"].tobytes() for masks in watch.masks}) > 1
+    # What is sparse fits as well, by the same count.
+    last = watch.masks[-1]
+    assert train(make(kind, 0.5, 20, frequency=3), model).masks[0] == last
+
+
+@pytest.mark.once
+def test_where_nothing_is_trained_there_is_nothing_to_regrow():
+    model = mask_model(compiled(scramble(mlp())))
+    model.trainable = False
+    callback = make(SET)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=r"SET needs .* all frozen"):
+        callback.on_train_begin()
+    assert get_masks(model).sparsity == 0
+
+
+@kinds
+def test_a_fit_too_short_for_an_update_warns(kind):
+    model = fresh()
+    callback = make(kind, frequency=4)
+    with pytest.warns(UserWarning, match=r"after 4 steps.*no masks: frequency=4"):
+        train(callback, model, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(callback, model, epochs=1)
+        train(make(kind, None, frequency=7), model, epochs=1)
+
+
+@pytest.mark.once
+def test_weights_that_are_not_numbers_are_named():
+    model = fresh()
+    callback = make(SET, 0.5)
+    callback.set_model(model)
+    callback.on_train_begin()
+    _, weight = named_masks(model)["dense_1/kernel"]
+    weight.assign(np.full(weight.shape, np.nan))
+    with pytest.raises(ValueError, match="scores of `dense_1/kernel` hold NaN"):
+        callback.update(1)
 
 
 def test_pruned_weights_that_moved_start_at_zero():
@@ -446,7 +489,11 @@ def test_data_for_gradients(arguments, message):
         (SET, {"sparsity": 1.0}, "sparsity=1.0"),
         (SET, {"sparsity": -0.1}, "sparsity=-0.1"),
         (SET, {"end_step": 0}, "end_step=0"),
+        (SET, {"end_step": 50.5}, "end_step=50.5. Round it"),
         (SET, {"frequency": 0}, "frequency=0"),
+        (SET, {"frequency": 2.0}, "frequency=2.0"),
+        (SET, {"frequency": 10}, "frequency=10, end_step=10"),
+        (RigL, {"batch_size": 2.5}, "batch_size=2.5"),
         (SET, {"zeta": 0}, "zeta=0"),
         (SET, {"zeta": 1.1}, "zeta=1.1"),
         (SET, {"allocation": "typo"}, "allocation='typo'"),
@@ -456,7 +503,7 @@ def test_data_for_gradients(arguments, message):
 )
 def test_wrong_arguments_are_named(kind, arguments, message):
     with pytest.raises(ValueError, match=message):
-        kind(**({"sparsity": 0.5, "end_step": 10} | arguments))
+        kind(**({"sparsity": 0.5, "end_step": 10, "frequency": 5} | arguments))
 
 
 @pytest.mark.parametrize(
