@@ -16,10 +16,10 @@ def kept_after(masks: Masks, sparsity: float) -> int:
     Raises:
         ValueError: if the sparsity is not in [0, 1), or none would be left.
     """
-    if not 0 <= sparsity < 1:
+    if isinstance(sparsity, str) or not 0 <= sparsity < 1:
         raise ValueError(
             "Expected a sparsity from 0 to below 1, the share of weights to prune. "
-            f"Received: sparsity={sparsity}"
+            f"Received: {sparsity=}"
         )
     keep = round(masks.size * (1 - sparsity))
     if not keep:

@@ -1,6 +1,6 @@
 """`prune_filters`: whole units and filters, with all that belongs to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras_lottery import allocation as allocations
 from keras_lottery.allocation import Allocation
 from keras_lottery.compact import filter_criteria
 from keras_lottery.compact.filter_criteria import FilterCriterion, Filters
-from keras_lottery.compact.graph import Graph, Tensor, run
+from keras_lottery.compact.graph import Graph, Tensor, graph_of, run
 from keras_lottery.compact.layer_rules import rule_for
 from keras_lottery.compact.removal import plain_copy
 from keras_lottery.compact.rules import Depthwise, Linear, PerChannel, weights_of
@@ -55,7 +55,8 @@ def prune_filters(
             function. Patterns are those of layers; layers that are tied are called
             `conv_1+conv_3`. The scores of `"l1"` and `"fpgm"` grow with the layer's
             inputs: between layers they cannot be compared.
-        data: training data (x, y), for `"activation"`.
+        data: training data (x, y), for `"activation"`; x as `fit` takes it: an array,
+            or a dictionary of arrays by the names of the inputs. y is not read.
         seed: seed of `"random"`.
         optimizer: the optimizer that trains the model, where it is not
             `model.optimizer`.
@@ -105,8 +106,7 @@ def _choose(
     rng = np.random.default_rng(seed)
     filters = _all_filters(graph, units, masks, data, rng)
     alive = Masks({name: each.alive for name, each in filters.items()})
-    score = filter_criteria.get(criterion)
-    scores = {name: score(each) for name, each in filters.items()}
+    scores = _scores(filters, criterion)
     silenced = units.choose(scores, alive, sparsity)
     return graph, units.silence(masks, silenced), silenced
 
@@ -125,9 +125,25 @@ def scores_of_filters(
     masks = get_masks(model)
     graph = Graph(plain_copy(model), rule_for)
     units = units_of(graph, masks, allocations.get("uniform"), "filter")
-    score = filter_criteria.get(criterion)
     filters = _all_filters(graph, units, masks, data, rng)
-    return units.spread({name: score(f) for name, f in filters.items()}, masks)
+    return units.spread(_scores(filters, criterion), masks)
+
+
+def _scores(
+    filters: Mapping[str, Filters], criterion: str | FilterCriterion
+) -> dict[str, np.ndarray]:
+    """A score of each filter, by layer."""
+    score = filter_criteria.get(criterion)
+    scores = {name: np.asarray(score(each)) for name, each in filters.items()}
+    for name, each in filters.items():
+        if scores[name].shape != each.alive.shape:
+            called = getattr(criterion, "__name__", criterion)
+            raise ValueError(
+                f"Expected a score for each filter of '{name}', of shape "
+                f"{each.alive.shape}. Received: scores of shape {scores[name].shape} "
+                f"from criterion={called}."
+            )
+    return scores
 
 
 def _all_filters(
@@ -194,7 +210,7 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
             "criterion='activation' needs training data. Received: data=None. "
             "Pass `data=(x, y)`."
         )
-    arrays = [np.asarray(array) for array in keras.tree.flatten(data[0])]
+    arrays, dtypes = _inputs(graph.model, data)
     total = np.zeros(graph.groups.max() + 1)
     count = np.zeros(len(total))
     for start in range(0, len(arrays[0]), BATCH):
@@ -211,9 +227,52 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
             args, kwargs = node.arguments.fill_in(known)
             return keras.tree.flatten(node.operation(*args, **kwargs))
 
-        batch = [keras.ops.convert_to_tensor(a[start : start + BATCH]) for a in arrays]
+        batch = [
+            keras.ops.convert_to_tensor(array[start : start + BATCH], dtype)
+            for array, dtype in zip(arrays, dtypes, strict=True)
+        ]
         run(graph.model, batch, execute)
     return total / np.maximum(count, 1)
+
+
+def _inputs(
+    model: keras.Model, data: tuple[Any, Any]
+) -> tuple[list[np.ndarray], list[str]]:
+    """The arrays in the order of the model's inputs, and the types that these have."""
+    paths = keras.tree.flatten_with_path(graph_of(model)._inputs_struct)
+    # As Keras calls them: by key where the model takes a dictionary.
+    tensors = {
+        path[-1] if path and isinstance(path[-1], str) else tensor.name: tensor
+        for path, tensor in paths
+    }
+    x = data[0] if isinstance(data, tuple | list) and len(data) == 2 else None
+    if isinstance(x, Mapping):
+        given = [x[name] for name in tensors if name in x]
+    else:
+        keyed = len(tensors) > 1 and isinstance(graph_of(model)._inputs_struct, dict)
+        given = [] if x is None or keyed else keras.tree.flatten(x)
+    arrays = [np.asarray(array) for array in given]
+    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
+    if (
+        len(arrays) != len(shapes)
+        or len({array.shape[:1] for array in arrays}) != 1
+        or not all(map(_fits, arrays, shapes))
+    ):
+        raise ValueError(
+            "Expected `data` to be a pair (x, y), with the same number of rows in x, "
+            "at least one, for each input of "
+            f"{dict(zip(tensors, shapes, strict=True))}. Received: "
+            f"{[array.shape for array in arrays] or type(data).__name__}. Pass an "
+            "array for a model of one input, else a dictionary of arrays by name."
+        )
+    return arrays, [tensor.dtype for tensor in tensors.values()]
+
+
+def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    return array.ndim == len(shape) and all(
+        got == wanted or (wanted is None and got > 0)
+        for got, wanted in zip(array.shape, (None, *shape[1:]), strict=True)
+    )
 
 
 def _zero_shifts(

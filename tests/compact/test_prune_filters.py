@@ -150,6 +150,23 @@ class TestScores:
         alive = get_masks(model)["hidden/kernel"].any(axis=0)
         np.testing.assert_array_equal(np.flatnonzero(alive), left)
 
+    @pytest.mark.parametrize("keyed", [False, True])
+    def test_inputs_are_taken_by_name(self, keyed):
+        x = {name: keras.Input((4,), name=name) for name in ("zeta", "alpha")}
+        y = [layers.Dense(4, name=f"of_{name}")(x[name]) for name in x]
+        y = layers.Dense(2)(layers.Concatenate()(y))
+        model = masked(keras.Model(x if keyed else list(x.values()), y))
+        for name in x:
+            model.get_layer(f"of_{name}").weight_variable("kernel").assign(np.eye(4))
+        rng = np.random.default_rng(0)
+        # Bytes, as images are; the largest of each input lie elsewhere.
+        zeta = (rng.integers(100, size=(9, 4)) + [0, 0, 99, 99]).astype("uint8")
+        data = {"alpha": zeta[:, ::-1].astype("float64"), "zeta": zeta}
+        prune_filters(model, 0.5, "activation", data=(data, None))
+        masks = get_masks(model)
+        np.testing.assert_array_equal(masks["of_zeta/kernel"].any(0), [0, 0, 1, 1])
+        np.testing.assert_array_equal(masks["of_alpha/kernel"].any(0), [1, 1, 0, 0])
+
     def test_fpgm_prunes_near_the_median_not_the_small(self):
         model = masked(stack(layers.Dense(5), layers.Dense(2)))
         kernel = np.array([[0, 1, 2, 3, 4]] * 4)
@@ -205,6 +222,20 @@ class TestRefusals:
             ({"sparsity": 0.5, "criterion": "typo"}, "criterion='typo'"),
             ({"sparsity": 0.5, "allocation": "typo"}, "allocation='typo'"),
             ({"sparsity": 0.5, "criterion": "activation"}, r"Pass `data=\(x, y\)`"),
+            ({"sparsity": "0.5"}, "sparsity='0.5'"),
+            (
+                {"sparsity": 0.5, "criterion": lambda filters: np.zeros(3)},
+                r"each filter of '.*', of shape \(\d,\).*shape \(3,\).*<lambda>",
+            ),
+            *(
+                ({"sparsity": 0.5, "criterion": "activation", "data": data}, "`data`")
+                for data in (
+                    np.ones((2, 6, 6, 2)),
+                    (np.ones((2, 5, 6, 2)), None),
+                    (np.ones((0, 6, 6, 2)), None),
+                    ({"other": np.ones((2, 6, 6, 2))}, None),
+                )
+            ),
             ({"sparsity": 0.5, "criterion": "bn_scale"}, "none behind\n? ?'down_0'"),
         ],
     )
