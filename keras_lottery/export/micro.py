@@ -80,7 +80,8 @@ class MicroReport:
         name: of the array.
         bytes: of the array, which is the .tflite file.
         operators: the calls of `MicroMutableOpResolver`.
-        inputs, outputs: as lines of type, shape and quantisation.
+        inputs, outputs: as lines of name (and the file's own name for the tensor),
+            type, shape and quantisation, in the file's order.
         tensor_bytes: memory that the tensors share, planned by their lifetimes.
         arena_bytes: an estimate of the tensor arena: that, and 1,536 bytes, 32 for
             each tensor, 128 for each operator and 8 for each channel of quantised
@@ -132,6 +133,10 @@ def to_c_array(
     it, lists the operators to register, and has the sizes of inputs, outputs and of the
     tensor arena. The arena's is an estimate: kernels may ask for scratch memory, and
     `interpreter.arena_used_bytes()` has the truth on the device.
+
+    Inputs and outputs have the numbers of `interpreter.output(0)`, whose order need not
+    be the Keras model's. Comments in `name.h` have the names that `to_litert` gives
+    them: the model's own, or `output_0`, `output_1` for the outputs of a list.
 
     LiteRT Micro reads dense weights alone, of float32 or int8: zeros cost as much flash
     as any weight, and removed units (`compact`) nothing.
@@ -207,10 +212,7 @@ def to_c_array(
         _check(graphs)
     except ExportError as error:
         raise ExportError(f"Nothing was written to '{source}': {error}") from error
-    main = graphs[0]
-    inputs, outputs = (
-        [main.tensors[i] for i in numbers] for numbers in (main.inputs, main.outputs)
-    )
+    inputs, outputs = graphs[0].ends()
     tensor_bytes = sum(map(planned_bytes, graphs))
     report = MicroReport(
         path=source,

@@ -1,8 +1,8 @@
 """What a .tflite file holds: its operators, tensors, and the memory that they take."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_lottery.export.errors import ExportError
@@ -77,12 +77,42 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a file computes, operators in the order of their execution."""
+    """What a file computes.
+
+    Attributes:
+        tensors: by number.
+        operators: in the order of their execution.
+        inputs, outputs: numbers of tensors, in the order that the file has them in.
+        input_names, output_names: the model's names for tensors, by number.
+    """
 
     tensors: Sequence[Tensor]
     operators: Sequence[Operator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    input_names: Mapping[int, str] = field(default_factory=dict)
+    output_names: Mapping[int, str] = field(default_factory=dict)
+
+    def ends(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors of inputs and outputs, with the model's names before their own.
+
+        >>> x = Tensor("serving_default_x:0", (1, 4), "FLOAT32")
+        >>> str(Graph([x], [], (0,), (0,), {0: "x"}, {0: "y"}).ends()[1][0])
+        'y (serving_default_x:0): float32 1x4'
+        """
+
+        def named(numbers: tuple[int, ...], names: Mapping[int, str]) -> list[Tensor]:
+            own = [self.tensors[i] for i in numbers]
+            return [
+                replace(tensor, name=f"{names[i]} ({tensor.name})")
+                if i in names
+                else tensor
+                for i, tensor in zip(numbers, own, strict=True)
+            ]
+
+        sides = (self.inputs, self.input_names), (self.outputs, self.output_names)
+        inputs, outputs = (named(*side) for side in sides)
+        return inputs, outputs
 
     def lifetimes(self) -> list[tuple[int, int, int]]:
         """(bytes, first, last) of every tensor that takes memory while it runs.
@@ -133,6 +163,12 @@ def read_graphs(data: bytes) -> list[Graph]:
         for i in range(model.BuffersLength())
     ]
     types = _names(schema.TensorType)
+    signatures = [
+        schema.SignatureDefT.InitFromObj(model.SignatureDefs(i))
+        for i in range(model.SignatureDefsLength())
+    ]
+    # Several signatures may call one graph: the first is the one that Keras wrote.
+    named = {s.subgraphIndex: s for s in reversed(signatures)}
     graphs = []
     for i in range(model.SubgraphsLength()):
         graph = schema.SubGraphT.InitFromObj(model.Subgraphs(i))
@@ -149,6 +185,8 @@ def read_graphs(data: bytes) -> list[Graph]:
                 ],
                 inputs=_numbers(graph.inputs),
                 outputs=_numbers(graph.outputs),
+                input_names=_tensor_names(named[i].inputs) if i in named else {},
+                output_names=_tensor_names(named[i].outputs) if i in named else {},
             )
         )
     return graphs
@@ -199,9 +237,8 @@ def _tensor(tensor: Any, types: dict[int, str], filled: Sequence[bool]) -> Tenso
     quantization = tensor.quantization
     scales = [] if quantization is None else _listed(quantization.scale)
     zeros = [] if quantization is None else _listed(quantization.zeroPoint)
-    name = tensor.name or b""
     return Tensor(
-        name=name.decode() if isinstance(name, bytes) else name,
+        name=_text(tensor.name),
         shape=_numbers(tensor.shape),
         type=types.get(tensor.type, "?"),
         constant=filled[tensor.buffer],
@@ -210,6 +247,18 @@ def _tensor(tensor: Any, types: dict[int, str], filled: Sequence[bool]) -> Tenso
         scale=float(scales[0]) if len(scales) == 1 else None,
         zero_point=int(zeros[0]) if len(zeros) == 1 else None,
     )
+
+
+def _tensor_names(maps: Any) -> dict[int, str]:
+    """What a signature calls tensors, by their number; one may have several names."""
+    names: dict[int, list[str]] = {}
+    for each in _listed(maps):
+        names.setdefault(each.tensorIndex, []).append(_text(each.name))
+    return {number: ", ".join(sorted(own)) for number, own in names.items()}
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else name or ""
 
 
 def _names(numbers: type) -> dict[int, str]:

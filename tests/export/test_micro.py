@@ -120,6 +120,40 @@ def test_it_is_deterministic(tflite, tmp_path):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("names", [("zeta", "alpha"), ("output_0", "output_1")])
+def test_the_header_says_which_output_is_which(names, tmp_path):
+    """Outputs of equal shapes, told apart by what they are for inputs of zeros."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    x = keras.Input((4,), name="x")
+    y = [
+        layers.Dense(3, bias_initializer=constant, name=name)(x)
+        for name, constant in (("of_z", "ones"), ("of_a", "zeros"))
+    ]
+    keyed = names[0] == "zeta"
+    model = keras.Model(x, dict(zip(names, y, strict=True)) if keyed else y)
+    path = tmp_path / "net.tflite"
+    to_litert(model, path)
+    report = to_c_array(path, tmp_path / "net.c")
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (source,) = interpreter.get_input_details()
+    interpreter.set_tensor(source["index"], np.zeros((1, 4), "float32"))
+    interpreter.invoke()
+    header = (tmp_path / "net.h").read_text()
+    for i, details in enumerate(interpreter.get_output_details()):
+        is_first = bool(interpreter.get_tensor(details["index"]).any())
+        name = names[0 if is_first else 1]
+        assert report.outputs[i].startswith(f"{name} (")
+        assert (
+            f"/* {name} ({details['name']}): float32 1x3 */\n#define "
+            + (f"NET_OUTPUT_{i}_SIZE")
+            in header
+        )
+    assert report.inputs[0].startswith("x (")
+
+
+@pytest.mark.tensorflow
 def test_a_ticket_of_int8_has_its_quantisation(ticket, tmp_path):
     x = np.random.default_rng(0).random((20, 16), dtype="float32")
     report = to_c_array(
