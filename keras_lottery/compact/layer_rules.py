@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_lottery.compact.activations import apply, is_elementwise
 from keras_lottery.compact.graph import Call
 from keras_lottery.compact.rules import (
     Concatenation,
@@ -18,9 +19,7 @@ from keras_lottery.compact.rules import (
     Product,
     Regrouping,
     Rule,
-    apply,
     common,
-    is_elementwise,
 )
 
 RuleMaker = Callable[[Any, Call], Rule]

@@ -3,9 +3,10 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lottery.compact.graph import Graph, Tensor, graph_of, is_graph
-from keras_lottery.compact.rules import Keep, Weights
+from keras_lottery.compact.rules import Keep, Rule, Weights, weights_of
 from keras_lottery.layers.copying import own_objects
 from keras_lottery.layers.state import finalize, read
 
@@ -27,6 +28,7 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
                 made[id(layer)] = build(layer, graph.entries[id(layer)])
             else:
                 config, _ = shrunk[id(layer)]
+                config |= _initializers(graph.rules[id(layer)], keep)
                 made[id(layer)] = _remade(layer, config)
         return made[id(layer)]
 
@@ -73,6 +75,24 @@ def _remade(layer: Any, config: dict[str, Any]) -> Any:
             name=layer.name,
         )
     return type(layer).from_config({**layer.get_config(), **config})
+
+
+def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
+    """What stays of the arrays in a layer's config that weights are initialised to."""
+    if type(rule).cut is Rule.cut:
+        return {}
+    config = {}
+    for name, initializer in vars(rule.layer).items():
+        if isinstance(initializer, keras.initializers.Constant):
+            array = np.asarray(keras.ops.convert_to_numpy(initializer.value))
+            own, stem = weights_of(rule.layer), name.removesuffix("_initializer")
+            weight = next((w for w in (stem, f"{stem}_kernel") if w in own), "kernel")
+            if array.ndim and weight in own:
+                array = np.broadcast_to(array, own[weight].shape)
+                array = rule.cut(weight, array, keep)
+                constant = keras.initializers.Constant(array)
+                config[name] = keras.initializers.serialize(constant)
+    return config
 
 
 def _copy_trainable(old: Any, new: Any) -> None:

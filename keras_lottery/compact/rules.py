@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.compact.activations import apply, is_elementwise
 from keras_lottery.compact.graph import Call, Graph, Tensor, width
 
 Weights = dict[str, np.ndarray]
@@ -58,6 +59,10 @@ class Rule:
             keep: which channels of a tensor stay.
         """
         return {}, {}
+
+    def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
+        """What stays of an array of a weight's shape, such as its initial values."""
+        return array
 
     def tie_calls(self, call: Call, graph: Graph) -> None:
         """Ties a shared layer's inputs, and its outputs, over its calls."""
@@ -111,12 +116,15 @@ class PerChannel(Rule):
         return [lost & call.outputs[0].needed]
 
     def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
+        own = weights_of(self.layer)
+        weights = {name: self.cut(name, array, keep) for name, array in own.items()}
+        return self.config(int(keep(self.calls[0].inputs[0]).sum())), weights
+
+    def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
+        # All weights of such layers have their channels last; a slope of PReLU may be
+        # one for all of them.
         kept = keep(self.calls[0].inputs[0])
-        # All weights of such layers have their channels last.
-        weights = {
-            name: array[..., kept] for name, array in weights_of(self.layer).items()
-        }
-        return self.config(int(kept.sum())), weights
+        return array if array.shape[-1] == 1 else array[..., kept]
 
 
 class Linear(Rule):
@@ -192,7 +200,6 @@ class Linear(Rule):
         extra = self._sum(folded)
         # What is needed nowhere is made zero: it may read what is removed.
         alive = {0: np.isnan(folded), 1: self.needed_outputs()}
-        kept = {0: keep(call.inputs[0]), 1: keep(call.outputs[0])}
         weights = weights_of(self.layer)
         uses_bias = "bias" in weights or bool((extra * alive[1]).any())
         if uses_bias:
@@ -202,14 +209,23 @@ class Linear(Rule):
                 if axis is not None and name in weights:
                     array = np.moveaxis(weights[name], axis, -1)
                     # Depthwise kernels make several channels of each input.
-                    times = array.shape[-1] // len(kept[side])
+                    times = array.shape[-1] // len(alive[side])
                     array = np.where(np.repeat(alive[side], times), array, 0)
-                    array = array[..., np.repeat(kept[side], times)]
                     weights[name] = np.moveaxis(array, -1, axis)
-        config = {self.units: int(kept[1].sum())}
+        weights = {name: self.cut(name, array, keep) for name, array in weights.items()}
+        config = {self.units: int(keep(call.outputs[0]).sum())}
         if "bias" in weights:
             config["use_bias"] = True
         return config, weights
+
+    def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
+        call = self.calls[0]
+        kept = keep(call.inputs[0]), keep(call.outputs[0])
+        for own, axis in zip(kept, {**self.axes, "bias": (None, 0)}[name], strict=True):
+            if axis is not None:
+                times = array.shape[axis] // len(own)
+                array = np.compress(np.repeat(own, times), array, axis)
+        return array
 
     def _sum(self, value: np.ndarray) -> np.ndarray:
         """What the constants among the inputs add to the outputs."""
@@ -229,9 +245,11 @@ class Lookup(Rule):
         return [common(weights_of(self.layer)["embeddings"]).astype("float64")]
 
     def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
-        kept = keep(self.calls[0].outputs[0])
-        table = weights_of(self.layer)["embeddings"][:, kept]
-        return {"output_dim": int(kept.sum())}, {"embeddings": table}
+        table = self.cut("embeddings", weights_of(self.layer)["embeddings"], keep)
+        return {"output_dim": table.shape[1]}, {"embeddings": table}
+
+    def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
+        return array[:, keep(self.calls[0].outputs[0])]
 
 
 class Depthwise(Rule):
@@ -265,12 +283,14 @@ class Depthwise(Rule):
         return [self._any(lost)]
 
     def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
+        own = weights_of(self.layer)
+        return {}, {name: self.cut(name, array, keep) for name, array in own.items()}
+
+    def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
         call = self.calls[0]
-        weights = weights_of(self.layer)
-        weights["kernel"] = weights["kernel"][..., keep(call.inputs[0]), :]
-        if "bias" in weights:
-            weights["bias"] = weights["bias"][keep(call.outputs[0])]
-        return {}, weights
+        if name == "bias":
+            return array[keep(call.outputs[0])]
+        return array[..., keep(call.inputs[0]), :]
 
     def _repeat(self, array: np.ndarray) -> np.ndarray:
         return np.repeat(array, self.multiplier)
@@ -394,50 +414,6 @@ def product(values: np.ndarray) -> np.ndarray:
 def common(values: np.ndarray) -> np.ndarray:
     """The value that all along the first axis have, or NaN."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
-
-
-# The others mix channels, such as softmax, or may do anything.
-_ELEMENTWISE = (
-    keras.activations.celu,
-    keras.activations.elu,
-    keras.activations.exponential,
-    keras.activations.gelu,
-    keras.activations.hard_shrink,
-    keras.activations.hard_sigmoid,
-    keras.activations.hard_silu,
-    keras.activations.hard_tanh,
-    keras.activations.leaky_relu,
-    keras.activations.linear,
-    keras.activations.log_sigmoid,
-    keras.activations.mish,
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.selu,
-    keras.activations.sigmoid,
-    keras.activations.silu,
-    keras.activations.soft_shrink,
-    keras.activations.softplus,
-    keras.activations.softsign,
-    keras.activations.sparse_plus,
-    keras.activations.sparse_sigmoid,
-    keras.activations.squareplus,
-    keras.activations.tanh,
-    keras.activations.tanh_shrink,
-    keras.activations.threshold,
-)
-
-
-def is_elementwise(activation: Any) -> bool:
-    """Whether an activation is known to treat each number by itself."""
-    kinds = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-    return type(activation) in kinds or activation in _ELEMENTWISE
-
-
-def apply(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarray:
-    """What Keras makes of the values, at its own precision."""
-    tensor = ops.convert_to_tensor(values[np.newaxis].astype("float32"))
-    result = ops.convert_to_numpy(function(tensor))
-    return result[0].astype("float64")
 
 
 def weights_of(layer: Any) -> Weights:

@@ -1,17 +1,28 @@
 """Is it the weights, or the smaller architecture? A pruned model, trained again."""
 
 import math
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import keras
+from keras import layers
 
 from keras_lottery.compact.graph import Graph
 from keras_lottery.compact.layer_rules import rule_for
 from keras_lottery.compact.removal import compact, plain_copy
-from keras_lottery.compact.rules import Depthwise, Linear
+from keras_lottery.compact.rules import Lookup, PerChannel
 from keras_lottery.layers import State, get_masks, get_state, redraw, set_state
 from keras_lottery.layers.convert import compile_alike
 from keras_lottery.layers.copying import copy_model
+
+DENSE = (layers.Dense, layers.EinsumDense)
+CONVOLUTIONS = (
+    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+    *(layers.SeparableConv1D, layers.SeparableConv2D),
+)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,9 @@ def scratch(
 def multiply_adds(model: keras.Model) -> int:
     """The multiplications of one forward pass, of one example.
 
-    Those of Dense layers and convolutions; zeros count like any weight.
+    Those of Dense, EinsumDense and convolutions; zeros count like any weight. Warns of
+    other layers with kernels, such as recurrent ones and attention: theirs are left
+    out.
 
     Raises:
         ValueError: if it is a subclassed model, or sizes of its inputs are not known.
@@ -98,23 +111,43 @@ def multiply_adds(model: keras.Model) -> int:
     266200
     """
     graph = Graph(plain_copy(model), rule_for)
-    total = 0
+    total, left_out = 0, {}
     for call in graph.calls:
-        layer = call.layer
-        if not isinstance(graph.rules[id(layer)], Linear | Depthwise):
+        layer, rule = call.layer, graph.rules[id(call.layer)]
+        sizes = [math.prod(v.shape) for v in _kernels(layer)]
+        if type(layer) not in (*DENSE, *CONVOLUTIONS, *TRANSPOSED):
+            if sizes and not isinstance(rule, PerChannel | Lookup):
+                left_out[graph.name(layer)] = type(layer).__name__
             continue
-        transposed = "Transpose" in type(layer).__name__
+        transposed = type(layer) in TRANSPOSED
         shape = (call.input_shapes if transposed else call.output_shapes)[0][1:]
         if None in shape:
             raise ValueError(
                 f"Expected a model whose inputs have fixed sizes. Received: shape "
                 f"{shape} at layer '{graph.name(layer)}'."
             )
+        if isinstance(layer, layers.EinsumDense):
+            terms, result = layer.equation.split("->")
+            letters = zip(terms.split(",")[1], layer.kernel.shape, strict=True)
+            summed = [size for letter, size in letters if letter not in result]
+            total += math.prod(shape) * math.prod(summed)
+            continue
         first = getattr(layer, "data_format", None) == "channels_first"
-        places = math.prod(shape[1:] if first else shape[:-1])
-        kernels = [v for v in layer.variables if len(v.shape) > 1]
-        total += places * sum(math.prod(kernel.shape) for kernel in kernels)
+        total += math.prod(shape[1:] if first else shape[:-1]) * sum(sizes)
+    if left_out:
+        warnings.warn(
+            "Only the multiplications of Dense, EinsumDense and convolutions are "
+            f"counted. Left out: {left_out}.",
+            stacklevel=2,
+        )
     return total
+
+
+def _kernels(layer: Any) -> list[Any]:
+    """The weights that a layer multiplies by; a function of `keras.ops` has none."""
+    if isinstance(layer, layers.LayerNormalization | layers.Normalization):
+        return []
+    return [v for v in getattr(layer, "weights", ()) if len(v.shape) > 1]
 
 
 def _with(model: keras.Model, state: State) -> keras.Model:

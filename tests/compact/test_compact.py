@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
+import keras_lottery as kl
 from keras_lottery.compact import PerChannel, compact, layer_rules, register_rule
-from keras_lottery.layers import is_masked
+from keras_lottery.layers import get_masks, is_masked, mask_model, redraw
 from keras_lottery.layers.state import read
 from tests.compact.architectures import (
     Doubled,
@@ -191,6 +192,46 @@ class TestRemoval:
         table.assign(read(table) * [1, 0, 1, 0] + [0, 0, 0, 2])
         small, _ = compacted(model)
         assert small.layers[1].output_dim == 2
+
+    def test_a_slope_that_all_channels_share_stays_whole(self):
+        image = (
+            layers.Conv2D(4, 3),
+            layers.PReLU(shared_axes=[1, 2, 3]),
+            layers.Flatten(),
+        )
+        dense = layers.Dense(6), layers.PReLU(shared_axes=[1]), layers.Dense(2)
+        model = mask_model(stack(*image, *dense, shape=(4, 4, 2)))
+        draw_weights(model, np.random.default_rng(0))
+        kl.prune_filters(model, 0.5)
+        small, _ = compacted(model)
+        assert small.count_params() == 18 * 2 + 2 + 1 + 8 * 3 + 3 + 1 + 3 * 2 + 2
+
+    def test_arrays_that_weights_start_from_shrink_as_they_do(self, tmp_path):
+        constant = keras.initializers.Constant
+        rng = np.random.default_rng(0)
+        words, kernel = rng.normal(size=(5, 4)), rng.normal(size=(3, 3, 1, 3))
+        words[:, 1] = 0
+        x = inputs = keras.Input((4, 4), dtype="int32")
+        x = layers.Embedding(5, 4, constant(words), name="words")(x)
+        x = layers.Conv2D(1, 1, use_bias=False, name="mixed")(x)
+        x = layers.DepthwiseConv2D(
+            3, depth_multiplier=3, depthwise_initializer=constant(kernel)
+        )(x)
+        x = layers.Flatten()(x)
+        # Told as a list, and one value for all positions.
+        x = layers.Dense(6, bias_initializer=constant([1, 0, 2, 3, 4, 5]), name="d")(x)
+        model = mask_model(keras.Model(inputs, layers.Dense(2)(x)), ["d", "dense"])
+        kl.prune_filters(model, 0.5)
+        left = get_masks(model)["d/kernel"].any(axis=0)
+        small, _ = compacted(model)
+        small.save(tmp_path / "small.keras")
+        state = redraw(keras.models.load_model(tmp_path / "small.keras"), 0)
+        np.testing.assert_array_equal(
+            state["words/embeddings"], words[:, [0, 2, 3]].astype("float32")
+        )
+        np.testing.assert_array_equal(
+            state["d/bias"], np.array([1, 0, 2, 3, 4, 5])[left]
+        )
 
     def test_a_layer_keeps_one_channel(self):
         model = stack(layers.Dense(5, "tanh"), layers.Dense(2))

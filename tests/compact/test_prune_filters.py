@@ -160,7 +160,7 @@ class TestScores:
             model.get_layer(f"of_{name}").weight_variable("kernel").assign(np.eye(4))
         rng = np.random.default_rng(0)
         # Bytes, as images are; the largest of each input lie elsewhere.
-        zeta = (rng.integers(100, size=(9, 4)) + [0, 0, 99, 99]).astype("uint8")
+        zeta = rng.integers([0, 0, 99, 99], [99, 99, 200, 200], (9, 4), "uint8")
         data = {"alpha": zeta[:, ::-1].astype("float64"), "zeta": zeta}
         prune_filters(model, 0.5, "activation", data=(data, None))
         masks = get_masks(model)

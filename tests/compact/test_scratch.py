@@ -92,6 +92,26 @@ def test_multiplications_of_other_convolutions():
         multiply_adds(loose)
 
 
+def test_multiplications_of_groups_equations_and_channels_first():
+    x = inputs = keras.Input((4, 8, 8))
+    x = layers.Conv2D(6, 3, groups=2, data_format="channels_first")(x)
+    x = layers.Reshape((6, 36))(x)
+    # A sum over the last axis, for each of six rows.
+    x = layers.EinsumDense("abc,cd->adb", (5, 6))(x)
+    x = layers.EinsumDense("...x,xy->...y", 3)(x)
+    x = layers.PReLU()(layers.LayerNormalization(axis=[1, 2])(x))
+    model = keras.Model(inputs, x)
+    assert multiply_adds(model) == 36 * 9 * 2 * 6 + 6 * 36 * 5 + 5 * 6 * 3
+
+
+def test_layers_whose_multiplications_are_not_known_are_named():
+    x = inputs = keras.Input((4,), dtype="int32")
+    x = layers.LSTM(3, name="memory")(layers.Embedding(5, 2)(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.warns(UserWarning, match=r"Left out: {'memory': 'LSTM'}"):
+        assert multiply_adds(model) == 6
+
+
 def test_what_cannot_be_is_refused(pruned):
     model, initial = pruned
     with pytest.raises(ValueError, match="epochs=0"):
