@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_lottery.callbacks.common import check_masked
+from keras_lottery.callbacks.common import at_last, check_masked
 from keras_lottery.layers import walk
 from keras_lottery.layers.masked import Masked
 
@@ -21,7 +21,8 @@ class QuantizationAware(keras.callbacks.Callback):
     of the values, so that pruned weights stay zero in training, and in the file. When
     training ends, the rounded values become the weights: the model is an ordinary
     masked model again, and `export.to_litert(model, quantize="int8")`, or `"dynamic"`,
-    stores its very values.
+    stores its very values. Weights that another callback puts back at the end, as
+    `EarlyStopping(restore_best_weights=True)` does, are rounded too.
 
     Activations, which `"int8"` quantises as well, are trained as floats, and so are
     embeddings and layers without masks. Files written meanwhile hold unrounded weights.
@@ -61,6 +62,9 @@ class QuantizationAware(keras.callbacks.Callback):
         self.model.test_function = self.model.predict_function = None
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        at_last(self, self._round)
+
+    def _round(self) -> None:
         for layer in self._layers():
             layer.rounding = None
             for name in layer.masked_weights:

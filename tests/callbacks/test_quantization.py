@@ -116,6 +116,34 @@ def test_the_rounded_values_are_the_weights_in_the_end(trained, data):
     np.testing.assert_allclose(plain(data[0]), model(data[0]), atol=1e-5)
 
 
+def test_weights_that_are_put_back_are_rounded(data):
+    class Rising(keras.callbacks.Callback):
+        """Makes the first epoch the best."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            logs["rising"] = epoch
+
+    model = net()
+    kl.prune(model, 0.7)
+    stop = keras.callbacks.EarlyStopping(
+        "rising", mode="min", restore_best_weights=True
+    )
+    history = model.fit(
+        *data,
+        batch_size=16,
+        epochs=2,
+        validation_data=data,
+        callbacks=[QuantizationAware(), Rising(), stop],
+        verbose=0,
+    )
+    kernel = np.asarray(model.get_layer("dense").kernel)
+    steps = kernel / (np.abs(kernel).max(axis=0) / 127)
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+    # What was validated then is what is there.
+    loss, _ = model.evaluate(*data, verbose=0)
+    assert loss == pytest.approx(history.history["val_loss"][0], rel=1e-4)
+
+
 def test_gradients_pass_as_if_nothing_were_rounded(data):
     """A step moves unrounded weights by the gradient at the rounded ones."""
     model = net()
