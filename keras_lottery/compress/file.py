@@ -13,10 +13,12 @@ from keras_lottery.compress.report import CompressionReport
 from keras_lottery.layers import (
     get_masks,
     get_state,
-    is_masked,
+    named_masks,
     named_variables,
     set_state,
+    walk,
 )
+from keras_lottery.layers.copying import own_objects
 from keras_lottery.masks import Masks
 from keras_lottery.store import CorruptedFileError, refuse_damage, write_atomically
 
@@ -43,7 +45,9 @@ def save_compressed(
         The report, which is also printed.
 
     Raises:
-        ValueError: if the model is not masked, or a number does not fit float16.
+        ValueError: if the model is not masked, a layer cannot be made again from its
+            config (a Lambda layer cannot), a number does not fit float16, or `path` is
+            a directory. Nothing is written then.
 
     Reference:
         Han et al. 2015, section 4; a range coder in place of Huffman's code.
@@ -67,18 +71,24 @@ def save_compressed(
     >>> kl.get_masks(again) == kl.get_masks(model)
     True
     """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(
+            "Expected `path` to be a file, such as 'model.klc'. Received: "
+            f"'{path}', which is a directory."
+        )
     state, masks = get_state(model), get_masks(model)
     if float16:
         for name in state.keys() - masks.keys():
             state[name] = _half(name, state[name])
     text = _architecture(model)
+    _check_layers(model, text)
     data = encode(text, state, masks)
     _check(data, state, masks)
     sizes = {
         stage: len(encode(text, state, masks, stage))
         for stage in ("dense", "pruned", "quantized")
     }
-    path = Path(path)
     write_atomically(path, lambda file: file.write(data))
     shared = {name: shared_values(state[name][mask]) for name, mask in masks.items()}
     report = CompressionReport(
@@ -115,14 +125,23 @@ def load_compressed(
     data = Path(path).read_bytes()
     with refuse_damage(path):
         text, state, masks = decode(data, max_bytes)
-    model = architecture.from_text(text)
-    variables = named_variables(model)
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    fits = shapes == {name: array.shape for name, array in state.items()}
-    if not fits or not is_masked(model) or get_masks(model).keys() != masks.keys():
+    try:
+        # Before any memory is taken, for it may be of any size.
+        model = architecture.outline(text)
+        shapes = {n: tuple(v.shape) for n, v in named_variables(model).items()}
+        fits = shapes == {name: array.shape for name, array in state.items()}
+        fits = fits and named_masks(model).keys() == masks.keys()
+    except Exception as error:
+        if isinstance(error, TypeError) and "Could not locate" in str(error):
+            raise
+        raise CorruptedFileError(
+            f"Keras cannot make the model that '{os.fspath(path)}' tells of: {error}"
+        ) from error
+    if not fits:
         raise CorruptedFileError(
             f"'{os.fspath(path)}' holds the variables of another model than its own."
         )
+    model = architecture.from_text(text)
     set_state(model, state, masks)
     return model
 
@@ -132,6 +151,31 @@ def _architecture(model: keras.Model) -> str:
     config = json.loads(architecture.to_text(model))
     config.pop("compile_config", None)
     return json.dumps(config, separators=(",", ":"))
+
+
+def _check_layers(model: keras.Model, text: str) -> None:
+    """Raises ValueError, with the layer's name, if Keras would not read the text."""
+    with keras.saving.custom_object_scope(own_objects(model)):
+        failed = _failure(text)
+        for path, layer in walk(model) if failed else ():
+            reason = _failure(json.dumps(keras.saving.serialize_keras_object(layer)))
+            if reason:
+                failed = f"layer '{path}' ({type(layer).__name__}): {reason}"
+    if failed:
+        raise ValueError(
+            "Expected a model that Keras can make again from its config. Received: "
+            f"{failed} Put a layer of your own in its place, registered by "
+            "`keras.saving.register_keras_serializable`."
+        )
+
+
+def _failure(text: str) -> str:
+    """Why Keras cannot make a layer of its text, or nothing."""
+    try:
+        architecture.outline(text)
+    except Exception as error:
+        return str(error) or repr(error)
+    return ""
 
 
 def _half(name: str, array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Weights that share a few values, and their training."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -53,7 +54,7 @@ def compress(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
     patterns = bits if isinstance(bits, Mapping) else {"*": bits}
     check_patterns(patterns, masks)
     for pattern, number in patterns.items():
-        if not isinstance(number, int) or not 1 <= number <= MOST_BITS:
+        if not isinstance(number, Integral) or not 1 <= number <= MOST_BITS:
             raise ValueError(
                 f"Expected bits from 1 to {MOST_BITS}, a whole number. Received: "
                 f"bits={number!r} for {pattern!r}"
@@ -65,7 +66,7 @@ def compress(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
         if own and len(live):
             if not np.isfinite(live.astype(np.float64)).all():
                 raise ValueError(f"`{name}` holds weights that are not finite")
-            state[name][mask] = _share(live, 2 ** own[0])
+            state[name][mask] = _share(live, 2 ** int(own[0]))
     set_state(model, state)
 
 

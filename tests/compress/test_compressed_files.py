@@ -1,11 +1,15 @@
 """save_compressed and load_compressed: whole models, on disk."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
 
 from keras_lottery import CorruptedFileError
 from keras_lottery.compress import compress, load_compressed, save_compressed
+from keras_lottery.compress.codec import encode
+from keras_lottery.compress.file import _architecture
 from keras_lottery.layers import MaskedDense, get_masks, get_state, mask_model
 from tests.models_zoo import (
     ZOO,
@@ -161,10 +165,68 @@ def test_layers_of_ones_own(tmp_path):
     np.testing.assert_array_equal(outputs(model), outputs(again))
 
 
-def test_python_code_in_a_file_is_refused(tmp_path):
+def with_code():
     """A Lambda layer holds code: Keras asks for it to be allowed."""
-    double = keras.layers.Lambda(lambda x: 2 * x)
-    model = keras.Sequential([keras.Input((4,)), MaskedDense(8), double])
+    double = keras.layers.Lambda(lambda x: 2 * x, name="double")
+    inner = keras.Sequential([keras.Input((8,)), double], name="inner")
+    return keras.Sequential([keras.Input((4,)), MaskedDense(8), inner])
+
+
+def test_a_model_that_would_not_come_back_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"(?s)layer 'inner/double' \(Lam.*regist"):
+        save_compressed(with_code(), tmp_path / "model.klc")
+    model = mask_model(mlp())
+    with pytest.raises(ValueError, match="which is a directory"):
+        save_compressed(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+    state = random.getstate()
     save_compressed(model, tmp_path / "model.klc")
-    with pytest.raises(ValueError, match="deserialization of a `Lambda`"):
+    assert random.getstate() == state
+
+
+def test_python_code_in_a_file_is_refused(tmp_path, monkeypatch):
+    from keras_lottery.compress import file
+
+    monkeypatch.setattr(file, "_check_layers", lambda model, text: None)
+    save_compressed(with_code(), tmp_path / "model.klc")
+    with pytest.raises(CorruptedFileError, match="deserialization of a `Lambda`"):
         load_compressed(tmp_path / "model.klc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # No machine has the memory.
+        (lambda text: text.replace('"units":2', f'"units":{10**15}'), "another model"),
+        (lambda text: text.replace('"units":6', '"units":-6'), "cannot make"),
+        (lambda text: text.replace("units", "stinu"), "cannot make"),
+        (lambda text: '{"class_name": "Foo"}', "cannot make"),
+        (lambda text: "[1]", "cannot make"),
+    ],
+)
+def test_architectures_of_other_sizes_and_none_are_refused(tmp_path, change, message):
+    model = shared()
+    text = change(_architecture(model))
+    path = tmp_path / "model.klc"
+    path.write_bytes(encode(text, get_state(model), get_masks(model)))
+    with pytest.raises(CorruptedFileError, match=message):
+        load_compressed(path)
+
+
+@keras.saving.register_keras_serializable(package="test_compressed_files")
+class Table(keras.layers.Layer):
+    """Makes a variable of an array, as Keras would have no layer do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = keras.Variable(np.arange(8.0), name="table")
+
+    def call(self, x):
+        return x * self.table
+
+
+def test_layers_that_make_variables_of_arrays(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), MaskedDense(8), Table()])
+    save_compressed(model, tmp_path / "model.klc")
+    again = load_compressed(tmp_path / "model.klc")
+    np.testing.assert_array_equal(outputs(model), outputs(again))

@@ -74,7 +74,7 @@ def test_bits_by_layer():
     compress(model, {"dense_1": 1, "dense*": 3})
     assert [len(values) for values in live_values(model).values()] == [8, 2]
     model = pruned(scramble(mlp()), 0.0)
-    compress(model, {"dense_1": 1})
+    compress(model, {"dense_1": np.int64(1)})
     assert [len(values) for values in live_values(model).values()] == [24, 2]
 
 
