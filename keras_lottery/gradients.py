@@ -154,13 +154,19 @@ def hessian_vector_product(
         return _mean(_evaluate(_hessian_product, model, objective, batches, vector))
 
 
-def _weights(model: keras.Model, objective: Objective) -> dict[str, keras.Variable]:
-    """The weights that are trained or masked; frozen layers may be masked."""
-    if objective is loss and not model.compiled:
+def check_compiled(model: keras.Model) -> None:
+    """Raises ValueError unless the model has a loss."""
+    if not model.compiled:
         raise ValueError(
             "Gradients need a loss. Received: a model that is not compiled. "
             "Call `model.compile(loss=...)` first."
         )
+
+
+def _weights(model: keras.Model, objective: Objective) -> dict[str, keras.Variable]:
+    """The weights that are trained or masked; frozen layers may be masked."""
+    if objective in (loss, training_loss):
+        check_compiled(model)
     trained = {id(variable) for variable in model.trainable_variables}
     masked = named_masks(model)
     return {
@@ -229,6 +235,31 @@ def _map(function: Callable[[Any], Any], structure: Any) -> Any:
     return keras.tree.map_structure(
         lambda array: None if array is None else function(array), structure
     )
+
+
+def training_arrays(data: Any) -> tuple[Any, Any]:
+    """Training data (x, y) as arrays of NumPy, or structures of them.
+
+    Raises:
+        ValueError: if they are not two, there are no examples, or x and y differ in
+            length.
+    """
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ValueError(
+            "Expected training data, `data=(x, y)` in arrays. Received: data of type "
+            f"{type(data).__name__}"
+        )
+    pair: tuple[Any, Any] = _map(np.asarray, tuple(data))
+    arrays = [array for array in keras.tree.flatten(pair) if array is not None]
+    lengths = {len(array) for array in arrays if array.ndim}
+    if not lengths or 0 in lengths:
+        raise ValueError("Expected examples in `data` as arrays. Received: none")
+    if len(lengths) > 1 or not all(array.ndim for array in arrays):
+        raise ValueError(
+            "Expected x and y of one length in `data`. Received: arrays of shapes "
+            f"{[array.shape for array in arrays]}"
+        )
+    return pair
 
 
 def length(x: Any) -> int:

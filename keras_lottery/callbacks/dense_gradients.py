@@ -10,6 +10,7 @@ from keras_lottery.gradients import (
     compiled_once,
     gradients,
     length,
+    training_arrays,
     training_loss,
 )
 from keras_lottery.layers import named_masks
@@ -32,28 +33,12 @@ class DenseGradients:
     """
 
     def __init__(self, model: keras.Model, data: Any, batch_size: int) -> None:
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise ValueError(
-                "Growth by gradients needs training data, `data=(x, y)` in arrays. "
-                f"Received: data of type {type(data).__name__}"
-            )
         if batch_size < 1:
             raise ValueError(
                 f"Expected batch_size >= 1. Received: batch_size={batch_size}"
             )
         self.model = model
-        self.data = _each(np.asarray, tuple(data))
-        arrays = keras.tree.flatten(self.data)
-        lengths = {len(array) for array in arrays if array is not None}
-        if not lengths or 0 in lengths:
-            raise ValueError(
-                "Expected examples in `data` to draw a batch from. Received: none"
-            )
-        if len(lengths) > 1:
-            raise ValueError(
-                "Expected x and y of one length in `data`. Received: lengths "
-                f"{sorted(lengths)}"
-            )
+        self.data = training_arrays(data)
         self.size = length(self.data)
         self.batch_size = min(batch_size, self.size)
         # Filled in the first call.

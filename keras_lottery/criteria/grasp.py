@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_lottery.allocation import Scores
+from keras_lottery.gradients import check_compiled
 from keras_lottery.ticket import Snapshot
 
 
@@ -16,7 +17,8 @@ class Grasp:
     """w (H g): keeps the weights without which the gradient would be smaller.
 
     g is the gradient and H the Hessian of the compiled loss on all of the data, by the
-    weights that are left. To first order, removing weights w changes the gradient flow
+    weights that are left, in training mode (as of `snip`) and without penalties, as
+    regularisers add them. To first order, removing weights w changes the gradient flow
     gᵀg by -2 Σ w (H g). The paper calls S = -w (H g) the score and prunes the largest:
     here, larger means keep.
 
@@ -43,6 +45,8 @@ class Grasp:
     temperature: float = 200.0
 
     def __call__(self, snapshot: Snapshot) -> Scores:
+        snapshot.training_data()  # It says what a snapshot without a model lacks.
+        check_compiled(snapshot.model)
         objective = partial(_loss, self.temperature)
         gradients = snapshot.gradients(objective=objective)
         alive = {name: gradients[name] * mask for name, mask in snapshot.masks.items()}
@@ -52,15 +56,29 @@ class Grasp:
 
 def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
     """The compiled loss of a batch, of outputs that the temperature has softened."""
-    outputs = model(x, training=False)
+    outputs = model(x, training=True)
     logits = _are_logits(model)
     if logits is None:
-        return model.compute_loss(x, y, outputs, training=False)
+        return _without_penalties(model, x, y, outputs)
     soften = partial(_softened, temperature, logits)
     outputs = keras.tree.map_structure(soften, outputs)
     # Derivatives of the size that they would have without the temperature: in float16,
     # those of the loss itself would be rounded to zero. Ranks stay as they are.
-    return temperature * model.compute_loss(x, y, outputs, training=False)
+    return temperature * _without_penalties(model, x, y, outputs)
+
+
+def _without_penalties(model: keras.Model, x: Any, y: Any, outputs: Any) -> Any:
+    """The compiled loss of outputs, without what regularisers and layers add to it.
+
+    They say nothing of the data, and the temperature, which softens the outputs alone,
+    would make them count for as many times more.
+    """
+    # What Keras takes for `model.losses`.
+    model._losses_override.append(ops.zeros(()))
+    try:
+        return model.compute_loss(x, y, outputs, training=True)
+    finally:
+        model._losses_override.clear()
 
 
 def _softened(temperature: float, logits: bool, outputs: Any) -> Any:

@@ -4,14 +4,17 @@ import numpy as np
 
 from keras_lottery.allocation import Scores
 from keras_lottery.criteria.rounds import in_rounds
+from keras_lottery.gradients import training_loss
 from keras_lottery.ticket import Snapshot
 
 
 def snip(snapshot: Snapshot) -> Scores:
     """|w ∂L/∂w|: keeps the weights that the loss depends on most.
 
-    L is the compiled loss on all of the data. The paper takes one batch of them, a few
-    examples of each class, at weights that are not trained.
+    L is the compiled loss on all of the data in training mode: moving averages know
+    nothing yet of a network that is not trained, so that BatchNorm takes the statistics
+    of each batch (of 256 examples), and Dropout drops. The paper takes one batch, a few
+    examples of each class.
 
     Reference:
         Lee et al. 2019, "SNIP: single-shot network pruning based on connection
@@ -28,7 +31,7 @@ def snip(snapshot: Snapshot) -> Scores:
     >>> round(kl.get_sparsity(model), 3)
     0.9
     """
-    gradients = snapshot.gradients()
+    gradients = snapshot.gradients(objective=training_loss)
     return {n: np.abs(snapshot.final[n] * gradients[n]) for n in snapshot.masks}
 
 

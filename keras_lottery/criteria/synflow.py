@@ -34,9 +34,10 @@ def synflow(snapshot: Snapshot) -> Scores:
     """|w| ∂R/∂|w|, R = 1ᵀ (Π_l |W_l|) 1: keeps the weights that most flow goes through.
 
     R is the sum of the outputs of the network made linear, its weights' magnitudes in
-    their place, for an input of ones. Activations, the head's too, are left out, biases
-    are zero, and BatchNorm is in inference mode: a factor |γ|/σ. Of data, only shapes
-    are looked at, if there are any.
+    their place, for an input of ones, in float32 whatever the dtype policies say.
+    Activations, the head's too, are left out, biases are zero, and BatchNorm is in
+    inference mode: a factor |γ|/σ. Of data, only shapes are looked at, if there are
+    any.
 
     As much flow goes out of each hidden unit as comes in, and pruning in rounds the
     least of it leaves no layer empty as long as that can be.
@@ -72,8 +73,10 @@ def synflow(snapshot: Snapshot) -> Scores:
     except FloatingPointError as error:
         raise ValueError(
             "SynFlow needs a network that is linear without its activations, and "
-            "products of its weights that float32 can hold. Received: model "
-            f"'{model.name}', which is not. Choose another criterion, such as 'snip'."
+            "products of its weights that float32 can hold, and their slopes the dtype "
+            f"of its variables. Received: model '{model.name}' of dtype policy "
+            f"'{model.dtype_policy.name}', which is not. Choose another criterion, "
+            "such as 'snip', or variables of float32."
         ) from error
     scores = {name: magnitudes[name] * found[name] for name in snapshot.masks}
     if not any(score.any() for score in scores.values()):
@@ -87,6 +90,7 @@ def synflow(snapshot: Snapshot) -> Scores:
 def _flow(model: keras.Model, x: Any, y: Any) -> Any:
     """R; NaN if twice the input does not give twice of it."""
     outputs = keras.tree.flatten(model(x, training=False))
+    outputs = [ops.cast(output, "float32") for output in outputs]
     flow, double = (sum(ops.sum(output[i]) for output in outputs) for i in (0, 1))
     linear = ops.abs(double - 2 * flow) <= 0.01 * flow
     return flow * ops.where(linear, 1.0, np.nan)
@@ -126,9 +130,12 @@ def _ones_and_twos(snapshot: Snapshot) -> Any:
 
 @contextlib.contextmanager
 def _linear(model: keras.Model) -> Iterator[None]:
-    """Inside, the model's layers have no activations."""
+    """Inside, the model's layers have no activations, and compute in float32."""
+    float32 = keras.DTypePolicy("float32")
     with contextlib.ExitStack() as stack:
         for _, layer in walk(model):
+            if layer.dtype_policy.quantization_mode is None:
+                stack.enter_context(_replaced(layer, "_dtype_policy", float32))
             if isinstance(layer, _PASSED):
                 stack.enter_context(_replaced(layer, "call", _same))
             elif callable(vars(layer).get("activation")):

@@ -13,6 +13,7 @@ from keras_lottery.gradients import (
     gradients,
     hessian_vector_product,
     loss,
+    training_arrays,
 )
 from keras_lottery.layers import State
 from keras_lottery.masks import Masks
@@ -92,7 +93,7 @@ class Snapshot:
         """The data (x, y).
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there are none, or they are not (x, y) of one length.
         """
         if self.data is None:
             raise ValueError(
@@ -100,4 +101,4 @@ class Snapshot:
                 "Pass `data=(x, y)` to `prune`, or use it in a search over arrays, "
                 "without mask_epochs='auto'."
             )
-        return self.data
+        return training_arrays(self.data)

@@ -468,7 +468,7 @@ def test_an_unmasked_model_is_refused(kind):
     [
         ({"data": None}, r"`data=\(x, y\)` in arrays. Received: data of type NoneType"),
         ({"data": DATA[0]}, "data of type ndarray"),
-        ({"data": (DATA[0], DATA[1][:3])}, r"lengths \[3, 20\]"),
+        ({"data": (DATA[0], DATA[1][:3])}, r"shapes \[\(20, 4\), \(3, 2\)\]"),
         ({"data": (DATA[0][:0], DATA[1][:0])}, "examples in `data` .* Received: none"),
         ({"data": ([], [])}, "examples in `data` .* Received: none"),
         ({"batch_size": 0}, "batch_size=0"),

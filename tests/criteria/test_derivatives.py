@@ -19,13 +19,23 @@ PROBABILITIES = "sparse_categorical_crossentropy"
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def snapshot(activation="tanh", loss=LOGITS, head=None, classes=3, examples=6, seed=0):
+def snapshot(
+    activation="tanh",
+    loss=LOGITS,
+    head=None,
+    classes=3,
+    examples=6,
+    seed=0,
+    normalised=False,
+    **hidden,
+):
     """A small network with data, a fifth of it pruned."""
     rng = np.random.default_rng(seed)
     model = keras.Sequential(
         [
             keras.Input((4, 4, 1)),
-            layers.Conv2D(2, 3, activation=activation, name="conv"),
+            layers.Conv2D(2, 3, activation=activation, name="conv", **hidden),
+            *[layers.BatchNormalization(name="norm")] * normalised,
             layers.Flatten(),
             layers.Dense(4, activation, name="dense"),
             layers.Dense(classes, head, name="output"),
@@ -55,10 +65,10 @@ def moved(made, name, position, change):
 
 
 def loss_at(made, state):
-    """In double precision of what float32 gives."""
+    """In training mode, in double precision of what float32 gives."""
     set_state(made.model, state)
     x, y = made.data
-    outputs = np.asarray(made.model(x, training=False), "float64")
+    outputs = np.asarray(made.model(x, training=True), "float64")
     set_state(made.model, made.final)
     log = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
     return -log[np.arange(len(y)), y].mean()
@@ -81,22 +91,59 @@ def slopes(made, change=1e-2):
 
 
 def test_snip_is_the_slope_of_the_loss_in_the_mask():
-    made = snapshot()
+    made = snapshot(normalised=True)
     slope = slopes(made)
-    for name in ("snip", "iterative_snip"):
-        scores = criteria.get(name)(made)
-        expected = lambda n, p: abs(made.final[n][p] * slope(n, p))  # noqa: E731
-        assert_close(made, scores, expected, 2e-3)
+    expected = lambda n, p: abs(made.final[n][p] * slope(n, p))  # noqa: E731
+    scores = criteria.get("snip")(made)
+    assert_close(made, scores, expected, 2e-3)
+    for name, array in criteria.get("iterative_snip")(made).items():
+        np.testing.assert_array_equal(array, scores[name])
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_training_mode_leaves_the_model_as_it_is(name):
+    made = snapshot(normalised=True)
+    made.model.get_layer("norm").moving_mean.assign([5.0, 5.0])
+    before = get_state(made.model)
+    criteria.get(name)(made)
+    after = get_state(made.model)
+    for variable, array in before.items():
+        np.testing.assert_array_equal(after[variable], array)
+
+
+def test_grasp_leaves_penalties_out():
+    """Those of weights, and of outputs, as of the network without them."""
+    penalty = keras.regularizers.L2(10.0)
+    kinds = {"kernel_regularizer": penalty, "activity_regularizer": penalty}
+    made, other = snapshot(**kinds), snapshot()
+    assert made.model.losses
+    scores, others = Grasp()(made), Grasp()(other)
+    for name, array in scores.items():
+        np.testing.assert_allclose(others[name], array, rtol=1e-5, atol=1e-9)
+    assert len(made.model.losses) == 1
+    prune(made.model, 0.6, "grasp", data=made.data)
+    prune(other.model, 0.6, "grasp", data=made.data)
+    assert get_masks(made.model) == get_masks(other.model)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["snip", "grasp", "taylor"])
+def test_models_without_a_loss_are_refused(name):
+    made = snapshot()
+    made.model.compiled = False
+    with pytest.raises(ValueError, match=r"Call `model.compile\(loss"):
+        criteria.get(name)(made)
 
 
 @pytest.mark.parametrize("temperature", [1, 5])
 @pytest.mark.parametrize("head", [None, "softmax"])
 def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
     """2 w (H g), by differences of the gradient of what is left."""
-    made = snapshot(loss=LOGITS if head is None else PROBABILITIES, head=head)
+    loss = LOGITS if head is None else PROBABILITIES
+    made = snapshot(loss=loss, head=head, normalised=temperature == 5)
 
     def softened(model, x, y):
-        logits = model(x, training=False)
+        logits = model(x, training=True)
         if head:
             logits = keras.ops.log(logits)
         return temperature * LOGITS(y, logits / temperature)
@@ -175,7 +222,7 @@ def example_gradients(made):
 
 
 def test_taylor_and_fisher_are_means_over_examples():
-    made = snapshot()
+    made = snapshot(normalised=True)
     with compiled_once():
         found = list(example_gradients(made))
     taylor, fisher = (criteria.get(name)(made) for name in ("taylor", "fisher"))
@@ -256,3 +303,24 @@ def test_models_are_pruned_with_data_and_not_without(name):
     assert get_masks(made.model) == before
     prune(made.model, 0.5, name, data=made.data)
     assert get_masks(made.model).kept == round(before.size / 2)
+
+
+X, Y = np.ones((6, 4, 4, 1)), np.ones(6)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X, "data of type ndarray"),
+        ((X[:0], Y[:0]), "Received: none"),
+        ((X, Y[:5]), r"one length .* \[\(6, 4, 4, 1\), \(5,\)\]"),
+        ((X, 1.0), r"\(6, 4, 4, 1\), \(\)"),
+        ((3, 4), "Received: none"),
+    ],
+)
+def test_data_that_are_no_examples_are_refused(data, message):
+    made = dataclasses.replace(snapshot(), data=data)
+    for name in ("snip", "grasp", "taylor", "fisher", "obd"):
+        with pytest.raises(ValueError, match=message):
+            criteria.get(name)(made)

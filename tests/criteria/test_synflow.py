@@ -160,6 +160,38 @@ def test_neither_loss_nor_data_are_needed_and_shapes_may_come_from_data():
     assert get_masks(model).kept == 11
 
 
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
+)
+def test_dtype_policies(policy):
+    """Computed in float32: that of a wide network would overflow float16."""
+
+    def network():
+        stack = [layers.Dense(100, "relu"), layers.Dense(100, "relu"), layers.Dense(3)]
+        return mask_model(keras.Sequential([keras.Input((500,)), *stack]))
+
+    try:
+        keras.config.set_dtype_policy(policy)
+        model = network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    same = network()
+    for variable, own in zip(model.weights, same.weights, strict=True):
+        value = np.ones(own.shape) if "mask" in own.name else np.full(own.shape, 0.25)
+        variable.assign(value)
+        own.assign(value)
+    scores, expected = synflow(model), synflow(same)
+    for name, array in scores.items():
+        assert expected[name].sum() > np.finfo("float16").max
+        np.testing.assert_allclose(array.astype("float32"), expected[name], rtol=0.01)
+    assert {layer.dtype_policy.name for layer in model.layers} == {policy}
+    if policy == "float16":
+        for variable in model.trainable_variables:
+            variable.assign(np.full(variable.shape, 50.0))
+        with pytest.raises(ValueError, match="dtype policy 'float16'"):
+            synflow(model)
+
+
 def test_what_overflows_is_refused():
     model = mask_model(compiled(narrow()))
     for variable in model.trainable_variables:
