@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import keras
+
 from keras_lottery.cli.parsing import Parser, at_least, not_negative, positive
 from keras_lottery.deploy import deploy
 
@@ -39,6 +41,14 @@ def add_options(parser: Parser) -> None:
 
 
 def _deploy(options: argparse.Namespace) -> None:
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            "deploy needs the TensorFlow backend, which runs of every backend can be "
+            f"read on. Received: KERAS_BACKEND={backend}. Run the command with "
+            "KERAS_BACKEND=tensorflow."
+        )
+
     def say(line: str) -> None:
         if options.verbose:
             print(line, file=sys.stderr)
