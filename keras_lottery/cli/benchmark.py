@@ -24,6 +24,8 @@ def add_options(parser: Parser) -> None:
     add("--no-xnnpack", action="store_true", help="without LiteRT's fast kernels")
     add("--rounds", type=at_least(1), default=10, help="over all files (%(default)s)")
     add("--seconds", type=positive, default=1.0, help="of timing a file (%(default)s)")
+    add("--threshold", type=float, help="where a file with one output decides between "
+        "two classes (0.5, of probabilities; 0 for logits)")  # fmt: skip
     add("--plot", type=Path, metavar="FILE.png", help="size, latency, accuracy")
     add("--json", type=Path, metavar="FILE", help="write the table there too")
 
@@ -39,6 +41,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         xnnpack=not options.no_xnnpack,
         rounds=options.rounds,
         seconds=options.seconds,
+        threshold=options.threshold,
     )
     print(as_text(table))
     if options.plot:

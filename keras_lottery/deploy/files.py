@@ -15,7 +15,7 @@ from keras_lottery.export.files import gzip_size_of, size_of
 if TYPE_CHECKING:
     import pandas as pd
 
-Paths = Sequence[str | os.PathLike[str]]
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def benchmark(
@@ -26,6 +26,7 @@ def benchmark(
     xnnpack: bool = True,
     rounds: int = 10,
     seconds: float = 1.0,
+    threshold: float | None = None,
 ) -> "pd.DataFrame":
     """Measures .tflite files and SavedModels: bytes, latency, memory, accuracy.
 
@@ -35,13 +36,16 @@ def benchmark(
     alike.
 
     Args:
-        files: paths of .tflite files and of directories of SavedModels.
+        files: paths of .tflite files and of directories of SavedModels, or one path.
         data: arrays (x, y), to measure accuracies on: inputs, and class numbers.
         threads: how many threads a file may use. Accuracies are measured with the same
             `threads` and `xnnpack`, those of SavedModels with TensorFlow's own.
         xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
         rounds: how many rounds.
         seconds: how long a file is timed, in all its rounds together.
+        threshold: the output above which a row is of class 1, for files of classifiers
+            with one output: 0 for logits. By default 0.5, and outputs that are no
+            probabilities are refused.
 
     Returns:
         A table with a row for each file: `file`; `format`, `"litert"` or
@@ -106,7 +110,7 @@ def benchmark(
             "memory": float("nan") if memory is None else memory,
         }
         if x is not None and y is not None:
-            row["accuracy"] = accuracy_of(path, x, y, threads, xnnpack)
+            row["accuracy"] = accuracy_of(path, x, y, threads, xnnpack, threshold)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -118,7 +122,8 @@ def check_files(files: Paths) -> list[Path]:
         FileNotFoundError: if a file does not exist.
         ValueError: if there is none, or one is of another kind.
     """
-    paths = [Path(file) for file in files]
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    paths = [Path(file) for file in given]
     if not paths:
         raise ValueError("Expected at least one file. Received: files=[]")
     for path in paths:

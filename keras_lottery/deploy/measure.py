@@ -37,6 +37,12 @@ class LiteRT:
             self.interpreter.set_tensor(each["index"], array)
         self.run = self.interpreter.invoke
 
+    def outputs(self) -> list[np.ndarray]:
+        """Those of the row."""
+        self.run()
+        details = self.interpreter.get_output_details()
+        return [self.interpreter.get_tensor(each["index"]) for each in details]
+
     def operators(self) -> str:
         """The operators that run, in order; those that XNNPACK took, with their number.
 
@@ -84,11 +90,10 @@ class SavedModel:
             array = random_array(shape, spec.dtype.as_numpy_dtype)
             inputs[name] = tf.constant(array)
 
-        def run() -> None:
-            for output in signature(**inputs).values():
-                output.numpy()
+        def run() -> list[np.ndarray]:
+            return [output.numpy() for output in signature(**inputs).values()]
 
-        self.run = run
+        self.run = self.outputs = run
 
     def operators(self) -> str:
         """Empty: TensorFlow rewrites the graph that it runs, and does not tell."""
@@ -164,6 +169,10 @@ def time_calls(run: Callable[[], object], number: int) -> list[float]:
 def latencies(request: dict[str, Any]) -> list[dict[str, Any]]:
     """The latency of all files, in rounds that go through all of them."""
     files = [load(path, request) for path in request["files"]]
+    for path, file in zip(request["files"], files, strict=True):
+        for output in file.outputs():
+            if np.issubdtype(output.dtype, np.floating) and np.isnan(output).any():
+                raise ValueError(f"NaN among the outputs of '{path}'")
     share = 1e6 * request["seconds"] / request["rounds"]
     numbers = []
     for file in files:

@@ -30,15 +30,22 @@ def check_classes(data: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy_of(
-    file: Path, x: np.ndarray, y: np.ndarray, threads: int = 1, xnnpack: bool = True
+    file: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    threads: int = 1,
+    xnnpack: bool = True,
+    threshold: float | None = None,
 ) -> float:
     """The share of rows whose largest output is that of the right class.
 
     Args:
-        file: a .tflite file or a SavedModel, of one input, and one output a class.
+        file: a .tflite file or a SavedModel, of one input, and one output a class, or
+            one for two classes.
         x: inputs.
         y: class numbers of shape (rows,).
         threads, xnnpack: how LiteRT runs a .tflite file, as of `benchmark`.
+        threshold: where one output decides between two classes, as of `benchmark`.
 
     Raises:
         ValueError: if the file takes or returns anything else.
@@ -47,11 +54,11 @@ def accuracy_of(
     with quiet():
         run = _saved_model(file) if file.is_dir() else _litert(file, threads, xnnpack)
     outputs = run(x)
-    if outputs.ndim != 2 or outputs.shape[1] < 2 or outputs.shape[1] <= y.max():
+    if outputs.ndim != 2 or max(outputs.shape[1], 2) <= y.max():
         raise ValueError(
-            f"Expected an output for each class (0 to {y.max()}), to measure an "
-            f"accuracy. Received: the file '{file}' with outputs of shape "
-            f"{outputs.shape[1:]}. Leave `data` out."
+            f"Expected an output for each class (0 to {y.max()}), or one for the "
+            "classes 0 and 1, to measure an accuracy. Received: the file "
+            f"'{file}' with outputs of shape {outputs.shape[1:]}. Leave `data` out."
         )
     # NaN counts as the largest of a row: all of NaN would pass for class 0.
     if wrong := np.count_nonzero(np.isnan(outputs).any(axis=-1)):
@@ -61,7 +68,16 @@ def accuracy_of(
             "there is none, write the file in another way, such as "
             "`to_litert(model, path, sparse=False)`, which is float32."
         )
-    return float(np.mean(outputs.argmax(axis=-1) == y))
+    if outputs.shape[1] > 1:
+        return float(np.mean(outputs.argmax(axis=-1) == y))
+    if threshold is None and not (0 <= outputs.min() <= outputs.max() <= 1):
+        raise ValueError(
+            "Expected the probability of class 1, from 0 to 1. Received: the file "
+            f"'{file}' with outputs from {outputs.min():.3g} to {outputs.max():.3g}. "
+            "Say where they decide: threshold=0 for logits."
+        )
+    chosen = outputs[:, 0] > (0.5 if threshold is None else threshold)
+    return float(np.mean(chosen == y))
 
 
 def _litert(file: Path, threads: int, xnnpack: bool) -> Rows:
@@ -79,7 +95,7 @@ def _litert(file: Path, threads: int, xnnpack: bool) -> Rows:
         for i in range(len(x)):  # Row by row, as on a phone.
             model.set_tensor(source["index"], x[i : i + 1])
             model.invoke()
-            rows.append(model.get_tensor(target["index"]))
+            rows.append(_as_floats(model.get_tensor(target["index"]), target))
         return np.concatenate(rows)
 
     return run
@@ -119,6 +135,15 @@ def _as_integers(x: np.ndarray, source: dict[str, Any]) -> np.ndarray:
         ends = np.iinfo(dtype)
         x = np.clip(np.round(x / scales[0]) + zero, ends.min, ends.max)
     return x.astype(dtype)
+
+
+def _as_floats(y: np.ndarray, target: dict[str, Any]) -> np.ndarray:
+    """What the integers of a file stand for."""
+    quantization = target["quantization_parameters"]
+    if y.dtype.kind in "iu" and len(quantization["scales"]):
+        zero, scale = quantization["zero_points"][0], quantization["scales"][0]
+        return (y.astype("float32") - zero) * scale
+    return y
 
 
 def _check_ends(file: Path, inputs: int, outputs: int) -> None:

@@ -18,6 +18,7 @@ from keras_lottery.deploy.choose import PREFER, best_tickets, choose, pareto
 from keras_lottery.deploy.files import benchmark
 from keras_lottery.deploy.runs import accuracy_of
 from keras_lottery.deploy.show import as_records, as_text
+from keras_lottery.export.data import threshold_of
 from keras_lottery.export.deliver import require_tensorflow
 from keras_lottery.export.errors import ExportError
 from keras_lottery.export.files import digests_of, saved_model_path, staged
@@ -129,11 +130,15 @@ def deploy(
             ticket = search.ticket(level, replicate)
             name = f"level_{level:02}" if level else "dense"
             model = ticket.trained_model()
+            # The same for all, which differ in their masks and weights.
+            threshold = threshold_of(model)
             for each in candidates(name, model, target, splits.x_train, failed):
                 say(f"{each.name}: {', '.join(each.made)}")
                 try:
                     report = each.write(Path(folder), ENDINGS[target])
-                    accuracy = accuracy_of(report.path, *splits.validation, threads)
+                    accuracy = accuracy_of(
+                        report.path, *splits.validation, threads, threshold=threshold
+                    )
                 except ExportError as error:
                     failed[each.name] = str(error)
                     continue
@@ -151,7 +156,7 @@ def deploy(
         if not tried:
             raise ExportError(f"No file of '{run}' works: {failed}")
         say(f"measuring {len(tried)} files")
-        table = _measured(tried, splits.test, threads, seconds)
+        table = _measured(tried, splits.test, threads, seconds, threshold)
         table["pareto"] = pareto(table)
         row = choose(table, prefer, tolerance)
         table["chosen"] = table.index == row
@@ -199,9 +204,12 @@ def _measured(
     test: tuple[Any, Any],
     threads: int,
     seconds: float,
+    threshold: float,
 ) -> "pd.DataFrame":
     files = [each["report"].path for each in tried]
-    table = benchmark(files, test, threads=threads, seconds=seconds)
+    table = benchmark(
+        files, test, threads=threads, seconds=seconds, threshold=threshold
+    )
     table["file"] = [file.name for file in files]
     for column in ("level", "replicate", "density", "validation_accuracy"):
         table[column] = [each[column] for each in tried]

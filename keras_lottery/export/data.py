@@ -84,9 +84,14 @@ def accuracy(model: keras.Model, output: np.ndarray, classes: np.ndarray) -> flo
     if output.shape[-1] > 1:
         chosen = output.argmax(axis=-1)
     else:
-        from_logits = getattr(getattr(model, "loss", None), "from_logits", False)
-        chosen = output[..., 0] > (0.0 if from_logits else 0.5)
+        chosen = output[..., 0] > threshold_of(model)
     return float(np.mean(chosen == classes))
+
+
+def threshold_of(model: keras.Model) -> float:
+    """Where a model with one output unit decides between two classes."""
+    from_logits = getattr(getattr(model, "loss", None), "from_logits", False)
+    return 0.0 if from_logits else 0.5
 
 
 def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:

@@ -152,6 +152,43 @@ def test_runs_of_functions_of_ones_own_are_deployed(run, tmp_path, one_file):
 
 
 @pytest.mark.tensorflow
+def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file, monkeypatch):
+    def build():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        metric = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+        model.compile("adam", loss, metrics=[metric])
+        return model
+
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+    y = (x[:, 0] > 0.5).astype("int32")
+    parts = x[:40], y[:40], x[40:], y[40:], x[40:], y[40:]
+    splits = kl.data.Splits("two", *parts, input_shape=(4,), classes=2)
+    asked = []
+    measure = of_a_microsecond
+    monkeypatch.setattr(
+        tickets, "benchmark", lambda *a, **kw: asked.append(kw) or measure(*a, **kw)
+    )
+    search = kl.LotteryTicketSearch(
+        build, schedule=[0.5], controls={}, replicates=1, directory=tmp_path / "run"
+    )
+    search.search(
+        *splits.train,
+        validation_data=splits.validation,
+        test_data=splits.test,
+        epochs=2,
+        verbose=0,
+    )
+    result = deploy(tmp_path / "run", data=splits, directory=tmp_path)
+    assert asked[0]["threshold"] == 0.0
+    model = search.ticket(1).trained_model()
+    expected = np.mean((np.asarray(model(x[40:]))[:, 0] > 0) == y[40:])
+    (accuracy,) = result.table["validation_accuracy"]
+    # The weights of the file are of eight bits.
+    assert abs(accuracy - expected) <= 1 / 20
+
+
+@pytest.mark.tensorflow
 def test_no_card_tells_of_another_file(run, tmp_path, one_file, monkeypatch):
     card = tmp_path / "tiny" / "mobile.json"
     card.parent.mkdir()
@@ -277,8 +314,11 @@ def test_what_lies_there_is_not_replaced_by_a_saved_model(run, tmp_path):
     assert kept.read_text() == "mine"
 
 
-def test_other_backends_are_refused(run, monkeypatch):
+def test_other_backends_are_refused(run, monkeypatch, capsys):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    assert cli.main(["deploy", "runs/tiny", "--target", "mobile"]) == 2
+    message = capsys.readouterr().err
+    assert "KERAS_BACKEND=tensorflow." in message and message.count("\n") == 1
     with pytest.raises(RuntimeError, match="TensorFlow"):
         deploy(run / "runs/tiny")
 

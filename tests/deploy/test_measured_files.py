@@ -13,6 +13,7 @@ from keras_lottery.deploy import benchmark, measure, plot_files, runs
 from keras_lottery.deploy.runs import accuracy_of
 from keras_lottery.deploy.show import as_records, as_text
 from keras_lottery.export import ExportError
+from keras_lottery.export.data import threshold_of
 
 pytestmark = pytest.mark.tensorflow
 
@@ -136,6 +137,38 @@ def test_a_file_that_cannot_run_is_named(tmp_path):
     path.write_bytes(b"no model")
     with pytest.raises(ValueError, match=r"broken\.tflite"):
         benchmark([path], **QUICK)
+
+
+@pytest.mark.parametrize("logit", [False, True])
+def test_one_output_decides_between_two_classes(logit, tmp_path):
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(1, None if logit else "sigmoid")]
+    )
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=logit))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype("float32"), rng.integers(0, 2, 40)
+    report = kl.export.to_litert(model, tmp_path / "one.tflite", test_data=(x, y))
+    threshold = threshold_of(model)
+    assert report.accuracy == accuracy_of(report.path, x, y, threshold=threshold)
+    assert 0 < report.accuracy < 1
+    if logit:
+        with pytest.raises(ValueError, match="threshold=0 for logits"):
+            accuracy_of(report.path, x, y)
+    else:
+        assert report.accuracy == accuracy_of(report.path, x, y)
+    with pytest.raises(ValueError, match=r"each class \(0 to 2\), or one"):
+        accuracy_of(report.path, x, y + 1)
+
+
+def test_files_that_return_nan_are_not_measured(files, tmp_path):
+    """One path is as good as a list."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    model.layers[0].bias.assign([0, np.nan])
+    path = tmp_path / "nan.tflite"
+    model.export(path, format="litert", verbose=False)
+    with pytest.raises(ValueError, match=r"NaN among the outputs of .*nan\.tflite"):
+        benchmark(path, **QUICK)
+    assert len(benchmark(str(files / NAMES[0]), **QUICK)) == 1
 
 
 def test_data_that_do_not_fit_are_refused(files, images):
