@@ -92,6 +92,7 @@ def test_multiplications_of_other_convolutions():
         multiply_adds(loose)
 
 
+@pytest.mark.once
 def test_multiplications_of_groups_equations_and_channels_first():
     x = inputs = keras.Input((4, 8, 8))
     x = layers.Conv2D(6, 3, groups=2, data_format="channels_first")(x)
@@ -104,6 +105,7 @@ def test_multiplications_of_groups_equations_and_channels_first():
     assert multiply_adds(model) == 36 * 9 * 2 * 6 + 6 * 36 * 5 + 5 * 6 * 3
 
 
+@pytest.mark.once
 def test_layers_whose_multiplications_are_not_known_are_named():
     x = inputs = keras.Input((4,), dtype="int32")
     x = layers.LSTM(3, name="memory")(layers.Embedding(5, 2)(x))
