@@ -6,8 +6,9 @@
 - formats: LeNet-300-100, where the zeros lie times how weights are stored. No training.
 - blocks: its tickets in blocks of 1x4 on MNIST, sparsely encoded.
 - units: its tickets with whole units pruned, compacted, in eight bits.
-  Both are searched for twice: trained on the labels, and ("taught") on what the dense
-  networks of all replicates say of the training images, as in small_files.py.
+  Both are searched for twice: trained on the labels, and ("taught") on what three
+  dense networks, trained with dropout, say of the training images, as in the case
+  `plain` of small_files.py.
 - wide: a dense network 1024-4096-4096-1024, 90 % in blocks of 1x4. No training.
 
 Each part prints a table, medians over replicates, as ratios to the dense float32 file
@@ -27,6 +28,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
@@ -34,10 +36,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 import keras
 import numpy as np
 import pandas as pd
-from small_files import imitation, soft_targets
+from small_files import CASES, batches, imitation, soft_targets, teachers_of
 
 import keras_lottery as kl
 from keras_lottery.deploy.show import as_records
+from keras_lottery.engines.data import Data
+from keras_lottery.layers import get_masks, get_state, set_state
 from keras_lottery.store import read_json, write_json
 
 BATCH = 60
@@ -151,11 +155,7 @@ def tickets(
 ) -> Iterator[tuple[kl.Ticket | keras.Model, str, str, int]]:
     """Searches, and yields (ticket or model, name, name of its file, replicate)."""
     of_labels = searched(splits, options, folder, schedule, granularity)
-    teachers = [
-        of_labels.ticket(0, replicate).trained_model()
-        for replicate in range(options.replicates)
-    ]
-    targets = soft_targets(teachers, splits.x_train)
+    targets = soft_targets_of(splits, options)
     taught = searched(splits, options, folder, schedule, granularity, targets)
     for search, suffix in ((of_labels, ""), (taught, ", taught")):
         for level in range(len(schedule) + 1):
@@ -174,6 +174,18 @@ def tickets(
             taught.ticket(0, replicate), len(schedule), targets, splits, options
         )
         yield model, LONG, f"long_{replicate}", replicate
+
+
+def soft_targets_of(splits: kl.data.Splits, options: argparse.Namespace) -> np.ndarray:
+    """What the teachers say of the training images; it is kept."""
+    path = options.out / "targets.npy"
+    if not path.exists():
+        keras.utils.set_random_seed(0)
+        x, labels = splits.train
+        images = batches(x, lambda _: labels, shifts=False)
+        teachers = teachers_of(CASES["plain"], images, seed=0)
+        np.save(path, soft_targets(teachers, x))
+    return np.load(path)
 
 
 def widths(model: keras.Model) -> str:
@@ -198,10 +210,7 @@ def searched(
         # It is sent to other processes: without the data.
         return compiled(kl.models.lenet_300_100(shape, classes), steps, taught)
 
-    train, others = splits.train, (splits.validation, splits.test)
-    if taught:
-        train = (splits.x_train, targets)
-        others = [(x, keras.utils.to_categorical(y, classes)) for x, y in others]
+    train, validation, test = parts(splits, targets)
     search = kl.LotteryTicketSearch(
         build,
         schedule,
@@ -213,12 +222,21 @@ def searched(
     )
     search.search(
         *train,
-        validation_data=others[0],
-        test_data=others[1],
+        validation_data=validation,
+        test_data=test,
         batch_size=BATCH,
         steps=steps,
     )
     return search
+
+
+def parts(splits: kl.data.Splits, targets: np.ndarray | None) -> tuple:
+    """Training, validation and test data, with labels or with soft targets."""
+    if targets is None:
+        return splits.train, splits.validation, splits.test
+    one_hot = partial(keras.utils.to_categorical, num_classes=splits.classes)
+    others = ((x, one_hot(y)) for x, y in (splits.validation, splits.test))
+    return (splits.x_train, targets), *others
 
 
 def trained_on(
@@ -231,17 +249,15 @@ def trained_on(
     """The dense network, taught on as tickets are at so many levels; it is kept."""
     replicate = dense.card["replicate"]
     path = options.out / f"dense_{rounds}_{replicate}.keras"
-    if path.exists():
-        return keras.models.load_model(path, compile=False)
-    model = kl.strip_masks(dense.trained_model())
-    steps = steps_of(splits, options)
-    rows = steps // options.epochs * BATCH
-    x, y = splits.x_train[:rows], targets[:rows]
-    keras.utils.set_random_seed(replicate)  # The order of the data.
-    compiled(model, steps, taught=True)
-    model.fit(x, y, batch_size=BATCH, epochs=rounds * options.epochs, verbose=0)
-    model.save(path)
-    return model
+    if not path.exists():
+        length = rounds * steps_of(splits, options)
+        model = compiled(dense.trained_model(), length // rounds, taught=True)
+        data = Data(*parts(splits, targets), BATCH)
+        engine = kl.engines.make("auto", model, data, length)
+        ticket = kl.Ticket(get_masks(model), get_state(model), 0, length)
+        set_state(model, engine.train(ticket, replicate).final)
+        kl.strip_masks(model).save(path)
+    return keras.models.load_model(path, compile=False)
 
 
 def steps_of(splits: kl.data.Splits, options: argparse.Namespace) -> int:
