@@ -10,6 +10,7 @@ import numpy as np
 from keras_lottery import allocation as allocations
 from keras_lottery import criteria
 from keras_lottery.allocation import Allocation, Scores
+from keras_lottery.allocation.counts import check_sparsity
 from keras_lottery.compact import (
     Units,
     filter_criteria,
@@ -203,6 +204,7 @@ def prune_snapshot(
         The masks, and the scores of the first round, which all weights are in.
     """
     score, allocate = criteria.get(criterion), allocations.get(allocation)
+    check_sparsity(sparsity)
     if rounds is None:
         rounds = getattr(score, "rounds", 1)
     if rounds < 1:

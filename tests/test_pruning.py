@@ -212,6 +212,7 @@ def nan_scores(snapshot):
     ("arguments", "message"),
     [
         ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"sparsity": "0.5"}, "sparsity='0.5'"),
         ({"sparsity": 0.2}, "pruned weights pruned"),
         ({"sparsity": 0.9, "criterion": "typo"}, "criterion='typo'"),
         ({"sparsity": 0.9, "criterion": nan_scores}, "NaN"),

@@ -10,17 +10,22 @@ from keras_lottery.allocation.ranking import Scores, largest
 from keras_lottery.masks import Masks
 
 
+def check_sparsity(sparsity: float) -> None:
+    """Raises ValueError unless the sparsity is in [0, 1)."""
+    if isinstance(sparsity, str) or not 0 <= sparsity < 1:
+        raise ValueError(
+            "Expected a sparsity from 0 to below 1, the share of weights to prune. "
+            f"Received: {sparsity=}"
+        )
+
+
 def kept_after(masks: Masks, sparsity: float) -> int:
     """How many weights are left at a sparsity.
 
     Raises:
         ValueError: if the sparsity is not in [0, 1), or none would be left.
     """
-    if isinstance(sparsity, str) or not 0 <= sparsity < 1:
-        raise ValueError(
-            "Expected a sparsity from 0 to below 1, the share of weights to prune. "
-            f"Received: {sparsity=}"
-        )
+    check_sparsity(sparsity)
     keep = round(masks.size * (1 - sparsity))
     if not keep:
         raise ValueError(

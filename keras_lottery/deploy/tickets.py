@@ -16,7 +16,7 @@ from keras_lottery import data as datasets
 from keras_lottery.deploy.candidates import WAYS, candidates
 from keras_lottery.deploy.choose import PREFER, best_tickets, choose, pareto
 from keras_lottery.deploy.files import benchmark
-from keras_lottery.deploy.runs import accuracy_of
+from keras_lottery.deploy.runs import accuracy_of, check_classes
 from keras_lottery.deploy.show import as_records, as_text
 from keras_lottery.export.data import threshold_of
 from keras_lottery.export.deliver import require_tensorflow
@@ -120,6 +120,8 @@ def deploy(
     search = StoredSearch(store, REWINDS["weights"])
     tickets = best_tickets(search, tolerance)
     source, splits = _data(run, settings, data)
+    for part in (splits.validation, splits.test):
+        check_classes(part)
     file = Path(directory, run.resolve().name, f"{target}{ENDINGS[target]}")
     if target == "server":
         saved_model_path(file)

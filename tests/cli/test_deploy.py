@@ -1,5 +1,6 @@
 """`keras-lottery deploy`: from a run to the file that ships."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -179,6 +180,9 @@ def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file, monkeypa
         epochs=2,
         verbose=0,
     )
+    wide = dataclasses.replace(splits, y_validation=splits.y_validation[:, None])
+    with pytest.raises(ValueError, match=r"\(rows,\). Received: .*\(20, 1\)"):
+        deploy(tmp_path / "run", data=wide, directory=tmp_path)
     result = deploy(tmp_path / "run", data=splits, directory=tmp_path)
     assert asked[0]["threshold"] == 0.0
     model = search.ticket(1).trained_model()
