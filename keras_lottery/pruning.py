@@ -1,6 +1,7 @@
 """Pruning a snapshot, and pruning a model once."""
 
 import dataclasses
+import warnings
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from keras_lottery.compact import (
 from keras_lottery.criteria import Criterion
 from keras_lottery.gradients import compiled_once, holding
 from keras_lottery.granularity import UNITS, Granularity, check, grouped
-from keras_lottery.layers import get_masks, get_sparsity, get_state, set_masks
+from keras_lottery.layers import State, get_masks, get_sparsity, get_state, set_masks
 from keras_lottery.masks import Masks
 from keras_lottery.ticket import Snapshot
 
@@ -60,9 +61,11 @@ def prune(
             of what the one before left. By default as many as the criterion has: 100
             for `"synflow"`, 1 for most.
 
+    A layer that loses its last weights warns.
+
     Raises:
-        ValueError: if the model is not masked, an argument is out of range, or a score
-            is not a number. The model is then unchanged.
+        ValueError: if the model is not masked, an argument is out of range, a score
+            is not a number, or all of them are zero. The model is then unchanged.
 
     Example:
 
@@ -85,6 +88,16 @@ def prune(
         model, sparsity, criterion, allocation, granularity, data, seed, rounds
     )
     if granularity not in UNITS:
+        before = get_masks(model)
+        lost = [n for n, m in masks.items() if before[n].any() and not m.any()]
+        if lost:
+            warnings.warn(
+                f"No weights are left of {lost} at sparsity={sparsity}. Where no other "
+                "path leads by, the outputs are constant, and training cannot mend it. "
+                "Choose a smaller sparsity, or an allocation with shares by layer, "
+                "such as 'erk'.",
+                stacklevel=2,
+            )
         set_masks(model, masks)
         return
     # Biases and normalisations go with the weights.
@@ -109,18 +122,52 @@ def masks_after(
     """The masks that `prune` would set; it changes nothing. Arguments as of `prune`."""
     if name := filter_criterion(criterion, granularity):
         return filter_masks(model, sparsity, name, allocation or "uniform", data, seed)
-    state = get_state(model)
-    snapshot = Snapshot(
-        masks=get_masks(model),
-        final=state,
-        initial=state,
-        rewind_point=state,
-        rng=np.random.default_rng(seed),
-        model=model,
-        data=data,
-    )
+    snapshot = _snapshot(model, get_state(model), data, seed)
     allocate = allocation_of(model, allocation, granularity)
     return prune_snapshot(snapshot, sparsity, criterion, allocate, rounds)[0]
+
+
+def rehearse(
+    model: keras.Model,
+    sparsity: float,
+    criterion: str | Criterion,
+    allocation: str | Allocation | None,
+    granularity: Granularity,
+    data: tuple[Any, Any] | None,
+    seed: int,
+) -> None:
+    """Prunes once as `prune` does, but changes nothing. Arguments as of `prune`.
+
+    For a training that prunes later on: what cannot be pruned is known before.
+
+    Raises:
+        ValueError: if it cannot be pruned so.
+    """
+    state, masks = get_state(model), get_masks(model)
+    # Training will have moved what is zero, which hides all behind it.
+    still = [name for name in masks if not state[name].any()]
+    moved = {name: masks[name].astype(state[name].dtype) for name in still}
+    snapshot = _snapshot(model, {**state, **moved}, data, seed)
+    try:
+        if name := filter_criterion(criterion, granularity):
+            how = allocation or "uniform", data, seed
+            filter_masks(model, sparsity, name, *how)
+        else:
+            allocate = allocation_of(model, allocation, granularity)
+            allocate(criteria.get(criterion)(snapshot), masks, sparsity)
+    except Exception as error:
+        parts = keras.tree.flatten(data) if data is not None else []
+        shapes = [getattr(part, "shape", type(part)) for part in parts]
+        raise ValueError(
+            f"The model cannot be pruned to sparsity={sparsity} by "
+            f"criterion={criterion!r} with `data` of shapes {shapes}: {error}"
+        ) from error
+
+
+def _snapshot(model: keras.Model, state: State, data: Any, seed: int) -> Snapshot:
+    """A model that is not trained, or is pruned where it is."""
+    rng = np.random.default_rng(seed)
+    return Snapshot(get_masks(model), state, state, state, rng, model, data)
 
 
 def allocation_of(
@@ -216,10 +263,23 @@ def prune_snapshot(
         rounds = 1  # The allocation says what is wrong, if something is.
     with compiled_once():
         scores = first = score(snapshot)
+        if end < start:
+            check_informed(criterion, scores)
         for k in range(1, rounds):
             masks = allocate(scores, masks, 1 - start * (end / start) ** (k / rounds))
             scores = score(_pruned(snapshot, masks))
     return allocate(scores, masks, sparsity), first
+
+
+def check_informed(criterion: str | Criterion, scores: Scores) -> None:
+    """Raises ValueError if all scores are zero: they would be ranked by position."""
+    if scores and not any(np.any(score) for score in scores.values()):
+        raise ValueError(
+            "Expected scores that tell weights apart. Received: zeros alone, from "
+            f"criterion={criterion!r}. All weights or all derivatives are zero, as "
+            "behind a layer that is initialised with zeros. Initialise it otherwise, "
+            "train before pruning, or choose another criterion, such as 'magnitude'."
+        )
 
 
 def _pruned(snapshot: Snapshot, masks: Masks) -> Snapshot:

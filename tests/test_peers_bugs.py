@@ -33,6 +33,9 @@ from tests.models_zoo import (
     scramble,
 )
 
+# In models so small.
+pytestmark = pytest.mark.filterwarnings("ignore:No weights are left")
+
 
 def test_negative_weights_are_trained_and_kept_like_positive_ones():
     """rahulvigneswaran's Lottery-Ticket-Hypothesis, issues 5, 7 and 31.

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,9 @@ from tests.models_zoo import (
     pruned,
     scramble,
 )
+
+# In models so small.
+pytestmark = pytest.mark.filterwarnings("ignore:No weights are left")
 
 MODEL = mask_model(scramble(mlp()))
 STATE = get_state(MODEL)
@@ -229,6 +234,36 @@ def test_wrong_arguments_change_nothing(arguments, message):
     with pytest.raises(ValueError, match=message):
         prune(model, **arguments)
     assert_equal(arrays(model), before)
+
+
+def test_scores_that_say_nothing_are_refused():
+    """Behind a head of zeros, no weight moves the loss."""
+    model = mask_model(compiled(scramble(mlp())))
+    model.layers[-1].weight_variable("kernel").assign(np.zeros((6, 2)))
+    before = arrays(model)
+    data = inputs(model, 8), np.ones((8, 2))
+    with pytest.raises(ValueError, match=r"zeros alone, from criterion='snip'\. All"):
+        prune(model, 0.5, "snip", data=data)
+    assert_equal(arrays(model), before)
+    prune(model, 0.0, "snip", data=data)
+    prune(model, 0.5)
+
+
+@pytest.mark.once
+def test_layers_that_lose_all_weights_are_named():
+    def scores(snapshot):
+        # The second layer goes first.
+        return {n: np.full(m.shape, len(m) == 4) for n, m in snapshot.masks.items()}
+
+    model = mask_model(scramble(mlp()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prune(model, 0.25, scores)
+    with pytest.warns(UserWarning, match=r"left of \['dense_1/kernel'\] at .*=0.5"):
+        prune(model, 0.5, scores)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prune(model, 0.75, scores)
 
 
 def test_an_unmasked_model_is_refused():

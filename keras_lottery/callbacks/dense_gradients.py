@@ -28,8 +28,8 @@ class DenseGradients:
         batch_size: examples in a batch, if there are as many.
 
     Raises:
-        ValueError: if there are no data, x and y differ in length, or `batch_size` is
-            below 1.
+        ValueError: if there are no data, x and y differ in length, the model does not
+            take them, or `batch_size` is below 1.
     """
 
     def __init__(self, model: keras.Model, data: Any, batch_size: int) -> None:
@@ -43,6 +43,14 @@ class DenseGradients:
         self.batch_size = min(batch_size, self.size)
         # Filled in the first call.
         self._compiled: dict[Any, Any] = {}
+        try:
+            self(np.random.default_rng(0))
+        except Exception as error:
+            shapes = _each(np.shape, self.data)
+            raise ValueError(
+                "Expected data that the model trains on, for gradients by its weights. "
+                f"Received: `data` of shapes {shapes}: {error}"
+            ) from error
 
     def __call__(self, rng: np.random.Generator) -> Scores:
         chosen = rng.choice(self.size, self.batch_size, replace=False)

@@ -26,6 +26,7 @@ from keras_lottery.pruning import (
     default_allocation,
     filters_left,
     masks_after,
+    rehearse,
 )
 from keras_lottery.ticket import Ticket
 
@@ -171,8 +172,7 @@ class EarlyBird(Configured):
         check_masked(self)
         self._forget()
         self._first, self._first_step = get_state(self.model), steps_done(self.model)
-        # What cannot be pruned is found out before it is trained.
-        self._masks()
+        rehearse(self.model, self.sparsity, *self._how())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.masks, self._last = self._masks(), get_state(self.model)
@@ -234,15 +234,11 @@ class EarlyBird(Configured):
         )
 
     def _masks(self) -> Masks:
-        return masks_after(
-            self.model,
-            self.sparsity,
-            self.criterion,
-            self.allocation,
-            self.granularity,
-            data=self.data,
-            seed=self.seed,
-        )
+        return masks_after(self.model, self.sparsity, *self._how())
+
+    def _how(self) -> tuple[Any, ...]:
+        how = self.criterion, self.allocation, self.granularity
+        return *how, self.data, self.seed
 
     def _compared(self, masks: Masks) -> Masks:
         if self.granularity not in UNITS:

@@ -16,6 +16,7 @@ from keras_lottery.pruning import (
     criterion_of,
     default_allocation,
     prune,
+    rehearse,
     sparsity_of,
 )
 
@@ -42,7 +43,7 @@ class GradualPruning(MaskUpdates):
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
-            is not masked.
+            is not masked or cannot be pruned so.
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
@@ -120,6 +121,11 @@ class GradualPruning(MaskUpdates):
         due = (step - self.begin_step) % self.frequency == 0
         return due and self.begin_step <= step <= self.end_step
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        if self.final_sparsity > self._sparsity():
+            rehearse(self.model, self.final_sparsity, *self._how())
+
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
         warn_below_final(self, self._step, self._sparsity())
@@ -132,15 +138,11 @@ class GradualPruning(MaskUpdates):
         # The sparsity may be higher already, in a model that was pruned before.
         sparsity = self.sparsity_at(step)
         if sparsity > self._sparsity():
-            prune(
-                self.model,
-                sparsity,
-                self.criterion,
-                self.allocation,
-                self.granularity,
-                data=self.data,
-                seed=self.seed + step,
-            )
+            prune(self.model, sparsity, *self._how(step))
+
+    def _how(self, step: int = 0) -> tuple[Any, ...]:
+        how = self.criterion, self.allocation, self.granularity
+        return *how, self.data, self.seed + step
 
 
 def warn_below_final(callback: Any, step: int, sparsity: float) -> None:

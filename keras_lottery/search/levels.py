@@ -15,7 +15,7 @@ from keras_lottery.controls import Control
 from keras_lottery.criteria import Criterion
 from keras_lottery.layers import State, get_masks, set_state
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import prune_snapshot
+from keras_lottery.pruning import check_informed, prune_snapshot
 from keras_lottery.rewind import Rewind, Span, from_rewind_point
 from keras_lottery.schedules import Schedule
 from keras_lottery.search.replicates import derive_seed
@@ -97,6 +97,8 @@ def rehearse(plan: Plan, model: keras.Model, initial: State, data: Any) -> None:
     final = {**initial, **moved}
     snapshot = Snapshot(masks, final, initial, initial, rng, model, data)
     scores = plan.criterion(snapshot)
+    if plan.at_init:
+        check_informed(plan.criterion, scores)
     if plan.trunk and plan.trunk.settles:
         plan.criterion(dataclasses.replace(snapshot, model=None, data=None))
     for sparsity in plan.sparsities(masks):

@@ -288,6 +288,35 @@ def test_an_unmasked_model_is_refused_before_it_trains():
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.parametrize(
+    ("criterion", "data", "message"),
+    [
+        ("snip", None, r"criterion='snip' with `data` .*\[\]: .*needs training data"),
+        (
+            "snip",
+            (np.ones((8, 5)), np.ones((8, 2))),
+            r"shapes \[\(8, 5\), \(8",
+        ),
+        ("large_init", None, "criterion='large_init' .* before and after training"),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_before_it_trains(criterion, data, message):
+    model = fresh()
+    before = arrays(model)
+    with pytest.raises(ValueError, match=message):
+        train(model, 0.5, 3, 4, criterion=criterion, data=data)
+    assert_equal(arrays(model), before)
+
+
+@pytest.mark.once
+def test_weights_that_are_zero_may_train_before_they_are_pruned():
+    model = fresh()
+    model.layers[-1].weight_variable("kernel").assign(np.zeros((6, 2)))
+    data = np.ones((8, 4)), np.ones((8, 2))
+    train(model, 0.5, 2, 3, criterion="snip", data=data)
+    assert get_sparsity(model) == 0.5
+
+
 def test_config_round_trip():
     arguments = {
         "final_sparsity": 0.9,

@@ -318,7 +318,7 @@ def test_what_is_dropped_and_grows_at_once_stays():
 def test_a_batch_is_drawn_from_structures_of_data():
     model = fresh()
     seen = []
-    callback = RigL(0.5, 4, data=([DATA[0]], {"a": DATA[1]}), frequency=2, batch_size=3)
+    callback = RigL(0.5, 4, data=(DATA[0], [DATA[1]]), frequency=2, batch_size=3)
 
     def gradients(rng):
         seen.append(rng.random())
@@ -472,6 +472,7 @@ def test_an_unmasked_model_is_refused(kind):
         ({"data": (DATA[0][:0], DATA[1][:0])}, "examples in `data` .* Received: none"),
         ({"data": ([], [])}, "examples in `data` .* Received: none"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"data": (DATA[0][:, :3], DATA[1])}, r"`data` of shapes \(\(20, 3\), \(20, 2"),
     ],
 )
 def test_data_for_gradients(arguments, message):

@@ -15,6 +15,9 @@ from keras_lottery.pruning import prune, prune_at_init
 from keras_lottery.ticket import Snapshot
 from tests.models_zoo import ZOO, arrays, assert_equal, compiled, residual, scramble
 
+# As by magnitude, in narrow networks.
+pytestmark = pytest.mark.filterwarnings("ignore:No weights are left")
+
 
 def snapshot(model, data=None):
     state = get_state(model)

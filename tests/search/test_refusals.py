@@ -9,6 +9,13 @@ from tests.search.small_search import FIT, Y, build, make
 pytestmark = pytest.mark.once
 
 
+def headless():
+    """Its outputs are zero, and so are all derivatives behind them."""
+    model = build()
+    model.layers[-1].kernel.assign(keras.ops.zeros_like(model.layers[-1].kernel))
+    return model
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -44,6 +51,11 @@ def test_wrong_arguments_are_named(arguments, message):
         ({"model": lambda: build(metrics=())}, {}, "metrics=\\['accuracy'\\]"),
         ({"model": keras.Sequential}, {}, "compiled"),
         ({"prunable": "nothing"}, {}, "nothing"),
+        (
+            {"model": headless, "criterion": "snip", "prune_at_init": True},
+            {},
+            "zeros alone, from criterion=",
+        ),
         (
             {"allocation": kl.allocation.Layerwise({"nothing": 0.1})},
             {},
