@@ -43,8 +43,10 @@ class DenseGradients:
         self.batch_size = min(batch_size, self.size)
         # Filled in the first call.
         self._compiled: dict[Any, Any] = {}
+        # Not kept: Keras makes the variables of metrics in the first step.
         try:
-            self(np.random.default_rng(0))
+            x, y = _each(lambda array: array[:1], self.data)
+            gradients(model, x, y, objective=training_loss)
         except Exception as error:
             shapes = _each(np.shape, self.data)
             raise ValueError(

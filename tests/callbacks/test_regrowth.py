@@ -315,6 +315,12 @@ def test_what_is_dropped_and_grows_at_once_stays():
     assert all(weights["dense_1/kernel"].all() for weights in watch.weights)
 
 
+def test_a_model_with_metrics():
+    """Keras makes their variables after training has begun."""
+    model = mask_model(compiled(scramble(mlp()), metrics=["mae"]))
+    assert changes(train(make(RigL, 0.5, 8, alpha=1.0), model))
+
+
 def test_a_batch_is_drawn_from_structures_of_data():
     model = fresh()
     seen = []
