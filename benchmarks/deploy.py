@@ -6,9 +6,8 @@
 - formats: LeNet-300-100, where the zeros lie times how weights are stored. No training.
 - blocks: its tickets in blocks of 1x4 on MNIST, sparsely encoded.
 - units: its tickets with whole units pruned, compacted, in eight bits.
-  Both are searched for twice: trained on the labels, and ("taught") on what three
-  dense networks, trained with dropout, say of the training images, as in the case
-  `plain` of small_files.py.
+  Both are searched for twice: trained on the labels, and ("taught") on what the dense
+  networks of all replicates say of the training images, as in small_files.py.
 - wide: a dense network 1024-4096-4096-1024, 90 % in blocks of 1x4. No training.
 
 Each part prints a table, medians over replicates, as ratios to the dense float32 file
@@ -36,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 import keras
 import numpy as np
 import pandas as pd
-from small_files import CASES, batches, imitation, soft_targets, teachers_of
+from small_files import imitation, soft_targets
 
 import keras_lottery as kl
 from keras_lottery.deploy.show import as_records
@@ -45,7 +44,7 @@ from keras_lottery.layers import get_masks, get_state, set_state
 from keras_lottery.store import read_json, write_json
 
 BATCH = 60
-BLOCKS = [0.5, 0.75, 0.85, 0.9, 0.925, 0.945]
+BLOCKS = [0.5, 0.75, 0.85, 0.9, 0.925, 0.935, 0.945]
 UNITS = [0.4, 0.6, 0.64, 0.7, 0.75, 0.8]
 WIDE = (1024, 4096, 4096, 1024)
 EIGHT_BITS = ("dynamic", "int8")
@@ -155,7 +154,11 @@ def tickets(
 ) -> Iterator[tuple[kl.Ticket | keras.Model, str, str, int]]:
     """Searches, and yields (ticket or model, name, name of its file, replicate)."""
     of_labels = searched(splits, options, folder, schedule, granularity)
-    targets = soft_targets_of(splits, options)
+    teachers = [
+        of_labels.ticket(0, replicate).trained_model()
+        for replicate in range(options.replicates)
+    ]
+    targets = soft_targets(teachers, splits.x_train)
     taught = searched(splits, options, folder, schedule, granularity, targets)
     for search, suffix in ((of_labels, ""), (taught, ", taught")):
         for level in range(len(schedule) + 1):
@@ -174,18 +177,6 @@ def tickets(
             taught.ticket(0, replicate), len(schedule), targets, splits, options
         )
         yield model, LONG, f"long_{replicate}", replicate
-
-
-def soft_targets_of(splits: kl.data.Splits, options: argparse.Namespace) -> np.ndarray:
-    """What the teachers say of the training images; it is kept."""
-    path = options.out / "targets.npy"
-    if not path.exists():
-        keras.utils.set_random_seed(0)
-        x, labels = splits.train
-        images = batches(x, lambda _: labels, shifts=False)
-        teachers = teachers_of(CASES["plain"], images, seed=0)
-        np.save(path, soft_targets(teachers, x))
-    return np.load(path)
 
 
 def widths(model: keras.Model) -> str:

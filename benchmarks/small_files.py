@@ -120,7 +120,12 @@ def run(
     keras.utils.set_random_seed(seed)
     x, labels = train
     images = batches(x, lambda _: labels, case.shifts)
-    teachers = teachers_of(case, images, seed)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    teachers = []
+    for number in range(case.teachers):
+        model = kl.models.get(case.model)(seed=case.teachers * seed + number)
+        fit(with_dropout(model, case), images, case.dense_epochs, LEARNING_RATE, loss)
+        teachers.append(model)
     model, dense = teachers[0], teachers[0].count_params()
     row: dict[str, Any] = {"weights": dense, "error dense, %": error(model, test)}
     images = batches(x, lambda moved: soft_targets(teachers, moved), case.shifts)
@@ -146,17 +151,6 @@ def run(
         "error, %": error(load_compressed(path), test),
         "seconds": time.perf_counter() - began,
     }
-
-
-def teachers_of(case: Case, images: Any, seed: int) -> list[keras.Model]:
-    """The dense networks, trained on labels."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    teachers = []
-    for number in range(case.teachers):
-        model = kl.models.get(case.model)(seed=case.teachers * seed + number)
-        fit(with_dropout(model, case), images, case.dense_epochs, LEARNING_RATE, loss)
-        teachers.append(model)
-    return teachers
 
 
 def fit(
