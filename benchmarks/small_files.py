@@ -11,10 +11,10 @@ left come to share a few values, which are trained in the same way; and the file
 written, read again, and measured.
 
 With `--validate`, 55,000 of the training images train and the other 5,000 measure: so
-the training of `plain`, its density, and the dense training of `shifts` were chosen. The
-bits of `plain` are those of an earlier recipe, which was measured on the test images;
-all else was set by hand. Without `--validate`, all 60,000 train, and errors are those
-on the test images.
+the training of `plain`, its density, and the dense training of `shifts` were chosen.
+The bits of `plain` are those of an earlier recipe, which was measured on the test
+images; all else was set by hand. Without `--validate`, all 60,000 train, and errors are
+those on the test images.
 
 Reference:
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.
