@@ -231,17 +231,22 @@ def batches(
     # Sixteen images at a time: slices are much faster than single pixels.
     groups, steps = BATCH // 16, len(x) // BATCH
 
-    def batch(rows: Any) -> Any:
-        moves = tf.random.uniform((groups,), 0, places**2, tf.int32)
+    def epoch(number: Any) -> Any:
+        rows = tf.random.experimental.stateless_shuffle(tf.range(len(x)), [number, 0])
+        moves = tf.random.stateless_uniform(
+            (steps, groups), [number, 1], 0, places**2, tf.int32
+        )
+        rows = tf.reshape(rows[: steps * BATCH], (steps, BATCH))
+        return tf.data.Dataset.from_tensor_slices((rows, moves))
+
+    def batch(rows: Any, moves: Any) -> Any:
         parts = map(cut, tf.split(tf.gather(images, rows), groups), tf.unstack(moves))
         which = tf.stack([tf.repeat(moves, 16), rows], axis=1)
         return tf.concat(list(parts), axis=0), tf.gather_nd(targets, which)
 
-    def epoch(_: Any) -> Any:
-        rows = tf.random.shuffle(tf.range(len(x)))[: steps * BATCH]
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(rows, (steps, BATCH)))
-
-    data = tf.data.Dataset.range(1).flat_map(epoch).map(batch).prefetch(4)
+    # Random operations would begin anew in each epoch: they count from a seed.
+    number = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
+    data = number.flat_map(epoch).map(batch).prefetch(4)
     return data.apply(tf.data.experimental.assert_cardinality(steps))
 
 
