@@ -44,7 +44,7 @@ from keras_lottery.layers import get_masks, get_state, set_state
 from keras_lottery.store import read_json, write_json
 
 BATCH = 60
-BLOCKS = [0.5, 0.75, 0.85, 0.9, 0.925, 0.935, 0.945]
+BLOCKS = [0.5, 0.75, 0.85, 0.9, 0.925, 0.945]
 UNITS = [0.4, 0.6, 0.64, 0.7, 0.75, 0.8]
 WIDE = (1024, 4096, 4096, 1024)
 EIGHT_BITS = ("dynamic", "int8")
