@@ -201,7 +201,7 @@ def searched(
         # It is sent to other processes: without the data.
         return compiled(kl.models.lenet_300_100(shape, classes), steps, taught)
 
-    train, validation, test = parts(splits, targets)
+    train, validation, test = data_of(splits, targets)
     search = kl.LotteryTicketSearch(
         build,
         schedule,
@@ -221,7 +221,7 @@ def searched(
     return search
 
 
-def parts(splits: kl.data.Splits, targets: np.ndarray | None) -> tuple:
+def data_of(splits: kl.data.Splits, targets: np.ndarray | None) -> tuple:
     """Training, validation and test data, with labels or with soft targets."""
     if targets is None:
         return splits.train, splits.validation, splits.test
@@ -243,7 +243,7 @@ def trained_on(
     if not path.exists():
         length = rounds * steps_of(splits, options)
         model = compiled(dense.trained_model(), length // rounds, taught=True)
-        data = Data(*parts(splits, targets), BATCH)
+        data = Data(*data_of(splits, targets), BATCH)
         engine = kl.engines.make("auto", model, data, length)
         ticket = kl.Ticket(get_masks(model), get_state(model), 0, length)
         set_state(model, engine.train(ticket, replicate).final)

@@ -143,11 +143,11 @@ class ADMMPruning(Configured):
             )
         if frequency is not None:
             whole(frequency=frequency)
-        if frequency is not None and frequency < 1:
-            raise ValueError(
-                "Expected frequency >= 1, or None for once an epoch. "
-                f"Received: frequency={frequency}"
-            )
+            if frequency < 1:
+                raise ValueError(
+                    "Expected frequency >= 1, or None for once an epoch. "
+                    f"Received: frequency={frequency}"
+                )
         check(granularity)
         allocation = allocation or default_allocation(granularity)
         allocations.get(allocation)
