@@ -51,13 +51,14 @@ def lines(
         for index, (kind, rows_) in enumerate(kinds):
             values = rows_.groupby(x)[y]
             mean = values.mean()
+            bars = [
+                (mean - values.min()).clip(lower=0),
+                (values.max() - mean).clip(lower=0),
+            ]
             axes.errorbar(
                 mean.index,
                 mean,
-                yerr=[
-                    (mean - values.min()).clip(lower=0),
-                    (values.max() - mean).clip(lower=0),
-                ],
+                yerr=bars if values.size().max() > 1 else None,
                 label=str(kind) or None,
                 color=colors[index % len(colors)],
                 marker=MARKERS[index % len(MARKERS)] if len(mean) <= FEW else "",
