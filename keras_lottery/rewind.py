@@ -60,7 +60,8 @@ class FineTune:
         learning_rate: the rate; the last one of the schedule by default.
 
     Reference:
-        Liu et al. 2021, section 3 ("pruning and fine-tuning").
+        Han et al., [Learning both weights and connections for efficient neural
+        networks](https://arxiv.org/abs/1506.02626), 2015, section 3.
     """
 
     steps: int | None = None

@@ -39,7 +39,7 @@ def weight_correlation(
 
     Reference:
         Liu et al., [Lottery ticket preserves weight correlation](
-        https://arxiv.org/abs/2102.11068), 2021, section 3.
+        https://arxiv.org/abs/2102.11068), 2021, equation 1.
 
     Example:
 

@@ -34,10 +34,8 @@ class Claim:
         value: the name of the measured value.
         reproduced: the values that count as reproduced.
         unit: of the value.
-        sign: those that at least have its direction; `None` where there is none. A
-            claim whose `sign` is the same as `reproduced` is one of direction alone:
-            it is reproduced if the 95 % confidence interval of the mean over
-            replicates lies within, not the mean alone.
+        sign: those that at least have its direction; `None` where there is none.
+            That of a claim of direction alone is the same as `reproduced`.
     """
 
     what: str
@@ -51,41 +49,53 @@ class Claim:
     def verdict(self, measured: Mapping[str, Values]) -> str:
         """`"reproduced"`, `"sign reproduced"`, `"not reproduced"` or `"not run"`.
 
-        Of an open question, `"holds"`, `"not certain"` or `"does not hold"`.
+        It is reproduced if the mean over replicates counts as such and, where there is
+        a sign, the 95 % confidence interval of the mean has it whole. The sign alone is
+        reproduced if the mean has it. Of an open question, the words are `"holds"`,
+        `"not certain"` and `"does not hold"`.
 
         Args:
-            measured: values by name, a number or one for each replicate.
+            measured: values by name, a number or one for each replicate. NaN is a
+                replicate that diverged: it is left out.
 
         Example:
 
         >>> claim = Claim("stops sooner", "38 %", "section 3", "sooner",
         ...               reproduced=(19, 100), sign=(0, 100))
-        >>> [claim.verdict({"sooner": x}) for x in (25, [1, 3], -2, float("nan"))]
-        ['reproduced', 'sign reproduced', 'not reproduced', 'not run']
+        >>> for sooner in ([24, 26], [1, 60], [-2, -4], float("nan")):
+        ...     claim.verdict({"sooner": sooner})
+        'reproduced'
+        'sign reproduced'
+        'not reproduced'
+        'not run'
         """
-        values = np.atleast_1d(np.asarray(measured.get(self.value, np.nan), float))
-        mean, low, high = interval(values)
+        mean, low, high = interval(self._values(measured)[0])
         if np.isnan(mean):
             return "not run"
         words = ("reproduced", "sign reproduced", "not reproduced")
         if self.published == "open":
             words = ("holds", "not certain", "does not hold")
-        needed = (low, high) if self._is_of_direction else (mean,)
-        if all(_within(value, self.reproduced) for value in needed):
+        has_sign = self.sign is None or (
+            _within(low, self.sign) and _within(high, self.sign)
+        )
+        if _within(mean, self.reproduced) and has_sign:
             return words[0]
         return words[1 if self.sign and _within(mean, self.sign) else 2]
 
     def format(self, measured: Mapping[str, Values]) -> str:
         """The measured value, with its standard deviation over the replicates."""
-        values = np.atleast_1d(measured.get(self.value, np.nan))
-        if np.isnan(values.mean()):
+        values, diverged = self._values(measured)
+        if not len(values):
             return "not measured"
         unit = f" {self.unit}".rstrip()
-        if len(values) == 1:
+        if len(values) == 1 and not diverged:
             return f"{values[0]:.4g}{unit}"
         digits = 2 if abs(values.mean()) < 100 else 0
-        mean, deviation = values.mean(), values.std(ddof=1)
-        return f"{mean:.{digits}f} ± {deviation:.{digits}f}{unit} (n = {len(values)})"
+        mean = f"{values.mean():.{digits}f}"
+        if len(values) > 1:
+            mean += f" ± {values.std(ddof=1):.{digits}f}"
+        left_out = f", {diverged} diverged" if diverged else ""
+        return f"{mean}{unit} (n = {len(values)}{left_out})"
 
     @property
     def counts(self) -> str:
@@ -93,27 +103,36 @@ class Claim:
 
         >>> Claim("", "", "", "", reproduced=(0.5, INFINITY), unit="pp").counts
         'above 0.5 pp'
-        >>> effect("", "", "", "", 0, "pp").counts
-        '95 % interval above 0 pp'
+        >>> effect("", "", "", "", 3, "pp").counts
+        'above 1.5 pp, 95 % interval above 0 pp'
         """
-        low, high = self.reproduced
-        unit = f" {self.unit}".rstrip()
-        what = "95 % interval " if self._is_of_direction else ""
-        if high == INFINITY:
-            return f"{what}above {low:g}{unit}"
-        if low == -INFINITY:
-            return f"{what}up to {high:g}{unit}"
-        return f"{what}{low:g} to {high:g}{unit}"
+        if self.sign is None:
+            return self._in_words(self.reproduced)
+        interval = f"95 % interval {self._in_words(self.sign)}"
+        if self.sign == self.reproduced:
+            return interval
+        return f"{self._in_words(self.reproduced)}, {interval}"
 
-    @property
-    def _is_of_direction(self) -> bool:
-        return self.sign == self.reproduced
+    def _in_words(self, limits: Range) -> str:
+        low, high = limits
+        unit = f" {self.unit}".rstrip()
+        if high == INFINITY:
+            return f"above {low:g}{unit}"
+        if low == -INFINITY:
+            return f"up to {high:g}{unit}"
+        return f"{low:g} to {high:g}{unit}"
+
+    def _values(self, measured: Mapping[str, Values]) -> tuple[np.ndarray, int]:
+        """What was measured, and how many replicates diverged."""
+        values = np.atleast_1d(np.asarray(measured.get(self.value, np.nan), float))
+        is_left = ~np.isnan(values)
+        return values[is_left], int((~is_left).sum())
 
 
 def effect(
     what: str, published: str, source: str, value: str, size: float, unit: str
 ) -> Claim:
-    """A claim of an effect above zero, reproduced above half of its size.
+    """A claim of an effect above zero, whose mean has to be above half of its size.
 
     Args:
         what, published, source, value, unit: as of `Claim`.

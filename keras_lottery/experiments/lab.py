@@ -51,7 +51,7 @@ class Lab:
         tables: those that were made, by name.
         figures: names of those that were made.
         networks: names of those that were built, in this order.
-        seconds: of the trainings that are reported, done now or before.
+        seconds: of the trainings in the tables, done now or before.
     """
 
     scale: Scale

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.results import interval
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -135,27 +133,3 @@ def sooner(
     return 100 * (
         1 - at(table, density, STOP, variant) / at(table, other[1], STOP, other[0])
     )
-
-
-def falls_below(table: "pd.DataFrame", variant: str, column: str = ACCURACY) -> float:
-    """The density in % from which on a variant is below the dense network.
-
-    Its mean is below at this level and at all sparser ones, and here by more than
-    noise: the 95 % confidence interval of the difference is below zero.
-
-    Returns:
-        0 if there is no such level: it does not fall. NaN if the variant was not
-        trained, or once only, so that its noise is not known.
-    """
-    rows = table[(table["variant"] == variant) & (table["level"] > 0)]
-    below = 0.0
-    densities = sorted(rows["density"].unique())
-    for density in densities:
-        mean, _, high = interval(gain(table, density, variant, column=column))
-        if np.isnan(high):
-            return np.nan
-        if mean >= 0:
-            break
-        if high < 0:
-            below = 100 * float(density)
-    return below if densities else np.nan

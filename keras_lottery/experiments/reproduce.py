@@ -48,6 +48,7 @@ def reproduce(
     Raises:
         ValueError: if there is no such scale, or the directory holds another run.
         FileNotFoundError: if the data are not on this machine.
+        KeyError: if the experiment does not measure what one of its claims is on.
     """
     import pandas as pd
 
@@ -61,6 +62,11 @@ def reproduce(
     lab = Lab(chosen, directory, verbose)
     _occupy(directory, experiment.name, scale)
     measured = dict(experiment.run(lab))
+    if missing := {claim.value for claim in experiment.claims} - measured.keys():
+        raise KeyError(
+            f"Experiment '{experiment.name}' has claims on {sorted(missing)}, which "
+            f"its `run` does not return. It returned: {sorted(measured)}"
+        )
     judged = measured if chosen.is_faithful else {}
     verdicts = pd.DataFrame(
         {
@@ -125,8 +131,9 @@ def _markdown(
         f"```bash\nkeras-lottery reproduce {experiment.name} --scale {scale}\n```",
         f"{', '.join(lab.networks)} on {chosen.data}, {chosen.recipe.steps:,} steps of "
         f"{chosen.recipe.batch_size} examples, {chosen.replicates} replicates; "
-        f"{lab.seconds:,.0f} s of training. Measured values are means ± standard "
-        "deviation over replicates.",
+        f"the trainings in the tables took {lab.seconds:,.0f} s, one after another. "
+        "Measured values are means ± standard deviation over replicates; intervals are "
+        "Student's.",
     ]
     if not chosen.is_faithful:
         parts.append(
