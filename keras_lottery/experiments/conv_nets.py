@@ -1,6 +1,9 @@
 """Frankle & Carbin, section 3: Conv-2, Conv-4 and Conv-6 on CIFAR-10."""
 
+import dataclasses
 from collections.abc import Mapping
+
+import numpy as np
 
 from keras_lottery.experiments.experiment import (
     INFINITY,
@@ -22,6 +25,7 @@ def conv_net(
     faster: tuple[float, float],
     better: tuple[float, float],
     dropout: tuple[float, float],
+    dropout_rate: float,
 ) -> Experiment:
     """The experiment of one network.
 
@@ -30,20 +34,25 @@ def conv_net(
         levels: rounds of pruning.
         faster: how many times sooner tickets stop at best, and at which density.
         better: how many percentage points they gain at best, and at which density.
-        dropout: what dropout gains the dense network, and its tickets beyond it.
+        dropout: what dropout gains the dense network, and its tickets beyond it at
+            best.
+        dropout_rate: the learning rate with dropout.
     """
 
     def run(lab: Lab) -> Mapping[str, Values]:
         plain = lab.search("plain", controls={"reinit": 3})
-        dropped = lab.search("dropout", model=with_dropout(model))
+        slower = dataclasses.replace(lab.recipe, learning_rate=dropout_rate)
+        dropped = lab.search("dropout", model=with_dropout(model), recipe=slower)
         tables = lab.panels("accuracy", {"plain": plain, "dropout": dropped})
         table, other = tables["plain"], tables["dropout"]
+        sparse = sorted(d for d in other["density"].unique() if d < 1)
+        gains = [gain(other, density) for density in sparse]
         return {
             "faster": at(table, 1.0, STOP) / at(table, faster[1], STOP),
             "better": gain(table, better[1]),
             "over reinit": gain(table, better[1], over="reinit"),
             "dropout": 100 * (at(other, 1.0, ACCURACY) - at(table, 1.0, ACCURACY)),
-            "dropout ticket": gain(other, better[1]),
+            "dropout ticket": max(gains, key=np.mean),
         }
 
     title = model.title().replace("_", "-")
@@ -71,7 +80,7 @@ def conv_net(
                 *(f"{better[0]} pp", source, "better", better[0], "pp"),
             ),
             effect(
-                "and more than their reinitialisations",
+                "There, they are more accurate than their reinitialisations",
                 *("far more", source, "over reinit", 0, "pp"),
             ),
             effect(
@@ -79,15 +88,17 @@ def conv_net(
                 *(f"{dropout[0]} pp", "section 3", "dropout", dropout[0], "pp"),
             ),
             effect(
-                "and its tickets still more",
-                *(f"{dropout[1]} pp", "section 3", "dropout ticket", dropout[1], "pp"),
+                "With dropout, tickets are more accurate than the dense network (best "
+                "density)",
+                *(f"up to {dropout[1]} pp", "section 3", "dropout ticket"),
+                *(dropout[1], "pp"),
             ),
         ),
     )
 
 
 EXPERIMENTS = (
-    conv_net("conv_2", 14, (3.5, 0.088), (3.4, 0.046), (2.1, 2.3)),
-    conv_net("conv_4", 14, (3.5, 0.092), (3.5, 0.111), (3.0, 4.6)),
-    conv_net("conv_6", 12, (2.5, 0.151), (3.3, 0.264), (2.4, 4.7)),
+    conv_net("conv_2", 14, (3.5, 0.088), (3.4, 0.046), (2.1, 2.3), 3e-4),
+    conv_net("conv_4", 14, (3.5, 0.092), (3.5, 0.111), (3.0, 4.6), 2e-4),
+    conv_net("conv_6", 12, (2.5, 0.151), (3.3, 0.264), (2.4, 4.7), 2e-4),
 )

@@ -41,16 +41,33 @@ def run(lab: Lab) -> Mapping[str, Values]:
     }
 
 
-def claim(
-    name: str,
-    words: str,
-    published: str = "they do (curves)",
-    source: str = "appendix G",
-) -> Claim:
-    """Tickets win by a recipe."""
-    return effect(
-        f"With {words}, tickets of 13 % beat their reinitialisations",
-        *(published, source, f"{name} over reinit", 0, "pp"),
+# Of the last three, the paper has other networks alone.
+WORDS = {
+    "adam": "Adam at 0.0012",
+    "adam_slow": "Adam at 0.0002",
+    "sgd": "SGD at 0.1",
+    "sgd_fast": "SGD at 0.4",
+    "momentum": "momentum 0.9 at 0.05",
+    "weight_decay": "momentum and weight decay 0.0001",
+    "dropout": "Adam and dropout",
+    "global": "Adam, pruned as a whole",
+}
+OPEN = ("open", "no figure is known")
+
+
+def claims(name: str, words: str) -> tuple[Claim, Claim]:
+    """Tickets win by a recipe, and they would not by other weights."""
+    is_open = name in ("weight_decay", "dropout", "global")
+    source = OPEN if is_open else ("accuracy rises (curves)", "appendix G")
+    return (
+        effect(
+            f"With {words}, tickets of 13 % beat the dense network",
+            *(*source, name, 0, "pp"),
+        ),
+        effect(
+            f"With {words}, tickets of 13 % beat their reinitialisations",
+            *(*OPEN, f"{name} over reinit", 0, "pp"),
+        ),
     )
 
 
@@ -65,20 +82,5 @@ EXPERIMENT = Experiment(
         report=(3,),
     ),
     run,
-    (
-        claim("adam", "Adam at 0.0012"),
-        claim("adam_slow", "Adam at 0.0002"),
-        claim("sgd", "SGD at 0.1"),
-        claim("sgd_fast", "SGD at 0.4"),
-        claim("momentum", "momentum 0.9 at 0.05"),
-        # The paper has these of other networks alone.
-        *(
-            claim(name, words, "open", "no figure is known")
-            for name, words in {
-                "weight_decay": "momentum and weight decay 0.0001",
-                "dropout": "Adam and dropout",
-                "global": "Adam, pruned as a whole",
-            }.items()
-        ),
-    ),
+    tuple(claim for name, words in WORDS.items() for claim in claims(name, words)),
 )

@@ -10,10 +10,11 @@ from keras_lottery.experiments.experiment import (
     Values,
 )
 from keras_lottery.experiments.figures import lines
-from keras_lottery.experiments.lab import Lab
+from keras_lottery.experiments.lab import Lab, Model
 from keras_lottery.experiments.measures import FINAL, gain
 from keras_lottery.experiments.scales import lenet
-from keras_lottery.layers import get_masks, set_masks
+from keras_lottery.layers import State, set_masks
+from keras_lottery.masks import Masks
 
 SHARES = (0.0, 0.02, 0.1, 0.3)
 STABLE = (-INFINITY, 2.0)
@@ -29,21 +30,15 @@ def run(lab: Lab) -> Mapping[str, Values]:
     levels = lab.scale.report or [lab.scale.levels]
     rows = []
     for replicate in lab.replicates:
-        model, _ = lab.model(replicate)
         dense = lab.train(f"dense_{replicate}", None, None, 0, points, replicate)
-        every = get_masks(model)
+        every = search.ticket(0, replicate).masks
         starts = [("dense", k, dense.states[k], every) for k in points]
         for level in levels:
             ticket = search.ticket(level, replicate)
             starts.append(("ticket", 0, ticket.weights, ticket.masks))
         for kind, k, state, masks in starts:
             name = f"{kind}_{masks.density:.3f}_from_{k}_{replicate}"
-            ends = [
-                lab.train(f"{name}_{n}", state, masks, k, (), replicate, order=n).final
-                for n in (1, 2)
-            ]
-            set_masks(model, masks)
-            barrier = 100 * instability(model, ends[0], ends[1], lab.splits.test)
+            barrier = barrier_from(lab, name, state, masks, k, replicate)
             rows.append((kind, masks.density, k, replicate, barrier))
     names = ["network", "density", "from_step", "replicate", "instability"]
     table = pd.DataFrame(rows, columns=names)
@@ -58,12 +53,44 @@ def run(lab: Lab) -> Mapping[str, Values]:
         for k in (0, points[-1])
     )
     tickets = table[table["network"] == "ticket"]
+    by_density = tickets.groupby("density")["instability"].mean()
+    least_stable = tickets[tickets["density"] == by_density.idxmax()]
     return {
         "dense": first,
         "falls with k": first - last,
-        "tickets": tickets.groupby("density")["instability"].mean().max(),
+        "tickets": least_stable["instability"].to_numpy(),
         "matching": gain(search.results(), 0.2107, column=FINAL),
     }
+
+
+def barrier_from(
+    lab: Lab,
+    name: str,
+    start: State,
+    masks: Masks,
+    k: int,
+    replicate: int,
+    model: Model | None = None,
+) -> float:
+    """Instability in percentage points, of two copies in other orders of the data.
+
+    Args:
+        lab: where to train.
+        name: of the copies.
+        start: the weights at step k.
+        masks: those that are left.
+        k: the step that the copies start at.
+        replicate, model: as of `Lab.train`.
+    """
+    ends = [
+        lab.train(
+            f"{name}_{n}", start, masks, k, (), replicate, order=n, model=model
+        ).final
+        for n in (1, 2)
+    ]
+    network, _ = lab.model(replicate, model=model)
+    set_masks(network, masks)
+    return 100 * instability(network, ends[0], ends[1], lab.splits.test)
 
 
 EXPERIMENT = Experiment(
@@ -92,7 +119,7 @@ EXPERIMENT = Experiment(
             *("stable from init", "section 4", "tickets", STABLE, "pp"),
         ),
         Claim(
-            "and matching: no more than 0.2 pp below the dense network, at 21 %",
+            "Tickets of 21 % match: at most 0.2 pp below the dense network",
             *("matching", "section 4", "matching", (-0.2, INFINITY), "pp"),
         ),
     ),

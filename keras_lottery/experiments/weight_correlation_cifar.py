@@ -26,11 +26,9 @@ from keras_lottery.experiments.weight_correlation import EXPERIMENT as ON_LENET
 from keras_lottery.experiments.weight_correlation import RATES
 from keras_lottery.layers import State
 from keras_lottery.models import Recipe
+from keras_lottery.models.deep import EPOCH
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.ticket import Ticket
-
-EPOCH = 351
-"""Steps in an epoch of 45,000 images in batches of 128."""
 
 
 def resnet_20(lab: Lab) -> Mapping[str, Values]:

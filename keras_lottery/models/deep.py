@@ -4,6 +4,9 @@ from dataclasses import replace
 
 from keras_lottery.models.recipe import Recipe
 
+EPOCH = 351
+"""Steps in an epoch of CIFAR-10: 45,000 images in batches of 128."""
+
 # Frankle & Carbin 2019, figure 2: what they call ResNet-18.
 RESNET_20 = Recipe(
     optimizer="sgd",
@@ -23,21 +26,21 @@ VGG_19 = replace(
     rates={"conv_*": 0.2, "output": 0.0},
     drops=(56_240, 84_360),  # epochs 80 and 120 of 160
 )
-# Renda et al. 2020: 182 epochs of 390 steps.
+# Renda et al. 2020: 182 epochs.
 RESNET_56 = replace(
     RESNET_20,
     learning_rate=0.1,
-    steps=182 * 390,
+    steps=182 * EPOCH,
     weight_decay=2e-4,
-    drops=(91 * 390, 136 * 390),
+    drops=(91 * EPOCH, 136 * EPOCH),
 )
-# Liu et al. 2021: 150 epochs of 390 steps. The decay is that of Frankle & Carbin.
+# Liu et al. 2021: 150 epochs. The decay is that of Frankle & Carbin.
 VGG_11 = replace(
     RESNET_20,
     learning_rate=0.1,
-    steps=150 * 390,
+    steps=150 * EPOCH,
     rates={"conv_1": 0.0, "conv_[2-8]": 0.2, "output": 0.2},
-    drops=(80 * 390, 120 * 390),
+    drops=(80 * EPOCH, 120 * EPOCH),
 )
 MOBILENET_V2 = replace(
     VGG_11,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_measured_values_meet_their_claims(tmp_path):
         Claim("c", "1", "here", "c", (1, 2)),
     )
     scale = dataclasses.replace(CHEAPEST.scales["smoke"], is_faithful=True)
-    measured = {"a": 1.5, "b": [0.5, 0.5], "d": 3}
+    measured = {"a": 1.5, "b": [0.5, 0.5], "c": math.nan, "d": 3}
     toy = Experiment(
         "toy", "A toy", "none", {"cpu": scale}, lambda lab: measured, claims
     )
@@ -116,16 +117,25 @@ def test_measured_values_meet_their_claims(tmp_path):
 
 
 @pytest.mark.once
-def test_every_recipe_of_lenet_has_its_claim():
+def test_what_claims_are_on_has_to_be_measured(tmp_path):
+    claims = (Claim("a", "1", "here", "gain", (1, 2)),)
+    scales = {"smoke": SMOKE}
+    toy = Experiment("toy", "", "none", scales, lambda lab: {"gian": 1.0}, claims)
+    with pytest.raises(KeyError, match=r"claims on \['gain'\].*\['gian'\]"):
+        reproduce(toy, "smoke", tmp_path, verbose=0)
+
+
+@pytest.mark.once
+def test_every_recipe_of_lenet_has_its_claims():
     arms = {*lenet_recipes.RECIPES, "dropout", "global"}
     values = [claim.value for claim in EXPERIMENTS["lenet_recipes"].claims]
-    assert sorted(values) == sorted(f"{arm} over reinit" for arm in arms)
+    assert sorted(values) == sorted([*arms, *(f"{arm} over reinit" for arm in arms)])
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("name", "k", "steps"),
-    [("renda", 458, 7328), ("renda_resnet", 32 * 390, 182 * 390)],
+    [("renda", 458, 7328), ("renda_resnet_56", 32 * 351, 182 * 351)],
 )
 def test_whatever_comes_after_pruning_is_as_long(name, k, steps):
     asked = {}
