@@ -18,11 +18,12 @@ from keras_lottery.experiments import (
 from keras_lottery.experiments.small_dense import widths
 from keras_lottery.masks import Masks
 
+pytestmark = pytest.mark.once
+
 SMOKE = dataclasses.replace(EXPERIMENTS["layers"].scales["smoke"], replicates=1)
 CHEAPEST = dataclasses.replace(EXPERIMENTS["layers"], scales={"smoke": SMOKE})
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_every_experiment_says_what_it_is_held_against(experiment):
     assert experiment.claims
@@ -36,7 +37,6 @@ def test_every_experiment_says_what_it_is_held_against(experiment):
     assert len({claim.what for claim in experiment.claims}) == len(experiment.claims)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_every_experiment_runs_through_in_seconds_and_as_the_paper(experiment):
     assert {"smoke", "paper"} <= experiment.scales.keys() <= {"smoke", "cpu", "paper"}
@@ -73,7 +73,6 @@ def test_a_run_ends_with_its_verdicts(run):
         assert name.endswith("svg") or name in text
 
 
-@pytest.mark.once
 def test_a_run_trains_nothing_twice(run, monkeypatch):
     def no_training(*args, **kwargs):
         raise AssertionError("trained again")
@@ -84,13 +83,11 @@ def test_a_run_trains_nothing_twice(run, monkeypatch):
     assert again.equals(verdicts)
 
 
-@pytest.mark.once
 def test_a_directory_holds_one_run(run):
     with pytest.raises(ValueError, match="holds layers at scale smoke"):
         reproduce(EXPERIMENTS["renda"], "smoke", run[0])
 
 
-@pytest.mark.once
 def test_unknown_names_and_scales_list_the_choices(tmp_path):
     with pytest.raises(ValueError, match=r"layers.*Received: name='layer'"):
         get("layer")
@@ -99,7 +96,6 @@ def test_unknown_names_and_scales_list_the_choices(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.once
 def test_measured_values_meet_their_claims(tmp_path):
     claims = (
         Claim("a", "1", "here", "a", (1, 2)),
@@ -115,14 +111,12 @@ def test_measured_values_meet_their_claims(tmp_path):
     assert list(verdicts["verdict"]) == ["reproduced", "sign reproduced", "not run"]
 
 
-@pytest.mark.once
 def test_every_recipe_of_lenet_has_its_claim():
     arms = {*lenet_recipes.RECIPES, "dropout", "global"}
     values = [claim.value for claim in EXPERIMENTS["lenet_recipes"].claims]
     assert sorted(values) == sorted(f"{arm} over reinit" for arm in arms)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("name", "k", "steps"),
     [("renda", 458, 7328), ("renda_resnet", 32 * 390, 182 * 390)],
@@ -151,7 +145,6 @@ def test_whatever_comes_after_pruning_is_as_long(name, k, steps):
     }
 
 
-@pytest.mark.once
 def test_a_smaller_network_has_as_many_weights_as_the_ticket():
     rng = np.random.default_rng(0)
     shapes = {"hidden_1/kernel": (64, 300), "hidden_2/kernel": (300, 100)}
