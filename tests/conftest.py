@@ -1,6 +1,7 @@
 """Settings of all tests: quiet TensorFlow, other backends, hypothesis."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -55,6 +56,12 @@ MODULES = {
     ),
 }
 REASONS = {"tensorflow": "needs TensorFlow", "once": "tested once, on TensorFlow"}
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is collected often: it need not be sought in what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -440,6 +440,9 @@ def fit(model, batches=4, batch_size=4, **kwargs):
     """Fits random targets, `batches` an epoch."""
     x = inputs(model, batches * batch_size)
     y = keras.tree.map_structure(lambda part: np.ones(part.shape), model(x))
+    if not model.optimizer.built:
+        # TensorFlow traces a step that makes variables twice.
+        model.optimizer.build(model.trainable_variables)
     return model.fit(x, y, batch_size, verbose=0, shuffle=False, **kwargs)
 
 

@@ -18,6 +18,8 @@ from keras_lottery.ticket import Ticket, load_ticket
 from keras_lottery.transfer import compare_transfer
 from tests.models_zoo import ZOO, assert_equal, mlp, outputs, pruned, scramble
 
+pytestmark = pytest.mark.once
+
 
 def ticket_of(model, **fields):
     return Ticket(
@@ -62,7 +64,6 @@ def test_to_the_same_network_all_is_carried(build):
     np.testing.assert_array_equal(outputs(there.initial_model()), outputs(model))
 
 
-@pytest.mark.once
 def test_a_head_for_other_classes_is_the_models_own(ticket):
     target = scramble(network(classes=8), seed=1)
     there = ticket.transfer(target)
@@ -90,7 +91,6 @@ def test_a_head_for_other_classes_is_the_models_own(ticket):
     json.dumps(there.card)
 
 
-@pytest.mark.once
 def test_layers_that_are_asked_for_are_the_models_own(ticket):
     target = scramble(network(), seed=1)
     there = ticket.transfer(target, replace="he*")
@@ -102,7 +102,6 @@ def test_layers_that_are_asked_for_are_the_models_own(ticket):
         ticket.transfer(target, replace=["head", "output"])
 
 
-@pytest.mark.once
 def test_layers_of_one_network_alone_are_named(ticket):
     target = network(extra=[layers.Dense(6, name="more")], head="new_head")
     report = ticket.transfer(target).card["transfer"]
@@ -113,7 +112,6 @@ def test_layers_of_one_network_alone_are_named(ticket):
     }
 
 
-@pytest.mark.once
 def test_layers_inside_a_replaced_model():
     def build():
         x = keras.Input((4,))
@@ -139,7 +137,6 @@ def test_what_was_adapted_to_the_data_stays():
     assert there.card["transfer"]["own"] == {"scale": "adapted to the data here"}
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -157,13 +154,11 @@ def test_networks_that_do_not_fit_are_refused(ticket, target, message):
         ticket.transfer(target)
 
 
-@pytest.mark.once
 def test_a_network_that_shares_only_its_names_is_refused(ticket):
     with pytest.raises(ValueError, match="all differ"):
         ticket.transfer(network(), replace=["hidden", "head"])
 
 
-@pytest.mark.once
 def test_a_layer_without_a_masked_form_is_refused(ticket):
     class Mine(layers.Dense):
         pass
@@ -180,7 +175,6 @@ def test_a_layer_without_a_masked_form_is_refused(ticket):
         ticket.transfer(target)
 
 
-@pytest.mark.once
 def test_a_ticket_that_was_read_travels(ticket, tmp_path):
     """Its pruned weights are unknown, and used by nothing."""
     ticket.save(tmp_path / "my.ticket")
@@ -208,7 +202,6 @@ def compare(ticket, model=None, **arguments):
     return compare_transfer(ticket, model or trainable(), X, Y, **arguments)
 
 
-@pytest.mark.once
 def test_the_table(ticket):
     model = trainable(classes=2)
     before = get_state(model)
@@ -271,7 +264,6 @@ def asked(monkeypatch):
     return ask
 
 
-@pytest.mark.once
 def test_what_is_trained(ticket, asked):
     model = trainable(classes=2)
     engine, _ = asked(ticket, model, replicates=2, epochs=3)
@@ -295,7 +287,6 @@ def test_what_is_trained(ticket, asked):
     assert {(made.step, made.steps) for made, _ in works} == {(0, 18)}
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("granularity", ["block_1x4", (2, 3), "2:4", "filter"])
 @pytest.mark.parametrize("head", ["head", "new_head"])
 def test_masks_of_controls_keep_the_form_of_the_tickets(asked, granularity, head):
@@ -331,7 +322,6 @@ def form(mask, granularity):
     )
 
 
-@pytest.mark.once
 def test_the_optimizer_is_replaced(ticket, asked):
     model = trainable("adam")
     given = keras.optimizers.SGD(0.25, momentum=0.5)
@@ -341,7 +331,6 @@ def test_the_optimizer_is_replaced(ticket, asked):
     assert type(model.optimizer).__name__ == "Adam" and not given.built
 
 
-@pytest.mark.once
 def test_a_ticket_for_each_replicate(ticket, asked):
     other = ticket_of(pruned(scramble(network(), seed=2)))
     works = asked([ticket, other], controls=[])[0].works
@@ -351,7 +340,6 @@ def test_a_ticket_for_each_replicate(ticket, asked):
         compare([ticket, other], replicates=3)
 
 
-@pytest.mark.once
 def test_controls_that_need_what_a_file_left_out(ticket, tmp_path, asked):
     ticket.save(tmp_path / "kept.ticket")
     ticket.save(tmp_path / "all.ticket", weights="all")
@@ -363,14 +351,12 @@ def test_controls_that_need_what_a_file_left_out(ticket, tmp_path, asked):
     assert len(asked(whole, controls={"shuffle": 2})[1]) == 4
 
 
-@pytest.mark.once
 def test_what_a_control_cannot_do_is_known_before_any_training(ticket, monkeypatch):
     monkeypatch.setattr("keras_lottery.transfer._train", None)
     with pytest.raises(ValueError, match="'invert' needs the scores"):
         compare(ticket, controls=["invert"])
 
 
-@pytest.mark.once
 def test_a_control_of_ones_own(ticket, asked):
     own = ticket_of(pruned(scramble(network(), seed=2), 0.2))
     table = asked(ticket, controls={"own": (lambda ticket, snapshot: own, 1)})[1]
@@ -378,7 +364,6 @@ def test_a_control_of_ones_own(ticket, asked):
     assert sparsity["own"] == own.masks.sparsity
 
 
-@pytest.mark.once
 def test_arguments_are_checked_before_training(ticket):
     uncompiled = network()
     for arguments, message in [

@@ -12,6 +12,8 @@ from keras_lottery.layers import get_state
 from keras_lottery.masks import Masks
 from tests.analysis.small_networks import TEST, TRAIN, assert_same, everything, mlp
 
+pytestmark = pytest.mark.once
+
 HOW = {"test_data": TEST, "engine": "fit", "verbose": 0}
 
 

@@ -169,6 +169,7 @@ def test_files_saved_on_the_way_hold_the_model_alone(tmp_path):
     fit(loaded)
 
 
+@pytest.mark.once
 def test_weights_come_to_their_sparse_copies_on_digits():
     splits = kl.data.load("digits")
     model = mask_model(kl.models.lenet_300_100(splits.input_shape, seed=0))

@@ -12,6 +12,8 @@ from keras_lottery import cli
 from keras_lottery.allocation import ErdosRenyi, Global
 from keras_lottery.cli import find_command as find
 
+pytestmark = pytest.mark.once
+
 QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
 
 
@@ -21,7 +23,6 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -176,7 +177,6 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     assert cli.find(again) == 0
 
 
-@pytest.mark.once
 def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     assert cli.find([*QUICK, "--export", "keras,litert"]) == 2
@@ -184,7 +184,6 @@ def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
     assert find._exports(None) == ["keras"]
 
 
-@pytest.mark.once
 def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
     """The first rows of data that are sorted are of one class."""
     seen = {}
@@ -205,7 +204,6 @@ def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
     assert seen["representative_data"] is splits.x_train
 
 
-@pytest.mark.once
 def test_the_table_shows_every_level_and_variant():
     rows = pd.DataFrame(
         {

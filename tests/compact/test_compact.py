@@ -31,7 +31,7 @@ from tests.models_zoo import (
 
 
 # JAX compiles the layers of each new shape.
-@settings(max_examples=25 if keras.backend.backend() == "tensorflow" else 6)
+@settings(max_examples=25 if keras.backend.backend() == "tensorflow" else 3)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_outputs_stay_and_nothing_dead_is_left(seed):
     rng = np.random.default_rng(seed)
@@ -81,6 +81,7 @@ def stack(*steps, shape=(4,)):
     return model
 
 
+@pytest.mark.once
 class TestRemoval:
     def test_a_unit_that_nothing_reads_goes_with_all_that_it_alone_read(self):
         model = stack(*[layers.Dense(n, "tanh") for n in (5, 4, 3, 2)])
@@ -253,6 +254,7 @@ def residual(merge, second=None):
     return model, *[layer for layer in model.layers if "kernel" in dir(layer)]
 
 
+@pytest.mark.once
 class TestTies:
     @pytest.mark.parametrize(
         "merge",
@@ -362,6 +364,7 @@ class TestTies:
         assert "its calls read different constants" in report.kept["one"]
 
 
+@pytest.mark.once
 class TestWhatStays:
     @pytest.mark.parametrize(
         ("reader", "reason"),

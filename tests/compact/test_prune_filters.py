@@ -69,12 +69,14 @@ class TestCounts:
         }
         np.testing.assert_allclose(outputs(small), outputs(model), atol=1e-5)
 
+    @pytest.mark.once
     def test_global_allocation_counts_all_and_leaves_one_of_each(self):
         model = masked(residual_net())
         prune_filters(model, 18 / 22, allocation="global")
         names = ["stem", "down_0", "down_1", "hidden"]
         assert [widths(compact(model))[name] for name in names] == [1, 1, 1, 1]
 
+    @pytest.mark.once
     def test_layers_can_be_left_out(self):
         model = masked(residual_net())
         allocation = kl.allocation.Uniform(exclude=["stem+up_0+up_1", "hidden"])
@@ -82,6 +84,7 @@ class TestCounts:
         left = widths(compact(model))
         assert [left[n] for n in ("stem", "hidden", "down_0", "down_1")] == [6, 8, 2, 2]
 
+    @pytest.mark.once
     def test_nothing_is_revived_over_rounds(self):
         model = masked(residual_net())
         before = get_masks(model)
@@ -92,7 +95,8 @@ class TestCounts:
             before = masks
         assert widths(compact(model))["hidden"] == 2
 
-    @settings(max_examples=10 if keras.backend.backend() == "tensorflow" else 3)
+    @pytest.mark.once
+    @settings(max_examples=10)
     @given(seed=st.integers(0, 2**32 - 1))
     def test_silenced_filters_of_any_model_are_removed(self, seed):
         model = mask_model(random_model(seed))
@@ -213,6 +217,7 @@ def test_silenced_filters_stay_silent_in_training(optimizer):
     np.testing.assert_allclose(outputs(small), outputs(model), atol=1e-4)
 
 
+@pytest.mark.once
 class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -53,6 +53,7 @@ def smallest(snapshot):
     return {name: -abs(snapshot.final[name]) for name in snapshot.masks}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("granularity", ["filter", "channel"])
 @pytest.mark.parametrize("criterion", ["magnitude", smallest])
 def test_criteria_of_weights_fold_into_filters(criterion, granularity):
@@ -84,8 +85,9 @@ def test_criteria_of_weights_fold_into_filters(criterion, granularity):
     assert get_state(model)["norm/gamma"].astype(bool).sum() == 3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("allocation", [Global(), Uniform(), Layerwise()], ids=repr)
-@settings(max_examples=6 if keras.backend.backend() == "tensorflow" else 1)
+@settings(max_examples=6)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["filter", "channel"]))
 def test_filters_live_whole_or_die_whole(allocation, seed, role):
     """Counts are exact, nothing is revived, and `compact` needs the masks alone."""
@@ -124,6 +126,7 @@ def test_filters_live_whole_or_die_whole(allocation, seed, role):
         assert small.count_params() < model.count_params()
 
 
+@pytest.mark.once
 def test_a_search_finds_tickets_without_filters(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 5)).astype("float32")
@@ -254,6 +257,7 @@ def test_gradual_pruning_silences_filters_step_by_step():
     assert widths(model)["hidden"] == 4
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -62,6 +62,7 @@ def test_load_restores_allocation_and_rewind(tmp_path):
     pd.testing.assert_frame_equal(table, search.results())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("granularity", [(4, 1), "2:4"])
 def test_groups_at_every_level(tmp_path, granularity):
     arguments = {"granularity": granularity, "schedule": [0.3, 0.5]}
