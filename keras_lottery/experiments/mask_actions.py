@@ -108,11 +108,19 @@ EXPERIMENT = Experiment(
     (
         effect(
             "Pruned weights set to zero do better than frozen at their start (6 %)",
-            *("better", "section 4", "zero over frozen", 0, "pp"),
+            published="better",
+            source="section 4",
+            value="zero over frozen",
+            size=0,
+            unit="pp",
         ),
         effect(
             "Frozen at their start unless they had moved towards zero, better still",
-            *("better", "section 4", "some over zero", 0, "pp"),
+            published="better",
+            source="section 4",
+            value="some over zero",
+            size=0,
+            unit="pp",
         ),
     ),
 )

@@ -59,8 +59,11 @@ def same(method: str, ablation: str, words: str) -> Claim:
     """An ablation leaves the accuracy of a method before training as it was."""
     return Claim(
         f"{method}: {words}, accuracy is equal or higher (10 %)",
-        "equal or higher",
-        *("section 5", f"{method} over its {ablation}", (-INFINITY, 0.2), "pp"),
+        published="equal or higher",
+        source="section 5",
+        value=f"{method} over its {ablation}",
+        reproduced=(-INFINITY, 0.2),
+        unit="pp",
     )
 
 
@@ -79,14 +82,22 @@ EXPERIMENT = Experiment(
         *(
             effect(
                 f"{method} is above random pruning (2 %)",
-                *("above", "section 4", f"{method} over random", 0, "pp"),
+                published="above",
+                source="section 4",
+                value=f"{method} over random",
+                size=0,
+                unit="pp",
             )
             for method in ("snip", "grasp", "synflow")
         ),
         *(
             effect(
                 f"Magnitude after training is above {method} (10 %)",
-                *("above", "section 4", f"after over {method}", 0, "pp"),
+                published="above",
+                source="section 4",
+                value=f"after over {method}",
+                size=0,
+                unit="pp",
             )
             for method in ("snip", "grasp", "synflow")
         ),
@@ -100,11 +111,19 @@ EXPERIMENT = Experiment(
         ),
         effect(
             "Magnitude after training loses accuracy when shuffled (10 %)",
-            *("loses", "section 5", "after over its shuffle", 0, "pp"),
+            published="loses",
+            source="section 5",
+            value="after over its shuffle",
+            size=0,
+            unit="pp",
         ),
         effect(
             "Magnitude after training loses accuracy when reinitialised (10 %)",
-            *("loses", "section 5", "after over its reinit", 0, "pp"),
+            published="loses",
+            source="section 5",
+            value="after over its reinit",
+            size=0,
+            unit="pp",
         ),
     ),
 )

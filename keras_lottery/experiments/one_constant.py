@@ -141,15 +141,27 @@ EXPERIMENT = Experiment(
     (
         effect(
             "With one constant, a ticket's signs beat random ones in its masks (6 %)",
-            *("open", "no figure is known", "over random", 0, "pp"),
+            published="open",
+            source="no figure is known",
+            value="over random",
+            size=0,
+            unit="pp",
         ),
         effect(
             "With one constant, a ticket's signs beat the whole network's initial ones",
-            *("open", "no figure is known", "over dense", 0, "pp"),
+            published="open",
+            source="no figure is known",
+            value="over dense",
+            size=0,
+            unit="pp",
         ),
         Claim(
             "With one constant, a ticket is within 2 pp of the ticket itself (6 %)",
-            *("open", "no figure is known", "over ticket", (-2, INFINITY), "pp"),
+            published="open",
+            source="no figure is known",
+            value="over ticket",
+            reproduced=(-2, INFINITY),
+            unit="pp",
         ),
     ),
 )

@@ -111,13 +111,21 @@ EXPERIMENT = Experiment(
     (
         effect(
             "The gap between train and test accuracy is smaller for tickets of 13 %",
-            *("smaller", "section 5", "gap", 0, "pp"),
+            published="smaller",
+            source="section 5",
+            value="gap",
+            size=0,
+            unit="pp",
         ),
         *(
             effect(
                 f"{disturbance} costs the sparsest ticket that is as accurate as the "
                 "dense network less accuracy",
-                *("open", "no figure is known", value, 0, "pp"),
+                published="open",
+                source="no figure is known",
+                value=value,
+                size=0,
+                unit="pp",
             )
             for disturbance, value in (
                 ("Noise of 0.4", "noise"),

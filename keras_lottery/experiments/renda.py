@@ -43,8 +43,11 @@ EXPERIMENT = Experiment(
     tuple(
         effect(
             f"At {percent} % rewinding the {way.replace('_', ' ')} beats fine-tuning",
-            f"{figure} pp (ResNet-56, {SMALLER[percent]} times smaller)",
-            *("the authors' data", f"{way} {percent}", 0, "pp"),
+            published=f"{figure} pp (ResNet-56, {SMALLER[percent]} times smaller)",
+            source="the authors' data",
+            value=f"{way} {percent}",
+            size=0,
+            unit="pp",
         )
         for way, figures in PUBLISHED.items()
         for percent, figure in figures.items()

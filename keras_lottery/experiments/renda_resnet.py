@@ -48,16 +48,21 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
         (
             Claim(
                 "The dense network's accuracy",
-                *(f"{dense} %", "the authors' data", "dense"),
-                *((dense - 1, dense + 1), "%"),
+                published=f"{dense} %",
+                source="the authors' data",
+                value="dense",
+                reproduced=(dense - 1, dense + 1),
+                unit="%",
             ),
             *(
                 effect(
                     f"{smaller} times smaller, rewinding the {way.replace('_', ' ')} "
                     "beats fine-tuning",
-                    f"{figure} pp{'' if published else ' (ResNet-56)'}",
-                    *("the authors' data", f"{way} {smaller}"),
-                    *(figure if published else 0, "pp"),
+                    published=f"{figure} pp{'' if published else ' (ResNet-56)'}",
+                    source="the authors' data",
+                    value=f"{way} {smaller}",
+                    size=figure if published else 0,
+                    unit="pp",
                 )
                 for way, figures in PUBLISHED.items()
                 for smaller, figure in zip(

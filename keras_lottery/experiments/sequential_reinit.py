@@ -145,16 +145,28 @@ EXPERIMENT = Experiment(
         effect(
             "Half of the layers put back, the least critical, leave more accuracy than "
             "the most critical",
-            *("open", "no figure is known", "order", 0, "pp"),
+            published="open",
+            source="no figure is known",
+            value="order",
+            size=0,
+            unit="pp",
         ),
         Claim(
             "Half of the layers put back, the least critical, cost little accuracy",
-            *("open", "no figure is known", "lost", (-1, 5), "pp"),
+            published="open",
+            source="no figure is known",
+            value="lost",
+            reproduced=(-1, 5),
+            unit="pp",
         ),
         *(
             effect(
                 f"Less critical layers pruned more beat {way} pruning (10 %)",
-                *("open", "no figure is known", f"over {way}", 0, "pp"),
+                published="open",
+                source="no figure is known",
+                value=f"over {way}",
+                size=0,
+                unit="pp",
             )
             for way in OTHERS
         ),

@@ -75,7 +75,11 @@ EXPERIMENT = Experiment(
     (
         effect(
             "A ticket of 13 % is more accurate than a dense network of as many weights",
-            *("open", "no figure is known", "gain", 0, "pp"),
+            published="open",
+            source="no figure is known",
+            value="gain",
+            size=0,
+            unit="pp",
         ),
     ),
 )

@@ -189,20 +189,29 @@ def experiment(
             *(
                 Claim(
                     f"The dense network's accuracy at learning rate {rate}",
-                    *(f"{accuracy} %", "section 4.1", f"dense {label}"),
-                    *((accuracy - 1, accuracy + 1), "%"),
+                    published=f"{accuracy} %",
+                    source="section 4.1",
+                    value=f"dense {label}",
+                    reproduced=(accuracy - 1, accuracy + 1),
+                    unit="%",
                 )
                 for (label, rate), accuracy in published
             ),
             Claim(
                 "At 0.1, half pruned by ADMM: R_p of the initial weights is near 20 %",
-                *("20.1 to 20.4 %", "appendix F, table 1", "pruned, initial"),
-                *((18, 23), "%"),
+                published="20.1 to 20.4 %",
+                source="appendix F, table 1",
+                value="pruned, initial",
+                reproduced=(18, 23),
+                unit="%",
             ),
             Claim(
                 "R_p of the trained weights is far above",
-                *(f"{r_trained} % ({data})", "appendix F, table 1", "pruned, trained"),
-                *((20 + (r_trained - 20) / 2, INFINITY), "%"),
+                published=f"{r_trained} % ({data})",
+                source="appendix F, table 1",
+                value="pruned, trained",
+                reproduced=(20 + (r_trained - 20) / 2, INFINITY),
+                unit="%",
                 sign=(20, INFINITY),
             ),
             *claims,
@@ -213,25 +222,45 @@ def experiment(
 RESNET_20 = (
     Claim(
         "At 0.01, R_p of initial and trained weights, not pruned, is well above 20 %",
-        *("above (curves)", "section 4.3", "R_p small", (30, INFINITY), "%"),
+        published="above (curves)",
+        source="section 4.3",
+        value="R_p small",
+        reproduced=(30, INFINITY),
+        unit="%",
         sign=(20, INFINITY),
     ),
     effect(
         "At 0.01, the ticket of 62 % sparsity beats its reinitialisation",
-        *("it does", "section 4.1", "small", 0, "pp"),
+        published="it does",
+        source="section 4.1",
+        value="small",
+        size=0,
+        unit="pp",
     ),
     Claim(
         "At 0.1, it is about as accurate",
-        *("about equal", "section 4.1", "large", (-0.3, 0.3), "pp"),
+        published="about equal",
+        source="section 4.1",
+        value="large",
+        reproduced=(-0.3, 0.3),
+        unit="pp",
     ),
     effect(
         "At 0.1, the trained weights in the masks of 70 %, fine-tuned, beat the dense "
         "network",
-        *("they do", "section 5", "tuned", 0, "pp"),
+        published="they do",
+        source="section 5",
+        value="tuned",
+        size=0,
+        unit="pp",
     ),
     Claim(
         "At 0.1, pruned by ADMM to 80 % sparsity, it is as accurate as when dense",
-        *("it is", "section 5", "ADMM", (-0.3, INFINITY), "pp"),
+        published="it is",
+        source="section 5",
+        value="ADMM",
+        reproduced=(-0.3, INFINITY),
+        unit="pp",
     ),
 )
 

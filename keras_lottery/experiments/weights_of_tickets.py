@@ -83,22 +83,37 @@ EXPERIMENT = Experiment(
     (
         Claim(
             "Weights of tickets move further than the others (least of all levels)",
-            *("further", "section 5", "distance", (1, INFINITY), "times"),
+            published="further",
+            source="section 5",
+            value="distance",
+            reproduced=(1, INFINITY),
+            unit="times",
             sign=(1, INFINITY),
         ),
         effect(
             "Their magnitudes grow",
-            *("larger (figures)", "appendix F", "growth", 0, ""),
+            published="larger (figures)",
+            source="appendix F",
+            value="growth",
+            size=0,
+            unit="",
         ),
         Claim(
             "Initial values of the first layer's are spread as all are (3.6 %)",
-            *("as all", "appendix F.1", "hidden_1/kernel", (0.9, 1.1), "times"),
+            published="as all",
+            source="appendix F.1",
+            value="hidden_1/kernel",
+            reproduced=(0.9, 1.1),
+            unit="times",
         ),
         *(
             Claim(
                 f"Initial values of {what} are spread more widely than all (3.6 %)",
-                *("bimodal", "appendix F.1", f"{layer}/kernel"),
-                *((1, INFINITY), "times"),
+                published="bimodal",
+                source="appendix F.1",
+                value=f"{layer}/kernel",
+                reproduced=(1, INFINITY),
+                unit="times",
                 sign=(1, INFINITY),
             )
             for layer, what in {

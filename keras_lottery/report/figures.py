@@ -54,7 +54,7 @@ def panels(run: Run) -> Iterator[Panel]:
             run, tickets, column, f"validation {label}", "The tickets of some levels"
         )
     at = [(variant, run.shown) for variant in run.variants]
-    if run.shown:
+    if run.shown and len(at) > 1:
         label = "validation accuracy (%)"
         caption = f"Level {run.shown}, its controls and the dense network"
         yield _curves(run, [("ticket", 0), *at], "val_accuracy", label, caption)

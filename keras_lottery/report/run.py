@@ -89,10 +89,15 @@ class Run:
 
     @property
     def winner(self) -> int | None:
-        """The level of the sparsest winning ticket."""
-        if not len(self.verdict) or not self.verdict["winning"].any():
+        """The level of the sparsest winning ticket, chosen as `best_ticket` does.
+
+        Test data have no part in the choice.
+        """
+        if not len(self.verdict):
             return None
-        return int(self.verdict.loc[self.verdict["winning"], "level"].max())
+        verdict = results.verdict(self.results, on="validation")
+        levels = verdict.loc[verdict["winning"], "level"]
+        return int(levels.max()) if len(levels) else None
 
     @property
     def shown(self) -> int:

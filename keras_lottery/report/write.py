@@ -112,13 +112,15 @@ def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
     accuracy = tickets[run.accuracy].mean()
     stop = tickets["early_stop_step"].mean()
     if len(run.verdict) and level is None:
-        yield "Sparsest winning ticket", "none", f"of {len(run.verdict)} levels"
+        levels = f"of {len(run.verdict)} levels, on validation data"
+        yield "Sparsest winning ticket", "none", levels
     if level is not None:
         row = run.verdict.set_index("level").loc[level]
         yield (
             "Sparsest winning ticket",
             percent(run.density(level)),
-            f"of the weights left, level {level} of {int(run.verdict['level'].max())}",
+            f"of the weights left, level {level} of "
+            f"{int(run.verdict['level'].max())}; it wins on validation data",
         )
         yield (
             f"Its {run.on} accuracy",

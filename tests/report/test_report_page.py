@@ -1,5 +1,6 @@
 """The page of a run: whole, escaped, legible in both modes, of any search."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -53,6 +54,10 @@ class Page(HTMLParser):
     @property
     def words(self):
         return " ".join(" ".join(self.text).split())
+
+    @property
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.tags if "id" in attributes]
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
@@ -137,11 +142,10 @@ def test_the_page_needs_no_other_file(page):
 
 
 def test_ids_are_unique_and_referred_to(page):
-    ids = [a["id"] for _, a in page.tags if "id" in a]
-    assert len(set(ids)) == len(ids)
+    assert len(set(page.ids)) == len(page.ids)
     used = {a["href"][1:] for a in page.all("use")}
     used |= set(re.findall(r"url\(#([^)]+)\)", page.source))
-    assert used and used <= set(ids)
+    assert used and used <= set(page.ids)
 
 
 def test_names_are_escaped(page, finished):
@@ -310,6 +314,20 @@ def test_convolutions_one_replicate_and_no_test_data(tmp_path):
     assert "Validation accuracy" in page.words
     assert "of 5 filters" in page.source or "The filters of conv2d" in page.words
     assert len(page.all("image")) == 2
+    assert len(set(page.ids)) == len(page.ids)  # no figure twice
+    assert "its controls" not in page.words
+
+
+def test_the_winner_is_chosen_on_validation_data(finished):
+    run = read_run(finished)
+    columns = ["early_stop_val_accuracy", "early_stop_test_accuracy"]
+    table = run.results.assign(early_stop_step=10)
+    # The sparser tickets win on test data alone.
+    table[columns] = [0.5, 0.5]
+    table.loc[table["level"] == 2, columns] = [0.4, 0.9]
+    verdict = kl.results.verdict(table)
+    assert verdict["winning"].all()
+    assert dataclasses.replace(run, results=table, verdict=verdict).winner == 1
 
 
 def test_inputs_without_pixels_are_not_drawn(tmp_path):
