@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_lottery.results import own_steps
 from keras_lottery.store import write_atomically
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def plot_search(
     """Plots accuracy and step of the early stop against the share of weights left.
 
     Lines are means over all replicates and trials, bars reach from the smallest to
-    the largest. The early stop is the step of minimum validation loss; where
-    `results` has no test accuracy, the validation accuracy there is drawn, and the
-    axis says so.
+    the largest. The early stop is the step of minimum validation loss, counted from
+    where the training began. Where `results` has no test accuracy, the validation
+    accuracy there is drawn, and the axis says so.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
@@ -59,7 +60,7 @@ def plot_search(
     percentages = results.assign(**{accuracy: 100 * results[accuracy]})
     draw_by_density(left, percentages, accuracy)
     left.set_ylabel(f"{part} accuracy at early stop (%)")
-    draw_by_density(right, results, "early_stop_step")
+    draw_by_density(right, own_steps(results), "early_stop_step")
     right.set_ylabel("early stop (step)")
     right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     right.set_ylim(bottom=0)

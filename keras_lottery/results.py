@@ -85,10 +85,13 @@ def verdict(
         raise ValueError(
             f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
         )
-    trained = results.assign(step=results["early_stop_step"] - results["start_step"])
-    means = trained.groupby(["level", "variant", "replicate"])[
-        [columns[on], "step", "sparsity"]
-    ].mean()
+    means = (
+        own_steps(results)
+        .groupby(["level", "variant", "replicate"])[
+            [columns[on], "early_stop_step", "sparsity"]
+        ]
+        .mean()
+    )
     means.columns = ["accuracy", "step", "sparsity"]
     controls = [v for v in results["variant"].unique() if v != "ticket"]
     tickets = means.xs("ticket", level="variant")
@@ -129,6 +132,21 @@ def verdict(
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def own_steps(results: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with early stops counted from the step that each training began at.
+
+    Fine-tuning begins where the dense training ended: of the absolute step, most was
+    not its own.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"start_step": [0, 900], "early_stop_step": [500, 1000]})
+    >>> own_steps(table)["early_stop_step"].tolist()
+    [500, 100]
+    """
+    start = results.get("start_step", 0)
+    return results.assign(early_stop_step=results["early_stop_step"] - start)
 
 
 def in_words(verdict: "pd.DataFrame") -> dict[int, str]:

@@ -46,6 +46,13 @@ def test_lines_are_means_and_bars_are_ranges():
     np.testing.assert_allclose(steps.get_ydata(orig=False), 1100 - 50 * np.arange(6))
 
 
+def test_early_stops_count_from_where_a_training_began():
+    tuned = table().assign(start_step=lambda t: 500 * (t["level"] > 0))
+    _, right = plot_search(tuned).axes
+    steps = line(right, "ticket")[0].get_ydata(orig=False)
+    np.testing.assert_allclose(steps, [1100, *(600 - 50 * np.arange(1, 6))])
+
+
 def test_equal_replicates_have_no_bars():
     results = table().assign(early_stop_test_accuracy=0.977)
     left, _ = plot_search(results).axes

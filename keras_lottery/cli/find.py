@@ -16,7 +16,7 @@ from keras_lottery.engines import ENGINES
 from keras_lottery.granularity import UNITS, Granularity, check
 from keras_lottery.pruning import default_allocation
 from keras_lottery.registry import load_extensions
-from keras_lottery.results import in_words
+from keras_lottery.results import in_words, own_steps
 from keras_lottery.rewind import REWINDS
 from keras_lottery.schedules import SCHEDULES
 from keras_lottery.search import LotteryTicketSearch
@@ -271,7 +271,7 @@ def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
         "the step of least validation loss",
         header + "  verdict",
     ]
-    for level, rows in results.groupby("level"):
+    for level, rows in own_steps(results).groupby("level"):
         line = f"{level:>5} {rows['density'].mean():>12.2%}"
         for variant in ["ticket", *variants]:
             line += f"  {_cell(rows[rows['variant'] == variant]):>31}"

@@ -34,6 +34,7 @@ def lines(
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if x == "density":
         table = table.assign(density=100 * table["density"])
@@ -71,6 +72,8 @@ def lines(
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel(x_label or x)
+        if table[x].dtype.kind == "i":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if x == "density":
             densities = table[x].round(6).unique()
             plots.format_density_axis(axes, sorted(densities, reverse=True))

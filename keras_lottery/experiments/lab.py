@@ -21,6 +21,7 @@ from keras_lottery.experiments.training import Trained, Training
 from keras_lottery.layers import State, get_masks
 from keras_lottery.masks import Masks
 from keras_lottery.models import Recipe
+from keras_lottery.results import own_steps
 from keras_lottery.schedules import Schedule
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.replicates import build
@@ -229,10 +230,11 @@ class Lab:
                 `measures.ACCURACY` or `measures.FINAL`.
 
         Returns:
-            Their results as `measures.join` makes them one table. It is kept as
+            Their results as `measures.join` makes them one table, early stops counted
+            from where each training began. It is kept as
             `<name>_trainings.csv`, its means by level and variant as `<name>.csv`.
         """
-        table = join({label: search.results() for label, search in searches.items()})
+        table = join({label: own_steps(s.results()) for label, s in searches.items()})
         self._keep_csv(f"{name}_trainings", table)
         self.table(name, summarise(table, column=column))
         if column == ACCURACY:
@@ -256,7 +258,7 @@ class Lab:
         """
         import pandas as pd
 
-        tables = {label: search.results() for label, search in searches.items()}
+        tables = {label: own_steps(s.results()) for label, s in searches.items()}
         table = pd.concat([t.assign(arm=label) for label, t in tables.items()])
         self._keep_csv(f"{name}_trainings", table)
         self.table(name, summarise(table, "arm", column))

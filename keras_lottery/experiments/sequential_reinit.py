@@ -87,12 +87,12 @@ def run(lab: Lab) -> Mapping[str, Values]:
     names = ["first", "layers", "last", "replicate", "accuracy"]
     back = pd.DataFrame(put_back, columns=names)
     lab.table("put_back", back)
-    title = "critical first"
-    drawn = back.rename(columns={"first": title})
+    title = "the first to go back"
+    drawn = back.assign(**{title: back["first"] + " critical"})
     label = "test accuracy (%)"
     lab.figure(
         "put_back",
-        lines(drawn, "layers", "accuracy", label, title, None, "layers back"),
+        lines(drawn, "layers", "accuracy", label, title, None, "layers put back"),
     )
     names = ["variant", "density", "replicate", "accuracy"]
     tickets = pd.DataFrame(pruned, columns=names)

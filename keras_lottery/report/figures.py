@@ -10,6 +10,7 @@ import numpy as np
 from keras_lottery import plots
 from keras_lottery.report.pixels import first_layer
 from keras_lottery.report.run import Run, percent
+from keras_lottery.results import own_steps
 from keras_lottery.store import CorruptedFileError
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def _by_density(run: Run, column: str, label: str, scale: int) -> Panel:
     from matplotlib.ticker import StrMethodFormatter
 
     figure, axes = _new()
-    table = run.results.assign(**{column: scale * run.results[column]})
+    table = own_steps(run.results)
+    table = table.assign(**{column: scale * table[column]})
     plots.draw_by_density(axes, table, column)
     axes.set_ylabel(label)
     if column == "early_stop_step":

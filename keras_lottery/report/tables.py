@@ -40,7 +40,7 @@ def verdict_table(run: Run) -> str:
         return ""
     words = results.in_words(run.verdict)
     rows = []
-    for level, trained in run.results.groupby("level"):
+    for level, trained in results.own_steps(run.results).groupby("level"):
         verdict = words.get(int(level), "" if level else "dense")
         cells = [str(level), percent(trained["density"].mean()), verdict]
         for variant in run.variants:

@@ -20,6 +20,7 @@ from keras_lottery.report.tables import (
     training_table,
     verdict_table,
 )
+from keras_lottery.results import own_steps
 from keras_lottery.store import write_atomically
 
 FEW = 6
@@ -107,7 +108,7 @@ def _notes(run: Run) -> Iterator[str]:
 
 
 def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
-    table, level = run.results, run.winner
+    table, level = own_steps(run.results), run.winner
     tickets = table[table["variant"] == "ticket"].groupby("level")
     accuracy = tickets[run.accuracy].mean()
     stop = tickets["early_stop_step"].mean()

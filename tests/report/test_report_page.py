@@ -330,6 +330,15 @@ def test_the_winner_is_chosen_on_validation_data(finished):
     assert dataclasses.replace(run, results=table, verdict=verdict).winner == 1
 
 
+def test_early_stops_count_from_where_a_training_began(finished):
+    run = read_run(finished)
+    is_ticket = run.results["level"] > 0
+    table = run.results.assign(early_stop_step=7777, start_step=7000 * is_ticket)
+    text = tables.verdict_table(dataclasses.replace(run, results=table))
+    assert "7,777" in text  # the dense network's
+    assert text.count("777") > text.count("7,777")
+
+
 def test_inputs_without_pixels_are_not_drawn(tmp_path):
     model = compile(keras.Input((7,)), keras.layers.Dense(3, "softmax"))
     page = Page(write_report(search(tmp_path, model, (7,), schedule=[0.5])))
