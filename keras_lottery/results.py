@@ -135,18 +135,18 @@ def verdict(
 
 
 def own_steps(results: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with early stops counted from the step that each training began at.
+    """The table with each training's steps counted from its own start.
 
-    Fine-tuning begins where the dense training ended: of the absolute step, most was
-    not its own.
+    Fine-tuning begins where the dense training ended: of the absolute step of its early
+    stop, most was not its own.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"start_step": [0, 900], "early_stop_step": [500, 1000]})
-    >>> own_steps(table)["early_stop_step"].tolist()
-    [500, 100]
+    >>> own_steps(table).to_dict("list")
+    {'start_step': [0, 0], 'early_stop_step': [500, 100]}
     """
-    start = results.get("start_step", 0)
-    return results.assign(early_stop_step=results["early_stop_step"] - start)
+    own = results["early_stop_step"] - results.get("start_step", 0)
+    return results.assign(early_stop_step=own, start_step=0)
 
 
 def in_words(verdict: "pd.DataFrame") -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from operator import itemgetter
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def _untrained(lab: Lab, search: LotteryTicketSearch, replicate: int) -> float:
             for part in (lab.splits.validation, lab.splits.test)
         )
         found.append((validation, 100 * test))
-    return max(found)[1]
+    return max(found, key=itemgetter(0))[1]
 
 
 EXPERIMENT = Experiment(

@@ -94,7 +94,7 @@ class Claim:
         mean = f"{values.mean():.{digits}f}"
         if len(values) > 1:
             mean += f" ± {values.std(ddof=1):.{digits}f}"
-        left_out = f", {diverged} diverged" if diverged else ""
+        left_out = f", {diverged} not a number" if diverged else ""
         return f"{mean}{unit} (n = {len(values)}{left_out})"
 
     @property

@@ -73,7 +73,7 @@ EXPERIMENT = Experiment(
             published="critical",
             source="section 3 (MLP on MNIST)",
             value="first",
-            size=2,
+            size=0,
             unit="pp",
         ),
         effect(
@@ -85,7 +85,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "Later hidden layers lose little",
+            "The third layer loses little",
             published="little (heat map)",
             source="section 3",
             value="third",

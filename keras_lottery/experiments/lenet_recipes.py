@@ -70,8 +70,8 @@ def claims(name: str, words: str) -> tuple[Claim, Claim]:
         ),
         effect(
             f"With {words}, tickets of 13 % beat their reinitialisations",
-            published="open",
-            source=NOWHERE,
+            published="above" if name == "adam" else "open",
+            source="figure 4" if name == "adam" else NOWHERE,
             value=f"{name} over reinit",
             size=0,
             unit="pp",

@@ -62,7 +62,7 @@ def summarise(
     summary = means.assign(
         density=(100 * means["density"]).round(2),
         deviation=(100 * groups[column].std()).round(2),
-        early_stop=means[STOP].round().astype(int),
+        early_stop=means[STOP].round().astype("Int64"),
         trainings=groups.size(),
         **{accuracy: (100 * means[column]).round(2)},
     )

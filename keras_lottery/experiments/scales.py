@@ -66,7 +66,7 @@ def cifar_10(
     model: str,
     paper: str,
     levels: int,
-    report: tuple[int, ...],
+    report: tuple[int, ...] | None = None,
     smoke: str = "seconds",
     **how: Any,
 ) -> dict[str, Scale]:

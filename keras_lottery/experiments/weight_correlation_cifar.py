@@ -34,7 +34,7 @@ from keras_lottery.ticket import Ticket
 def resnet_20(lab: Lab) -> Mapping[str, Values]:
     """ResNet-20 (ResNet-8 at smoke scale), fine-tuned after pruning as well."""
     model = partial(models.resnet, 20 if lab.scale.is_faithful else 8)
-    how = arguments(lab, model, "conv_1", (0.38, 0.62, 0.7))
+    how = arguments(model, "conv_1", (0.38, 0.62, 0.7))
     measured, searches = correlate(lab, how)
     tables = lab.panels("accuracy", searches, FINAL)
     for label in RATES:
@@ -56,12 +56,12 @@ def resnet_20(lab: Lab) -> Mapping[str, Values]:
 def vgg_11(lab: Lab) -> Mapping[str, Values]:
     """VGG-11, narrow at smoke scale."""
     model = partial(models.vgg, (1, 1, 2, 2, 2), 64 if lab.scale.is_faithful else 4)
-    return _alone(lab, arguments(lab, model, "conv_1", (0.5,)))
+    return _alone(lab, arguments(model, "conv_1", (0.5,)))
 
 
 def mobilenet_v2(lab: Lab) -> Mapping[str, Values]:
     """MobileNet-V2."""
-    return _alone(lab, arguments(lab, models.mobilenet_v2, "stem", (0.5,)))
+    return _alone(lab, arguments(models.mobilenet_v2, "stem", (0.5,)))
 
 
 def _alone(lab: Lab, how: Mapping[str, Any]) -> Mapping[str, Values]:
@@ -71,7 +71,6 @@ def _alone(lab: Lab, how: Mapping[str, Any]) -> Mapping[str, Values]:
 
 
 def arguments(
-    lab: Lab,
     model: Callable[..., keras.Model],
     first: str,
     sparsities: Sequence[float],
@@ -153,7 +152,7 @@ def experiment(
     title: str,
     run: Callable[[Lab], Mapping[str, Values]],
     trainings: int,
-    trained: tuple[float, str],
+    published: tuple[float, str],
     accuracies: Sequence[float] = (),
     claims: Sequence[Claim] = (),
 ) -> Experiment:
@@ -164,13 +163,13 @@ def experiment(
         title: its name in words.
         run: as of `Experiment`.
         trainings: how many there are at the paper's scale.
-        trained: the published R_p of the trained weights and those half pruned by ADMM,
+        published: the R_p of the trained weights and those half pruned by ADMM,
             in %, and the data set that it is of.
         accuracies: those of the dense network that are published, by learning rate.
         claims: others.
     """
-    published = zip(RATES.items(), accuracies, strict=False)
-    r_trained, data = trained
+    of_dense = zip(RATES.items(), accuracies, strict=False)
+    r_trained, data = published
     return Experiment(
         f"weight_correlation_{model}",
         f"Initial and final weights of {title}, by learning rate",
@@ -179,7 +178,6 @@ def experiment(
             model,
             f"{trainings} trainings, most of 52,650 steps, hours on a GPU",
             levels=3,
-            report=(1, 2, 3),
             smoke="minutes",
             steps=150 * EPOCH,
             drops=(80 * EPOCH, 120 * EPOCH),
@@ -195,7 +193,7 @@ def experiment(
                     reproduced=(accuracy - 1, accuracy + 1),
                     unit="%",
                 )
-                for (label, rate), accuracy in published
+                for (label, rate), accuracy in of_dense
             ),
             Claim(
                 "At 0.1, half pruned by ADMM: R_p of the initial weights is near 20 %",
@@ -266,13 +264,21 @@ RESNET_20 = (
 
 EXPERIMENTS = (
     experiment(
-        *("resnet_20", "ResNet-20", resnet_20, 130, (63.97, "CIFAR-100")),
+        "resnet_20",
+        "ResNet-20",
+        resnet_20,
+        trainings=95,
+        published=(63.97, "CIFAR-100"),
         accuracies=(89.62, 91.7),
         claims=RESNET_20,
     ),
-    experiment("vgg_11", "VGG-11", vgg_11, 40, (48.08, "CIFAR-10")),
+    experiment("vgg_11", "VGG-11", vgg_11, trainings=40, published=(48.08, "CIFAR-10")),
     experiment(
-        *("mobilenet_v2", "MobileNet-V2", mobilenet_v2, 40, (49.36, "CIFAR-10")),
+        "mobilenet_v2",
+        "MobileNet-V2",
+        mobilenet_v2,
+        trainings=40,
+        published=(49.36, "CIFAR-10"),
         accuracies=(92.2, 93.86),
     ),
 )

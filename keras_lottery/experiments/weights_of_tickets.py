@@ -82,7 +82,7 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "Weights of tickets move further than the others (least of all levels)",
+            "Weights of tickets move further than the others (least of four levels)",
             published="further",
             source="section 5",
             value="distance",
@@ -99,7 +99,7 @@ EXPERIMENT = Experiment(
             unit="",
         ),
         Claim(
-            "Initial values of the first layer's are spread as all are (3.6 %)",
+            "Initial values left in the first layer are spread as all of its (3.6 %)",
             published="as all",
             source="appendix F.1",
             value="hidden_1/kernel",
@@ -108,7 +108,7 @@ EXPERIMENT = Experiment(
         ),
         *(
             Claim(
-                f"Initial values of {what} are spread more widely than all (3.6 %)",
+                f"Those left in {layer} are spread more widely than all of its (3.6 %)",
                 published="bimodal",
                 source="appendix F.1",
                 value=f"{layer}/kernel",
@@ -116,10 +116,7 @@ EXPERIMENT = Experiment(
                 unit="times",
                 sign=(1, INFINITY),
             )
-            for layer, what in {
-                "hidden_2": "the second layer's",
-                "output": "the output's",
-            }.items()
+            for layer in ("hidden_2", "output")
         ),
     ),
 )

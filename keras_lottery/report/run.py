@@ -89,9 +89,9 @@ class Run:
 
     @property
     def winner(self) -> int | None:
-        """The level of the sparsest winning ticket, chosen as `best_ticket` does.
+        """The level of the sparsest winning ticket, by `best_ticket`'s rule.
 
-        Test data have no part in the choice.
+        It is chosen on validation data, and without a tolerance.
         """
         if not len(self.verdict):
             return None

@@ -177,4 +177,5 @@ def training_table(run: Run) -> str:
         for row in run.results.to_dict("records")
     ]
     header = [column.replace("_", " ") for column in results.COLUMNS]
-    return table("One row a training; steps and seconds are its own", header, rows)
+    caption = "One row a training; its early stop is absolute, as its start step is"
+    return table(caption, header, rows)

@@ -211,7 +211,8 @@ def test_the_table_shows_every_level_and_variant():
             "variant": ["ticket", "ticket", "ticket", "ticket", "reinit", "reinit"],
             "density": [1.0, 1.0, 0.5, 0.5, 0.5, 0.5],
             "early_stop_test_accuracy": [0.9, 0.92, 0.95, 0.97, 0.8, 0.8],
-            "early_stop_step": [100, 200, 1000, 1500, 90, 90],
+            "early_stop_step": [100, 200, 1000, 1500, 190, 190],
+            "start_step": [0, 0, 0, 0, 100, 100],
         }
     )
     verdict = pd.DataFrame(

@@ -37,8 +37,8 @@ def test_an_effect_is_reproduced_above_half_of_its_size(value, verdict):
 def test_replicates_that_diverged_are_left_out_and_counted():
     values = {"gain": [2.9, 3.0, math.nan, 3.1]}
     assert CLAIM.verdict(values) == "reproduced"
-    assert CLAIM.format(values) == "3.00 ± 0.10 pp (n = 3, 1 diverged)"
-    assert CLAIM.format({"gain": [3.0, math.nan]}) == "3.00 pp (n = 1, 1 diverged)"
+    assert CLAIM.format(values) == "3.00 ± 0.10 pp (n = 3, 1 not a number)"
+    assert CLAIM.format({"gain": [3.0, math.nan]}) == "3.00 pp (n = 1, 1 not a number)"
 
 
 def test_what_was_not_measured_is_not_run():
