@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from keras_lottery.experiments.experiment import Experiment, Values, effect
 from keras_lottery.experiments.lab import Lab
 from keras_lottery.experiments.measures import FINAL, gain
-from keras_lottery.experiments.rewinds import GAINS, SMALLER, ways
+from keras_lottery.experiments.rewinds import GAINS, SMALLER, WORDS, ways
 from keras_lottery.experiments.scales import EPOCH, MOMENTUM, lenet
 
 
@@ -18,7 +18,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
     }
     table = lab.compare("accuracy", searches, FINAL)
     return {
-        f"{way} {percent}": gain(table, percent / 100, way, "ticket", FINAL)
+        f"{way} {percent}": gain(table, percent / 100, way, "fine_tune", FINAL)
         for way, gains in GAINS.items()
         for percent in gains
     }
@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
     run,
     tuple(
         effect(
-            f"At {percent} % rewinding the {way.replace('_', ' ')} beats fine-tuning",
+            f"At {percent} % {WORDS[way]} beats fine-tuning",
             published=f"{points} pp (ResNet-56, {SMALLER[percent]} times smaller)",
             source="the authors' data",
             value=f"{way} {percent}",

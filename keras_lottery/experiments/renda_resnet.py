@@ -8,7 +8,7 @@ from keras_lottery.experiments.experiment import Claim, Experiment, Values, effe
 from keras_lottery.experiments.lab import Lab
 from keras_lottery.experiments.measures import FINAL, at, gain
 from keras_lottery.experiments.renda import EXPERIMENT as ON_LENET
-from keras_lottery.experiments.rewinds import GAINS, SMALLER, ways
+from keras_lottery.experiments.rewinds import GAINS, SMALLER, WORDS, ways
 from keras_lottery.experiments.scales import cifar_10
 
 
@@ -33,7 +33,7 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
         }
         table = lab.compare("accuracy", searches, FINAL)
         return {"dense": 100 * at(table, 1.0, FINAL)} | {
-            f"{way} {smaller}": gain(table, 1 / smaller, way, "ticket", FINAL)
+            f"{way} {smaller}": gain(table, 1 / smaller, way, "fine_tune", FINAL)
             for way in GAINS
             for smaller in SMALLER.values()
         }
@@ -60,8 +60,7 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
             ),
             *(
                 effect(
-                    f"{smaller} times smaller, rewinding the {way.replace('_', ' ')} "
-                    "beats fine-tuning",
+                    f"{smaller} times smaller, {WORDS[way]} beats fine-tuning",
                     published=f"{figure} pp{'' if published else ' (ResNet-56)'}",
                     source="the authors' data",
                     value=f"{way} {smaller}",
