@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_lottery.results import own_steps
 from keras_lottery.store import write_atomically
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARKERS = "osD^vPX*<>"
+MARKERS = "osD^vPX*<>h"
+MOST = 7
+"""So many lines at most have their names among them; others beside the figure."""
 
 
 def plot_search(
@@ -64,7 +66,13 @@ def plot_search(
     right.set_ylabel("early stop (step)")
     right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     right.set_ylim(bottom=0)
-    left.legend(fontsize="small", frameon=False)
+    handles, labels = left.get_legend_handles_labels()
+    how: dict[str, Any] = {"fontsize": "small", "frameon": False}
+    if len(labels) <= MOST:
+        left.legend(**how)
+    else:
+        figure.set_figwidth(10.5)
+        figure.legend(handles, labels, loc="outside right center", **how)
     figure.supxlabel(
         "Means of n trainings; bars from minimum to maximum. "
         "Early stop: the step of minimum validation loss.",
@@ -117,7 +125,7 @@ def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
             yerr=[below, above],
             label=f"{plain(variant)} (n = {'-'.join(map(str, n))})",
             color=colors[index % len(colors)],
-            marker=_MARKERS[index % len(_MARKERS)],
+            marker=MARKERS[index % len(MARKERS)],
             linestyle="-" if variant == "ticket" else "--",
             markersize=4,
             linewidth=1.4,

@@ -87,6 +87,18 @@ def test_legend_counts_the_trainings():
     assert labels == ["ticket (n = 2-3)", "reinit (n = 3)"]
 
 
+def test_many_lines_have_their_names_beside_the_figure():
+    few = plot_search(table())
+    assert few.axes[0].get_legend() and not few.legends
+    others = [table().assign(variant=f"control_{n}") for n in range(6)]
+    many = plot_search(pd.concat([table(), *others]))
+    assert many.axes[0].get_legend() is None
+    (legend,) = many.legends
+    assert len(legend.get_texts()) == 9  # with the dense network
+    many.draw_without_rendering()
+    assert legend.get_window_extent().x0 >= many.axes[1].get_window_extent().x1
+
+
 def test_names_are_no_formulas():
     figure = plot_search(table().replace("reinit", "$x^^$"))
     figure.draw_without_rendering()

@@ -80,16 +80,17 @@ def run(lab: Lab) -> Mapping[str, Values]:
         )
         for name in CRITERIA
     }
-    table = lab.compare("accuracy", searches)
+    criteria = lab.compare("criteria", searches, controls=False)
+    table = lab.compare("weights", {"large_final": searches["large_final"]})
     signs = gain(table, 0.0635, "constant_same_sign", over="constant")
     ticket = gain(table, 0.0635, over="constant")
     # Masks that keep what grew without changing its sign.
     masked = searches["large_final_same_sign"]
     untrained = [_untrained(lab, masked, replicate) for replicate in lab.replicates]
     return {
-        "magnitude increase": gain(table, 0.0635, "magnitude_increase", "ticket"),
-        "over random": gain(table, 0.0635, over="random"),
-        "over small final": gain(table, 0.0635, over="small_final"),
+        "magnitude increase": gain(criteria, 0.0635, "magnitude_increase", "ticket"),
+        "over random": gain(criteria, 0.0635, over="random"),
+        "over small final": gain(criteria, 0.0635, over="small_final"),
         "reinit sign": gain(table, 0.0635, "reinit_same_sign", "reinit"),
         "reshuffle sign": gain(table, 0.0635, "reshuffle_same_sign", "reshuffle"),
         "constant sign": signs,

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MARKERS = "osD^vPX*<>"
 FEW = 20
 """So many points of a line at most have marks."""
 
@@ -62,7 +61,9 @@ def lines(
                 yerr=bars if values.size().max() > 1 else None,
                 label=str(kind) or None,
                 color=colors[index % len(colors)],
-                marker=MARKERS[index % len(MARKERS)] if len(mean) <= FEW else "",
+                marker=plots.MARKERS[index % len(plots.MARKERS)]
+                if len(mean) <= FEW
+                else "",
                 markersize=4,
                 linewidth=1.4,
                 capsize=2,

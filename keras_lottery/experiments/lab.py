@@ -220,6 +220,7 @@ class Lab:
         name: str,
         searches: Mapping[str, LotteryTicketSearch],
         column: str = ACCURACY,
+        controls: bool = True,
     ) -> "pd.DataFrame":
         """Keeps searches of the same network beside each other, in one drawing.
 
@@ -228,13 +229,17 @@ class Lab:
             searches: by label.
             column: the accuracy to show, the one that claims are judged on:
                 `measures.ACCURACY` or `measures.FINAL`.
+            controls: whether controls are shown, too.
 
         Returns:
             Their results as `measures.join` makes them one table, early stops counted
             from where each training began. It is kept as
             `<name>_trainings.csv`, its means by level and variant as `<name>.csv`.
         """
-        table = join({label: own_steps(s.results()) for label, s in searches.items()})
+        tables = {label: own_steps(s.results()) for label, s in searches.items()}
+        if not controls:
+            tables = {n: t[t["variant"] == "ticket"] for n, t in tables.items()}
+        table = join(tables)
         self._keep_csv(f"{name}_trainings", table)
         self.table(name, summarise(table, column=column))
         if column == ACCURACY:
