@@ -14,19 +14,13 @@ MOMENTUM: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05, "momentum
 
 
 def lenet(
-    cpu: str,
-    paper: str,
-    levels: int,
-    report: tuple[int, ...] | None = None,
-    replicates: int = 3,
-    **how: Any,
+    cpu: str, paper: str, levels: int, report: tuple[int, ...] | None = None, **how: Any
 ) -> dict[str, Scale]:
     """LeNet-300-100: on digits for seconds, and on MNIST in short and at full length.
 
     Args:
         cpu, paper: the cost at these scales, in words.
         levels, report: as of `Scale`; two levels at smoke scale.
-        replicates: at cpu scale.
         how: changes to the recipe. `drops` and `warm_up` are shares of the training.
     """
     recipe = models.recipe("lenet_300_100")
@@ -46,7 +40,7 @@ def lenet(
             "mnist",
             "lenet_300_100",
             of_length(recipe, 8 * EPOCH, 100, **how),
-            replicates=replicates,
+            replicates=3,
             levels=levels,
             report=report,
         ),
