@@ -38,6 +38,7 @@ def lines(
     if x == "density":
         table = table.assign(density=100 * table["density"])
     colors = matplotlib.color_sequences["petroff6"]  # made for colour-blind readers
+    looks = [""] if by is None else list(table[by].unique())
     parts = [("", table)] if panels is None else list(table.groupby(panels, sort=False))
     columns = min(len(parts), 3)
     rows = -(-len(parts) // columns)
@@ -48,7 +49,9 @@ def lines(
         axes.set_visible(False)
     for axes, (title, part) in zip(grid.flat, parts, strict=False):
         kinds = [("", part)] if by is None else list(part.groupby(by, sort=False))
-        for index, (kind, rows_) in enumerate(kinds):
+        for kind, rows_ in kinds:
+            # Of one look in all panels, whatever else is in them.
+            index = looks.index(kind)
             values = rows_.groupby(x)[y]
             mean = values.mean()
             bars = [

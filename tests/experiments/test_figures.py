@@ -38,6 +38,26 @@ def test_a_panel_for_each_variant_and_means_of_replicates():
     assert [drawn(axes) for axes in shown] == [[[91, 81]], [[71, 61]]]
 
 
+def test_a_variant_looks_the_same_in_all_panels():
+    parts = TABLE.assign(rate="small"), TABLE[2:].assign(rate="large")
+    table = pd.concat(parts)
+    small, large = lines(table, "step", "accuracy", "accuracy", "variant", "rate").axes
+    looks = [
+        (line.get_color(), line.get_marker())
+        for line in (small.containers[1].lines[0], large.containers[0].lines[0])
+    ]
+    assert looks[0] == looks[1]
+    assert looks[0][0] != small.containers[0].lines[0].get_color()
+
+
+def test_one_measurement_each_has_no_bars_and_steps_are_whole():
+    (axes,) = lines(
+        TABLE.assign(step=[0, 1, 0, 1]), "step", "accuracy", "", "variant"
+    ).axes
+    assert not any(container.has_yerr for container in axes.containers)
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_densities_fall_from_left_to_right_in_percent():
     (axes,) = lines(TABLE, "density", "accuracy", "accuracy", "variant").axes
     left, right = axes.get_xlim()
