@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from keras_lottery import models
 from keras_lottery.experiments.experiment import Claim, Experiment, Values, effect
@@ -26,7 +27,7 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
         built = partial(models.resnet, depth if lab.scale.is_faithful else 8)
         # Epoch 32 of 182: what is pruned is trained for 150 epochs more.
         k = round(32 / 182 * lab.recipe.steps)
-        how = {"model": built, "allocation": "global", "rewind_to": k}
+        how: dict[str, Any] = {"model": built, "allocation": "global", "rewind_to": k}
         searches = {
             way: lab.search(way, rewind=rewind, **how)
             for way, rewind in ways(lab.recipe.steps - k).items()
