@@ -1,6 +1,5 @@
 """Liu et al.: the same questions of the paper's own networks, on CIFAR-10."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ from keras_lottery.experiments.measures import FINAL, at, gain
 from keras_lottery.experiments.scales import cifar_10
 from keras_lottery.experiments.training import Trained
 from keras_lottery.experiments.weight_correlation import EXPERIMENT as ON_LENET
-from keras_lottery.experiments.weight_correlation import RATES
+from keras_lottery.experiments.weight_correlation import RATES, at_rate
 from keras_lottery.layers import State
 from keras_lottery.models import Recipe
 from keras_lottery.models.deep import EPOCH
@@ -85,10 +84,7 @@ def arguments(
 
 def recipes(lab: Lab) -> dict[str, Recipe]:
     """The recipe at each learning rate."""
-    return {
-        label: dataclasses.replace(lab.recipe, learning_rate=rate)
-        for label, rate in RATES.items()
-    }
+    return {label: at_rate(lab.recipe, label) for label in RATES}
 
 
 def correlate(
