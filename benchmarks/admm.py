@@ -20,7 +20,7 @@ import keras
 import pandas as pd
 
 import keras_lottery as kl
-from keras_lottery.store import write_json
+from keras_lottery.files import write_json
 
 
 def train(

@@ -38,10 +38,10 @@ import pandas as pd
 from small_files import imitation, soft_targets
 
 import keras_lottery as kl
-from keras_lottery.deploy.show import as_records
 from keras_lottery.engines.data import Data
-from keras_lottery.layers import get_masks, get_state, set_state
-from keras_lottery.store import read_json, write_json
+from keras_lottery.files import read_json, write_json
+from keras_lottery.keras_bridge.layers import get_masks, get_state, set_state
+from keras_lottery.ship.deploy.show import as_records
 
 BATCH = 60
 BLOCKS = [0.5, 0.75, 0.85, 0.9, 0.925, 0.945]

@@ -26,7 +26,7 @@ import keras_lottery as kl
 from keras_lottery.engines import Engine, Work, make
 from keras_lottery.engines.data import Data
 from keras_lottery.masks import Masks
-from keras_lottery.ticket import Ticket
+from keras_lottery.tickets import Ticket
 
 TRAININGS = 5 * (1 + 25 * 4)
 LENGTH = 50_000

@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 import pandas as pd
 
 import keras_lottery as kl
-from keras_lottery.store import read_meta, write_atomically
+from keras_lottery.files import read_meta, write_atomically
 
 REPORTED = (7, 12, 15)
 

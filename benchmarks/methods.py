@@ -27,7 +27,7 @@ import keras
 import pandas as pd
 
 import keras_lottery as kl
-from keras_lottery.store import read_json, write_atomically, write_json
+from keras_lottery.files import read_json, write_atomically, write_json
 
 # Before any training: (criterion, allocation).
 AT_INIT = {

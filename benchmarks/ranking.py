@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_lottery.allocation import Global, Scores
 from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation import Global, Scores
 
 LAYERS = 50
 # Share alive before, sparsity after, and how many different scores there are.

@@ -35,8 +35,8 @@ import numpy as np
 import pandas as pd
 
 import keras_lottery as kl
-from keras_lottery.compress import SharedWeights, load_compressed, save_compressed
-from keras_lottery.data.splits import Arrays
+from keras_lottery.papers.data.splits import Arrays
+from keras_lottery.ship.compress import SharedWeights, load_compressed, save_compressed
 
 BATCH = 128
 PIXELS = 28

@@ -24,8 +24,8 @@ import keras
 import pandas as pd
 
 import keras_lottery as kl
-from keras_lottery.compact import multiply_adds, scratch
-from keras_lottery.layers import get_state
+from keras_lottery.keras_bridge.layers import get_state
+from keras_lottery.structured import multiply_adds, scratch
 
 RATE, BATCH = 2e-3, 128
 

@@ -158,7 +158,7 @@ def vectorized(name: str, masked: bool, steps: int) -> Run:
     import keras_lottery as kl
     from keras_lottery.engines.engine import Record
     from keras_lottery.engines.vectorized import _Stack
-    from keras_lottery.ticket import Ticket
+    from keras_lottery.tickets import Ticket
 
     engine = engine_of("vectorized", name, masked, steps)
     engine._compiled()

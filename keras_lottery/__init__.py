@@ -1,28 +1,9 @@
 """Lottery tickets and pruning for Keras 3: find a winning ticket, study it, ship it."""
 
-from keras_lottery import (
-    allocation,
-    analysis,
-    callbacks,
-    compress,
-    controls,
-    criteria,
-    data,
-    deploy,
-    export,
-    granularity,
-    interop,
-    layers,
-    masks,
-    models,
-    plots,
-    report,
-    results,
-    rewind,
-    schedules,
-    tensorboard,
-)
-from keras_lottery.callbacks import (
+from keras_lottery import interop, masks
+from keras_lottery.files import CorruptedFileError
+from keras_lottery.in_fit import callbacks
+from keras_lottery.in_fit.callbacks import (
     SET,
     ADMMPruning,
     EarlyBird,
@@ -30,8 +11,9 @@ from keras_lottery.callbacks import (
     NeST,
     RigL,
 )
-from keras_lottery.compact import compact, prune_filters
-from keras_lottery.layers import (
+from keras_lottery.in_fit.supermasks import Supermask, learn_masks, learned_ticket
+from keras_lottery.keras_bridge import layers
+from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_sparsity,
     mask_model,
@@ -41,12 +23,26 @@ from keras_lottery.layers import (
     strip_masks,
 )
 from keras_lottery.masks import Masks
+from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune, prune_at_init
-from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.store import CorruptedFileError
-from keras_lottery.supermasks import Supermask, learn_masks, learned_ticket
-from keras_lottery.ticket import Snapshot, Ticket, load_ticket
-from keras_lottery.transfer import compare_transfer
+from keras_lottery.search import LotteryTicketSearch, results
+from keras_lottery.ship import compress, deploy, export
+from keras_lottery.structured import compact, prune_filters
+from keras_lottery.study import analysis, plots, report, tensorboard
+from keras_lottery.study.transfer import compare_transfer
+from keras_lottery.tickets import (
+    Snapshot,
+    Ticket,
+    allocation,
+    controls,
+    criteria,
+    load_ticket,
+    rewind,
+    schedules,
+)
+from keras_lottery.tickets import (
+    grouping as granularity,
+)
 
 __all__ = [
     "ADMMPruning",

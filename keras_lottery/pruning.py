@@ -8,11 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery import allocation as allocations
-from keras_lottery import criteria
-from keras_lottery.allocation import Allocation, Scores
-from keras_lottery.allocation.counts import check_sparsity
-from keras_lottery.compact import (
+from keras_lottery.keras_bridge.gradients import compiled_once, holding
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_masks,
+    get_sparsity,
+    get_state,
+    set_masks,
+)
+from keras_lottery.masks import Masks
+from keras_lottery.structured import (
     Units,
     filter_criteria,
     filter_masks,
@@ -20,12 +25,12 @@ from keras_lottery.compact import (
     prune_filters,
     scores_of_filters,
 )
-from keras_lottery.criteria import Criterion
-from keras_lottery.gradients import compiled_once, holding
-from keras_lottery.granularity import UNITS, Granularity, check, grouped
-from keras_lottery.layers import State, get_masks, get_sparsity, get_state, set_masks
-from keras_lottery.masks import Masks
-from keras_lottery.ticket import Snapshot
+from keras_lottery.tickets import Snapshot, criteria
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets.allocation import Allocation, Scores
+from keras_lottery.tickets.allocation.counts import check_sparsity
+from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import UNITS, Granularity, check, grouped
 
 
 def prune(

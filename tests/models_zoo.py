@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_lottery.layers import mask_model, named_masks, register_masked
-from keras_lottery.layers.state import read
+from keras_lottery.keras_bridge.layers import mask_model, named_masks, register_masked
+from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import prune
 
 

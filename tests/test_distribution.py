@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.layers import get_state
-from tests.callbacks import test_admm as admm
-from tests.layers.test_masked import assert_trained_at_zeros
+from keras_lottery.keras_bridge.layers import get_state
+from tests.in_fit.callbacks import test_admm as admm
+from tests.keras_bridge.layers.test_masked import assert_trained_at_zeros
 from tests.models_zoo import compiled, inputs, mlp, pruned
 from tests.search import test_workers as small
 

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from keras_lottery import allocation
-from keras_lottery.callbacks import GradualPruning
-from keras_lottery.layers import (
+from keras_lottery.in_fit.callbacks import GradualPruning
+from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_sparsity,
     get_state,
@@ -18,8 +18,8 @@ from keras_lottery.layers import (
 )
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune, prune_snapshot
-from keras_lottery.rewind import Span, from_rewind_point
-from keras_lottery.ticket import Snapshot
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.rewind import Span, from_rewind_point
 from tests.models_zoo import (
     ZOO,
     arrays,

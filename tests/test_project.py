@@ -7,6 +7,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,27 +21,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_lottery"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-OUTSIDE = {"benchmarks", "scripts"}
-FILES = [*SOURCES, *(path for name in OUTSIDE for path in (ROOT / name).glob("*.py"))]
 
-# Imports point one way: a module imports from rows above its own, and what a folder
-# holds from the same folder.
-ROWS = [
-    {"data", "masks", "models", "registry", "results"},
-    {"allocation", "gradient_change", "layers", "schedules", "store"},
-    {"architecture", "compact", "gradients", "granularity", "interop", "plots"},
-    {"ticket"},
-    {"compress", "controls", "criteria", "engines", "export", "rewind", "supermasks"},
-    {"pruning"},
-    {"callbacks"},
-    {"search"},
-    {"analysis", "deploy", "transfer"},
-    {"report", "tensorboard", "testing"},
-    {"experiments"},
-    {"cli"},
-    {"__main__", *OUTSIDE},
-]
-KERAS_FREE = {"allocation", "granularity", "masks", "registry", "schedules"}
 # Imported in the functions that use them.
 LAZY = {
     "ai_edge_litert",
@@ -64,12 +45,6 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def place(path: Path) -> str:
-    """A file's name in `ROWS`: `layers` of keras_lottery/layers/masked.py."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return parts[0] if parts[0] in OUTSIDE else parts[1]
-
-
 def parse(path: Path) -> ast.Module:
     return ast.parse(read(path))
 
@@ -82,15 +57,6 @@ def imported(node: ast.AST) -> Iterator[str]:
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute"
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-
-
-def own_modules(path: Path) -> set[str]:
-    """The places in `ROWS` that a file imports from."""
-    return {
-        dotted.split(".")[1]
-        for dotted in imported(parse(path))
-        if dotted.startswith("keras_lottery.")
-    }
 
 
 def imported_at_once(path: Path) -> set[str]:
@@ -126,29 +92,24 @@ def public_methods(owner: type) -> Iterator[tuple[str, object]]:
             yield f"{owner.__module__}.{owner.__name__}.{name}", member
 
 
-def test_every_module_has_its_place():
-    places = {place(path) for path in SOURCES} - {"__init__"}
-    assert sorted(name for row in ROWS for name in row) == sorted(places | OUTSIDE)
-
-
 def test_imports_point_one_way():
-    wrong = {}
-    for i, row in enumerate(ROWS):
-        allowed = set().union(*ROWS[:i])
-        for path in FILES:
-            if place(path) in row:
-                used = own_modules(path) - allowed - {place(path)}
-                wrong |= {name_of(path): used} if used else {}
-    assert wrong == {}
+    """The contracts are in pyproject.toml."""
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_masks_allocation_and_schedules_know_no_keras():
-    paths = [path for path in SOURCES if place(path) in KERAS_FREE]
-    assert {place(path) for path in paths} == KERAS_FREE
-    for path in paths:
-        packages = {dotted.partition(".")[0] for dotted in imported(parse(path))}
-        assert not packages & {"keras", "tensorflow", "jax"}
-        assert own_modules(path) <= KERAS_FREE
+def test_every_room_has_its_place_in_the_order():
+    config = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]
+    layers = config["contracts"][0]["layers"]
+    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in SOURCES}
+    assert {name for layer in layers for name in layer.split(" | ")} == rooms - {
+        "__init__"
+    }
 
 
 def test_heavy_packages_are_imported_where_they_are_used():

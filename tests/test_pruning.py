@@ -7,10 +7,16 @@ from hypothesis import strategies as st
 
 import keras_lottery as kl
 from keras_lottery import criteria
-from keras_lottery.allocation import Layerwise
-from keras_lottery.gradients import gradients
-from keras_lottery.layers import get_masks, get_state, mask_model, set_masks, set_state
+from keras_lottery.keras_bridge.gradients import gradients
+from keras_lottery.keras_bridge.layers import (
+    get_masks,
+    get_state,
+    mask_model,
+    set_masks,
+    set_state,
+)
 from keras_lottery.pruning import prune
+from keras_lottery.tickets.allocation import Layerwise
 from tests.models_zoo import (
     ZOO,
     arrays,

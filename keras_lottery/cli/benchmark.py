@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from keras_lottery import data, plots
 from keras_lottery.cli.parsing import Parser, at_least, positive
-from keras_lottery.deploy import benchmark, plot_files
-from keras_lottery.deploy.files import check_files
-from keras_lottery.deploy.show import as_records, as_text
-from keras_lottery.store import write_json
+from keras_lottery.files import write_json
+from keras_lottery.papers import data
+from keras_lottery.ship.deploy import benchmark, plot_files
+from keras_lottery.ship.deploy.files import check_files
+from keras_lottery.ship.deploy.show import as_records, as_text
+from keras_lottery.study import plots
 
 HELP = "measure .tflite files and SavedModels: bytes, latency, memory, accuracy"
 

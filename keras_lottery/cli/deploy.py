@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from keras_lottery.cli.parsing import Parser, at_least, not_negative, positive
-from keras_lottery.deploy import deploy
+from keras_lottery.ship.deploy import deploy
 
 HELP = "try the files that a run's tickets can become, and write the best"
 

@@ -6,21 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_lottery import data, export, models, plots
-from keras_lottery.allocation import ALLOCATIONS, Allocation, Layerwise
 from keras_lottery.cli.parsing import Parser, at_least, list_of, positive, share
-from keras_lottery.controls import CONTROLS
-from keras_lottery.criteria import CRITERIA
-from keras_lottery.deploy.tickets import RUN_CARD
 from keras_lottery.engines import ENGINES
-from keras_lottery.granularity import UNITS, Granularity, check
+from keras_lottery.files import write_json
+from keras_lottery.papers import data, models
 from keras_lottery.pruning import default_allocation
 from keras_lottery.registry import load_extensions
-from keras_lottery.results import in_words, own_steps
-from keras_lottery.rewind import REWINDS
-from keras_lottery.schedules import SCHEDULES
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.store import write_json
+from keras_lottery.search.results import in_words, own_steps
+from keras_lottery.ship import export
+from keras_lottery.ship.deploy.tickets import RUN_CARD
+from keras_lottery.study import plots
+from keras_lottery.tickets.allocation import ALLOCATIONS, Allocation, Layerwise
+from keras_lottery.tickets.controls import CONTROLS
+from keras_lottery.tickets.criteria import CRITERIA
+from keras_lottery.tickets.grouping import UNITS, Granularity, check
+from keras_lottery.tickets.rewind import REWINDS
+from keras_lottery.tickets.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     import keras

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from keras_lottery.cli.parsing import Parser
-from keras_lottery.report import write_report
+from keras_lottery.study.report import write_report
 
 HELP = "write a run as one page of HTML"
 

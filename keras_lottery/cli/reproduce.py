@@ -5,8 +5,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_lottery import experiments
 from keras_lottery.cli.parsing import Parser
+from keras_lottery.papers import experiments
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_lottery.engines.data import Data, is_tf_dataset
 from keras_lottery.engines.learning_rate import OffsetSchedule
-from keras_lottery.layers import get_state, set_state
-from keras_lottery.layers.state import State, read
-from keras_lottery.ticket import Ticket
+from keras_lottery.keras_bridge.layers import get_state, set_state
+from keras_lottery.keras_bridge.layers.state import State, read
+from keras_lottery.tickets import Ticket
 
 EVALUATION_BATCH = 1000
 

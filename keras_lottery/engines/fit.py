@@ -7,13 +7,8 @@ from typing import Any
 import keras
 
 from keras_lottery.engines.data import Batches, is_tf_dataset, pieces
-from keras_lottery.engines.engine import (
-    EVALUATION_BATCH,
-    Engine,
-    Record,
-    evaluate,
-)
-from keras_lottery.layers.state import read
+from keras_lottery.engines.engine import EVALUATION_BATCH, Engine, Record, evaluate
+from keras_lottery.keras_bridge.layers.state import read
 
 
 class FitEngine(Engine):

@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.engine import EVALUATION_BATCH
-from keras_lottery.layers import named_masks
-from keras_lottery.layers.masked import premasked
+from keras_lottery.keras_bridge.layers import named_masks
+from keras_lottery.keras_bridge.layers.masked import premasked
 
 
 class TensorFlowLoop:

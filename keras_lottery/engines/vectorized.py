@@ -17,9 +17,9 @@ import numpy as np
 from keras_lottery.engines.engine import EVALUATION_BATCH, Record, Training, Work
 from keras_lottery.engines.fused import FusedEngine, free_memory
 from keras_lottery.engines.loop_jax import values
-from keras_lottery.layers import named_variables
-from keras_lottery.layers.state import State
-from keras_lottery.ticket import Ticket
+from keras_lottery.keras_bridge.layers import named_variables
+from keras_lottery.keras_bridge.layers.state import State
+from keras_lottery.tickets import Ticket
 
 Result = Training | FloatingPointError
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.layers.state import finalize
+from keras_lottery.keras_bridge.layers.state import finalize
 
 # What no Keras 3 layer asks for, with the values that mean what Keras 3 does anyway.
 _ANY = object()

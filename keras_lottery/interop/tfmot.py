@@ -9,9 +9,14 @@ import keras
 import numpy as np
 
 from keras_lottery.interop import tf_keras as legacy
-from keras_lottery.layers import get_masks, mask_model, named_variables, set_masks
-from keras_lottery.layers.kinds import masked_by_default
-from keras_lottery.layers.state import read
+from keras_lottery.keras_bridge.layers import (
+    get_masks,
+    mask_model,
+    named_variables,
+    set_masks,
+)
+from keras_lottery.keras_bridge.layers.kinds import masked_by_default
+from keras_lottery.keras_bridge.layers.state import read
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 _UNKNOWN_SIZE = 32

@@ -9,22 +9,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery import controls as control_registry
-from keras_lottery.allocation import Allocation
-from keras_lottery.controls import Control
-from keras_lottery.criteria import Criterion
-from keras_lottery.layers import State, get_masks, set_state
+from keras_lottery.keras_bridge.layers import State, get_masks, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import check_informed, prune_snapshot
-from keras_lottery.rewind import Rewind, Span, from_rewind_point
-from keras_lottery.schedules import Schedule
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.settled import Settled
+from keras_lottery.search.store import Unit
 from keras_lottery.search.trainings import Job, Levels
 from keras_lottery.search.trunk import Trunk
 from keras_lottery.search.workers import Trainer
-from keras_lottery.store import Unit
-from keras_lottery.ticket import Snapshot, Ticket
+from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets import controls as control_registry
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.controls import Control
+from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.rewind import Rewind, Span, from_rewind_point
+from keras_lottery.tickets.schedules import Schedule
 
 WHOLE = ("rewind_point", "final")
 

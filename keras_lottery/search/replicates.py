@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 
-from keras_lottery.layers import State, get_state, mask_model, redraw, set_state
-from keras_lottery.layers.convert import Prunable
-from keras_lottery.store import (
-    CorruptedFileError,
-    Store,
-    read_record,
-    write_record,
+from keras_lottery.files import CorruptedFileError, read_record, write_record
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_state,
+    mask_model,
+    redraw,
+    set_state,
 )
+from keras_lottery.keras_bridge.layers.convert import Prunable
+from keras_lottery.search.store import Store
 
 
 def derive_seed(

@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import loky
 
-from keras_lottery import allocation as allocations
-from keras_lottery import architecture, schedules
-from keras_lottery import controls as control_registry
-from keras_lottery import rewind as rewinds
-from keras_lottery.allocation import Allocation
-from keras_lottery.controls import Control
-from keras_lottery.criteria import Criterion
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
-from keras_lottery.granularity import Granularity, check
-from keras_lottery.layers import State, get_masks
-from keras_lottery.layers.convert import Prunable
+from keras_lottery.files import CorruptedFileError, write_atomically, write_json
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.layers import State, get_masks
+from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.pruning import allocation_of, criterion_of, default_allocation
-from keras_lottery.rewind import FineTune, Rewind, Span
-from keras_lottery.schedules import Schedule
 from keras_lottery.search.levels import Plan, levels, rehearse
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.replicates import (
@@ -46,17 +38,21 @@ from keras_lottery.search.settings import (
     versions,
 )
 from keras_lottery.search.setup import Setup
+from keras_lottery.search.store import Store
 from keras_lottery.search.stored import StoredSearch
 from keras_lottery.search.trainings import Trainings
 from keras_lottery.search.trunk import find_trunk
 from keras_lottery.search.workers import employ
-from keras_lottery.store import (
-    CorruptedFileError,
-    Store,
-    write_atomically,
-    write_json,
-)
-from keras_lottery.ticket import Ticket
+from keras_lottery.tickets import Ticket, schedules
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets import controls as control_registry
+from keras_lottery.tickets import rewind as rewinds
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.controls import Control
+from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import Granularity, check
+from keras_lottery.tickets.rewind import FineTune, Rewind, Span
+from keras_lottery.tickets.schedules import Schedule
 
 if TYPE_CHECKING:
     import pandas as pd

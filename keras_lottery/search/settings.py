@@ -15,9 +15,10 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.data import is_tf_dataset
-from keras_lottery.layers import walk
-from keras_lottery.layers.inside import lists_its_layers
-from keras_lottery.store import CorruptedFileError, Store, read_json
+from keras_lottery.files import CorruptedFileError, read_json
+from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.keras_bridge.layers.inside import lists_its_layers
+from keras_lottery.search.store import Store
 
 # More of these may be asked for later: what is there stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels")

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_lottery.allocation import Allocation
-from keras_lottery.criteria import Criterion
-from keras_lottery.layers import State
+from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune_snapshot
-from keras_lottery.ticket import Snapshot
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.criteria import Criterion
 
 TOLERANCE = 1 / 3
 LOOKS = 10

@@ -13,7 +13,7 @@ import keras
 from keras_lottery import engines
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Training, Work
-from keras_lottery.layers.convert import Prunable
+from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.search.replicates import build
 
 ONE_THREAD = {

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery import results
 from keras_lottery.engines.engine import Training
-from keras_lottery.layers import State
+from keras_lottery.files import read_json, read_meta, read_record
+from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
-from keras_lottery.rewind import Rewind, Span
+from keras_lottery.search import results
 from keras_lottery.search.replicates import derive_seed
+from keras_lottery.search.store import Store, Unit
 from keras_lottery.search.trainings import read_training, row
-from keras_lottery.store import Store, Unit, read_json, read_meta, read_record
-from keras_lottery.ticket import Snapshot, Ticket
+from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets.rewind import Rewind, Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ class StoredSearch:
     def verdict(self, on: str | None = None, tolerance: float = 0.0) -> "pd.DataFrame":
         """By level: does the ticket win, and does it beat its controls?
 
-        Arguments and columns as of `keras_lottery.results.verdict`.
+        Arguments and columns see `kl.results.verdict`.
         """
         return results.verdict(self.results(), on, tolerance)
 

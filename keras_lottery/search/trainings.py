@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras_lottery.engines import Training, Work
-from keras_lottery.masks import Masks
-from keras_lottery.results import tabulate
-from keras_lottery.search.progress import Progress
-from keras_lottery.search.workers import Trainer
-from keras_lottery.store import (
+from keras_lottery.files import (
     CorruptedFileError,
-    Store,
-    Unit,
     read_record,
     write_atomically,
     write_record,
 )
-from keras_lottery.ticket import Ticket
+from keras_lottery.masks import Masks
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.results import tabulate
+from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.workers import Trainer
+from keras_lottery.tickets import Ticket
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from keras_lottery.masks import Masks
-from keras_lottery.rewind import Rewind, Span, Start, from_rewind_point
-from keras_lottery.ticket import Snapshot, Ticket
+from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets.rewind import Rewind, Span, Start, from_rewind_point
 
 
 @dataclass(frozen=True)

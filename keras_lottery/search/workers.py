@@ -21,7 +21,7 @@ from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.search.processes import Processes
 from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
-from keras_lottery.ticket import Ticket
+from keras_lottery.tickets import Ticket
 
 WORTHWHILE = 60.0
 """Seconds of training from which on workers, which take some to start, pay."""

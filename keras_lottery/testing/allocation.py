@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from keras_lottery import allocation as allocations
-from keras_lottery.allocation import Allocation, Scores, kept_after
 from keras_lottery.masks import Masks
 from keras_lottery.testing.example import SHAPES
 from keras_lottery.testing.rules import copies, refuses, rule, same, shapes
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets.allocation import Allocation, Scores, kept_after
 
 SPARSITIES = (0.35, 0.6, 0.9)
 

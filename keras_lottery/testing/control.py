@@ -5,13 +5,12 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_lottery import controls
-from keras_lottery.allocation import Uniform
-from keras_lottery.controls import Control
-from keras_lottery.criteria import magnitude
 from keras_lottery.testing import example
 from keras_lottery.testing.rules import copies, rule, same, shapes
-from keras_lottery.ticket import Snapshot, Ticket
+from keras_lottery.tickets import Snapshot, Ticket, controls
+from keras_lottery.tickets.allocation import Uniform
+from keras_lottery.tickets.controls import Control
+from keras_lottery.tickets.criteria import magnitude
 
 
 def check_control(control: str | Control) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_lottery import criteria
-from keras_lottery.criteria import Criterion
 from keras_lottery.testing import example
 from keras_lottery.testing.rules import copies, rule, same, shapes
+from keras_lottery.tickets import criteria
+from keras_lottery.tickets.criteria import Criterion
 
 
 def check_criterion(criterion: str | Criterion) -> None:

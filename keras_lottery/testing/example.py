@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_lottery.layers import (
+from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
     mask_model,
@@ -11,7 +11,7 @@ from keras_lottery.layers import (
     set_state,
 )
 from keras_lottery.masks import Masks
-from keras_lottery.ticket import Snapshot
+from keras_lottery.tickets import Snapshot
 
 SHAPES = {"conv/kernel": (3, 3, 1, 4), "dense/kernel": (64, 8), "output/kernel": (8, 3)}
 """The prunable weights of the example."""

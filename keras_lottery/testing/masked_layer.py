@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.layers import (
+from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
     mask_model,
@@ -16,7 +16,7 @@ from keras_lottery.layers import (
     set_masks,
     strip_masks,
 )
-from keras_lottery.layers.state import read
+from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.masks import Masks
 from keras_lottery.testing.rules import rule, same
 

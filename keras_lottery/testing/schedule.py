@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from keras_lottery import schedules
-from keras_lottery.schedules import SCHEDULES, Schedule
 from keras_lottery.testing.rules import rule
+from keras_lottery.tickets import schedules
+from keras_lottery.tickets.schedules import SCHEDULES, Schedule
 
 
 def check_schedule(schedule: str | Schedule | Callable[..., Schedule]) -> None:

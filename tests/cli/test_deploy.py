@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import keras_lottery as kl
 from keras_lottery import cli
-from keras_lottery.deploy import candidates, tickets
-from keras_lottery.deploy.candidates import WAYS
-from keras_lottery.deploy.choose import PREFER, best_tickets, choose, pareto
-from keras_lottery.deploy.runs import accuracy_of
-from keras_lottery.deploy.tickets import deploy
-from keras_lottery.export import ExportError, ExportReport
+from keras_lottery.ship.deploy import candidates, tickets
+from keras_lottery.ship.deploy.candidates import WAYS
+from keras_lottery.ship.deploy.choose import PREFER, best_tickets, choose, pareto
+from keras_lottery.ship.deploy.runs import accuracy_of
+from keras_lottery.ship.deploy.tickets import deploy
+from keras_lottery.ship.export import ExportError, ExportReport
 
 pytestmark = pytest.mark.once
 

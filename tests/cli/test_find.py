@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from keras_lottery import cli
-from keras_lottery.allocation import ErdosRenyi, Global
 from keras_lottery.cli import find_command as find
+from keras_lottery.tickets.allocation import ErdosRenyi, Global
 
 pytestmark = pytest.mark.once
 

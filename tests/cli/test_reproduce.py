@@ -8,7 +8,7 @@ import pytest
 
 from keras_lottery import cli
 from keras_lottery.cli import reproduce_command as reproduce
-from keras_lottery.experiments import EXPERIMENTS
+from keras_lottery.papers.experiments import EXPERIMENTS
 
 pytestmark = pytest.mark.once
 
@@ -64,7 +64,7 @@ def test_a_run_goes_where_it_is_told_and_ends_with_the_table(capsys, monkeypatch
         cells = {head: "a few words" for head in ("claim", "published", "measured")}
         return pd.DataFrame([cells | {"verdict": "reproduced", "source": "there"}])
 
-    monkeypatch.setattr("keras_lottery.experiments.reproduce", run)
+    monkeypatch.setattr("keras_lottery.papers.experiments.reproduce", run)
     assert cli.reproduce(["renda", "--scale", "smoke"]) == 0
     assert cli.reproduce(["renda", "--out", "here"]) == 0
     assert asked == [
@@ -97,7 +97,7 @@ def test_who_stops_a_command_is_told_how_to_go_on(capsys, monkeypatch, command, 
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_lottery.experiments.reproduce", stop)
+    monkeypatch.setattr("keras_lottery.papers.experiments.reproduce", stop)
     monkeypatch.setattr(cli.find_command, "_find", stop)
     assert cli.main(command) == 130
     assert capsys.readouterr().err == f"Stopped. Run the command {words}\n"

@@ -6,9 +6,9 @@ import pytest
 from keras import layers, optimizers
 
 from keras_lottery.engines.data import Data
-from keras_lottery.layers import get_masks, get_state, mask_model
+from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
 from keras_lottery.masks import Masks
-from keras_lottery.ticket import Ticket
+from keras_lottery.tickets import Ticket
 
 CENTRES = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
 

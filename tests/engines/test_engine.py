@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lottery import architecture
 from keras_lottery.engines import Work, choose, make
-from keras_lottery.layers import mask_model
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.layers import mask_model
 from tests.engines.small_training import assert_alike, assert_zeros, data, model, ticket
 
 NAMES = ["fit", "fused"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from keras_lottery.engines import fused, make
-from keras_lottery.layers import mask_model, named_masks
-from keras_lottery.layers.state import read
+from keras_lottery.keras_bridge.layers import mask_model, named_masks
+from keras_lottery.keras_bridge.layers.state import read
 from tests.engines.small_training import (
     CASES,
     assert_alike,

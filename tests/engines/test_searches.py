@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from keras_lottery.engines.fused import FusedEngine
-from keras_lottery.layers import strip_masks
+from keras_lottery.keras_bridge.layers import strip_masks
 from keras_lottery.search import LotteryTicketSearch
 from tests.engines.small_training import data, model
 

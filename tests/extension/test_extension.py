@@ -12,7 +12,7 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery import testing
-from keras_lottery.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
+from keras_lottery.keras_bridge.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_lottery.interop.tfmot import from_tfmot, import_tfmot
-from keras_lottery.layers import (
+from keras_lottery.keras_bridge.layers import (
     MASKED_LAYERS,
     get_masks,
     get_sparsity,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keras_lottery import GradualPruning
 from keras_lottery.interop.tfmot import from_tfmot
-from keras_lottery.layers import get_masks
+from keras_lottery.keras_bridge.layers import get_masks
 
 pytestmark = pytest.mark.tensorflow
 

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.allocation import Uniform
-from keras_lottery.rewind import FineTune, Rewind
+from keras_lottery.files import CorruptedFileError, read_json, write_json
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.settings import describe_callback
-from keras_lottery.store import CorruptedFileError, Store, read_json, write_json
+from keras_lottery.search.store import Store
+from keras_lottery.tickets.allocation import Uniform
+from keras_lottery.tickets.rewind import FineTune, Rewind
 from tests.search.small_search import FIT, Y, build, make, numbers
 
 
@@ -140,7 +141,7 @@ def test_a_search_killed_while_training_resumes_to_the_same(tmp_path, finished):
 
 @pytest.mark.once
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, finished, monkeypatch):
-    real, calls = kl.store.write_atomically, []
+    real, calls = kl.files.write_atomically, []
 
     def fill(file):
         file.write(b"half a file")
@@ -151,7 +152,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, finished, monkeyp
         calls.extend([path] * is_record)
         real(path, fill if is_record and len(calls) in (2, 6) else content)
 
-    monkeypatch.setattr(kl.store, "write_atomically", limited)
+    monkeypatch.setattr(kl.files, "write_atomically", limited)
     kept = set()
     # The second record of all, and the fourth of those that were left.
     for records in (1, 4):

@@ -9,8 +9,8 @@ import pytest
 import keras_lottery as kl
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.fit import FitEngine
-from keras_lottery.rewind import FineTune, Rewind
-from keras_lottery.store import Unit
+from keras_lottery.search.store import Unit
+from keras_lottery.tickets.rewind import FineTune, Rewind
 from tests.search.small_search import FIT, X, Y, build, make, stored
 
 

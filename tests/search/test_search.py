@@ -9,7 +9,7 @@ import keras_lottery as kl
 from keras_lottery import results as tables
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.fit import FitEngine
-from keras_lottery.store import Unit
+from keras_lottery.search.store import Unit
 from tests.search.small_search import FIT, X, Y, build, make, numbers, stored
 
 

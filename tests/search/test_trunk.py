@@ -5,7 +5,7 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery.search.settled import Settled
-from keras_lottery.store import Unit
+from keras_lottery.search.store import Unit
 from tests.search.small_search import FIT, build, make, stored
 
 

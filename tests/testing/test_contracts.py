@@ -8,11 +8,11 @@ import pytest
 from keras import layers
 
 from keras_lottery import allocation, controls, criteria, schedules, testing
-from keras_lottery.allocation import Global
-from keras_lottery.layers import MASKED_LAYERS, register_masked
-from keras_lottery.layers.kinds import ORDINARY_LAYERS
+from keras_lottery.keras_bridge.layers import MASKED_LAYERS, register_masked
+from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.masks import Masks
-from keras_lottery.schedules import Schedule
+from keras_lottery.tickets.allocation import Global
+from keras_lottery.tickets.schedules import Schedule
 
 rng = np.random.default_rng(0)
 

@@ -1,7 +1,0 @@
-"""Files measured one beside the other, and the best of a search's written."""
-
-from keras_lottery.deploy.files import benchmark
-from keras_lottery.deploy.plot import plot_files
-from keras_lottery.deploy.tickets import Deployment, deploy
-
-__all__ = ["Deployment", "benchmark", "deploy", "plot_files"]

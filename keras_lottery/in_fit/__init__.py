@@ -1,0 +1,1 @@
+"""What changes inside one `fit`: callbacks, learned masks, shared weights."""

@@ -1,0 +1,253 @@
+"""Pruning by the alternating direction method of multipliers, inside one `fit`."""
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from keras_lottery.in_fit.callbacks.common import (
+    Configured,
+    at_last,
+    check_masked,
+    whole,
+)
+from keras_lottery.in_fit.callbacks.pull import Pull
+from keras_lottery.in_fit.callbacks.regrowth import trained_weights
+from keras_lottery.keras_bridge.layers import get_masks, get_state
+from keras_lottery.masks import Masks
+from keras_lottery.pruning import allocation_of, default_allocation, prune
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.grouping import Granularity, check
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def project(
+    arrays: Arrays, masks: Masks, sparsity: float, allocation: Allocation
+) -> dict[str, np.ndarray]:
+    """The nearest arrays (Euclidean) with no more weights than the sparsity leaves.
+
+    Args:
+        arrays: weights by name.
+        masks: those that are alive; the others stay zero.
+        sparsity: the share of weights that end up zero.
+        allocation: which layers they are taken from.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> arrays = {"kernel": np.array([3.0, -1.0, 2.0, -4.0])}
+    >>> masks = kl.Masks.dense({"kernel": (4,)})
+    >>> project(arrays, masks, 0.5, kl.allocation.Global())["kernel"].tolist()
+    [3.0, 0.0, 0.0, -4.0]
+    """
+    kept = allocation(_squares(arrays), masks, sparsity)
+    return {name: np.where(kept[name], array, 0) for name, array in arrays.items()}
+
+
+def update(
+    weights: Arrays,
+    duals: Arrays,
+    projection: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The Z- and the U-step: Z = projection(W + U), and U + W - Z.
+
+    Args:
+        weights: W by name.
+        duals: U, the scaled dual variables.
+        projection: the proximal operator of what Z is to be.
+
+    Returns:
+        Z and the new U.
+
+    Reference:
+        Boyd et al. 2011, "Distributed optimization and statistical learning via the
+        alternating direction method of multipliers", equations 3.6 and 3.7.
+
+    Example:
+
+    >>> weights = {"kernel": np.array([3.0, -1.0])}
+    >>> duals = {"kernel": np.array([0.0, 0.5])}
+    >>> update(weights, duals, lambda arrays: {"kernel": np.array([3.0, 0.0])})
+    ({'kernel': array([3., 0.])}, {'kernel': array([ 0. , -0.5])})
+    """
+    moved = {name: weight + duals[name] for name, weight in weights.items()}
+    split = projection(moved)
+    return split, {name: moved[name] - split[name] for name in moved}
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class ADMMPruning(Configured):
+    """Trains the weights of a masked model towards a sparse copy of them, then prunes.
+
+    Minimises the loss f(W) where W has no more weights than the sparsity leaves. The
+    W-step is training as ever with the gradient of rho/2 ||W - Z + U||² added, which
+    the loss that Keras reports leaves out. Then Z = projection(W + U), its largest
+    weights, and U = U + W - Z. When training ends the model is pruned to the weights
+    that Z has. Fine-tune it with an ordinary `fit`: at high sparsities that is needed,
+    and more so the larger the last of `residuals` is.
+
+    Frozen layers are pruned too, by magnitude. With `steps_per_execution`, Z and U
+    change between executions. A `fit` that raises leaves the model dense, and the next
+    one trains it as ever. Where another callback puts weights back when training ends,
+    as EarlyStopping with `restore_best_weights`, it is those that are pruned.
+
+    Args:
+        sparsity: the share of prunable weights that end up zero.
+        rho: the weight of the quadratic term.
+        growth: the factor by which rho grows at each update of Z and U; 1 keeps it.
+        frequency: steps from one update to the next; by default an epoch.
+        allocation, granularity: as of `prune`.
+
+    Attributes:
+        residuals: ||W - Z|| / ||W|| at each update: how far the weights still are from
+            their sparse copies.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if the model
+            is not masked or cannot have the sparsity.
+
+    Reference:
+        Zhang et al. 2018, "A systematic DNN weight pruning framework using alternating
+        direction method of multipliers", equations 5 to 9. When rho grows, U is scaled
+        as in Boyd et al. 2011, section 3.4.1.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10)])
+    >>> model = kl.mask_model(model)
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((8, 10)), np.ones((8, 10))
+    >>> callback = ADMMPruning(0.9, rho=0.1)
+    >>> history = model.fit(x, y, epochs=3, callbacks=[callback], verbose=0)
+    >>> kl.get_masks(model).kept, len(callback.residuals)
+    (10, 3)
+    """
+
+    def __init__(
+        self,
+        sparsity: float,
+        rho: float = 1e-3,
+        growth: float = 1.0,
+        frequency: int | None = None,
+        allocation: str | Allocation | None = None,
+        granularity: Granularity = "weight",
+    ) -> None:
+        super().__init__()
+        if not 0 <= sparsity < 1:
+            raise ValueError(
+                "Expected 0 <= sparsity < 1, the share of weights to prune. "
+                f"Received: sparsity={sparsity}"
+            )
+        if not rho > 0 or not growth >= 1:
+            raise ValueError(
+                "Expected rho > 0 and growth >= 1. "
+                f"Received: rho={rho}, growth={growth}"
+            )
+        if frequency is not None:
+            whole(frequency=frequency)
+            if frequency < 1:
+                raise ValueError(
+                    "Expected frequency >= 1, or None for once an epoch. "
+                    f"Received: frequency={frequency}"
+                )
+        check(granularity)
+        allocation = allocation or default_allocation(granularity)
+        allocations.get(allocation)
+        self.sparsity = sparsity
+        self.rho = rho
+        self.growth = growth
+        self.frequency = frequency
+        self.allocation = allocation
+        self.granularity = granularity
+        self.residuals: list[float] = []
+        self._split: dict[str, np.ndarray] = {}
+        self._duals: dict[str, np.ndarray] = {}
+        self._pull: Pull | None = None
+        self._rho = rho
+        self._epoch_start = self._step = self._updated = 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        check_masked(self)
+        self.residuals = []
+        self._rho = self.rho
+        self._epoch_start = self._step = self._updated = 0
+        weights = self._weights()
+        self._split = self._project(weights)
+        self._duals = {name: np.zeros_like(w) for name, w in weights.items()}
+        self._pull = Pull(self.model)
+        self._aim()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch_start = self._step
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._step = self._epoch_start + batch + 1
+        if self.frequency and self._step - self._updated >= self.frequency:
+            self._update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if not self.frequency:
+            self._update()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self._updated < self._step:
+            self._update()
+        if self._pull is not None:
+            self._pull.remove()
+            self._pull = None
+        self._prune()
+        at_last(self, self._prune)
+
+    def _prune(self) -> None:
+        # Where Z is zero, so is this but for what U has gathered, which is smaller.
+        scores = _squares({n: z + self._duals[n] for n, z in self._split.items()})
+        prune(
+            self.model,
+            self.sparsity,
+            lambda _: scores,
+            self.allocation,
+            self.granularity,
+        )
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        state = get_state(self.model)
+        return {name: state[name] for name in get_masks(self.model)}
+
+    def _project(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        allocate = allocation_of(self.model, self.allocation, self.granularity)
+        return project(arrays, get_masks(self.model), self.sparsity, allocate)
+
+    def _update(self) -> None:
+        weights = self._weights()
+        self._split, self._duals = update(weights, self._duals, self._project)
+        self.residuals.append(_distance(weights, self._split))
+        self._updated = self._step
+        # The dual variables themselves, rho U, stay as they are. Those of frozen
+        # weights, which no pull moves, would grow without end.
+        self._rho *= self.growth
+        trained = trained_weights(self.model)
+        self._duals = {
+            name: u / self.growth if name in trained else np.zeros_like(u)
+            for name, u in self._duals.items()
+        }
+        self._aim()
+
+    def _aim(self) -> None:
+        if self._pull is not None:
+            targets = {n: z - self._duals[n] for n, z in self._split.items()}
+            self._pull.aim(targets, self._rho)
+
+
+def _squares(arrays: Arrays) -> dict[str, np.ndarray]:
+    # In double precision, where the squares of small weights do not become zero.
+    return {name: np.square(array, dtype="float64") for name, array in arrays.items()}
+
+
+def _distance(weights: Arrays, others: Arrays) -> float:
+    """How far the weights are from others, as a share of their own length."""
+    apart = sum(np.sum(np.square(w - others[n])) for n, w in weights.items())
+    length = sum(np.sum(np.square(w)) for w in weights.values())
+    return float(np.sqrt(apart / length)) if length else 0.0

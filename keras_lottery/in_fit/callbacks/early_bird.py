@@ -1,0 +1,246 @@
+"""Tickets drawn early in the dense network's training."""
+
+import itertools
+import warnings
+from collections import deque
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.in_fit.callbacks.common import (
+    Configured,
+    check_masked,
+    steps_done,
+    whole,
+)
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.layers import State, get_state
+from keras_lottery.masks import Masks
+from keras_lottery.pruning import (
+    criterion_of,
+    default_allocation,
+    filters_left,
+    masks_after,
+    rehearse,
+)
+from keras_lottery.tickets import Ticket
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import UNITS, Granularity, check
+
+
+def mask_distance(one: Masks, other: Masks) -> float:
+    """The share of weights that one of two masks keeps and the other does not.
+
+    Raises:
+        ValueError: if names or shapes differ.
+
+    >>> one, other = Masks({"kernel": [1, 1, 0, 0]}), Masks({"kernel": [1, 0, 1, 0]})
+    >>> mask_distance(one, other)
+    0.5
+    """
+    shapes = [{name: m.shape for name, m in masks.items()} for masks in (one, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"Expected masks of the same weights. Received: {shapes[0]}, {shapes[1]}"
+        )
+    differing = sum(int(np.count_nonzero(m != other[name])) for name, m in one.items())
+    return differing / one.size
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class EarlyBird(Configured):
+    """Stops training as soon as the masks that pruning would give have settled.
+
+    At the end of each epoch it notes the masks that `prune` would set then, and stops
+    when no two of the last `queue` differ in more than `threshold` of their weights (of
+    their filters, where filters are pruned). The model stays dense. To go on with the
+    ticket from the weights at hand, as the paper does:
+
+        kl.set_masks(model, callback.masks)
+        model.fit(...)
+
+    `callback.ticket(rewind=True)` goes back to the weights before the training.
+
+    Args:
+        sparsity: the share of prunable weights to be zero in the ticket; of filters,
+            the share of those that can be pruned.
+        threshold: the distance that masks have to stay below, above 0. Masks of
+            sparsity s are 2 min(s, 1 - s) apart at most: choose less.
+        queue: how many masks are compared.
+        criterion, allocation, granularity, data, seed: as of `prune`. The paper's are
+            `criterion="bn_scale", granularity="filter", allocation="global"`.
+
+    Attributes:
+        masks: those noted last; the ticket's, once training has ended.
+        epoch: the epoch at whose end they were, counted from 0.
+        steps: the steps that the optimizer had made by then.
+        distances: the largest distance between any two masks of the queue, for each
+            epoch from the second one on.
+        settled: whether the masks settled, and the training was stopped.
+        steps_saved: about how many of the steps that `fit` was asked for were not made.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if the model
+            is not masked or cannot be pruned so.
+
+    Reference:
+        You et al. 2020, "Drawing early-bird tickets: towards more efficient training of
+        deep networks", section 3 and algorithm 1. Its code compares the newest mask
+        with the others of the queue; here, any two are compared, which asks for more.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10)])
+    >>> model = kl.mask_model(model)
+    >>> model.compile(keras.optimizers.SGD(1e-4), "mse")
+    >>> x, y = np.ones((8, 10)), np.ones((8, 10))
+    >>> callback = EarlyBird(0.8)
+    >>> history = model.fit(x, y, epochs=20, callbacks=[callback], verbose=0)
+    >>> callback.epoch, callback.steps, callback.steps_saved
+    (4, 5, 15)
+    >>> kl.get_sparsity(model), callback.masks.sparsity
+    (0.0, 0.8)
+    """
+
+    def __init__(
+        self,
+        sparsity: float,
+        threshold: float = 0.1,
+        queue: int = 5,
+        criterion: str | Criterion = "magnitude",
+        allocation: str | Allocation | None = None,
+        granularity: Granularity = "weight",
+        data: tuple[Any, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= sparsity < 1:
+            raise ValueError(
+                "Expected 0 <= sparsity < 1, the share of weights to prune. "
+                f"Received: sparsity={sparsity}"
+            )
+        if not 0 < threshold <= 1:
+            raise ValueError(
+                "Expected 0 < threshold <= 1, a share of the weights. "
+                f"Received: threshold={threshold}"
+            )
+        most = 2 * min(sparsity, 1 - sparsity)
+        if most <= threshold:
+            warnings.warn(
+                f"Any two masks of sparsity={sparsity} differ in {most:.4f} of their "
+                f"weights at most, which threshold={threshold} takes for settled. "
+                "Choose a smaller `threshold`.",
+                stacklevel=2,
+            )
+        whole(queue=queue)
+        if queue < 2:
+            raise ValueError(
+                f"Expected queue >= 2, masks to compare. Received: queue={queue}"
+            )
+        check(granularity)
+        allocation = allocation or default_allocation(granularity)
+        allocations.get(allocation)
+        criterion_of(criterion, granularity)
+        self.sparsity = sparsity
+        self.threshold = threshold
+        self.queue = queue
+        self.criterion = criterion
+        self.allocation = allocation
+        self.granularity = granularity
+        self.data = data
+        self.seed = seed
+        self._forget()
+
+    def _forget(self) -> None:
+        self.masks: Masks | None = None
+        self.epoch: int | None = None
+        self.steps: int | None = None
+        self.steps_saved = 0
+        self.distances: list[float] = []
+        self.settled = False
+        self._queue: deque[Masks] = deque(maxlen=self.queue)
+        self._first: State = {}
+        self._last: State = {}
+        self._first_step = 0
+        self._epochs = 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        check_masked(self)
+        self._forget()
+        self._first, self._first_step = get_state(self.model), steps_done(self.model)
+        rehearse(self.model, self.sparsity, *self._how())
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.masks, self._last = self._masks(), get_state(self.model)
+        self.epoch, self.steps = epoch, steps_done(self.model)
+        self._epochs += 1
+        self._queue.append(self._compared(self.masks))
+        pairs = itertools.combinations(self._queue, 2)
+        distances = [mask_distance(one, other) for one, other in pairs]
+        if distances:
+            self.distances.append(max(distances))
+        if len(self._queue) == self.queue and max(distances) < self.threshold:
+            self.settled = True
+            self.model.stop_training = True
+            per_epoch = (self.steps - self._first_step) / self._epochs
+            self.steps_saved = round((self.params["epochs"] - epoch - 1) * per_epoch)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if not self.settled:
+            last = f"{self.distances[-1]:.4f}" if self.distances else "not known yet"
+            warnings.warn(
+                f"After {self._epochs} epochs the masks have not settled: the largest "
+                f"distance between the last {len(self._queue)} is {last}; less than "
+                f"threshold={self.threshold} between queue={self.queue} was asked for. "
+                "`masks` are the last ones. Train for longer, or choose a larger "
+                "`threshold`.",
+                stacklevel=2,
+            )
+
+    def ticket(self, rewind: bool = False) -> Ticket:
+        """The ticket: the masks, and the weights to train on from.
+
+        Args:
+            rewind: whether it starts from the weights before this training instead of
+                those that the masks were found in.
+
+        Raises:
+            ValueError: if nothing was trained yet.
+        """
+        if self.masks is None:
+            raise ValueError(
+                "There is no ticket before the first epoch has ended. Pass the "
+                "callback to `fit`."
+            )
+        return Ticket(
+            self.masks,
+            self._first if rewind else self._last,
+            step=self._first_step if rewind else self.steps or 0,
+            architecture=architecture.to_text(self.model),
+            card={
+                "settings": {"granularity": self.granularity},
+                "sparsity": self.masks.sparsity,
+                "early_bird": {
+                    "epoch": self.epoch,
+                    "settled": self.settled,
+                    "steps": self.steps,
+                    "steps_saved": self.steps_saved,
+                },
+            },
+        )
+
+    def _masks(self) -> Masks:
+        return masks_after(self.model, self.sparsity, *self._how())
+
+    def _how(self) -> tuple[Any, ...]:
+        how = self.criterion, self.allocation, self.granularity
+        return *how, self.data, self.seed
+
+    def _compared(self, masks: Masks) -> Masks:
+        if self.granularity not in UNITS:
+            return masks
+        return filters_left(self.model, self.granularity, masks)

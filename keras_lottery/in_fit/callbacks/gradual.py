@@ -1,0 +1,162 @@
+"""Gradual pruning: a schedule of sparsities inside one `fit`."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery.in_fit.callbacks.updates import MaskUpdates
+from keras_lottery.keras_bridge.layers import get_masks
+from keras_lottery.pruning import (
+    criterion_of,
+    default_allocation,
+    prune,
+    rehearse,
+    sparsity_of,
+)
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import Granularity, check
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class GradualPruning(MaskUpdates):
+    """Raises the sparsity of a masked model step by step while it trains.
+
+    At step t the sparsity is s_f + (s_i - s_f) (1 - (t - t_b) / (t_e - t_b))^power,
+    from `begin_step` t_b to `end_step` t_e, every `frequency` steps. Steps are counted
+    by the optimizer, so a second `fit` goes on where the first one stopped; a `fit`
+    that ends below `final_sparsity` warns. With `steps_per_execution`, masks change
+    between executions.
+
+    Args:
+        final_sparsity: s_f, the share of prunable weights that end up zero.
+        begin_step: the step of the first pruning.
+        end_step: the step of the last one.
+        frequency: steps from one pruning to the next.
+        initial_sparsity: s_i, the sparsity at `begin_step`.
+        power: exponent; 3 is Zhu & Gupta's, 1 is linear, 0 prunes to `final_sparsity`
+            at once.
+        criterion, allocation, granularity, data, seed: as of `prune`.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if the model
+            is not masked or cannot be pruned so.
+
+    Reference:
+        Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
+
+    Example:
+
+    >>> callback = GradualPruning(0.8, begin_step=0, end_step=1000)
+    >>> [round(callback.sparsity_at(step), 3) for step in (0, 500, 1000)]
+    [0.0, 0.7, 0.8]
+    """
+
+    def __init__(
+        self,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        frequency: int = 100,
+        initial_sparsity: float = 0.0,
+        power: float = 3,
+        criterion: str | Criterion = "magnitude",
+        allocation: str | Allocation | None = None,
+        granularity: Granularity = "weight",
+        data: tuple[Any, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= initial_sparsity <= final_sparsity < 1:
+            raise ValueError(
+                "Expected 0 <= initial_sparsity <= final_sparsity < 1. Received: "
+                f"initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
+            )
+        whole(begin_step=begin_step, end_step=end_step, frequency=frequency)
+        if not 0 <= begin_step <= end_step:
+            raise ValueError(
+                "Expected 0 <= begin_step <= end_step. Received: "
+                f"begin_step={begin_step}, end_step={end_step}"
+            )
+        if frequency < 1 or power < 0:
+            raise ValueError(
+                "Expected frequency >= 1 and power >= 0. Received: "
+                f"frequency={frequency}, power={power}"
+            )
+        check(granularity)
+        allocation = allocation or default_allocation(granularity)
+        allocations.get(allocation)
+        criterion_of(criterion, granularity)
+        self.final_sparsity = final_sparsity
+        self.begin_step = begin_step
+        self.end_step = end_step
+        self.frequency = frequency
+        self.initial_sparsity = initial_sparsity
+        self.power = power
+        self.criterion = criterion
+        self.allocation = allocation
+        self.granularity = granularity
+        self.data = data
+        self.seed = seed
+
+    def sparsity_at(self, step: int) -> float:
+        """The sparsity that the schedule asks for after a step's pruning."""
+        if step < self.begin_step:
+            return 0.0
+        span = max(self.end_step - self.begin_step, 1)
+        left = 1 - min((step - self.begin_step) / span, 1)
+        if step >= self.end_step:
+            left = 0.0
+        share = left**self.power if self.power else 0.0
+        change = self.initial_sparsity - self.final_sparsity
+        return self.final_sparsity + change * share
+
+    def is_update_step(self, step: int) -> bool:
+        """Whether the schedule prunes before the step number `step`."""
+        if step == self.end_step:
+            return True
+        due = (step - self.begin_step) % self.frequency == 0
+        return due and self.begin_step <= step <= self.end_step
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        if self.final_sparsity > self._sparsity():
+            rehearse(self.model, self.final_sparsity, *self._how())
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        warn_below_final(self, self._step, self._sparsity())
+
+    def _sparsity(self) -> float:
+        return sparsity_of(self.model, self.granularity)
+
+    def update(self, step: int) -> None:
+        """Prunes the model to the schedule's sparsity at a step."""
+        # The sparsity may be higher already, in a model that was pruned before.
+        sparsity = self.sparsity_at(step)
+        if sparsity > self._sparsity():
+            prune(self.model, sparsity, *self._how(step))
+
+    def _how(self, step: int = 0) -> tuple[Any, ...]:
+        how = self.criterion, self.allocation, self.granularity
+        return *how, self.data, self.seed + step
+
+
+def warn_below_final(callback: Any, step: int, sparsity: float) -> None:
+    """Warns if training ended below the callback's `final_sparsity`."""
+    short = callback.final_sparsity - sparsity
+    # What the last update left is as near as whole weights and groups come.
+    if (
+        callback._updated == callback.end_step
+        or short <= 0.5 / get_masks(callback.model).size
+    ):
+        return
+    warnings.warn(
+        f"Training ended after {step} steps, end_step={callback.end_step}: the "
+        f"sparsity is {sparsity:.4f}, not final_sparsity={callback.final_sparsity}. "
+        "Train for longer, or choose an earlier `end_step`.",
+        stacklevel=3,
+    )

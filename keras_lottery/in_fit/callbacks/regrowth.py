@@ -1,0 +1,209 @@
+"""Training that is sparse from the start: weights are dropped, and others grow."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery.in_fit.callbacks.updates import MaskUpdates
+from keras_lottery.keras_bridge.layers import (
+    get_masks,
+    get_state,
+    named_masks,
+    set_masks,
+)
+from keras_lottery.masks import Masks
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets.allocation import Allocation, Scores, kept_after, largest
+
+
+class Regrowth(MaskUpdates):
+    """Drops the smallest weights of each layer, and lets as many others grow.
+
+    A subclass says how many (`drop_fraction`) and which (`growth_scores`). The
+    arguments are those of `SET`.
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None,
+        end_step: int,
+        frequency: int,
+        allocation: str | Allocation,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if sparsity is not None and not 0 < sparsity < 1:
+            raise ValueError(
+                "Expected a sparsity above 0 and below 1, or None for that of the "
+                f"model. Received: sparsity={sparsity}"
+            )
+        whole(end_step=end_step, frequency=frequency)
+        if not 1 <= frequency < end_step:
+            raise ValueError(
+                "Expected 1 <= frequency < end_step: masks change every `frequency` "
+                "steps before `end_step`. Received: "
+                f"frequency={frequency}, end_step={end_step}"
+            )
+        allocations.get(allocation)
+        self.sparsity = sparsity
+        self.end_step = end_step
+        self.frequency = frequency
+        self.allocation = allocation
+        self.seed = seed
+        self._dense = False
+
+    def drop_fraction(self, step: int) -> float:
+        """The share of a layer's weights that is dropped at a step."""
+        raise NotImplementedError
+
+    def growth_scores(self, step: int) -> Scores:
+        """Those of the largest score grow."""
+        raise NotImplementedError
+
+    def is_update_step(self, step: int) -> bool:
+        """Whether weights grow before the step number `step`."""
+        return step > 0 and step % self.frequency == 0 and step < self.end_step
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self._dense = start_sparse(self, self.sparsity, self._step)
+        masks = trained_masks(self)
+        if self.sparsity and masks.kept != kept_after(masks, self.sparsity):
+            raise ValueError(
+                f"The model is sparse already. Received: sparsity={self.sparsity}, and "
+                f"a model of sparsity {masks.sparsity:.4f}. Pass `sparsity=None` to "
+                "keep its masks."
+            )
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        if self._updated is None and (self._dense or self._step <= self.frequency):
+            warnings.warn(
+                f"Training ended after {self._step} steps, and {type(self).__name__} "
+                f"changed no masks: frequency={self.frequency}, "
+                f"end_step={self.end_step}. Train for longer, or choose a smaller "
+                "`frequency`.",
+                stacklevel=2,
+            )
+
+    def update(self, step: int) -> None:
+        """Drops and grows the weights of a step."""
+        masks, state = trained_masks(self), get_state(self.model)
+        scores, fraction = self.growth_scores(step), self.drop_fraction(step)
+        new = {
+            name: regrown(name, state[name], mask, scores[name], fraction)
+            for name, mask in masks.items()
+        }
+        change_masks(self.model, new)
+
+
+def regrown(
+    name: str,
+    weight: np.ndarray,
+    mask: np.ndarray,
+    score: np.ndarray,
+    fraction: float,
+) -> np.ndarray:
+    """The mask of a layer after a share of its smallest weights made room for others.
+
+    Whatever is not kept may grow, so that a weight which is dropped and grows again
+    stays as it is.
+
+    Args:
+        name: the weight's, for errors.
+        weight, mask: the layer's weight, and which of it are alive.
+        score: the largest of those that are not kept grow.
+        fraction: the share of those alive that is dropped.
+
+    Example:
+
+    >>> weight = np.array([3.0, 1.0, -2.0, 0.0, 0.0])
+    >>> score = np.array([9.0, 0.0, 0.0, 1.0, 2.0])
+    >>> regrown("kernel", weight, weight != 0, score, fraction=1 / 3)
+    array([ True, False,  True, False,  True])
+    """
+    alive = int(np.count_nonzero(mask))
+    count = round(fraction * alive)
+    kept = choose(name, np.abs(weight), mask, alive - count)
+    return kept | choose(name, score, ~kept, count)
+
+
+def choose(name: str, score: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
+    """Marks a weight's `count` largest scores among some; of equals, the first."""
+    return largest({name: score}, {name: among}, count)[name]
+
+
+def change_masks(model: keras.Model, new: Mapping[str, np.ndarray]) -> None:
+    """Sets the new masks among those of a model.
+
+    What they drop and what they grow is zero afterwards, in the optimizer's slots too.
+    """
+    masks = get_masks(model)
+    after = {**masks, **new}
+    set_masks(model, {name: mask & after[name] for name, mask in masks.items()})
+    set_masks(model, after)
+
+
+def trained_weights(model: keras.Model) -> list[str]:
+    """The names of the masked weights that are not frozen."""
+    trained = {id(variable) for variable in model.trainable_variables}
+    return [
+        name
+        for name, (_, weight) in named_masks(model).items()
+        if id(weight) in trained
+    ]
+
+
+def trained_masks(callback: keras.callbacks.Callback) -> Masks:
+    """The masks of the weights of a callback's model that are not frozen.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    masks = get_masks(callback.model)
+    trained = {name: masks[name] for name in trained_weights(callback.model)}
+    if not trained:
+        raise ValueError(
+            f"{type(callback).__name__} needs masked layers to train. Received: model "
+            f"'{callback.model.name}', whose masked layers are all frozen. Set "
+            "`layer.trainable = True`, and compile it."
+        )
+    return Masks(trained)
+
+
+def start_sparse(callback: Any, sparsity: float | None, step: int) -> bool:
+    """Prunes the layers that are trained at random, if they are dense.
+
+    Args:
+        callback: has a `model`, `end_step`, `allocation` and `seed`.
+        sparsity: the share to prune.
+        step: the step that the training starts at.
+
+    Returns:
+        Whether they were dense.
+    """
+    masks = trained_masks(callback)
+    if masks.sparsity:
+        return False
+    if sparsity is None:
+        raise ValueError(
+            "The model is dense. Received: sparsity=None. Pass a sparsity, or prune "
+            "the model before it is trained."
+        )
+    if step >= callback.end_step:
+        raise ValueError(
+            f"The model is dense, and its optimizer has done {step} steps. Received: "
+            f"end_step={callback.end_step}. Choose a later one, or compile the model "
+            "again, which starts at step 0."
+        )
+    rng = np.random.default_rng(callback.seed)
+    scores = {name: rng.random(mask.shape) for name, mask in masks.items()}
+    change_masks(
+        callback.model,
+        allocations.get(callback.allocation)(scores, masks, sparsity),
+    )
+    return True

@@ -1,0 +1,101 @@
+"""Rigging the lottery: connections grow where the loss falls fastest."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery.in_fit.callbacks.dense_gradients import DenseGradients
+from keras_lottery.in_fit.callbacks.regrowth import Regrowth
+from keras_lottery.tickets.allocation import Allocation, Scores
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class RigL(Regrowth):
+    """Trains sparse from the start; weights grow where the gradient is largest.
+
+    Every `frequency` steps t before `end_step`, each layer drops the share
+    α/2 (1 + cos(π t / end_step)) of its weights, those of the smallest magnitude, and
+    grows as many where the loss's gradient is largest among all that are not kept: a
+    weight that is dropped and grows again stays as it is. Others start at zero, with
+    optimizer slots of zero. The number of weights of each layer stays the same. Layers
+    that are frozen keep their masks, and count for nothing. A `fit` that is too short
+    for an update warns.
+
+    Gradients by all weights, pruned ones too, are taken at these steps alone: those of
+    a training step, on one batch drawn from `data`. That is a forward and backward pass
+    more for each update, and the step itself is made as well.
+
+    Steps are counted by the optimizer, so a second `fit` goes on where the first one
+    stopped. With `steps_per_execution`, masks change between executions, at most once.
+
+    Args:
+        sparsity: the share of prunable weights, frozen ones apart, that are zero. A
+            dense model is pruned at random when training begins; a sparse one has to
+            have this sparsity. `None` takes a sparse model as it is.
+        end_step: T_end; no masks change from this step on. The paper's is three
+            quarters of the training.
+        data: (x, y) to draw batches from, arrays or structures of them: the training
+            data.
+        frequency: ΔT, steps from one update to the next, below `end_step`.
+        alpha: α, the share of live weights that the first updates drop.
+        allocation: how many weights each layer of a dense model keeps, as of `prune`:
+            `"uniform"`, `"erdos_renyi"` and `"erk"` are the paper's.
+        batch_size: examples in a batch of `data`.
+        seed: seed of the start and of the batches.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if there are
+            no data, or the model is not masked, does not fit `sparsity`, or is dense
+            and past `end_step`.
+
+    Reference:
+        Evci et al. 2020, "Rigging the lottery: making all tickets winners", algorithm
+        1 and section 3.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> digits = kl.data.load("digits")
+    >>> model = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
+    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    >>> regrowth = RigL(0.9, end_step=30, data=digits.train, frequency=10)
+    >>> history = model.fit(*digits.train, epochs=1, callbacks=[regrowth], verbose=0)
+    >>> round(kl.get_sparsity(model), 3)
+    0.9
+    >>> [round(regrowth.drop_fraction(step), 3) for step in (0, 15, 30)]
+    [0.3, 0.15, 0.0]
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None,
+        end_step: int,
+        data: tuple[Any, Any] | None = None,
+        frequency: int = 100,
+        alpha: float = 0.3,
+        allocation: str | Allocation = "erk",
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(sparsity, end_step, frequency, allocation, seed)
+        whole(batch_size=batch_size)
+        if not 0 < alpha <= 1:
+            raise ValueError(f"Expected 0 < alpha <= 1. Received: alpha={alpha}")
+        self.data = data
+        self.alpha = alpha
+        self.batch_size = batch_size
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._gradients = DenseGradients(self.model, self.data, self.batch_size)
+        super().on_train_begin(logs)
+
+    def drop_fraction(self, step: int) -> float:
+        """α/2 (1 + cos(π t / T_end))."""
+        return self.alpha / 2 * (1 + math.cos(math.pi * step / self.end_step))
+
+    def growth_scores(self, step: int) -> Scores:
+        """The magnitude of the loss's gradient by each weight."""
+        return self._gradients(np.random.default_rng([self.seed, step]))

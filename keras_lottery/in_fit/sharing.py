@@ -1,0 +1,204 @@
+"""Weights that share a few values, and their training."""
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lottery.keras_bridge.gradient_change import GradientChange
+from keras_lottery.keras_bridge.layers import (
+    get_masks,
+    get_state,
+    named_masks,
+    set_state,
+)
+from keras_lottery.tickets.allocation.names import check_patterns, matches
+
+MOST_BITS = 12
+# Weights of one value stay equal but for the last digits, which vector units round
+# in their own way.
+_SPREAD = 1e-3
+
+
+def compress(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
+    """Makes each layer's live weights share a few values, in place.
+
+    The live weights of a masked kernel are clustered by k-means, from centroids spread
+    evenly between their least and their largest value, and take the value of their
+    centroid. Pruned weights stay zero; biases and everything else stay as they are.
+    `SharedWeights` trains the shared values, `save_compressed` makes a small file.
+
+    Args:
+        model: a masked model, pruned before and trained.
+        bits: the logarithm of the number of values that a kernel may have, from 1 to
+            12: for all kernels, or by pattern of weight or layer name. The first
+            match counts; a kernel that matches none keeps its values. The paper takes
+            5 bits for dense layers and 8 for convolutions.
+
+    Raises:
+        ValueError: if the model is not masked, if `bits` is out of range, or if a
+            pattern matches no kernel. The model is then unchanged.
+
+    Reference:
+        Han et al. 2015, section 3.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(20)])
+    >>> model = kl.mask_model(model)
+    >>> kl.prune(model, 0.5)
+    >>> compress(model, bits=3)
+    >>> len(np.unique(model.layers[0].kernel))  # 8 values, and the zeros
+    9
+    """
+    masks = get_masks(model)
+    patterns = bits if isinstance(bits, Mapping) else {"*": bits}
+    check_patterns(patterns, masks)
+    for pattern, number in patterns.items():
+        if not isinstance(number, Integral) or not 1 <= number <= MOST_BITS:
+            raise ValueError(
+                f"Expected bits from 1 to {MOST_BITS}, a whole number. Received: "
+                f"bits={number!r} for {pattern!r}"
+            )
+    state = get_state(model)
+    for name, mask in masks.items():
+        own = [n for p, n in patterns.items() if matches(name, p)]
+        live = state[name][mask]
+        if own and len(live):
+            if not np.isfinite(live.astype(np.float64)).all():
+                raise ValueError(f"`{name}` holds weights that are not finite")
+            state[name][mask] = _share(live, 2 ** int(own[0]))
+    set_state(model, state)
+
+
+def _share(live: np.ndarray, most: int) -> np.ndarray:
+    """The centroid of each value, for at most `most` clusters."""
+    from sklearn.cluster import KMeans
+
+    values = live.astype(np.float64)
+    most = min(most, len(np.unique(values)))
+    start = np.linspace(values.min(), values.max(), most)
+    kmeans = KMeans(most, init=start[:, None], n_init=1).fit(values[:, None])
+    return kmeans.cluster_centers_[kmeans.labels_, 0].astype(live.dtype)
+
+
+class SharedWeights(keras.callbacks.Callback):
+    """Trains the values that weights share, as one parameter each.
+
+    The gradients of the weights that share a value are summed, as the gradient of that
+    value is, and given to each of them: an optimizer that updates weight by weight
+    then moves them together. Slots of the optimizer start at zero for shared weights.
+    Everything else trains as ever. Clusters are read off the model when training
+    begins: the live weights of a masked kernel that are equal. A `fit` after one that
+    raised trains them apart, as without this callback.
+
+    Raises:
+        ValueError: when training begins, if the model is not masked or has no kernel
+            that `compress` has been at.
+        RuntimeError: at the end of an epoch, if the optimizer moved weights of one
+            value apart (Muon does).
+
+    Reference:
+        Han et al. 2015, section 3.3, equation 3.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(20)])
+    >>> model = kl.mask_model(model)
+    >>> compress(model, bits=2)
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((8, 10)), np.ones((8, 20))
+    >>> history = model.fit(x, y, callbacks=[SharedWeights()], verbose=0)
+    >>> len(np.unique(model.layers[0].kernel))
+    4
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clusters: dict[str, np.ndarray] = {}
+        self._change: GradientChange | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._clusters = clusters(self.model)
+        if not self._clusters:
+            raise ValueError(
+                "SharedWeights needs a model with shared weights. Received: model "
+                f"'{self.model.name}', of which no kernel has fewer values than "
+                "weights. Call `compress(model)` before `fit`."
+            )
+        weights = {n: weight for n, (_, weight) in named_masks(self.model).items()}
+        segments = {}
+        for name, labels in self._clusters.items():
+            flat = ops.convert_to_tensor(labels.ravel())
+            segments[id(weights[name])] = flat, int(labels.max()) + 1
+
+        def summed(grads: list[Any], variables: list[keras.Variable]) -> list[Any]:
+            return [
+                gradient
+                if gradient is None or id(variable) not in segments
+                else _summed(gradient, *segments[id(variable)])
+                for gradient, variable in zip(grads, variables, strict=True)
+            ]
+
+        self._change = GradientChange(self.model, summed)
+        shared = [weights[name] for name in self._clusters]
+        _clear_slots(self._change.optimizer, shared)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        state = get_state(self.model)
+        for name, labels in self._clusters.items():
+            values = state[name]
+            _, start, own = np.unique(labels, return_index=True, return_inverse=True)
+            first = values.ravel()[start]
+            spread = np.abs(values - first[own]).astype(np.float64).max()
+            if not spread <= _SPREAD * np.abs(first).max():
+                raise RuntimeError(
+                    f"Weights of `{name}` that shared a value differ by {spread:.2g} "
+                    "after training. Use an optimizer that updates weight by weight, "
+                    "such as SGD or Adam."
+                )
+            state[name] = first[own]
+        set_state(self.model, state)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self._change is not None:
+            self._change.remove()
+
+
+def clusters(model: keras.Model) -> dict[str, np.ndarray]:
+    """The number of each weight's value, for kernels with shared weights.
+
+    Pruned weights have number 0, the values numbers from 1 in their order.
+    """
+    state, found = get_state(model), {}
+    for name, mask in get_masks(model).items():
+        values, labels = np.unique(state[name][mask], return_inverse=True)
+        if 0 < len(values) <= 2**MOST_BITS and len(values) < len(labels):
+            found[name] = np.zeros(mask.shape, np.int32)
+            found[name][mask] = labels + 1
+    return found
+
+
+def _summed(gradient: Any, segments: Any, number: int) -> Any:
+    """The sum over its segment, for each element."""
+    sums = ops.segment_sum(ops.reshape(gradient, (-1,)), segments, number)
+    return ops.reshape(ops.take(sums, segments), gradient.shape)
+
+
+def _clear_slots(optimizer: Any, weights: list[keras.Variable]) -> None:
+    if not optimizer.built:
+        return
+    shared = {id(weight) for weight in weights}
+    trained = optimizer._trainable_variables
+    for slots in vars(optimizer).values():
+        # Keras keeps the slots of a kind in a list, in the order of the weights.
+        if not isinstance(slots, list) or len(slots) != len(trained):
+            continue
+        for weight, slot in zip(trained, slots, strict=True):
+            if id(weight) in shared and slot is not None and slot is not weight:
+                slot.assign(np.zeros(slot.shape))

@@ -1,0 +1,170 @@
+"""A network that learns which of its weights to keep, and nothing else."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lottery.in_fit.supermasks.kinds import EdgePopup, kind_of
+from keras_lottery.keras_bridge.layers import named_masks, read_as
+from keras_lottery.keras_bridge.layers.copying import check_convertible
+from keras_lottery.masks import Masks
+
+
+@keras.saving.register_keras_serializable("keras_lottery")
+class Supermask(keras.Model):
+    """A masked network around which masks are trained instead of weights.
+
+    For every masked weight of the network there is a trainable variable in `scores`,
+    by the weight's name. When this model is called, the network reads each weight as
+    weight × mask, and × factor with `rescale`, where the mask is made of the scores.
+    All variables of the network are frozen, but for statistics, such as those of
+    BatchNormalization, which go on. Bernoulli masks are drawn anew at each call with
+    `training=True`; the masks of all other calls are `masks()`. Weights that the
+    network's own masks prune stay pruned.
+
+    `learn_masks` makes one of an ordinary model.
+
+    Args:
+        network: a built masked model. It becomes part of this one.
+        kind: how masks are made of scores, `"bernoulli"` or `"edge_popup"`.
+        sparsity: the share of each layer's weights that `"edge_popup"` leaves out;
+            by default 0.5.
+        rescale: whether the weights that are left make up for the others: × N_total /
+            N_kept of the layer for `"bernoulli"`, its square root for `"edge_popup"`.
+        seed: seed of the initial scores and of the draws.
+
+    Raises:
+        ValueError: if the network is not masked or not built, or an argument is out of
+            range.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        kind: str = "bernoulli",
+        sparsity: float | None = None,
+        rescale: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        masker = kind_of(kind, sparsity)
+        check_convertible(network)
+        pairs = named_masks(network)
+        _check(network, pairs, masker)
+        # The network casts its inputs and weights itself.
+        super().__init__(autocast=False, **kwargs)
+        self.kind, self.sparsity, self.rescale = kind, sparsity, rescale
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.network = network
+        for variable in network.variables:
+            # Layers stay as they are: one that is not trainable keeps no statistics.
+            variable.trainable = False
+        # Past Keras, which would take the network's variables for this layer's own.
+        object.__setattr__(self, "_masker", masker)
+        object.__setattr__(self, "_pairs", pairs)
+        self.scores = {
+            name: self._new_scores(name, weight) for name, (_, weight) in pairs.items()
+        }
+        self.built = True
+
+    def _new_scores(self, name: str, weight: keras.Variable) -> keras.Variable:
+        return self.add_weight(
+            name=f"{name.replace('/', '_')}_scores",
+            shape=weight.shape,
+            dtype=weight.dtype,
+            initializer=lambda shape, dtype: ops.cast(
+                self._masker.initial_scores(shape, self.seed_generator), dtype
+            ),
+            autocast=False,
+        )
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        weights = self.effective(self.seed_generator if training else None)
+        values = {
+            id(self._pairs[name][1]): ops.multiply(*pair)
+            for name, pair in weights.items()
+        }
+        with read_as(values):
+            return self.network(inputs, training=training)
+
+    def effective(self, seed: Any = None) -> dict[str, tuple[Any, Any]]:
+        """The masks and the weights to be masked, with their factor, by weight name.
+
+        Args:
+            seed: a `keras.random.SeedGenerator` to draw masks with; `None` for those
+                of evaluation.
+
+        Raises:
+            ValueError: if the network is not masked any more.
+        """
+        found = {}
+        for name, (alive, weight) in self._pairs.items():
+            if weight.pruning_mask is not alive:
+                raise ValueError(
+                    f"The network of '{self.name}' has lost its masked layers. Call "
+                    "`learned_ticket(model)` first: what it returns is stripped and "
+                    "exported as any other ticket."
+                )
+            alive, weight = ops.convert_to_tensor(alive), _read(weight)
+            mask = self._masker.mask(_read(self.scores[name]), alive, seed)
+            if self.rescale:
+                kept = ops.count_nonzero(ops.stop_gradient(mask))
+                # A layer that keeps nothing has no factor.
+                density = ops.divide(
+                    ops.cast(ops.maximum(kept, 1), weight.dtype),
+                    ops.cast(ops.count_nonzero(alive), weight.dtype),
+                )
+                weight = ops.multiply(weight, self._masker.factor(density))
+            found[name] = mask, weight
+        return found
+
+    def masks(self) -> Masks:
+        """The masks of evaluation: p > 0.5, or the highest scores."""
+        return Masks(
+            {
+                name: ops.convert_to_numpy(mask)
+                for name, (mask, _) in self.effective().items()
+            }
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "kind": self.kind,
+            "sparsity": self.sparsity,
+            "rescale": self.rescale,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        network = keras.saving.deserialize_keras_object(
+            config["network"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "network": network})
+
+
+def _read(variable: keras.Variable) -> Any:
+    return ops.convert_to_tensor(variable, variable.dtype)
+
+
+def _check(network: keras.Model, pairs: Any, masker: Any) -> None:
+    if isinstance(network, Supermask) or not pairs:
+        raise ValueError(
+            "Expected `network` to be a masked model, such as `mask_model(model)`. "
+            f"Received: {type(network).__name__} '{network.name}'"
+        )
+    if not isinstance(masker, EdgePopup):
+        return
+    for name, (mask, weight) in pairs.items():
+        size, alive = int(np.prod(weight.shape)), np.count_nonzero(np.asarray(mask))
+        if not 0 < masker.kept(size) <= alive:
+            raise ValueError(
+                f"Expected a sparsity that leaves weights of every layer. `{name}` has "
+                f"{size}, of which {alive} are not pruned, and would keep "
+                f"{masker.kept(size)}. Received: sparsity={masker.sparsity}"
+            )

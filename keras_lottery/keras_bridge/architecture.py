@@ -1,0 +1,103 @@
+"""A model without its weights, as text."""
+
+import json
+import random
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+
+# Keras has no public name for it.
+from keras.src.backend.common import global_state
+
+from keras_lottery.keras_bridge.layers.names import walk
+
+_WAITING = "uninitialized_variables"
+
+
+def to_text(model: keras.Model) -> str:
+    """The model's layers, and how it is compiled, as Keras serialises them.
+
+    Raises:
+        ValueError: if a layer was adapted to a vocabulary, of which its config says
+            nothing.
+    """
+    for path, layer in walk(model):
+        if hasattr(layer, "save_assets") and _has_assets(layer):
+            raise ValueError(
+                f"The vocabulary of layer '{path}' ({type(layer).__name__}) is not in "
+                "its config, and a model made of that would lack it. Give the layer "
+                "its vocabulary when you make it, such as `StringLookup(vocabulary="
+                "adapted.get_vocabulary())`, or apply it to the data outside of the "
+                "model."
+            )
+    return json.dumps(keras.saving.serialize_keras_object(model))
+
+
+def from_text(text: str) -> keras.Model:
+    """The model with new weights.
+
+    Warns if it cannot be compiled as it was, because a loss or a metric of the user's
+    own is not registered with Keras; it then comes back uncompiled.
+
+    Raises:
+        TypeError: if a layer of the user's own is not registered with Keras.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> from_text(to_text(model)).count_params()
+    15
+    """
+    config = json.loads(text)
+    compiled = config.pop("compile_config", None)
+    model = keras.saving.deserialize_keras_object(config)
+    if compiled:
+        try:
+            model.compile_from_config(compiled)
+        except (TypeError, ValueError) as error:
+            warnings.warn(
+                "The model is not compiled, since Keras does not know its loss, "
+                "metrics or optimizer. Compile it, or load it within "
+                f"`keras.saving.custom_object_scope`. Keras says: {error}",
+                stacklevel=2,
+            )
+    return model
+
+
+def outline(text: str) -> keras.Model:
+    """The model with variables that have shapes and no values, and take no memory.
+
+    A layer that makes variables of arrays cannot be made so; the model then has values.
+
+    Raises:
+        TypeError: as `from_text`.
+        Exception: of any kind, if the text is no architecture.
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> text = to_text(model).replace('"units": 3', '"units": 1000000000000')
+    >>> [tuple(variable.shape) for variable in outline(text).variables]
+    [(4, 1000000000000), (1000000000000,)]
+    """
+    # The seeds of layers and initialisers are drawn here, and thrown away.
+    state = random.getstate()
+    waiting = global_state.get_global_attribute(_WAITING) or []
+    global_state.set_global_attribute(_WAITING, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            return from_text(text)
+    except (TypeError, ValueError) as error:
+        if "in a stateless scope" not in str(error):
+            raise
+    finally:
+        # Else Keras gives values to these variables when another scope ends.
+        global_state.set_global_attribute(_WAITING, waiting)
+        random.setstate(state)
+    return from_text(text)
+
+
+def _has_assets(layer: Any) -> bool:
+    """Whether a layer keeps something outside of its config and its variables."""
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        return any(Path(folder).iterdir())

@@ -1,0 +1,375 @@
+"""First and second derivatives by a model's weights, on either backend.
+
+Weights are the variables behind the masks: pruned ones have derivatives too, those that
+they would have if they were alive.
+"""
+
+import contextlib
+import operator
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_state,
+    named_masks,
+    named_variables,
+    set_state,
+)
+from keras_lottery.keras_bridge.layers.masked import premasked
+
+BATCH_SIZE = 256
+
+Objective = Callable[[keras.Model, Any, Any], Any]
+"""A scalar of a model, inputs and targets, written in `keras.ops`."""
+
+
+def loss(model: keras.Model, x: Any, y: Any) -> Any:
+    """The compiled loss of a batch in inference mode, regularisation included."""
+    return model.compute_loss(x, y, model(x, training=False), training=False)
+
+
+def training_loss(model: keras.Model, x: Any, y: Any) -> Any:
+    """The compiled loss of a batch as a training step has it, which is not made.
+
+    Dropout drops and BatchNormalization takes the batch's statistics, but their
+    variables stay as they are.
+    """
+    return model.compute_loss(x, y, model(x, training=True), training=True)
+
+
+def gradients(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    batch_size: int = BATCH_SIZE,
+    objective: Objective = loss,
+    state: State | None = None,
+) -> dict[str, np.ndarray]:
+    """The gradient of an objective over all data.
+
+    Batches count by their examples. Where the objective is a mean over examples, as
+    Keras's losses are, the result is the gradient of the mean over all of them, with
+    the regularisation counted once.
+
+    Args:
+        model: a masked model.
+        x, y: inputs and targets: arrays, or structures of them.
+        batch_size: examples in a batch: what memory has room for.
+        objective: a scalar function of (model, x, y); the compiled loss by default.
+        state: the weights to take the gradient at; the model's own by default.
+
+    Returns:
+        Mapping of the name of each weight that is trainable or masked to an array of
+        its shape.
+
+    Raises:
+        ValueError: if the objective is the loss and the model is not compiled.
+        FloatingPointError: if a gradient is not finite.
+
+    Example:
+
+    >>> from keras_lottery.layers import mask_model
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(loss="mse")
+    >>> x = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")
+    >>> at_zero = {"dense/kernel": np.zeros((2, 1)), "dense/bias": np.zeros(1)}
+    >>> y = np.ones((2, 1), "float32")
+    >>> gradients(mask_model(model), x, y, state=at_zero)["dense/kernel"].tolist()
+    [[-4.0], [-6.0]]
+    """
+    with holding(model, state):
+        batches = in_batches(x, y, batch_size)
+        return _mean(batch_gradients(model, batches, objective))
+
+
+def batch_gradients(
+    model: keras.Model, batches: Any, objective: Objective = loss
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The gradient of an objective on one batch after another.
+
+    Args:
+        model: a masked model.
+        batches: (x, y) of each batch.
+        objective: as of `gradients`.
+
+    Yields:
+        The number of examples in the batch, and its gradient, as of `gradients`.
+    """
+    yield from _evaluate(_gradient, model, objective, batches)
+
+
+def hessian_vector_product(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    vector: Mapping[str, np.ndarray],
+    batch_size: int = BATCH_SIZE,
+    objective: Objective = loss,
+    state: State | None = None,
+) -> dict[str, np.ndarray]:
+    """The Hessian of an objective over all data, times a vector.
+
+    The Hessian is that of the weights which the vector has: others are held fixed.
+
+    Args:
+        model, x, y, batch_size, objective, state: as of `gradients`.
+        vector: mapping of the names of weights to arrays of their shapes.
+
+    Returns:
+        Mapping of the vector's names to arrays of the same shapes.
+
+    Raises:
+        ValueError: as of `gradients`, or if the vector does not fit the model.
+        FloatingPointError: if a product is not finite.
+
+    Example:
+
+    >>> from keras_lottery.layers import mask_model
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(loss="mse")
+    >>> model = mask_model(model)
+    >>> x, y = np.array([[1.0, 2.0]], "float32"), np.ones((1, 1), "float32")
+    >>> vector = {"dense/kernel": np.array([[1.0], [0.0]])}
+    >>> hessian_vector_product(model, x, y, vector)["dense/kernel"].tolist()
+    [[2.0], [4.0]]
+    """
+    weights = _weights(model, objective)
+    wrong = [
+        name
+        for name, array in vector.items()
+        if name not in weights or weights[name].shape != np.shape(array)
+    ]
+    if wrong or not vector:
+        raise ValueError(
+            f"Expected a vector of some of the weights {sorted(weights)}, each of its "
+            f"weight's shape. Received: {wrong or 'none'}"
+        )
+    with holding(model, state):
+        batches = in_batches(x, y, batch_size)
+        return _mean(_evaluate(_hessian_product, model, objective, batches, vector))
+
+
+def check_compiled(model: keras.Model) -> None:
+    """Raises ValueError unless the model has a loss."""
+    if not model.compiled:
+        raise ValueError(
+            "Gradients need a loss. Received: a model that is not compiled. "
+            "Call `model.compile(loss=...)` first."
+        )
+
+
+def _weights(model: keras.Model, objective: Objective) -> dict[str, keras.Variable]:
+    """The weights that are trained or masked; frozen layers may be masked."""
+    if objective in (loss, training_loss):
+        check_compiled(model)
+    trained = {id(variable) for variable in model.trainable_variables}
+    masked = named_masks(model)
+    return {
+        name: variable
+        for name, variable in named_variables(model).items()
+        if id(variable) in trained or name in masked
+    }
+
+
+@contextlib.contextmanager
+def holding(model: keras.Model, state: State | None) -> Iterator[None]:
+    """Inside, the model holds other weights.
+
+    Args:
+        model: a masked model.
+        state: the weights; `None` leaves it as it is.
+    """
+    if state is None:
+        yield
+        return
+    own = get_state(model)
+    try:
+        set_state(model, state)
+        yield
+    finally:
+        set_state(model, own)
+
+
+class _Compiled(threading.local):
+    """What this thread compiled, while it keeps it."""
+
+    kept: dict[Any, Callable[..., Any]] | None = None
+
+
+_compiled = _Compiled()
+
+
+@contextlib.contextmanager
+def compiled_once(kept: dict[Any, Any] | None = None) -> Iterator[None]:
+    """Inside, a derivative is compiled once for each model, in this thread.
+
+    For rounds that ask for the same one at other weights. Layers, the loss and what is
+    trainable have to stay as they are.
+
+    Args:
+        kept: a dictionary to keep it in, which may be given again later.
+    """
+    before, _compiled.kept = _compiled.kept, {} if kept is None else kept
+    try:
+        yield
+    finally:
+        _compiled.kept = before
+
+
+def in_batches(x: Any, y: Any, size: int) -> Iterator[tuple[Any, Any]]:
+    """Data (x, y) in batches of so many examples; the last one may be smaller."""
+    if size < 1:
+        raise ValueError(f"Expected `batch_size` of at least 1. Received: {size}")
+    for start in range(0, length(x), size):
+        some = slice(start, start + size)
+        yield _map(operator.itemgetter(some), (x, y))
+
+
+def _map(function: Callable[[Any], Any], structure: Any) -> Any:
+    """Targets may be None."""
+    return keras.tree.map_structure(
+        lambda array: None if array is None else function(array), structure
+    )
+
+
+def training_arrays(data: Any) -> tuple[Any, Any]:
+    """Training data (x, y) as arrays of NumPy, or structures of them.
+
+    Raises:
+        ValueError: if they are not two, there are no examples, or x and y differ in
+            length.
+    """
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ValueError(
+            "Expected training data, `data=(x, y)` in arrays. Received: data of type "
+            f"{type(data).__name__}"
+        )
+    pair: tuple[Any, Any] = _map(np.asarray, tuple(data))
+    arrays = [array for array in keras.tree.flatten(pair) if array is not None]
+    lengths = {len(array) for array in arrays if array.ndim}
+    if not lengths or 0 in lengths:
+        raise ValueError("Expected examples in `data` as arrays. Received: none")
+    if len(lengths) > 1 or not all(array.ndim for array in arrays):
+        raise ValueError(
+            "Expected x and y of one length in `data`. Received: arrays of shapes "
+            f"{[array.shape for array in arrays]}"
+        )
+    return pair
+
+
+def length(x: Any) -> int:
+    """The number of examples in an array, or in a structure of them."""
+    return len(keras.tree.flatten(x)[0])
+
+
+def _evaluate(
+    derivative: Callable[..., list[Any]],
+    model: keras.Model,
+    objective: Objective,
+    batches: Any,
+    vector: Mapping[str, np.ndarray] | None = None,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """A derivative of each batch, by all weights or along a vector of some."""
+    weights = _weights(model, objective)
+    names = list(weights if vector is None else vector)
+    variables = [weights[name] for name in names]
+    along = [
+        keras.ops.convert_to_tensor(array, weights[name].dtype)
+        for name, array in (vector or {}).items()
+    ]
+    chosen = {id(variable) for variable in variables}
+    # All is passed as arguments: JAX would compile closed-over values into the program.
+    state = {id(v): v for v in [*model.variables, *model.metrics_variables]}
+    fixed = [variable for key, variable in state.items() if key not in chosen]
+
+    def differentiate(
+        values: list[Any], others: list[Any], along: list[Any], x: Any, y: Any
+    ) -> list[Any]:
+        def function(values: list[Any]) -> Any:
+            pairs = zip([*variables, *fixed], [*values, *others], strict=True)
+            with keras.StatelessScope(list(pairs), collect_losses=True), premasked():
+                return objective(model, x, y)
+
+        return derivative(function, values, *([along] if vector is not None else []))
+
+    # Those that are kept keep their models, so that no other one has the id.
+    key = (id(model), derivative, objective, tuple(names))
+    kept = {} if _compiled.kept is None else _compiled.kept
+    if key not in kept:
+        kept[key] = _compile(differentiate)
+    compiled = kept[key]
+    own = get_state(model)  # The zeros of the masks are in it.
+    values = [keras.ops.convert_to_tensor(own[name]) for name in names]
+    others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
+    for batch in batches:
+        x, y = _map(keras.ops.convert_to_tensor, batch)
+        results = compiled(values, others, along, x, y)
+        arrays = [np.array(result) for result in results]
+        yield length(x), dict(zip(names, arrays, strict=True))
+
+
+def _mean(parts: Iterator[tuple[int, dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
+    """The mean over batches by their sizes, added up in double precision."""
+    sums: dict[str, np.ndarray] = {}
+    dtypes: dict[str, np.dtype] = {}
+    total = 0
+    for count, arrays in parts:
+        total += count
+        for name, array in arrays.items():
+            dtypes[name] = array.dtype
+            sums[name] = sums.get(name, 0.0) + count * array.astype("float64")
+    wrong = [name for name, array in sums.items() if not np.isfinite(array).all()]
+    if wrong:
+        raise FloatingPointError(
+            f"Derivatives by the weights {wrong} are not finite. Look for NaN in the "
+            "data and in the weights."
+        )
+    return {name: (array / total).astype(dtypes[name]) for name, array in sums.items()}
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    traced = tf.function(function)
+    # Called as it is, it would warn of functions that are traced again and again.
+    return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
+
+
+def _gradient(function: Callable[[list[Any]], Any], values: list[Any]) -> list[Any]:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(values)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = function(values)
+    unused = tf.UnconnectedGradients.ZERO
+    # Those of embeddings come as slices.
+    found = tape.gradient(result, values, unconnected_gradients=unused)
+    return [tf.convert_to_tensor(value) for value in found]
+
+
+def _hessian_product(
+    function: Callable[[list[Any]], Any], values: list[Any], along: list[Any]
+) -> list[Any]:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jvp(jax.grad(function), (values,), (along,))[1]
+
+    def slope(values: list[Any]) -> Any:
+        pairs = zip(_gradient(function, values), along, strict=True)
+        return sum(keras.ops.sum(gradient * vector) for gradient, vector in pairs)
+
+    return _gradient(slope, values)

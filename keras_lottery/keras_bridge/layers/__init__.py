@@ -1,0 +1,77 @@
+"""Masked Keras layers, and models made of them."""
+
+from keras_lottery.keras_bridge.layers.convert import is_masked, mask_model, strip_masks
+from keras_lottery.keras_bridge.layers.copying import copy_model
+from keras_lottery.keras_bridge.layers.kinds import (
+    MASKED_LAYERS,
+    MaskedConv1D,
+    MaskedConv1DTranspose,
+    MaskedConv2D,
+    MaskedConv2DTranspose,
+    MaskedConv3D,
+    MaskedConv3DTranspose,
+    MaskedDense,
+    MaskedDepthwiseConv1D,
+    MaskedDepthwiseConv2D,
+    MaskedEinsumDense,
+    MaskedEmbedding,
+    MaskedGRUCell,
+    MaskedLSTMCell,
+    MaskedReversibleEmbedding,
+    MaskedSeparableConv1D,
+    MaskedSeparableConv2D,
+    MaskedSimpleRNNCell,
+    register_masked,
+)
+from keras_lottery.keras_bridge.layers.masked import Masked, premasked, read_as
+from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
+from keras_lottery.keras_bridge.layers.redraw import redraw
+from keras_lottery.keras_bridge.layers.state import (
+    State,
+    get_masks,
+    get_sparsity,
+    get_state,
+    set_masks,
+    set_state,
+    sparsity_summary,
+)
+
+__all__ = [
+    "MASKED_LAYERS",
+    "Masked",
+    "MaskedConv1D",
+    "MaskedConv1DTranspose",
+    "MaskedConv2D",
+    "MaskedConv2DTranspose",
+    "MaskedConv3D",
+    "MaskedConv3DTranspose",
+    "MaskedDense",
+    "MaskedDepthwiseConv1D",
+    "MaskedDepthwiseConv2D",
+    "MaskedEinsumDense",
+    "MaskedEmbedding",
+    "MaskedGRUCell",
+    "MaskedLSTMCell",
+    "MaskedReversibleEmbedding",
+    "MaskedSeparableConv1D",
+    "MaskedSeparableConv2D",
+    "MaskedSimpleRNNCell",
+    "State",
+    "copy_model",
+    "get_masks",
+    "get_sparsity",
+    "get_state",
+    "is_masked",
+    "mask_model",
+    "named_masks",
+    "named_variables",
+    "premasked",
+    "read_as",
+    "redraw",
+    "register_masked",
+    "set_masks",
+    "set_state",
+    "sparsity_summary",
+    "strip_masks",
+    "walk",
+]

@@ -1,0 +1,251 @@
+"""From ordinary Keras models to masked ones, and back."""
+
+import fnmatch
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+
+from keras_lottery.keras_bridge.layers.copying import check_convertible, duplicate
+from keras_lottery.keras_bridge.layers.inside import class_of, hold, release
+from keras_lottery.keras_bridge.layers.kinds import (
+    MASKED_LAYERS,
+    ORDINARY_LAYERS,
+    masked_by_default,
+)
+from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer, unmask_layer
+from keras_lottery.keras_bridge.layers.names import walk
+
+Prunable = Callable[[keras.layers.Layer], bool] | str | Iterable[str] | None
+
+Layers = list[tuple[str, keras.layers.Layer]]
+
+
+def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
+    """Returns a masked copy of a model, with the same weights and outputs.
+
+    The kernels that `prunable` chooses get masks, which keep everything to begin with:
+    those of Dense, EinsumDense and all convolutions, and of LSTM, GRU and SimpleRNN
+    (recurrent kernels too), wherever they are: in nested and subclassed models, in
+    attention layers and wrappers. A layer of your own joins them by `register_masked`.
+    Biases and normalisation are never masked, embeddings only where they are chosen.
+    The given model is left untouched; if it is compiled, the copy is compiled alike,
+    with a fresh optimizer. Other layers with kernels, such as one of your own derived
+    from Dense, are named in a warning, unless you chose by `prunable`.
+
+    Args:
+        model: a built model. Layers that are masked already keep their masks. A
+            subclassed model or layer is made again from its config, which has to hold
+            every argument of the constructor.
+        prunable: which layers to mask. A function `layer -> bool`, which is asked about
+            the layers that have a masked form, and about the recurrent layers whose
+            cells have one; a layer name or path, with wildcards (`"conv*"`,
+            `"encoder/*"`), where the name of a layer that holds others stands for
+            these; several of them; or `None` for all but embeddings, or, in a model
+            that has masked layers, for those alone.
+
+    Raises:
+        ValueError: if the model is not built or cannot be copied, if a name matches
+            nothing that has a masked form, or if no layer is left to mask.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> masked = mask_model(model)
+    >>> [type(layer).__name__ for layer in masked.layers]
+    ['MaskedDense']
+    """
+    check_convertible(model)
+    chosen = _choose(model, prunable)
+    if prunable is None and not is_masked(model):
+        _warn_of_kernels(model, chosen)
+    masked = duplicate(model)
+    release(masked)
+    inside = dict(walk(masked))
+    for path in chosen:
+        if not isinstance(inside[path], Masked):
+            mask_layer(inside[path], MASKED_LAYERS[type(inside[path])])
+    hold(masked)
+    compile_alike(model, masked)
+    return masked
+
+
+def strip_masks(model: keras.Model) -> keras.Model:
+    """Returns a copy with ordinary Keras layers, the zeros of the masks baked in.
+
+    Args:
+        model: a masked model; it is left untouched.
+
+    Raises:
+        ValueError: if the model is not built or cannot be copied.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> [type(layer).__name__ for layer in strip_masks(mask_model(model)).layers]
+    ['Dense']
+    """
+    check_convertible(model)
+    plain = duplicate(model)
+    release(plain)
+    for _, layer in walk(plain):
+        if type(layer) in ORDINARY_LAYERS:
+            unmask_layer(layer, ORDINARY_LAYERS[type(layer)])
+    compile_alike(model, plain)
+    return plain
+
+
+def is_masked(model: keras.Model) -> bool:
+    """Whether the model has a masked layer."""
+    return any(isinstance(layer, Masked) for _, layer in walk(model))
+
+
+def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
+    """The paths of the layers to mask."""
+    layers = list(walk(model))
+    if prunable is None:
+        # A model that has masked layers has had its layers chosen.
+        chosen = [
+            path
+            for path, layer in layers
+            if masked_by_default(class_of(layer)) and not is_masked(model)
+        ]
+    elif callable(prunable):
+        cells = {
+            id(cell)
+            for _, layer in layers
+            if _cells(layer) and prunable(layer)
+            for cell in _cells(layer)
+        }
+        chosen = [
+            path
+            for path, layer in layers
+            if _maskable(layer) and (id(layer) in cells or prunable(layer))
+        ]
+    else:
+        chosen = _matches(layers, prunable)
+    if not chosen and not is_masked(model):
+        raise ValueError(
+            "No layer to prune was found. Expected at least one layer of "
+            f"{_class_names()} that `prunable` chooses. Received: "
+            f"prunable={prunable!r} and these layers:\n{_listing(layers)}"
+        )
+    return chosen
+
+
+def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
+    """Warns of layers with kernels that have no masked form."""
+    layers = dict(walk(model))
+    masked = {id(v) for path in chosen for v in layers[path].variables}
+    default = tuple(kind for kind in MASKED_LAYERS if masked_by_default(kind))
+    left_out = {
+        path: layer
+        for path, layer in layers.items()
+        if not _maskable(layer)
+        and any(
+            # A wrapper's kernel may be that of a layer inside of it.
+            id(variable) not in masked
+            and (
+                isinstance(layer, default)
+                or variable.name in ("kernel", "recurrent_kernel")
+            )
+            for variable in layer._trainable_variables
+        )
+    }
+    if left_out:
+        names = ", ".join(f"{p} ({class_of(x).__name__})" for p, x in left_out.items())
+        warnings.warn(
+            f"These layers have kernels, but no masked form, and stay dense: {names}. "
+            "Call `keras_lottery.register_masked` for their classes to prune them too, "
+            "or name the layers to prune in `prunable`.",
+            stacklevel=3,
+        )
+
+
+def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
+    chosen = []
+    for pattern in [prunable] if isinstance(prunable, str) else list(prunable):
+        # Keras's own name first: a stable path may be the name of another layer.
+        matched = [
+            (path, layer)
+            for path, layer in layers
+            if fnmatch.fnmatchcase(layer.name, pattern)
+        ] or [item for item in layers if fnmatch.fnmatchcase(item[0], pattern)]
+        inside = [
+            (path, layer)
+            for path, layer in layers
+            if any(path.startswith(f"{parent}/") for parent, _ in matched)
+            and not issubclass(class_of(layer), keras.layers.Embedding)
+        ]
+        able = [path for path, layer in matched + inside if _maskable(layer)]
+        if not able and not any(isinstance(one, Masked) for _, one in matched + inside):
+            raise ValueError(
+                f"`prunable` names {pattern!r}, which matches no layer that can be "
+                f"masked ({_class_names()}). The model's layers:\n{_listing(layers)}"
+            )
+        chosen += able
+    return chosen
+
+
+def _cells(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """What has a masked form of the cells of a recurrent layer, where its weights are.
+
+    They may be stacked, or in the layers that go forward and backward.
+    """
+    if not (hasattr(layer, "cell") or isinstance(layer, keras.layers.Bidirectional)):
+        return []
+    return [
+        cell
+        for _, cell in walk(layer)
+        if hasattr(cell, "state_size") and _maskable(cell)
+    ]
+
+
+def _maskable(layer: keras.layers.Layer) -> bool:
+    return class_of(layer) in MASKED_LAYERS
+
+
+def _class_names() -> str:
+    return ", ".join(sorted(layer.__name__ for layer in MASKED_LAYERS))
+
+
+def _listing(layers: Layers) -> str:
+    return "\n".join(f"  {path} ({type(layer).__name__})" for path, layer in layers)
+
+
+def compile_alike(model: keras.Model, new: keras.Model) -> None:
+    """Compiles `new` like `model`: same loss and metrics, a fresh optimizer."""
+    if not model.compiled:
+        return
+    if type(model).compile is not keras.Model.compile:
+        warnings.warn(
+            f"{type(model).__name__} has a `compile` of its own. The copy of model "
+            f"'{model.name}' is not compiled: call `compile` on it.",
+            stacklevel=3,
+        )
+        return
+    config = dict(model._compile_config.config)
+    config["optimizer"] = fresh_optimizer(model.optimizer)
+    config["metrics"] = _fresh_metrics(config["metrics"])
+    config["weighted_metrics"] = _fresh_metrics(config["weighted_metrics"])
+    new.compile(**config)
+
+
+def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
+    """An optimizer with the same settings and no slots yet."""
+    schedule = getattr(optimizer, "_learning_rate", None)
+    # A schedule of the user's need not be registered with Keras.
+    with keras.saving.custom_object_scope({type(schedule).__name__: type(schedule)}):
+        return type(optimizer).from_config(optimizer.get_config())
+
+
+def _fresh_metrics(metrics: Any) -> Any:
+    """Metrics hold state: a new object for each, names and functions as they are."""
+
+    def fresh(metric: Any) -> Any:
+        if isinstance(metric, keras.metrics.Metric):
+            return type(metric).from_config(metric.get_config())
+        return metric
+
+    return keras.tree.map_structure(fresh, metrics)

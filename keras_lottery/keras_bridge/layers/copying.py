@@ -1,0 +1,207 @@
+"""New models like given ones."""
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_lottery.keras_bridge.layers.inside import class_of, lists_its_layers
+from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
+from keras_lottery.keras_bridge.layers.state import finalize, read
+
+
+def copy_model(
+    model: keras.Model,
+    configure: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
+) -> keras.Model:
+    """A new model of the same architecture with new weights, not compiled.
+
+    Args:
+        model: a built model.
+        configure: changes the config of a layer before the new layer is made of it.
+
+    Raises:
+        ValueError: if a layer cannot be made again from its config.
+    """
+    new: dict[int, keras.layers.Layer] = {}
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if id(layer) not in new:
+            if lists_its_layers(layer):
+                new[id(layer)] = _clone(layer, copy)
+            else:
+                new[id(layer)] = _from_config(layer, configure)
+        return new[id(layer)]
+
+    with keras.saving.custom_object_scope(own_objects(model)):
+        copied = copy(model)
+        _check_apart(model, copied)
+        _build_alike(model, copied)
+    _check_alike(model, copied)
+    return copied
+
+
+def duplicate(model: keras.Model) -> keras.Model:
+    """A model of the same architecture, weights, masks and seeds, not compiled."""
+    new = copy_model(model)
+    for (path, old_layer), (_, new_layer) in zip(
+        [("", model), *walk(model)], [("", new), *walk(new)], strict=True
+    ):
+        # Parents come first, so a child's own setting is the last one written, and
+        # then that of a variable.
+        new_layer.trainable = old_layer.trainable
+        if hasattr(old_layer, "save_assets"):
+            _copy_assets(path, old_layer, new_layer)
+    sources, targets = _variables(model), _variables(new)
+    for name, target in targets.items():
+        # A copy: JAX would train the two models in one buffer.
+        target.assign(read(sources[name]))
+        target.trainable = sources[name].trainable
+    for _, layer in walk(new):
+        finalize(layer)
+    return new
+
+
+def check_convertible(model: keras.Model) -> None:
+    """Raises ValueError if the model is not a built model."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Expected `model` to be a Keras model. Received: model={model!r}"
+        )
+    if not model.built or (lists_its_layers(model) and not model.inputs):
+        raise ValueError(
+            f"Expected a built model. Received: model '{model.name}' without weights. "
+            "Start it with `keras.Input(shape)`, call `model.build(input_shape)`, or "
+            "call it on data."
+        )
+
+
+def _clone(
+    model: keras.Model, copy: Callable[[keras.layers.Layer], keras.layers.Layer]
+) -> keras.Model:
+    # `clone_model` would compile the clone by serialising the loss, which a function
+    # of the user's does not survive.
+    compiled, model.compiled = model.compiled, False
+    try:
+        return keras.models.clone_model(model, clone_function=copy)
+    finally:
+        model.compiled = compiled
+
+
+def _from_config(
+    layer: keras.layers.Layer, configure: Callable[[dict[str, Any]], dict[str, Any]]
+) -> keras.layers.Layer:
+    if isinstance(layer, keras.layers.Lambda):
+        return _same_lambda(layer)
+    try:
+        return type(layer).from_config(configure(layer.get_config()))
+    except Exception as error:
+        raise ValueError(
+            f"'{layer.name}' of class {type(layer).__name__} cannot be made again from "
+            "its config. Implement `get_config` (and `from_config`, where arguments "
+            "are layers or other objects), and register functions and objects of your "
+            f"own with `keras.saving.register_keras_serializable`. Keras says: {error}"
+        ) from error
+
+
+def _same_lambda(layer: Any) -> keras.layers.Layer:
+    # Its config has a function's code alone, which Keras rightly does not trust.
+    return type(layer)(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
+
+
+def own_objects(model: keras.Model) -> dict[str, Any]:
+    """The classes and functions of the user's own that a model is made of."""
+    objects: dict[str, Any] = {}
+    parts = (keras.initializers.Initializer, keras.regularizers.Regularizer)
+    for layer in [model, *(layer for _, layer in walk(model))]:
+        found: list[Any] = [class_of(layer)]
+        for name, value in vars(layer).items():
+            # Keras wraps these two for each layer.
+            if inspect.isfunction(value) and name not in ("build", "quantize"):
+                found.append(value)
+            elif isinstance(value, (*parts, keras.constraints.Constraint)):
+                found.append(type(value))
+        for thing in found:
+            if (thing.__module__ or "").partition(".")[0] != "keras":
+                objects[thing.__name__] = thing
+                objects[keras.saving.get_registered_name(thing)] = thing
+    return objects
+
+
+def _build_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Builds a layer and what is inside as the old one was built."""
+    if not old.built:
+        return
+    has_build = type(old).build is not keras.layers.Layer.build
+    if has_build and not new.built:
+        new.build_from_config(old.get_build_config())
+    children = [
+        layer._flatten_layers(include_self=False, recursive=False)
+        for layer in (old, new)
+    ]
+    for one, other in zip(*children, strict=False):
+        _build_alike(one, other)
+    if not has_build:
+        new.built = True
+        new._build_shapes_dict = old._build_shapes_dict
+
+
+def _check_apart(old: keras.Model, new: keras.Model) -> None:
+    own = {id(layer) for _, layer in walk(old)}
+    for path, layer in walk(new):
+        if id(layer) in own:
+            raise ValueError(
+                f"The copy of model '{old.name}' would share the layer '{path}' with "
+                "it, since a `get_config` returns the layer itself. Return "
+                "`keras.saving.serialize_keras_object(layer)` there, and make the "
+                "layer of that in `from_config`, by "
+                "`keras.saving.deserialize_keras_object`."
+            )
+
+
+def _check_alike(old: keras.Model, new: keras.Model) -> None:
+    one, other = (
+        {name: tuple(variable.shape) for name, variable in _variables(model).items()}
+        for model in (old, new)
+    )
+    if one != other:
+        raise ValueError(
+            f"The copy of model '{old.name}' that its config gives is another model. "
+            f"Missing: {sorted(one.keys() - other.keys())}. "
+            f"New: {sorted(other.keys() - one.keys())}. Other shapes: "
+            f"{sorted(n for n in one.keys() & other.keys() if one[n] != other[n])}. "
+            "Let `get_config` return every argument of the constructor. Make every "
+            "layer and variable in `__init__` or `build`. A layer that is used both "
+            "inside of another one and outside cannot be copied."
+        )
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    masks = {f"{name}_mask": mask for name, (mask, _) in named_masks(model).items()}
+    return named_variables(model) | masks
+
+
+def _copy_assets(path: str, old: Any, new: Any) -> None:
+    """Copies what a layer keeps outside of variables: the vocabulary of a lookup."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            store: dict[str, Any] = {}
+            old.save_own_variables(store)
+            old.save_assets(folder)
+            new.load_own_variables(store)
+            new.load_assets(folder)
+    except Exception as error:
+        raise ValueError(
+            f"The state of layer '{path}' ({type(old).__name__}) cannot be copied: "
+            f"{error}. Give it its vocabulary when you make it, or apply it to the "
+            "data outside of the model."
+        ) from error

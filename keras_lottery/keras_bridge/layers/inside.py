@@ -1,0 +1,237 @@
+"""Layers that hold masked layers of which their configs say nothing.
+
+Saved models are made again from configs. Sequential and Functional models list their
+layers there, with their masked classes. But an attention layer's projections, a
+subclassed model's attributes or an LSTM's cell come back as ordinary layers, and their
+masks would be gone. So a layer that holds masked ones becomes a `MaskedInside` of its
+own class, whose config has the paths of the masked layers inside, and which masks them
+again when it is made of that config.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import keras
+
+from keras_lottery.keras_bridge.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
+from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer, set_class
+from keras_lottery.keras_bridge.layers.names import named_children, walk
+
+_KEY = "keras_lottery"
+
+
+@keras.saving.register_keras_serializable("keras_lottery")
+class MaskedInside:
+    """Mixin of a layer that holds masked layers; `isinstance` sees the layer's class.
+
+    Its config is the ordinary layer's, and under one more key the class of that layer
+    and the paths of the masked ones.
+    """
+
+    ordinary_class: ClassVar[type[keras.layers.Layer]]
+    # Paths of layers that are still to be masked, once they are there.
+    _missing: tuple[str, ...] = ()
+    # Paths of masked layers that had weights when the config was made.
+    _built_once: tuple[str, ...] = ()
+
+    # Of the layer that it is mixed into.
+    name: str
+
+    def get_config(self) -> dict[str, Any]:
+        inside = list(walk(self))
+        masked = [path for path, layer in inside if isinstance(layer, Masked)]
+        with _ordinary([self, *(layer for _, layer in inside)]):
+            config = self.get_config()
+        record = {
+            "class": _identity(self.ordinary_class),
+            "masked": [*masked, *self._missing],
+            "built": [path for path, layer in inside if path in masked and layer.built],
+        }
+        return {**config, _KEY: record}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        record = config.pop(_KEY, None)
+        if record is None:
+            return cls.ordinary_class.from_config(config)
+        # Keras finds the class as it would for an ordinary layer. Clones are made of
+        # layers of this class, whoever registered it or did not.
+        known = getattr(cls, "ordinary_class", None)
+        own = {} if known is None else {keras.saving.get_registered_name(known): known}
+        layer = keras.saving.deserialize_keras_object(
+            {**record["class"], "config": config}, custom_objects=own
+        )
+        _mask_inside(layer, record["masked"])
+        object.__setattr__(layer, "_built_once", tuple(record.get("built", ())))
+        return layer
+
+    def _post_build(self) -> None:
+        super()._post_build()  # type: ignore[misc]
+        self._mask_missing()
+
+    def build_from_config(self, config: Any) -> None:
+        super().build_from_config(config)  # type: ignore[misc]
+        self._mask_missing()
+
+    def _mask_missing(self) -> None:
+        missing = _mask_children(self, self._missing)
+        object.__setattr__(self, "_missing", missing)
+
+    def load_own_variables(self, store: Any) -> None:
+        self._mask_missing()
+        if self._missing:
+            raise ValueError(
+                f"The masked layers {list(self._missing)} inside of '{self.name}' are "
+                "not there, and their masks would be lost. Make every layer in "
+                "`__init__` or `build`, so that it is there before weights are loaded."
+            )
+        # Keras would load no weights for them, and say nothing.
+        unbuilt = [
+            path
+            for path, layer in walk(self)
+            if path in self._built_once and not layer.built
+        ]
+        if unbuilt:
+            raise ValueError(
+                f"The masked layers {unbuilt} inside of '{self.name}' are not built, "
+                "and their masks and weights would be lost. Give "
+                f"{class_of(self).__name__} a `build` that builds every layer inside, "
+                "and, where its `call` takes several inputs, a `get_build_config` and "
+                "a `build_from_config` that know all of their shapes."
+            )
+        super().load_own_variables(store)  # type: ignore[misc]
+
+
+def _mask_inside(layer: Any, paths: Iterable[str]) -> None:
+    """Masks the layers at these paths, now or as soon as they are there."""
+    if lists_its_layers(layer):
+        missing = _mask_children(layer, paths)
+        if missing:
+            raise ValueError(f"Model '{layer.name}' has no layers {list(missing)}.")
+        return
+    if not isinstance(layer, MaskedInside):
+        set_class(layer, _holder_of(type(layer)))
+    object.__setattr__(layer, "_missing", (*layer._missing, *paths))
+    # A layer with a `build` of its own makes or builds those inside there, and may want
+    # to find ordinary ones (SpectralNormalization does).
+    if layer.built or class_of(layer).build is keras.layers.Layer.build:
+        layer._mask_missing()
+
+
+def _mask_children(parent: Any, paths: Iterable[str]) -> tuple[str, ...]:
+    """Masks what is there; returns the paths of what is not."""
+    children = dict(named_children(parent))
+    deeper: dict[str, list[str]] = {}
+    missing = []
+    for path in paths:
+        name, _, rest = path.partition("/")
+        if name not in children:
+            missing.append(path)
+        elif rest:
+            deeper.setdefault(name, []).append(rest)
+        elif not isinstance(children[name], Masked):
+            _mask_again(children[name])
+    for name, rests in deeper.items():
+        _mask_inside(children[name], rests)
+    return tuple(missing)
+
+
+def _mask_again(layer: keras.layers.Layer) -> None:
+    kind = type(layer)
+    if kind not in MASKED_LAYERS:
+        raise ValueError(
+            f"The layer '{layer.name}' was masked, but {kind.__name__} has no masked "
+            f"form here. Call `keras_lottery.register_masked({kind.__name__}, ...)` "
+            "before loading."
+        )
+    mask_layer(layer, MASKED_LAYERS[kind])
+
+
+_HOLDERS: dict[type[keras.layers.Layer], type[MaskedInside]] = {}
+
+
+def hold(model: keras.layers.Layer) -> None:
+    """Sees to it that every masked layer inside is in some config."""
+    _hold(model, {})
+
+
+def _hold(layer: Any, seen: dict[int, bool]) -> bool:
+    """Whether the layer is masked or holds masked ones."""
+    if id(layer) not in seen:
+        children = layer._flatten_layers(include_self=False, recursive=False)
+        holds = any([_hold(child, seen) for child in children])
+        if (
+            holds
+            and not lists_its_layers(layer)
+            and not isinstance(layer, MaskedInside)
+        ):
+            set_class(layer, _holder_of(type(layer)))
+        seen[id(layer)] = holds or isinstance(layer, Masked)
+    return seen[id(layer)]
+
+
+def release(model: keras.layers.Layer) -> None:
+    """Undoes `hold`."""
+    for layer in [model, *(layer for _, layer in walk(model))]:
+        set_class(layer, class_of(layer))
+
+
+def class_of(layer: Any) -> type[keras.layers.Layer]:
+    """The class of a layer, masked or not, whatever it holds."""
+    return layer.ordinary_class if isinstance(layer, MaskedInside) else type(layer)
+
+
+def lists_its_layers(layer: Any) -> bool:
+    """Whether the layer is a Sequential or Functional model, not a subclass of them."""
+    module = type(layer).__module__.partition(".")[0]
+    return isinstance(layer, keras.Model) and module == "keras"
+
+
+def _holder_of(ordinary_class: type[keras.layers.Layer]) -> type[MaskedInside]:
+    if ordinary_class not in _HOLDERS:
+        holder = type(
+            # Keras names layers, and places in weights files, after their classes.
+            ordinary_class.__name__,
+            (MaskedInside, ordinary_class),
+            {
+                "__doc__": ordinary_class.__doc__,
+                "__module__": __name__,
+                "ordinary_class": ordinary_class,
+            },
+        )
+        # All under one name: the config says which class it is.
+        keras.saving.register_keras_serializable("keras_lottery", "MaskedInside")(
+            holder
+        )
+        _HOLDERS[ordinary_class] = holder
+    return _HOLDERS[ordinary_class]
+
+
+def _identity(layer_class: type[keras.layers.Layer]) -> dict[str, str | None]:
+    """How Keras finds a class again."""
+    name = layer_class.__name__
+    if getattr(keras.layers, name, None) is layer_class:
+        return {"module": "keras.layers", "class_name": name, "registered_name": None}
+    return {
+        "module": layer_class.__module__,
+        "class_name": name,
+        "registered_name": keras.saving.get_registered_name(layer_class),
+    }
+
+
+@contextlib.contextmanager
+def _ordinary(layers: Iterable[Any]) -> Iterator[None]:
+    """Inside, the first layer is what it was before it held masked ones, and those
+    inside of it are ordinary ones."""
+    first, *others = layers
+    classes = [(layer, type(layer)) for layer in (first, *others)]
+    set_class(first, class_of(first))
+    for layer in others:
+        set_class(layer, ORDINARY_LAYERS.get(class_of(layer), class_of(layer)))
+    try:
+        yield
+    finally:
+        for layer, its_class in classes:
+            set_class(layer, its_class)

@@ -1,0 +1,139 @@
+"""The layers that have a masked form, Keras's and the user's own."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from keras_lottery.keras_bridge.layers.masked import Masked
+
+MASKED_LAYERS: dict[type[layers.Layer], type[layers.Layer]] = {}
+"""The masked layer for each ordinary one."""
+
+ORDINARY_LAYERS: dict[type[layers.Layer], type[layers.Layer]] = {}
+"""The ordinary layer for each masked one."""
+
+
+def register_masked(
+    layer_class: type[layers.Layer], weights: Sequence[str] = ("kernel",)
+) -> type[layers.Layer]:
+    """Makes the masked form of a layer of your own, for `mask_model` to find.
+
+    Call it beside the layer's definition: a file that holds masked layers loads only
+    where they are known.
+
+    Args:
+        layer_class: a layer class that keeps its weights in variables, and reads them
+            as `self.<name>` in its `call`.
+        weights: the names of the attributes to mask.
+
+    Returns:
+        The masked class, named `Masked` and the layer's name, which takes the same
+        arguments.
+
+    Raises:
+        ValueError: if it is no layer class, has a masked form of another kind by that
+            name, or saves its variables in a way of its own.
+
+    Example:
+
+    >>> @keras.saving.register_keras_serializable()
+    ... class Scaled(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight(shape=input_shape[-1:], name="scale")
+    ...
+    ...     def call(self, x):
+    ...         return x * self.scale
+    >>> MaskedScaled = register_masked(Scaled, weights=("scale",))
+    >>> from keras_lottery import mask_model
+    >>> masked = mask_model(keras.Sequential([keras.Input((4,)), Scaled()]))
+    >>> [type(layer).__name__ for layer in masked.layers]
+    ['MaskedScaled']
+    """
+    _check(layer_class, weights)
+    name = f"Masked{layer_class.__name__}"
+    masks = " and a ".join(f"`{weight}_mask`" for weight in weights)
+    masked = type(
+        name,
+        (Masked, layer_class),
+        {
+            "__doc__": f"`{layer_class.__name__}` with a {masks}; the same arguments.",
+            "__module__": __name__,
+            "masked_weights": tuple(weights),
+        },
+    )
+    keras.saving.register_keras_serializable("keras_lottery")(masked)
+    MASKED_LAYERS[layer_class] = masked
+    ORDINARY_LAYERS[masked] = layer_class
+    return masked
+
+
+def _check(layer_class: type[layers.Layer], weights: Sequence[str]) -> None:
+    if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
+        raise ValueError(
+            "Expected `layer_class` to be a class of Keras layers. Received: "
+            f"layer_class={layer_class!r}"
+        )
+    if isinstance(weights, str) or not weights:
+        raise ValueError(
+            "Expected `weights` to be the names of one or more attributes, such as "
+            f'("kernel",). Received: weights={weights!r}'
+        )
+    namesake = keras.saving.get_registered_object(
+        f"keras_lottery>Masked{layer_class.__name__}"
+    )
+    known = ORDINARY_LAYERS.get(namesake)
+    # A class that is defined again, as notebooks do, takes the place of the first.
+    if known and (known.__module__, known.__qualname__) != (
+        layer_class.__module__,
+        layer_class.__qualname__,
+    ):
+        raise ValueError(
+            f"Another class `{layer_class.__name__}` has a masked form already: "
+            f"{known!r}. Files would mix the two up. Give one of them another name."
+        )
+    for owner in layer_class.__mro__:
+        if owner.__module__.partition(".")[0] == "keras":
+            break
+        if {"save_own_variables", "load_own_variables"} & vars(owner).keys():
+            raise ValueError(
+                f"`{owner.__name__}` saves its variables in a way of its own, which "
+                "would leave the masks out. Derive a class from "
+                "`keras_lottery.layers.Masked` and the layer that saves them as well."
+            )
+
+
+MaskedDense = register_masked(layers.Dense)
+MaskedEinsumDense = register_masked(layers.EinsumDense)
+MaskedConv1D = register_masked(layers.Conv1D)
+MaskedConv2D = register_masked(layers.Conv2D)
+MaskedConv3D = register_masked(layers.Conv3D)
+MaskedConv1DTranspose = register_masked(layers.Conv1DTranspose)
+MaskedConv2DTranspose = register_masked(layers.Conv2DTranspose)
+MaskedConv3DTranspose = register_masked(layers.Conv3DTranspose)
+MaskedDepthwiseConv1D = register_masked(layers.DepthwiseConv1D)
+MaskedDepthwiseConv2D = register_masked(layers.DepthwiseConv2D)
+
+_SEPARABLE = ("depthwise_kernel", "pointwise_kernel")
+MaskedSeparableConv1D = register_masked(layers.SeparableConv1D, _SEPARABLE)
+MaskedSeparableConv2D = register_masked(layers.SeparableConv2D, _SEPARABLE)
+
+# LSTM, GRU and SimpleRNN keep their weights in their cells.
+_RECURRENT = ("kernel", "recurrent_kernel")
+MaskedLSTMCell = register_masked(layers.LSTMCell, _RECURRENT)
+MaskedGRUCell = register_masked(layers.GRUCell, _RECURRENT)
+MaskedSimpleRNNCell = register_masked(layers.SimpleRNNCell, _RECURRENT)
+
+MaskedEmbedding = register_masked(layers.Embedding, ("embeddings",))
+MaskedReversibleEmbedding = register_masked(layers.ReversibleEmbedding, ("embeddings",))
+
+
+def masked_by_default(layer_class: type[layers.Layer]) -> bool:
+    """Whether `mask_model` masks a layer that nobody asked for by name.
+
+    Embeddings are looked up, not multiplied: their rows get as many updates as their
+    words occur, and magnitudes do not compare with those of kernels.
+    """
+    return layer_class in MASKED_LAYERS and not issubclass(
+        layer_class, layers.Embedding
+    )

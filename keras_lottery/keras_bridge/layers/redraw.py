@@ -1,0 +1,51 @@
+"""New initial weights from a model's own initialisers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.layers.copying import check_convertible, copy_model
+from keras_lottery.keras_bridge.layers.names import named_variables, walk
+from keras_lottery.keras_bridge.layers.state import get_state
+
+
+def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
+    """Draws the state of a freshly built model of the same architecture.
+
+    Seeds that were given to initialisers or to layers are set aside: with them, every
+    draw would be the same. What is not trained keeps its values: frozen layers, and
+    those adapted to data. Sets Keras's global random seed.
+
+    Args:
+        model: a built model; it is left untouched.
+        seed: the seed of the draw; the same seed draws the same state.
+
+    Returns:
+        Mapping of variable name to array, as of `get_state(model)`.
+    """
+    check_convertible(model)
+    keras.utils.set_random_seed(seed)
+    kept = {
+        id(variable)
+        for _, layer in walk(model)
+        if not layer.trainable or hasattr(layer, "finalize_state")
+        for variable in layer.variables
+    }
+    state = get_state(copy_model(model, configure=_without_seeds))
+    own = get_state(model)
+    return {
+        name: own[name] if id(variable) in kept else state[name]
+        for name, variable in named_variables(model).items()
+    }
+
+
+def _without_seeds(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {
+            key: None if key == "seed" else _without_seeds(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(_without_seeds(value) for value in config)
+    return config

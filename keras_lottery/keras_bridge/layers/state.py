@@ -1,0 +1,192 @@
+"""Reading and writing what a model holds: its masks and the state of its variables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lottery.keras_bridge.layers.masked import Masked
+from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
+from keras_lottery.masks import Masks
+
+State = Mapping[str, np.ndarray]
+"""The values of a model's variables by stable name: weights, statistics, seeds."""
+
+
+def read(variable: keras.Variable) -> np.ndarray:
+    """A variable's value, in an array of its own."""
+    return np.asarray(variable).copy()
+
+
+def get_masks(model: keras.Model) -> Masks:
+    """The masks of a masked model, by weight name.
+
+    Example:
+
+    >>> from keras_lottery.layers import MaskedDense
+    >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
+    >>> get_masks(model)["hidden/kernel"].shape
+    (4, 3)
+    """
+    _sync(model)
+    return Masks({name: read(mask) for name, (mask, _) in _masks_of(model).items()})
+
+
+def set_masks(
+    model: keras.Model, masks: Mapping[str, np.ndarray], optimizer: Any = None
+) -> None:
+    """Sets the masks of a masked model, and makes the pruned weights zero.
+
+    The optimizer's slots are zeroed where weights are pruned, since momentum would
+    move the weights again.
+
+    Args:
+        model: a masked model.
+        masks: mapping of every masked weight's name to a boolean array of its shape.
+        optimizer: the optimizer that trains the model, where it is not
+            `model.optimizer` (in a training loop of one's own).
+
+    Raises:
+        ValueError: if names or shapes are not those of the model.
+    """
+    masks = Masks(masks)
+    variables = _masks_of(model)
+    if masks.keys() != variables.keys():
+        raise ValueError(
+            f"Expected `masks` for {sorted(variables)}. "
+            f"Missing: {sorted(variables.keys() - masks.keys())}. "
+            f"Unknown: {sorted(masks.keys() - variables.keys())}."
+        )
+    for name, (mask, _) in variables.items():
+        if masks[name].shape != tuple(mask.shape):
+            raise ValueError(
+                f"Expected a mask of shape {tuple(mask.shape)} for `{name}`. "
+                f"Received: shape {masks[name].shape}."
+            )
+    _sync(model)
+    for name, (mask, _) in variables.items():
+        mask.assign(np.array(masks[name]))
+    for _, layer in walk(model):
+        if isinstance(layer, Masked):
+            layer.zero_pruned()
+    zero_slots(variables, optimizer or getattr(model, "optimizer", None))
+
+
+def get_state(model: keras.Model) -> dict[str, np.ndarray]:
+    """Copies of all variables but the masks, by stable name; pruned ones are zero."""
+    _sync(model)
+    state = {name: read(variable) for name, variable in named_variables(model).items()}
+    for name, (mask, _) in named_masks(model).items():
+        state[name][~read(mask)] = 0
+    return state
+
+
+def set_state(
+    model: keras.Model, state: State, masks: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes all variables; those of pruned weights become zero.
+
+    Args:
+        model: a model.
+        state: what `get_state` read, of a model with the same variables.
+        masks: masks to set before, since the weights that the model's own masks prune
+            would be lost.
+
+    Raises:
+        ValueError: if names are not those of the model.
+    """
+    variables = named_variables(model)
+    if state.keys() != variables.keys():
+        raise ValueError(
+            "Expected the state of a model with the same variables. "
+            f"Missing: {sorted(variables.keys() - state.keys())}. "
+            f"Unknown: {sorted(state.keys() - variables.keys())}."
+        )
+    if masks is not None:
+        set_masks(model, masks)
+    for name, variable in variables.items():
+        # A copy, since JAX may train in the buffer it is given.
+        variable.assign(np.array(state[name]))
+    for _, layer in walk(model):
+        finalize(layer)
+        if isinstance(layer, Masked):
+            layer.zero_pruned()
+
+
+def finalize(layer: keras.layers.Layer) -> None:
+    """Lets a Normalization that was adapted to data read its variables."""
+    # Others (Discretization) would compute theirs anew of data that are not kept.
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
+        layer.finalize_state()
+
+
+def get_sparsity(model: keras.Model) -> float:
+    """The share of the masked model's prunable weights that are pruned.
+
+    >>> from keras_lottery.layers import MaskedDense
+    >>> get_sparsity(keras.Sequential([keras.Input((4,)), MaskedDense(3)]))
+    0.0
+    """
+    return get_masks(model).sparsity
+
+
+def sparsity_summary(model: keras.Model) -> str:
+    """A table of the weights left, by layer.
+
+    Example:
+
+    >>> from keras_lottery.layers import MaskedDense
+    >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
+    >>> print(sparsity_summary(model))
+    weight                          kept        size  density
+    hidden/kernel                     12          12  100.00%
+    total                             12          12  100.00%
+    """
+    masks = get_masks(model)
+    counts = [
+        (name, int(np.count_nonzero(mask)), mask.size) for name, mask in masks.items()
+    ]
+    counts.append(("total", masks.kept, masks.size))
+    lines = [f"{'weight':<26}{'kept':>10}{'size':>12}{'density':>9}"]
+    lines += [
+        f"{name:<26}{kept:>10,}{size:>12,}{kept / size:>9.2%}"
+        for name, kept, size in counts
+    ]
+    return "\n".join(lines)
+
+
+def _masks_of(model: keras.Model) -> dict[str, tuple[keras.Variable, keras.Variable]]:
+    variables = named_masks(model)
+    if not variables:
+        raise ValueError(
+            f"Expected a masked model. Received: model '{model.name}', which has no "
+            "masked layer. Call `mask_model(model)` and use the model it returns."
+        )
+    return variables
+
+
+def _sync(model: keras.Model) -> None:
+    """Inside `fit`, Keras keeps the state of a JAX model outside of its variables."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def zero_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
+    """Zeroes the slots of what is pruned of (mask, weight) pairs, by name."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for one in getattr(optimizer, "_inner_optimizers", ()):
+        zero_slots(variables, one)
+    if optimizer is None or not optimizer.built:
+        return
+    masks = {id(weight): mask for mask, weight in variables.values()}
+    weights = optimizer._trainable_variables
+    for slots in vars(optimizer).values():
+        # Keras keeps the slots of a kind in a list, in the order of the weights.
+        if not isinstance(slots, list) or len(slots) != len(weights):
+            continue
+        for weight, slot in zip(weights, slots, strict=True):
+            if id(weight) in masks and getattr(slot, "shape", None) == weight.shape:
+                mask = masks[id(weight)]
+                slot.assign(ops.multiply(slot, ops.cast(mask, slot.dtype)))

@@ -1,0 +1,61 @@
+"""Data sets of images, as arrays: `load` finds them by name."""
+
+import os
+from pathlib import Path
+
+from keras_lottery.papers.data.digits import load_digits
+from keras_lottery.papers.data.npz import load_npz
+from keras_lottery.papers.data.splits import Size, Splits
+from keras_lottery.papers.data.tfds import load_tfds
+
+__all__ = ["Splits", "load"]
+
+
+def load(
+    name: str | os.PathLike[str], validation: Size | None = None, seed: int = 0
+) -> Splits:
+    """Loads a data set of images, in training, validation and test parts.
+
+    Images are scaled to [0, 1]. Nothing is downloaded.
+
+    Args:
+        name: one of
+
+            - `"digits"`: the 1,797 digits of scikit-learn, 8x8 pixels; in 1,077
+              training, 360 validation and 360 test examples;
+            - an image-classification data set of
+              [TFDS](https://www.tensorflow.org/datasets/catalog), such as `"mnist"`,
+              prepared in `~/tensorflow_datasets` or in the folder that the environment
+              variable `TFDS_DATA_DIR` names. Its validation part stands in for a
+              missing test part; without either, a fixed fifth is the test part;
+            - the path of an .npz file with `x_train`, `y_train`, `x_test`, `y_test`
+              and, if wanted, `x_validation`, `y_validation`. Images of unsigned
+              integers are scaled, floats are taken as they are.
+        validation: the validation part that is held out of the training part: a
+            number of examples, or a share between 0 and 1. By default the data set's
+            own; where it has none, 5,000 examples of MNIST and CIFAR-10, as in
+            Frankle & Carbin, and a tenth of others.
+        seed: chooses the validation examples. The test part is the same for all.
+
+    Returns:
+        The arrays with the data set's name, image shape and number of classes.
+
+    Raises:
+        FileNotFoundError: if the data set is not on this machine; says how to get it.
+        ImportError: if it is one of TFDS, which is not installed.
+        ValueError: if there is no such data set, or it is not one of images of one
+            size and their classes.
+
+    Example:
+
+    >>> digits = load("digits")
+    >>> digits
+    Splits(name='digits', input_shape=(8, 8, 1), classes=10)
+    >>> digits.x_train.shape, digits.y_train.shape
+    ((1077, 8, 8, 1), (1077,))
+    """
+    if name == "digits":
+        return load_digits(validation, seed)
+    if Path(name).suffix == ".npz":
+        return load_npz(Path(name), validation, seed)
+    return load_tfds(os.fspath(name), validation, seed)

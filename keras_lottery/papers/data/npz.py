@@ -1,0 +1,51 @@
+"""Data sets in .npz files."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from keras_lottery.papers.data.splits import Arrays, Size, Splits, make_splits
+
+
+def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
+    """Loads a data set from an .npz file; nothing in it is unpickled."""
+    arrays = _read(path)
+    parts = {"train": _part(arrays, path, "train"), "test": _part(arrays, path, "test")}
+    if "x_validation" in arrays or "y_validation" in arrays:
+        parts["validation"] = _part(arrays, path, "validation")
+    return make_splits(
+        path.stem,
+        parts,
+        classes=1 + int(max(y.max(initial=0) for _, y in parts.values())),
+        validation=validation,
+        default=0.1,
+        seed=seed,
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"Expected an .npz file of plain arrays. Received: {path} ({error}). Write "
+            "it with np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
+        ) from error
+
+
+def _part(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
+    missing = [key for key in (f"x_{part}", f"y_{part}") if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"Expected x_train, y_train, x_test, y_test and, if wanted, x_validation "
+            f"and y_validation in {path}. Received: {', '.join(arrays)}, without "
+            f"{' and '.join(missing)}."
+        )
+    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    # As Keras's own data sets have them: grey images without channels, labels (n, 1).
+    x = x[..., np.newaxis] if x.ndim == 3 else x
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    return x, y

@@ -1,0 +1,86 @@
+"""The papers' experiments, each one command, held against the published figures.
+
+An experiment is a file with an `Experiment`: scales, a function that trains in a `Lab`
+and returns what it measured, and the paper's claims. A new one is such a file, and a
+line in `EXPERIMENTS`.
+"""
+
+from keras_lottery.papers.experiments import (
+    conv_nets,
+    deconstructing,
+    frankle_carbin,
+    layers,
+    lenet_recipes,
+    linear_mode_connectivity,
+    mask_actions,
+    missing_the_mark,
+    one_constant,
+    overfitting_gap,
+    renda,
+    renda_resnet,
+    resnet_18,
+    sequential_reinit,
+    small_dense,
+    stabilizing,
+    vgg_19,
+    weight_correlation,
+    weight_correlation_cifar,
+    weights_of_tickets,
+)
+from keras_lottery.papers.experiments.experiment import Claim, Experiment, Scale
+from keras_lottery.papers.experiments.lab import Lab
+from keras_lottery.papers.experiments.reproduce import reproduce
+
+__all__ = [
+    "EXPERIMENTS",
+    "Claim",
+    "Experiment",
+    "Lab",
+    "Scale",
+    "get",
+    "reproduce",
+]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        frankle_carbin.EXPERIMENT,
+        lenet_recipes.EXPERIMENT,
+        *conv_nets.EXPERIMENTS,
+        resnet_18.EXPERIMENT,
+        vgg_19.EXPERIMENT,
+        weights_of_tickets.EXPERIMENT,
+        weight_correlation.EXPERIMENT,
+        *weight_correlation_cifar.EXPERIMENTS,
+        deconstructing.EXPERIMENT,
+        mask_actions.EXPERIMENT,
+        layers.EXPERIMENT,
+        linear_mode_connectivity.EXPERIMENT,
+        *stabilizing.EXPERIMENTS,
+        renda.EXPERIMENT,
+        *renda_resnet.EXPERIMENTS,
+        missing_the_mark.EXPERIMENT,
+        overfitting_gap.EXPERIMENT,
+        one_constant.EXPERIMENT,
+        sequential_reinit.EXPERIMENT,
+        small_dense.EXPERIMENT,
+    )
+}
+"""By name, in the order of `keras-lottery reproduce --list`."""
+
+
+def get(name: str) -> Experiment:
+    """An experiment by name.
+
+    Raises:
+        ValueError: if there is no such experiment.
+
+    >>> get("layers").title
+    'Which layers a trained network can do without'
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(
+            f"Expected the name of an experiment, one of {sorted(EXPERIMENTS)}. "
+            f"Received: name={name!r}"
+        )
+    return EXPERIMENTS[name]

@@ -1,0 +1,121 @@
+"""Frankle & Carbin, section 3: Conv-2, Conv-4 and Conv-6 on CIFAR-10."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from keras_lottery.papers.experiments.experiment import (
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.papers.experiments.frankle_carbin import PAPER
+from keras_lottery.papers.experiments.lab import Lab
+from keras_lottery.papers.experiments.measures import ACCURACY, STOP, at, gain
+from keras_lottery.papers.experiments.networks import with_dropout
+from keras_lottery.papers.experiments.scales import cifar_10
+
+
+def conv_net(
+    model: str,
+    levels: int,
+    faster: tuple[float, float],
+    better: tuple[float, float],
+    dropout: tuple[float, float],
+    dropout_rate: float,
+) -> Experiment:
+    """The experiment of one network.
+
+    Args:
+        model: its name.
+        levels: rounds of pruning.
+        faster: how many times sooner tickets stop at best, and at which density.
+        better: how many percentage points they gain at best, and at which density.
+        dropout: what dropout gains the dense network, and its tickets beyond it at
+            best.
+        dropout_rate: the learning rate with dropout.
+    """
+
+    def run(lab: Lab) -> Mapping[str, Values]:
+        plain = lab.search("plain", controls={"reinit": 3})
+        with_its_rate = dataclasses.replace(lab.recipe, learning_rate=dropout_rate)
+        dropped = lab.search("dropout", model=with_dropout(model), recipe=with_its_rate)
+        tables = lab.panels("accuracy", {"plain": plain, "dropout": dropped})
+        table, other = tables["plain"], tables["dropout"]
+        # The best density is that of the highest validation accuracy.
+        sparse = other[other["level"] > 0].groupby("density")
+        best = sparse["early_stop_val_accuracy"].mean().idxmax()
+        return {
+            "faster": at(table, 1.0, STOP) / at(table, faster[1], STOP),
+            "better": gain(table, better[1]),
+            "over reinit": gain(table, better[1], over="reinit"),
+            "dropout": 100 * (at(other, 1.0, ACCURACY) - at(table, 1.0, ACCURACY)),
+            "dropout ticket": gain(other, best),
+        }
+
+    title = model.title().replace("_", "-")
+    source = "figure 5 and section 3"
+    return Experiment(
+        model,
+        f"Winning tickets of {title}, with and without dropout",
+        PAPER,
+        cifar_10(
+            model,
+            f"{5 * (2 + 5 * levels)} trainings of the recipe's length, hours on a GPU",
+            levels,
+            tuple(range(1, levels + 1)),
+        ),
+        run,
+        (
+            Claim(
+                f"At {100 * faster[1]:.1f} % tickets stop sooner than dense networks",
+                published=f"{faster[0]} times",
+                source=source,
+                value="faster",
+                reproduced=(1 + (faster[0] - 1) / 2, INFINITY),
+                unit="times",
+                sign=(1, INFINITY),
+            ),
+            effect(
+                f"At {100 * better[1]:.1f} % they are more accurate",
+                published=f"{better[0]} pp",
+                source=source,
+                value="better",
+                size=better[0],
+                unit="pp",
+            ),
+            effect(
+                "There, they are more accurate than their reinitialisations",
+                published="far more",
+                source=source,
+                value="over reinit",
+                size=0,
+                unit="pp",
+            ),
+            effect(
+                "Dropout makes the dense network more accurate",
+                published=f"{dropout[0]} pp",
+                source="section 3",
+                value="dropout",
+                size=dropout[0],
+                unit="pp",
+            ),
+            effect(
+                "With dropout, tickets are more accurate than the dense network (best "
+                "density)",
+                published=f"up to {dropout[1]} pp",
+                source="section 3",
+                value="dropout ticket",
+                size=dropout[1],
+                unit="pp",
+            ),
+        ),
+    )
+
+
+EXPERIMENTS = (
+    conv_net("conv_2", 14, (3.5, 0.088), (3.4, 0.046), (2.1, 2.3), 3e-4),
+    conv_net("conv_4", 14, (3.5, 0.092), (3.5, 0.111), (3.0, 4.6), 2e-4),
+    conv_net("conv_6", 12, (2.5, 0.151), (3.3, 0.264), (2.4, 4.7), 2e-4),
+)

@@ -1,0 +1,196 @@
+"""What an experiment is: trainings at a scale, and the claims that they test."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_lottery.papers.models import Recipe
+from keras_lottery.search.results import interval
+
+if TYPE_CHECKING:
+    from keras_lottery.papers.experiments.lab import Lab
+
+Values = float | Sequence[float] | np.ndarray
+"""A number, or one for each replicate."""
+
+Range = tuple[float, float]
+"""Values above the first number, up to the second."""
+
+INFINITY = float("inf")
+ABOVE_ZERO: Range = (0.0, INFINITY)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, and when a measured value agrees with it.
+
+    Args:
+        what: the claim, in a few words.
+        published: the figure as it is printed, or the words where there is none;
+            `"open"` for a question that nobody has answered.
+        source: where it is printed.
+        value: the name of the measured value.
+        reproduced: the values that count as reproduced.
+        unit: of the value.
+        sign: those that at least have its direction; `None` where there is none.
+            That of a claim of direction alone is the same as `reproduced`.
+    """
+
+    what: str
+    published: str
+    source: str
+    value: str
+    reproduced: Range
+    unit: str = ""
+    sign: Range | None = None
+
+    def verdict(self, measured: Mapping[str, Values]) -> str:
+        """`"reproduced"`, `"sign reproduced"`, `"not reproduced"` or `"not run"`.
+
+        It is reproduced if the mean over replicates counts as such and, where there is
+        a sign, the 95 % confidence interval of the mean has it whole. The sign alone is
+        reproduced if the mean has it. Of an open question, the words are `"holds"`,
+        `"not certain"` and `"does not hold"`.
+
+        Args:
+            measured: values by name, a number or one for each replicate. NaN is a
+                replicate that diverged: it is left out.
+
+        Example:
+
+        >>> claim = Claim("stops sooner", "38 %", "section 3", "sooner",
+        ...               reproduced=(19, 100), sign=(0, 100))
+        >>> for sooner in ([24, 26], [1, 60], [-2, -4], float("nan")):
+        ...     claim.verdict({"sooner": sooner})
+        'reproduced'
+        'sign reproduced'
+        'not reproduced'
+        'not run'
+        """
+        mean, low, high = interval(self._values(measured)[0])
+        if np.isnan(mean):
+            return "not run"
+        words = ("reproduced", "sign reproduced", "not reproduced")
+        if self.published == "open":
+            words = ("holds", "not certain", "does not hold")
+        has_sign = self.sign is None or (
+            _within(low, self.sign) and _within(high, self.sign)
+        )
+        if _within(mean, self.reproduced) and has_sign:
+            return words[0]
+        return words[1 if self.sign and _within(mean, self.sign) else 2]
+
+    def format(self, measured: Mapping[str, Values]) -> str:
+        """The measured value, with its standard deviation over the replicates."""
+        values, diverged = self._values(measured)
+        if not len(values):
+            return "not measured"
+        unit = f" {self.unit}".rstrip()
+        if len(values) == 1 and not diverged:
+            return f"{values[0]:.4g}{unit}"
+        digits = 2 if abs(values.mean()) < 100 else 0
+        mean = f"{values.mean():.{digits}f}"
+        if len(values) > 1:
+            mean += f" ± {values.std(ddof=1):.{digits}f}"
+        left_out = f", {diverged} not a number" if diverged else ""
+        return f"{mean}{unit} (n = {len(values)}{left_out})"
+
+    @property
+    def counts(self) -> str:
+        """Which values count as reproduced.
+
+        >>> Claim("", "", "", "", reproduced=(0.5, INFINITY), unit="pp").counts
+        'above 0.5 pp'
+        >>> effect("", "", "", "", 3, "pp").counts
+        'above 1.5 pp, 95 % interval above 0 pp'
+        """
+        if self.sign is None:
+            return self._in_words(self.reproduced)
+        interval = f"95 % interval {self._in_words(self.sign)}"
+        if self.sign == self.reproduced:
+            return interval
+        return f"{self._in_words(self.reproduced)}, {interval}"
+
+    def _in_words(self, limits: Range) -> str:
+        low, high = limits
+        unit = f" {self.unit}".rstrip()
+        if high == INFINITY:
+            return f"above {low:g}{unit}"
+        if low == -INFINITY:
+            return f"up to {high:g}{unit}"
+        return f"{low:g} to {high:g}{unit}"
+
+    def _values(self, measured: Mapping[str, Values]) -> tuple[np.ndarray, int]:
+        """What was measured, and how many replicates diverged."""
+        values = np.atleast_1d(np.asarray(measured.get(self.value, np.nan), float))
+        is_left = ~np.isnan(values)
+        return values[is_left], int((~is_left).sum())
+
+
+def effect(
+    what: str, published: str, source: str, value: str, size: float, unit: str
+) -> Claim:
+    """A claim of an effect above zero, whose mean has to be above half of its size.
+
+    Args:
+        what, published, source, value, unit: as of `Claim`.
+        size: the published effect; 0 where a paper has a figure of curves alone: the
+            claim is then one of direction alone.
+    """
+    return Claim(
+        what, published, source, value, (size / 2, INFINITY), unit, sign=ABOVE_ZERO
+    )
+
+
+def _within(value: float, limits: Range) -> bool:
+    return limits[0] < value <= limits[1]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large an experiment is run.
+
+    Args:
+        cost: how long it takes, in words.
+        data: the data set's name.
+        model: the network's name.
+        recipe: its training.
+        replicates: how often all is repeated.
+        levels: rounds of pruning.
+        report: the levels at which controls are trained; all by default.
+        is_faithful: whether results at this scale say something on the claims.
+    """
+
+    cost: str
+    data: str
+    model: str
+    recipe: Recipe
+    replicates: int
+    levels: int
+    report: tuple[int, ...] | None = None
+    is_faithful: bool = True
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A paper's experiment.
+
+    Args:
+        name: what it is asked for by.
+        title: what it shows, in a few words.
+        paper: authors, year, title, and where it can be read.
+        scales: `"smoke"` runs through everything in seconds, `"cpu"` takes minutes,
+            `"paper"` has the paper's lengths.
+        run: trains in a laboratory, which keeps tables and figures; returns what it
+            measured, by name.
+        claims: what the paper says of it.
+    """
+
+    name: str
+    title: str
+    paper: str
+    scales: Mapping[str, Scale]
+    run: Callable[["Lab"], Mapping[str, Values]]
+    claims: tuple[Claim, ...]

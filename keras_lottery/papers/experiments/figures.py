@@ -1,0 +1,129 @@
+"""Figures of what experiments measure, beside those of searches."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keras_lottery.study import plots
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+FEW = 20
+"""So many points of a line at most have marks."""
+
+
+def lines(
+    table: "pd.DataFrame",
+    x: str,
+    y: str,
+    label: str,
+    by: str | None = None,
+    panels: str | None = None,
+    x_label: str | None = None,
+) -> "Figure":
+    """Means against x, with bars from the smallest to the largest value.
+
+    Args:
+        table: one row a measurement.
+        x, y, by, panels: columns: of the axes; of what has a line each; of what has a
+            panel each. The `density` is drawn from dense to sparse, in % on a log axis.
+        label: of the y axis.
+        x_label: of the x axis; the column's name by default.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if x == "density":
+        table = table.assign(density=100 * table["density"])
+    colors = matplotlib.color_sequences["petroff6"]  # made for colour-blind readers
+    looks = [""] if by is None else list(table[by].unique())
+    parts = [("", table)] if panels is None else list(table.groupby(panels, sort=False))
+    columns = min(len(parts), 3)
+    rows = -(-len(parts) // columns)
+    size = (5.2 if columns == 1 else 4 * columns, 3.4 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in grid.flat[len(parts) :]:
+        axes.set_visible(False)
+    for axes, (title, part) in zip(grid.flat, parts, strict=False):
+        kinds = [("", part)] if by is None else list(part.groupby(by, sort=False))
+        for kind, rows_ in kinds:
+            # Of one look in all panels, whatever else is in them.
+            index = looks.index(kind)
+            values = rows_.groupby(x)[y]
+            mean = values.mean()
+            bars = [
+                (mean - values.min()).clip(lower=0),
+                (values.max() - mean).clip(lower=0),
+            ]
+            axes.errorbar(
+                mean.index,
+                mean,
+                yerr=bars if values.size().max() > 1 else None,
+                label=str(kind) or None,
+                color=colors[index % len(colors)],
+                marker=plots.MARKERS[index % len(plots.MARKERS)]
+                if len(mean) <= FEW
+                else "",
+                markersize=4,
+                linewidth=1.4,
+                capsize=2,
+                elinewidth=0.8,
+            )
+        axes.set_title(str(title), fontsize="small")
+        axes.grid(axis="y", color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel(x_label or x)
+        if table[x].dtype.kind == "i":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if x == "density":
+            densities = table[x].round(6).unique()
+            plots.format_density_axis(axes, sorted(densities, reverse=True))
+        if by is not None:
+            axes.legend(title=by, fontsize="x-small", frameon=False)
+    grid[0, 0].set_ylabel(label)
+    return figure
+
+
+def heat_map(
+    table: "pd.DataFrame",
+    title: str,
+    labels: Sequence[str] = ("", ""),
+    digits: int = 1,
+) -> "Figure":
+    """A table of numbers as colours, each number written into its field.
+
+    Args:
+        table: rows and columns by name.
+        title: of what the numbers are.
+        labels: of columns and rows.
+        digits: after the point.
+    """
+    from matplotlib.figure import Figure
+
+    size = (1.6 + 0.8 * table.shape[1], 1.2 + 0.5 * table.shape[0])
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    values = table.to_numpy(float)
+    image = axes.imshow(values, cmap="viridis", aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    for row in range(values.shape[0]):
+        for column in range(values.shape[1]):
+            axes.text(
+                column,
+                row,
+                f"{values[row, column]:.{digits}f}",
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white" if values[row, column] < middle else "black",
+            )
+    axes.set_xticks(range(table.shape[1]), [str(name) for name in table.columns])
+    axes.set_yticks(range(table.shape[0]), [str(name) for name in table.index])
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.set_title(title, fontsize="small")
+    figure.colorbar(image)
+    return figure

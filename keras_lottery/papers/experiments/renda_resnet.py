@@ -1,0 +1,88 @@
+"""Renda et al.: the same comparison on ResNet-20 and ResNet-56, as in the paper."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from keras_lottery.papers import models
+from keras_lottery.papers.experiments.experiment import (
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.papers.experiments.lab import Lab
+from keras_lottery.papers.experiments.measures import FINAL, at, gain
+from keras_lottery.papers.experiments.renda import EXPERIMENT as ON_LENET
+from keras_lottery.papers.experiments.rewinds import GAINS, SMALLER, WORDS, ways
+from keras_lottery.papers.experiments.scales import cifar_10
+
+
+def experiment(depth: int, dense: float, published: bool) -> Experiment:
+    """The experiment of one network.
+
+    Args:
+        depth: of the ResNet.
+        dense: the dense network's published accuracy, in %.
+        published: whether `GAINS` are this network's; the claims are of
+            direction alone where they are another's.
+    """
+
+    def run(lab: Lab) -> Mapping[str, Values]:
+        built = partial(models.resnet, depth if lab.scale.is_faithful else 8)
+        # Epoch 32 of 182: what is pruned is trained for 150 epochs more.
+        k = round(32 / 182 * lab.recipe.steps)
+        how: dict[str, Any] = {"model": built, "allocation": "global", "rewind_to": k}
+        searches = {
+            way: lab.search(way, rewind=rewind, **how)
+            for way, rewind in ways(lab.recipe.steps - k).items()
+        }
+        table = lab.compare("accuracy", searches, FINAL)
+        return {"dense": 100 * at(table, 1.0, FINAL)} | {
+            f"{way} {smaller}": gain(table, 1 / smaller, way, "fine_tune", FINAL)
+            for way in GAINS
+            for smaller in SMALLER.values()
+        }
+
+    return Experiment(
+        f"renda_resnet_{depth}",
+        f"Rewinding against fine-tuning after pruning ResNet-{depth}",
+        ON_LENET.paper,
+        # The paper trains both by one recipe.
+        cifar_10(
+            "resnet_56",
+            "15 trainings of 63,882 steps and 255 of 52,650, days on a GPU",
+            levels=17,
+        ),
+        run,
+        (
+            Claim(
+                "The dense network's accuracy",
+                published=f"{dense} %",
+                source="the authors' data",
+                value="dense",
+                reproduced=(dense - 1, dense + 1),
+                unit="%",
+            ),
+            *(
+                effect(
+                    f"{smaller} times smaller, {WORDS[way]} beats fine-tuning",
+                    published=f"{figure} pp{'' if published else ' (ResNet-56)'}",
+                    source="the authors' data",
+                    value=f"{way} {smaller}",
+                    size=figure if published else 0,
+                    unit="pp",
+                )
+                for way, figures in GAINS.items()
+                for smaller, figure in zip(
+                    SMALLER.values(), figures.values(), strict=True
+                )
+            ),
+        ),
+    )
+
+
+EXPERIMENTS = (
+    experiment(20, dense=91.71, published=False),
+    experiment(56, dense=93.46, published=True),
+)

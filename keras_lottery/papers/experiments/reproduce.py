@@ -1,0 +1,171 @@
+"""Runs an experiment, and holds what it measured against what was published."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_lottery.files import (
+    CorruptedFileError,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from keras_lottery.papers.experiments.experiment import Experiment, Values
+from keras_lottery.papers.experiments.lab import Lab
+from keras_lottery.search.settings import versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY = "reproduction.json"
+"""What a run's directory is known by, and what it measured."""
+ROWS = 80
+"""Longer tables are not shown in the Markdown: they are in their .csv files."""
+
+
+def reproduce(
+    experiment: Experiment,
+    scale: str = "cpu",
+    directory: str | os.PathLike[str] | None = None,
+    verbose: int = 1,
+) -> "pd.DataFrame":
+    """Runs an experiment, or what is left of it, and judges its claims.
+
+    Args:
+        experiment: which one.
+        scale: `"smoke"`, `"cpu"` or `"paper"`.
+        directory: where it is kept: trainings, tables (.csv), figures (.png, .svg),
+            `reproduction.json` and `README.md`. By default
+            `runs/reproduce/<name>_<scale>`.
+        verbose: 0 is silent; 1 shows progress on a terminal.
+
+    Returns:
+        A row for each claim: `claim`, `published`, `measured`, `counts` (which values
+        count as reproduced), `verdict` and `source`. At smoke scale no claim is run.
+
+    Raises:
+        ValueError: if there is no such scale, or the directory holds another run.
+        FileNotFoundError: if the data are not on this machine.
+        KeyError: if the experiment does not measure what one of its claims is on.
+    """
+    import pandas as pd
+
+    if scale not in experiment.scales:
+        raise ValueError(
+            f"Expected `scale` of '{experiment.name}' to be one of "
+            f"{list(experiment.scales)}. Received: scale={scale!r}"
+        )
+    chosen = experiment.scales[scale]
+    directory = Path(directory or f"runs/reproduce/{experiment.name}_{scale}")
+    lab = Lab(chosen, directory, verbose)
+    _occupy(directory, experiment.name, scale)
+    measured = dict(experiment.run(lab))
+    if missing := {claim.value for claim in experiment.claims} - measured.keys():
+        raise KeyError(
+            f"Experiment '{experiment.name}' has claims on {sorted(missing)}, which "
+            f"its `run` does not return. It returned: {sorted(measured)}"
+        )
+    judged = measured if chosen.is_faithful else {}
+    verdicts = pd.DataFrame(
+        {
+            "claim": claim.what,
+            "published": claim.published,
+            "measured": claim.format(measured),
+            "counts": claim.counts,
+            "verdict": claim.verdict(judged),
+            "source": claim.source,
+        }
+        for claim in experiment.claims
+    )
+    write_json(
+        directory / SUMMARY,
+        {
+            "experiment": experiment.name,
+            "scale": scale,
+            "title": experiment.title,
+            "paper": experiment.paper,
+            "networks": lab.networks,
+            "seconds": lab.seconds,
+            "versions": versions(),
+            "measured": {name: _numbers(value) for name, value in measured.items()},
+            "verdicts": verdicts.to_dict("records"),
+            "tables": list(lab.tables),
+            "figures": lab.figures,
+        },
+    )
+    text = _markdown(experiment, scale, lab, verdicts)
+    write_atomically(directory / "README.md", lambda file: file.write(text.encode()))
+    return verdicts
+
+
+def _occupy(directory: Path, name: str, scale: str) -> None:
+    """Makes a directory that of a run, or checks that it is."""
+    path, own = directory / SUMMARY, {"experiment": name, "scale": scale}
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, CorruptedFileError):
+        found = own
+        write_json(path, own)
+    if {key: found.get(key) for key in own} != own:
+        raise ValueError(
+            f"The directory '{directory}' holds {found.get('experiment')} at scale "
+            f"{found.get('scale')}. Choose another directory."
+        )
+
+
+def _numbers(value: Values) -> Any:
+    """NaN is not JSON."""
+    numbers = [None if np.isnan(v) else float(v) for v in np.atleast_1d(value)]
+    return numbers if np.ndim(value) else numbers[0]
+
+
+def _markdown(
+    experiment: Experiment, scale: str, lab: Lab, verdicts: "pd.DataFrame"
+) -> str:
+    chosen = lab.scale
+    parts = [
+        f"# {experiment.title}",
+        experiment.paper,
+        f"```bash\nkeras-lottery reproduce {experiment.name} --scale {scale}\n```",
+        f"{', '.join(lab.networks)} on {chosen.data}, {chosen.recipe.steps:,} steps of "
+        f"{chosen.recipe.batch_size} examples, {chosen.replicates} replicates; "
+        f"the trainings in the tables took {lab.seconds:,.0f} s, one after another. "
+        "Measured values are means ± standard deviation over replicates; intervals are "
+        "Student's.",
+    ]
+    if not chosen.is_faithful:
+        parts.append(
+            "This scale only runs through the experiment: no claim is tested by it."
+        )
+    parts.append(markdown_table(verdicts.rename(columns={"counts": "reproduced if"})))
+    parts += [f"![{name}]({name}.png)" for name in lab.figures]
+    for name, table in lab.tables.items():
+        parts.append(f"## {name}\n\n[{name}.csv]({name}.csv)")
+        if len(table) <= ROWS:
+            parts[-1] += f"\n\n{markdown_table(table)}"
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(table: "pd.DataFrame") -> str:
+    """A table in Markdown.
+
+    >>> import pandas as pd
+    >>> print(markdown_table(pd.DataFrame({"density": [0.25], "variant": ["ticket"]})))
+    | density | variant |
+    |---|---|
+    | 0.25 | ticket |
+    """
+    rows = [
+        list(table.columns),
+        *([_cell(value) for value in row] for row in table.itertuples(index=False)),
+    ]
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+
+
+def _cell(value: Any) -> str:
+    return (
+        f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    )

@@ -1,0 +1,104 @@
+"""Frankle & Carbin, section 4: the residual network, whose tickets need warm-up."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+from keras_lottery.papers import models
+from keras_lottery.papers.experiments.experiment import (
+    INFINITY,
+    Claim,
+    Experiment,
+    Values,
+)
+from keras_lottery.papers.experiments.frankle_carbin import PAPER
+from keras_lottery.papers.experiments.lab import Lab
+from keras_lottery.papers.experiments.measures import FINAL, at, gain
+from keras_lottery.papers.experiments.scales import cifar_10
+from keras_lottery.tickets.allocation import Global
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """Three learning rates, one with a warm-up of two thirds of the training."""
+    arms = {
+        "lr_0.1": {"learning_rate": 0.1},
+        "lr_0.01": {"learning_rate": 0.01},
+        "warm_up_0.03": {"learning_rate": 0.03, "warm_up": 2 * lab.recipe.steps // 3},
+    }
+    depth = 20 if lab.scale.is_faithful else 8
+    searches = {
+        arm: lab.search(
+            arm,
+            recipe=dataclasses.replace(lab.recipe, **changes),  # type: ignore[arg-type]
+            model=partial(models.resnet, depth),
+            allocation=Global(exclude=lab.recipe.left_alone),
+            controls=["reinit"],
+        )
+        for arm, changes in arms.items()
+    }
+    tables = lab.panels("accuracy", searches, FINAL)
+    large, small, warm = tables.values()
+    return {
+        "dense": 100 * at(large, 1.0, FINAL),
+        "small": 100 * at(small, 0.271, FINAL),
+        "warm": 100 * at(warm, 0.271, FINAL),
+        "none": gain(large, 0.219, over="reinit", column=FINAL),
+        "warm tickets": gain(warm, 0.118, over="reinit", column=FINAL),
+    }
+
+
+EXPERIMENT = Experiment(
+    "resnet_18",
+    "Winning tickets of ResNet-18 (20 layers), by learning rate and warm-up",
+    PAPER,
+    cifar_10(
+        "resnet_20",
+        "225 trainings of 30,000 steps, hours on a GPU",
+        levels=10,
+        report=(4, 6, 7, 10),
+    ),
+    run,
+    (
+        Claim(
+            "The dense network at learning rate 0.1",
+            published="90.5 %",
+            source="section 4",
+            value="dense",
+            reproduced=(89.5, 91.5),
+            unit="%",
+        ),
+        Claim(
+            "Tickets of 27 % at learning rate 0.01",
+            published="89.5 %",
+            source="section 4",
+            value="small",
+            reproduced=(88.5, 90.5),
+            unit="%",
+        ),
+        Claim(
+            "Tickets of 27 % at 0.03 with warm-up",
+            published="90.5 %",
+            source="section 4",
+            value="warm",
+            reproduced=(89.5, 91.5),
+            unit="%",
+        ),
+        Claim(
+            "At 0.1 tickets of 22 % are no better than reinitialised",
+            published="no winning tickets",
+            source="section 4",
+            value="none",
+            reproduced=(-INFINITY, 0.2),
+            unit="pp",
+        ),
+        Claim(
+            "At 0.03 with warm-up, tickets of 11.8 % beat their reinitialisations",
+            published="winning tickets",
+            source="section 4",
+            value="warm tickets",
+            reproduced=(0.2, INFINITY),
+            unit="pp",
+            sign=(0, INFINITY),
+        ),
+    ),
+)

@@ -1,0 +1,115 @@
+"""The scales that experiments share."""
+
+import dataclasses
+from typing import Any
+
+from keras_lottery.papers import models
+from keras_lottery.papers.experiments.experiment import Scale
+from keras_lottery.papers.models import Recipe
+
+EPOCH = 916
+"""Steps in an epoch of MNIST: 55,000 images in batches of 60."""
+MOMENTUM: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9}
+"""A recipe for LeNet-300-100 beside Adam."""
+
+
+def lenet(
+    cpu: str, paper: str, levels: int, report: tuple[int, ...] | None = None, **how: Any
+) -> dict[str, Scale]:
+    """LeNet-300-100: on digits for seconds, and on MNIST in short and at full length.
+
+    Args:
+        cpu, paper: the cost at these scales, in words.
+        levels, report: as of `Scale`; two levels at smoke scale.
+        how: changes to the recipe. `drops` and `warm_up` are shares of the training.
+    """
+    recipe = models.recipe("lenet_300_100")
+    small = dataclasses.replace(recipe, jit_compile=False, steps_per_execution=1)
+    return {
+        "smoke": Scale(
+            "seconds",
+            "digits",
+            "lenet_300_100",
+            of_length(small, 40, 20, **how),
+            replicates=2,
+            levels=2,
+            is_faithful=False,
+        ),
+        "cpu": Scale(
+            cpu,
+            "mnist",
+            "lenet_300_100",
+            of_length(recipe, 8 * EPOCH, 100, **how),
+            replicates=3,
+            levels=levels,
+            report=report,
+        ),
+        "paper": Scale(
+            paper,
+            "mnist",
+            "lenet_300_100",
+            of_length(recipe, recipe.steps, 100, **how),
+            replicates=5,
+            levels=levels,
+            report=report,
+        ),
+    }
+
+
+def cifar_10(
+    model: str,
+    paper: str,
+    levels: int,
+    report: tuple[int, ...] | None = None,
+    smoke: str = "seconds",
+    **how: Any,
+) -> dict[str, Scale]:
+    """A convolutional network: on digits for seconds, and as in the paper for a GPU.
+
+    Args:
+        model: its name, in `models`.
+        paper, smoke: the cost at these scales, in words.
+        levels, report: as of `Scale`; two levels at smoke scale.
+        how: changes to the recipe.
+    """
+    recipe = dataclasses.replace(models.recipe(model), **how)
+    # Digits have a left and a right.
+    small = dataclasses.replace(recipe, steps_per_execution=1, augment=False)
+    return {
+        "smoke": Scale(
+            smoke,
+            "digits",
+            model,
+            of_length(small, 10, 5),
+            replicates=1,
+            levels=2,
+            is_faithful=False,
+        ),
+        "paper": Scale(paper, "cifar10", model, recipe, 5, levels, report),
+    }
+
+
+def of_length(
+    recipe: Recipe,
+    steps: int,
+    eval_freq: int,
+    drops: tuple[float, ...] = (),
+    warm_up: float = 0.0,
+    **how: Any,
+) -> Recipe:
+    """A recipe of another length.
+
+    Args:
+        recipe: the recipe.
+        steps, eval_freq: as of `Recipe`.
+        drops, warm_up: as of `Recipe`, but as shares of the training.
+        how: other changes.
+    """
+    return dataclasses.replace(
+        recipe,
+        steps=steps,
+        eval_freq=eval_freq,
+        drops=tuple(round(share * steps) for share in drops),
+        warm_up=round(warm_up * steps),
+        **how,
+    )

@@ -1,0 +1,179 @@
+"""An open question: is criticality an order to put back, or to prune, layers in?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_lottery.keras_bridge.layers import State, get_masks, set_state
+from keras_lottery.masks import Masks
+from keras_lottery.papers.experiments.experiment import (
+    Claim,
+    Experiment,
+    Values,
+    effect,
+)
+from keras_lottery.papers.experiments.figures import lines
+from keras_lottery.papers.experiments.lab import Lab
+from keras_lottery.papers.experiments.layers import EXPERIMENT as LAYERS
+from keras_lottery.papers.experiments.layers import WIDE
+from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, at
+from keras_lottery.papers.experiments.scales import lenet
+from keras_lottery.papers.experiments.training import Trained
+from keras_lottery.study.analysis import layer_criticality
+from keras_lottery.study.analysis.criticality import layer_groups
+from keras_lottery.study.analysis.evaluation import evaluate_states
+from keras_lottery.tickets.allocation import (
+    Allocation,
+    Global,
+    Scores,
+    Uniform,
+    keep_by_layer,
+    kept_after,
+)
+
+SPARSITIES = (0.8, 0.9, 0.95)
+OTHERS: dict[str, Allocation] = {"uniform": Uniform(), "global": Global()}
+
+
+def by_place(order: Sequence[str]) -> Allocation:
+    """Layers as dense as their place in an order is high, the least critical first.
+
+    >>> masks = Masks.dense({"a/kernel": (10, 10), "b/kernel": (10, 10)})
+    >>> scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    >>> pruned = by_place(["b", "a"])(scores, masks, sparsity=0.7)
+    >>> {name: int(mask.sum()) for name, mask in pruned.items()}
+    {'a/kernel': 40, 'b/kernel': 20}
+    """
+
+    def allocate(scores: Scores, masks: Masks, sparsity: float) -> Masks:
+        parts = {
+            f"{layer}/kernel": place * masks[f"{layer}/kernel"].size
+            for place, layer in enumerate(order, start=1)
+        }
+        keep = kept_after(masks, sparsity)
+        shares = {n: keep * part / sum(parts.values()) for n, part in parts.items()}
+        return keep_by_layer(scores, masks, keep, shares)
+
+    return allocate
+
+
+def run(lab: Lab) -> Mapping[str, Values]:
+    """Puts layers back one after another; prunes by criticality, and trains again."""
+    import pandas as pd
+
+    put_back, pruned = [], []
+    for replicate in lab.replicates:
+        dense = lab.train(f"dense_{replicate}", replicate=replicate, model=WIDE)
+        model, _ = lab.model(replicate, model=WIDE)
+        set_state(model, dense.final)
+        # The order is of validation data, the accuracies are of test data.
+        table = layer_criticality(
+            model, {0: dense.states[0]}, lab.splits.validation, replicates=0
+        )
+        order = table.sort_values("drop", kind="stable")["layer"].to_list()
+        for first, layers in (("least", order), ("most", order[::-1])):
+            states = put_back_in(layers, dense, layer_groups(model))
+            measured = evaluate_states(model, states, lab.splits.test)
+            for count, (_, accuracy) in enumerate(measured):
+                last = layers[count - 1] if count else ""
+                put_back.append((first, count, last, replicate, 100 * accuracy))
+        scores = {name: np.abs(dense.final[name]) for name in get_masks(model)}
+        for way, allocation in {**OTHERS, "criticality": by_place(order)}.items():
+            for sparsity in SPARSITIES:
+                trained = lab.train(
+                    f"{way}_{100 * sparsity:g}_{replicate}",
+                    dense.states[0],
+                    allocation(scores, get_masks(model), sparsity),
+                    replicate=replicate,
+                    model=WIDE,
+                )
+                accuracy = 100 * trained.metrics[ACCURACY]
+                pruned.append((way, 1 - sparsity, replicate, accuracy))
+    names = ["first", "layers", "last", "replicate", "accuracy"]
+    back = pd.DataFrame(put_back, columns=names)
+    lab.table("put_back", back)
+    title = "the first to go back"
+    drawn = back.assign(**{title: back["first"] + " critical"})
+    label = "test accuracy (%)"
+    lab.figure(
+        "put_back",
+        lines(drawn, "layers", "accuracy", label, title, None, "layers put back"),
+    )
+    names = ["variant", "density", "replicate", "accuracy"]
+    tickets = pd.DataFrame(pruned, columns=names)
+    lab.table("pruned", tickets)
+    label = LABELS[ACCURACY]
+    lab.figure("pruned", lines(tickets, "density", "accuracy", label, "variant"))
+    left = back.pivot_table("accuracy", ["first", "layers"], "replicate")
+    own, *others = (
+        at(tickets, 0.1, "accuracy", way) for way in ("criticality", *OTHERS)
+    )
+    half = max(back["layers"]) // 2
+    return {
+        "order": (left.loc["least", half] - left.loc["most", half]).to_numpy(),
+        "lost": (left.loc["least", 0] - left.loc["least", half]).to_numpy(),
+        **{
+            f"over {way}": own - other
+            for way, other in zip(OTHERS, others, strict=True)
+        },
+    }
+
+
+def put_back_in(
+    order: Sequence[str], trained: Trained, groups: Mapping[str, Sequence[str]]
+) -> list[State]:
+    """States of a trained net with none, one, two and at last all layers put back.
+
+    Args:
+        order: of the layers that go back to their initial weights.
+        trained: the training.
+        groups: names of the variables of each layer.
+    """
+    states = [trained.final]
+    for layer in order:
+        back = {name: trained.states[0][name] for name in groups[layer]}
+        states.append({**states[-1], **back})
+    return states
+
+
+EXPERIMENT = Experiment(
+    "sequential_reinit",
+    "Layers put back one after another, and pruned, in the order of their criticality",
+    f"An open question; the criticality is that of {LAYERS.paper}",
+    lenet(
+        cpu="30 trainings of 7,328 steps, about 3 minutes on 2 cores",
+        paper="50 trainings of 50,000 steps",
+        levels=1,
+    ),
+    run,
+    (
+        effect(
+            "Half of the layers put back, the least critical, leave more accuracy than "
+            "the most critical",
+            published="open",
+            source="no figure is known",
+            value="order",
+            size=0,
+            unit="pp",
+        ),
+        Claim(
+            "Half of the layers put back, the least critical, cost little accuracy",
+            published="open",
+            source="no figure is known",
+            value="lost",
+            reproduced=(-1, 5),
+            unit="pp",
+        ),
+        *(
+            effect(
+                f"Less critical layers pruned more beat {way} pruning (10 %)",
+                published="open",
+                source="no figure is known",
+                value=f"over {way}",
+                size=0,
+                unit="pp",
+            )
+            for way in OTHERS
+        ),
+    ),
+)

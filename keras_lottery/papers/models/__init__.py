@@ -1,0 +1,116 @@
+"""The networks of the lottery-ticket papers, each with the paper's recipe.
+
+A new one is a function that builds a plain, uncompiled Keras model with explicit
+layer names, its `Recipe`, and a line in `MODELS`.
+"""
+
+from keras_lottery.papers.models.conv import (
+    CONV_2,
+    CONV_4,
+    CONV_6,
+    conv_2,
+    conv_4,
+    conv_6,
+)
+from keras_lottery.papers.models.deep import (
+    MOBILENET_V2,
+    RESNET_20,
+    RESNET_56,
+    VGG_11,
+    VGG_19,
+)
+from keras_lottery.papers.models.lenet import (
+    LENET_5,
+    LENET_300_100,
+    lenet_5,
+    lenet_300_100,
+)
+from keras_lottery.papers.models.mobilenet import mobilenet_v2
+from keras_lottery.papers.models.recipe import (
+    Builder,
+    Recipe,
+    Steps,
+    build,
+    compile_model,
+)
+from keras_lottery.papers.models.residual import resnet, resnet_20, resnet_56
+from keras_lottery.papers.models.vgg import vgg, vgg_11, vgg_19
+
+__all__ = [
+    "MODELS",
+    "Recipe",
+    "Steps",
+    "build",
+    "compile_model",
+    "conv_2",
+    "conv_4",
+    "conv_6",
+    "get",
+    "lenet_5",
+    "lenet_300_100",
+    "mobilenet_v2",
+    "names",
+    "recipe",
+    "resnet",
+    "resnet_20",
+    "resnet_56",
+    "vgg",
+    "vgg_11",
+    "vgg_19",
+]
+
+MODELS: dict[str, tuple[Builder, Recipe]] = {
+    "lenet_300_100": (lenet_300_100, LENET_300_100),
+    "lenet_5": (lenet_5, LENET_5),
+    "conv_2": (conv_2, CONV_2),
+    "conv_4": (conv_4, CONV_4),
+    "conv_6": (conv_6, CONV_6),
+    "resnet_20": (resnet_20, RESNET_20),
+    "resnet_56": (resnet_56, RESNET_56),
+    "vgg_11": (vgg_11, VGG_11),
+    "vgg_19": (vgg_19, VGG_19),
+    "mobilenet_v2": (mobilenet_v2, MOBILENET_V2),
+}
+
+
+def names() -> list[str]:
+    """The names of the models.
+
+    >>> names()
+    ['lenet_300_100', 'lenet_5', 'conv_2', 'conv_4', 'conv_6', 'resnet_20', 'resnet_56',
+     'vgg_11', 'vgg_19', 'mobilenet_v2']
+    """
+    return list(MODELS)
+
+
+def get(model: str | Builder) -> Builder:
+    """A function that builds a model, by name, or the one given.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    >>> get("lenet_300_100")(input_shape=(8, 8, 1)).count_params()
+    50610
+    """
+    return model if callable(model) else _entry(model)[0]
+
+
+def recipe(model: str | Builder) -> Recipe:
+    """The recipe of a model, by the model's name or the function that builds it.
+
+    Raises:
+        ValueError: if the model is unknown.
+
+    >>> recipe("conv_2").learning_rate
+    0.0002
+    """
+    own = [name for name, (builder, _) in MODELS.items() if builder is model]
+    return _entry(own[0] if own else model)[1]
+
+
+def _entry(model: object) -> tuple[Builder, Recipe]:
+    if isinstance(model, str) and model in MODELS:
+        return MODELS[model]
+    raise ValueError(
+        f"Expected `model` to be one of {names()}. Received: model={model!r}"
+    )

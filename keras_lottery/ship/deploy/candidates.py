@@ -1,0 +1,145 @@
+"""The files that are worth a try for a trained model."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.layers import strip_masks
+from keras_lottery.ship.export import (
+    ExportError,
+    ExportReport,
+    to_litert,
+    to_saved_model,
+)
+from keras_lottery.structured import compact
+
+Export = Callable[[Any, Path], ExportReport]
+
+SMALLER = 0.99
+"""What a sparse file has to come to, as a share of the dense one, to be another one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file to try.
+
+    Args:
+        name: of the file, without its ending.
+        made: how it is made, a step each.
+        model: what is exported.
+        export: writes it to a path.
+    """
+
+    name: str
+    made: tuple[str, ...]
+    model: keras.Model
+    export: Export
+
+    def write(self, folder: Path, ending: str) -> ExportReport:
+        """Writes the file, in silence.
+
+        Raises:
+            ExportError: if it cannot be written or does not work.
+        """
+        with contextlib.redirect_stdout(io.StringIO()):
+            return self.export(self.model, folder / f"{self.name}{ending}")
+
+
+def candidates(
+    name: str,
+    model: keras.Model,
+    target: str,
+    examples: np.ndarray,
+    failed: dict[str, str],
+) -> Iterator[Candidate]:
+    """The files to try for a trained model, masked or not.
+
+    Args:
+        name: what their names begin with.
+        model: the model.
+        target: `"mobile"`: .tflite files of float32, sparsely encoded or not, float16,
+            int8 weights (`dynamic`) and int8 arithmetic. `"server"`: SavedModels of
+            float32 and of Keras's own int8. Each also of the compacted model, if there
+            is something to remove.
+        examples: typical inputs, for the ranges of int8.
+        failed: takes why there is no compacted form, if `compact` refuses the model.
+    """
+    forms: list[tuple[str, tuple[str, ...], keras.Model]] = [(name, (), model)]
+    try:
+        small, report = compact(model, return_report=True)
+    except ValueError as error:
+        failed[f"{name}_compact"] = str(error)
+    else:
+        if report.parameters_after < report.parameters_before:
+            forms.append((f"{name}_compact", ("compact(model)",), small))
+    for prefix, made, form in forms:
+        for way, (step, export) in WAYS[target].items():
+            yield Candidate(
+                f"{prefix}_{way}",
+                (*made, step),
+                form,
+                partial(export, examples=examples),
+            )
+
+
+def _litert(
+    model: keras.Model, path: Path, examples: np.ndarray, **options: Any
+) -> ExportReport:
+    return to_litert(model, path, representative_data=examples, **options)
+
+
+def _sparse(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
+    report = to_litert(model, path, representative_data=examples)
+    if report.sparsity == 0:
+        raise ExportError("The model has no zeros to leave out.")
+    if report.bytes > SMALLER * report.dense_bytes:
+        # A dense file was written, or as good as one, which is tried as such.
+        reason = f"It has {report.bytes:,} bytes, the dense file {report.dense_bytes:,}"
+        raise ExportError(" ".join([*report.notes, f"{reason}."]))
+    return report
+
+
+def _saved_model(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
+    return to_saved_model(model, path)
+
+
+def _keras_int8(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
+    plain = strip_masks(model)
+    with warnings.catch_warnings():
+        # It names each layer that has nothing to quantise.
+        warnings.filterwarnings("ignore", message=".*`quantize` method")
+        plain.quantize("int8")
+    return to_saved_model(plain, path)
+
+
+WAYS: dict[str, dict[str, tuple[str, Callable[..., ExportReport]]]] = {
+    "mobile": {
+        "float32": ("to_litert(sparse=False)", partial(_litert, sparse=False)),
+        "sparse": ("to_litert()", _sparse),
+        "float16": (
+            "to_litert(quantize='float16')",
+            partial(_litert, quantize="float16"),
+        ),
+        "dynamic": (
+            "to_litert(quantize='dynamic')",
+            partial(_litert, quantize="dynamic"),
+        ),
+        "int8": (
+            "to_litert(quantize='int8', representative_data=x_train)",
+            partial(_litert, quantize="int8"),
+        ),
+    },
+    "server": {
+        "float32": ("to_saved_model()", _saved_model),
+        "int8": ("model.quantize('int8'), to_saved_model()", _keras_int8),
+    },
+}
+"""For each target: how a file is made, in words and as a function."""

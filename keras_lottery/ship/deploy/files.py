@@ -1,0 +1,157 @@
+"""What files cost and what they are worth: measured, one beside the other."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_lottery.ship.deploy import measure
+from keras_lottery.ship.deploy.runs import accuracy_of, check_classes
+from keras_lottery.ship.export.files import gzip_size_of, size_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def benchmark(
+    files: Paths,
+    data: tuple[Any, Any] | None = None,
+    *,
+    threads: int = 1,
+    xnnpack: bool = True,
+    rounds: int = 10,
+    seconds: float = 1.0,
+    threshold: float | None = None,
+) -> "pd.DataFrame":
+    """Measures .tflite files and SavedModels: bytes, latency, memory, accuracy.
+
+    All run on the CPU. Latencies are of one row, random numbers, called from Python; a
+    SavedModel's is mostly that call. All files are timed in one process of their own,
+    in rounds that go through all of them, so that what else the machine does meets them
+    alike.
+
+    Args:
+        files: paths of .tflite files and of directories of SavedModels, or one path.
+        data: arrays (x, y), to measure accuracies on: inputs, and class numbers.
+        threads: how many threads a file may use. Accuracies are measured with the same
+            `threads` and `xnnpack`, those of SavedModels with TensorFlow's own.
+        xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
+        rounds: how many rounds.
+        seconds: how long a file is timed, in all its rounds together.
+        threshold: the output above which a row is of class 1, for files of classifiers
+            with one output: 0 for logits. By default 0.5, and outputs that are no
+            probabilities are refused.
+
+    Returns:
+        A table with a row for each file: `file`; `format`, `"litert"` or
+        `"saved_model"`; `bytes` and `gzip_bytes` on disk; `p50_us` and `p90_us`, the
+        median and the ninth decile of the latency in microseconds; `spread`, from the
+        lowest to the highest median of a round, as a share of `p50_us`; `calls` that
+        were timed; `memory`, the bytes that loading and running the file in a process
+        of its own adds at most to the bare runtime (its own code included, as it is
+        first read; NaN where the system does not tell); `operators` that ran, those of
+        XNNPACK in brackets; and `accuracy`, if data are given.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if there is none, one is of another kind, cannot be run or returns
+            NaN, or an argument is out of range.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras_lottery as kl
+    >>> model = kl.models.lenet_300_100(seed=0)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> report = kl.export.to_litert(model, f"{folder.name}/lenet.tflite")
+    /...lenet.tflite (litert)
+    ...
+    >>> table = benchmark([report.path], rounds=2, seconds=0.1)
+    >>> int(table["bytes"][0]) == report.bytes, bool(table["p50_us"][0] > 0)
+    (True, True)
+    >>> table["operators"][0]
+    'SHAPE, STRIDED_SLICE, PACK, RESHAPE, XNNPACK(3 FULLY_CONNECTED)'
+    """
+    import pandas as pd
+
+    paths = check_files(files)
+    if threads < 1 or rounds < 1 or seconds <= 0:
+        raise ValueError(
+            "Expected threads and rounds of at least 1, and seconds above 0. Received: "
+            f"threads={threads}, rounds={rounds}, seconds={seconds}"
+        )
+    x, y = (None, None) if data is None else check_classes(data)
+    request = {
+        "threads": threads,
+        "xnnpack": xnnpack,
+        "rounds": rounds,
+        "seconds": seconds,
+        "shape": None if x is None else list(x.shape[1:]),
+    }
+    names = [str(path.resolve()) for path in paths]
+    # First, as it is the one that refuses files.
+    memories = [
+        _ask({**request, "files": [name], "memory": True}, name) for name in names
+    ]
+    latencies = _ask({**request, "files": names, "memory": False}, ", ".join(names))
+    rows = []
+    for path, latency, memory in zip(paths, latencies, memories, strict=True):
+        row = {
+            "file": str(path),
+            "format": "saved_model" if path.is_dir() else "litert",
+            "bytes": size_of(path),
+            "gzip_bytes": gzip_size_of(path),
+            **latency,
+            "memory": float("nan") if memory is None else memory,
+        }
+        if x is not None and y is not None:
+            row["accuracy"] = accuracy_of(path, x, y, threads, xnnpack, threshold)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def check_files(files: Paths) -> list[Path]:
+    """The paths of files that can be measured.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if there is none, or one is of another kind.
+    """
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    paths = [Path(file) for file in given]
+    if not paths:
+        raise ValueError("Expected at least one file. Received: files=[]")
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file '{path}'.")
+        saved_model = (path / "saved_model.pb").exists()
+        if not saved_model and (path.is_dir() or path.suffix != ".tflite"):
+            raise ValueError(
+                "Expected .tflite files and directories of SavedModels. Received: "
+                f"'{path}'. Write them with `keras_lottery.export`."
+            )
+    return paths
+
+
+def _ask(request: dict[str, Any], files: str) -> Any:
+    """What `measure.py` answers, in a process of its own."""
+    run = subprocess.run(
+        # Its own folder is no place to import from.
+        [sys.executable, "-P", measure.__file__],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    if run.returncode:
+        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(
+            f"Expected files that can be run. Received: {files}, whose run ended with "
+            f"status {run.returncode}: {reason}"
+        )
+    return json.loads(run.stdout.splitlines()[-1])

@@ -1,0 +1,261 @@
+"""From a run to the file that ships: what is tried, measured and written."""
+
+import os
+import platform
+import shlex
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_lottery.files import read_json, write_json
+from keras_lottery.papers import data as datasets
+from keras_lottery.search.settings import describe_data, read_settings, versions
+from keras_lottery.search.store import Store
+from keras_lottery.search.stored import StoredSearch
+from keras_lottery.ship.deploy.candidates import WAYS, candidates
+from keras_lottery.ship.deploy.choose import PREFER, best_tickets, choose, pareto
+from keras_lottery.ship.deploy.files import benchmark
+from keras_lottery.ship.deploy.runs import accuracy_of, check_classes
+from keras_lottery.ship.deploy.show import as_records, as_text
+from keras_lottery.ship.export.data import threshold_of
+from keras_lottery.ship.export.deliver import require_tensorflow
+from keras_lottery.ship.export.errors import ExportError
+from keras_lottery.ship.export.files import digests_of, saved_model_path, staged
+from keras_lottery.tickets.rewind import REWINDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDINGS = {"mobile": ".tflite", "server": ""}
+RUN_CARD = "run.json"
+"""What `keras-lottery find` notes beside a search: the name of its data."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What was tried, and what was written; `str()` gives the Pareto table.
+
+    Attributes:
+        file: the file that was chosen, or a SavedModel's directory.
+        card: a JSON file beside it: how it was made, what was measured, versions, the
+            command that does it again, and the SHA-256 of what it tells of.
+        table: all files that were tried, a row each: as of `benchmark`, with `level`,
+            `density`, `validation_accuracy`, which chooses, `accuracy` on the test
+            data, and whether the row is `pareto` and `chosen`.
+        failed: what could not be made, and why.
+    """
+
+    file: Path
+    card: Path
+    table: "pd.DataFrame"
+    failed: dict[str, str]
+
+    def __str__(self) -> str:
+        best = self.table[self.table["pareto"]]
+        left = len(self.table) - len(best)
+        chosen = self.table.loc[self.table["chosen"], "file"].iloc[0]
+        return "\n".join(
+            [
+                as_text(best),
+                f"{left} other files are beaten in latency, size, download and "
+                "accuracy alike",
+                *(f"not made: {name}: {why}" for name, why in self.failed.items()),
+                f"{self.file}: {chosen}; its card: {self.card}",
+            ]
+        )
+
+
+def deploy(
+    run: str | os.PathLike[str],
+    target: str = "mobile",
+    data: str | datasets.Splits | None = None,
+    *,
+    prefer: str = "latency",
+    tolerance: float = 0.005,
+    directory: str | os.PathLike[str] = "saved_models",
+    threads: int = 1,
+    seconds: float = 0.5,
+    say: Callable[[str], object] = lambda line: None,
+) -> Deployment:
+    """Writes the best file of a run, of all that are worth a try.
+
+    The dense network, the sparsest ticket that is as accurate (within the tolerance)
+    and the most accurate ticket are exported in each way that suits the target, as they
+    are and compacted. Every file is run, compared with its Keras model, and measured.
+    Validation data choose; test data are reported.
+
+    Args:
+        run: the directory of a search.
+        target: `"mobile"`, .tflite files, or `"server"`, SavedModels.
+        data: the run's data set: a name as of `kl.data.load`, or `Splits`.
+            By default what `keras-lottery find` noted in the run.
+        prefer: which of the files that are accurate enough is written: the one of
+            least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
+            after gzip.
+        tolerance: how far below the highest validation accuracy of all files a file is
+            accurate enough, as a share of the rows.
+        directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
+            a card of the same name, ending in `.json`.
+        threads, seconds: as of `benchmark`.
+        say: takes a line about each file that is tried.
+
+    Raises:
+        FileNotFoundError: if there is no run, or no such data.
+        ValueError: if an argument is out of range, the run has no trained ticket, or
+            its data are not known.
+        ExportError: if no file works.
+        RuntimeError: if the backend is not TensorFlow.
+    """
+    _check(target, prefer, tolerance)
+    require_tensorflow("deploy")
+    run = Path(run)
+    store = Store(run)
+    settings = read_settings(store)
+    # Trained weights are exported. The functions that the search was made of may be the
+    # user's own and are not needed; nor is the rewind: where tickets started from.
+    search = StoredSearch(store, REWINDS["weights"])
+    tickets = best_tickets(search, tolerance)
+    source, splits = _data(run, settings, data)
+    for part in (splits.validation, splits.test):
+        check_classes(part)
+    file = Path(directory, run.resolve().name, f"{target}{ENDINGS[target]}")
+    if target == "server":
+        saved_model_path(file)
+    with tempfile.TemporaryDirectory() as folder:
+        tried: list[dict[str, Any]] = []
+        failed: dict[str, str] = {}
+        for level, replicate in tickets:
+            ticket = search.ticket(level, replicate)
+            name = f"level_{level:02}" if level else "dense"
+            model = ticket.trained_model()
+            # The same for all, which differ in their masks and weights.
+            threshold = threshold_of(model)
+            for each in candidates(name, model, target, splits.x_train, failed):
+                say(f"{each.name}: {', '.join(each.made)}")
+                try:
+                    report = each.write(Path(folder), ENDINGS[target])
+                    accuracy = accuracy_of(
+                        report.path, *splits.validation, threads, threshold=threshold
+                    )
+                except ExportError as error:
+                    failed[each.name] = str(error)
+                    continue
+                tried.append(
+                    {
+                        "level": level,
+                        "replicate": replicate,
+                        "density": ticket.masks.density,
+                        "validation_accuracy": accuracy,
+                        "made": each.made,
+                        "report": report,
+                    }
+                )
+        failed = {name: _in_short(reason) for name, reason in failed.items()}
+        if not tried:
+            raise ExportError(f"No file of '{run}' works: {failed}")
+        say(f"measuring {len(tried)} files")
+        table = _measured(tried, splits.test, threads, seconds, threshold)
+        table["pareto"] = pareto(table)
+        row = choose(table, prefer, tolerance)
+        table["chosen"] = table.index == row
+        card = file.with_name(f"{target}.json")
+        with staged(file) as draft:
+            copy = shutil.copytree if target == "server" else shutil.copy2
+            copy(tried[row]["report"].path, draft)
+            # An older card does not tell of this file.
+            card.unlink(missing_ok=True)
+    command = [
+        *("keras-lottery", "deploy", str(run), "--target", target),
+        *("--data", source, "--prefer", prefer),
+        *("--tolerance", f"{100 * tolerance:g}", "--saved-models", str(directory)),
+        *("--threads", str(threads), "--seconds", f"{seconds:g}"),
+    ]
+    chosen = as_records(table)[row]
+    note = {
+        "file": file.name,
+        "sha256": digests_of(file),
+        "made": {
+            "run": str(run),
+            "level": chosen["level"],
+            "replicate": chosen["replicate"],
+            "density": chosen["density"],
+            "steps": list(tried[row]["made"]),
+        },
+        "rule": f"least {prefer} within {100 * tolerance:g} percentage points of the "
+        "highest validation accuracy",
+        "measured": chosen,
+        "report": tried[row]["report"].to_dict() | {"path": str(file)},
+        "data": source,
+        "threads": threads,
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "versions": versions() | {"ai-edge-litert": version("ai-edge-litert")},
+        "command": shlex.join(command),
+        "tried": as_records(table),
+        "failed": failed,
+    }
+    write_json(card, note)
+    return Deployment(file, card, table, failed)
+
+
+def _measured(
+    tried: list[dict[str, Any]],
+    test: tuple[Any, Any],
+    threads: int,
+    seconds: float,
+    threshold: float,
+) -> "pd.DataFrame":
+    files = [each["report"].path for each in tried]
+    table = benchmark(
+        files, test, threads=threads, seconds=seconds, threshold=threshold
+    )
+    table["file"] = [file.name for file in files]
+    for column in ("level", "replicate", "density", "validation_accuracy"):
+        table[column] = [each[column] for each in tried]
+    return table
+
+
+def _data(
+    run: Path, settings: dict[str, Any], given: str | datasets.Splits | None
+) -> tuple[str, datasets.Splits]:
+    """The data's name, and the data, which are to be those of the run."""
+    name = given
+    if name is None:
+        try:
+            name = read_json(run / RUN_CARD)["data"]
+        except (FileNotFoundError, KeyError) as error:
+            raise ValueError(
+                f"Expected `data`, since the run '{run}' does not say which data it "
+                "was trained on (`keras-lottery find` notes it). Received: data=None. "
+                "Pass a name, such as --data mnist."
+            ) from error
+    splits = name if isinstance(name, datasets.Splits) else datasets.load(name)
+    if describe_data(splits.train) != settings["train"]:
+        message = f"The data {splits.name!r} are not those that '{run}' was trained on."
+        if given is None:
+            raise ValueError(f"{message} Pass others as `data`.")
+        warnings.warn(message, stacklevel=3)
+    return splits.name if name is splits else str(name), splits
+
+
+def _check(target: str, prefer: str, tolerance: float) -> None:
+    if target not in WAYS or prefer not in PREFER:
+        raise ValueError(
+            f"Expected target to be one of {', '.join(WAYS)} and prefer one of "
+            f"{', '.join(PREFER)}. Received: target={target!r}, prefer={prefer!r}"
+        )
+    if not 0 <= tolerance < 1:
+        raise ValueError(
+            "Expected tolerance as a share, at least 0 and below 1. Received: "
+            f"tolerance={tolerance}"
+        )
+
+
+def _in_short(reason: str, most: int = 300) -> str:
+    """Converters say a lot."""
+    reason = " ".join(reason.split())
+    return reason if len(reason) <= most else f"{reason[:most]} ..."

@@ -1,0 +1,18 @@
+"""From a ticket or a Keras model to a file that ships, with a report measured on it."""
+
+from keras_lottery.ship.export.errors import ExportError
+from keras_lottery.ship.export.keras_file import to_keras
+from keras_lottery.ship.export.litert import to_litert
+from keras_lottery.ship.export.micro import MicroReport, to_c_array
+from keras_lottery.ship.export.report import ExportReport
+from keras_lottery.ship.export.saved_model import to_saved_model
+
+__all__ = [
+    "ExportError",
+    "ExportReport",
+    "MicroReport",
+    "to_c_array",
+    "to_keras",
+    "to_litert",
+    "to_saved_model",
+]

@@ -1,0 +1,144 @@
+"""The data on which an exported file is checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.ship.export.signature import Arrays, input_names
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Inputs for a file and its Keras model, with classes if an accuracy is asked."""
+
+    inputs: Arrays
+    described: str
+    classes: np.ndarray | None = None
+
+
+def checks_for(
+    model: keras.Model, test_data: Any, representative: Arrays | None = None
+) -> Checks:
+    """The test data, else the representative data, else random inputs."""
+    if test_data is not None:
+        if not isinstance(test_data, tuple | list) or len(test_data) != 2:
+            raise ValueError(
+                "Expected `test_data` to be a pair of arrays (x, y). Received: "
+                f"test_data of type {type(test_data).__name__}."
+            )
+        inputs = as_inputs(model, test_data[0], "test_data")
+        rows = _rows(inputs)
+        classes = _classes(model, test_data[1], rows)
+        return Checks(inputs, f"{rows:,} rows of test data", classes)
+    if representative is not None:
+        rows = _rows(representative)
+        return Checks(representative, f"{rows:,} rows of representative data")
+    return Checks(_random_inputs(model, 32), "32 random rows")
+
+
+def as_inputs(model: keras.Model, x: Any, argument: str) -> dict[str, np.ndarray]:
+    """Arrays by input name, checked against the model's inputs."""
+    names = input_names(model)
+    if isinstance(x, Mapping):
+        given = {str(name): np.asarray(array) for name, array in x.items()}
+    elif len(names) == 1:
+        given = {names[0]: np.asarray(x)}
+    elif isinstance(model.input, list | tuple) and isinstance(x, list | tuple):
+        given = dict(zip(names, map(np.asarray, x), strict=False))
+    else:
+        given = {}
+    tensors = dict(zip(names, model.inputs, strict=True))
+    if (
+        given.keys() != tensors.keys()
+        or len({len(array) if array.ndim else 0 for array in given.values()}) != 1
+        or not all(_fits(given[name], tensors[name]) for name in names)
+    ):
+        wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        received = {name: array.shape for name, array in given.items()}
+        raise ValueError(
+            f"Expected `{argument}` to hold the same number of rows, at least one, for "
+            f"each input of {wanted}. Received: {received or type(x).__name__}. Pass "
+            "an array for a model of one input, else a dictionary of arrays by name."
+        )
+    return {
+        name: given[name].astype(_dtype(tensors[name]), copy=False) for name in names
+    }
+
+
+def some_rows(inputs: Arrays, most: int) -> Arrays:
+    """At most that many rows, spread evenly over the data."""
+    rows = _rows(inputs)
+    chosen = np.linspace(0, rows - 1, min(rows, most)).astype(int)
+    return {name: array[chosen] for name, array in inputs.items()}
+
+
+def accuracy(model: keras.Model, output: np.ndarray, classes: np.ndarray) -> float:
+    """The share of rows whose largest output is that of the right class.
+
+    A model with one output unit decides between two classes at 0.5, or at 0 if its loss
+    takes logits.
+    """
+    if output.shape[-1] > 1:
+        chosen = output.argmax(axis=-1)
+    else:
+        chosen = output[..., 0] > threshold_of(model)
+    return float(np.mean(chosen == classes))
+
+
+def threshold_of(model: keras.Model) -> float:
+    """Where a model with one output unit decides between two classes."""
+    from_logits = getattr(getattr(model, "loss", None), "from_logits", False)
+    return 0.0 if from_logits else 0.5
+
+
+def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:
+    """The labels as class numbers, of the shape of the output without its last axis."""
+    y = np.asarray(y)
+    shape = tuple(model.outputs[0].shape)
+    if y.ndim == len(shape) and y.shape[-1] == shape[-1] > 1:
+        y = y.argmax(axis=-1)
+    elif y.ndim == len(shape) and y.shape[-1] == 1:
+        y = y[..., 0]
+    if (
+        len(model.outputs) > 1
+        or y.ndim != len(shape) - 1
+        or len(y) != rows
+        or not np.array_equal(y, y.astype(int))
+    ):
+        raise ValueError(
+            "Expected `test_data` (x, y) for a classifier of one output, with class "
+            f"numbers or one-hot rows in y. Received: {len(model.outputs)} output(s), "
+            f"the first of shape {shape}; {rows} rows of x; y of shape {y.shape} and "
+            f"type {y.dtype}. Leave `test_data` out to export without an accuracy."
+        )
+    return y.astype(int)
+
+
+def _fits(array: np.ndarray, tensor: keras.KerasTensor) -> bool:
+    return array.ndim == len(tensor.shape) and all(
+        got == wanted or (wanted is None and got > 0)
+        for got, wanted in zip(array.shape, (None, *tensor.shape[1:]), strict=True)
+    )
+
+
+def _random_inputs(model: keras.Model, rows: int) -> dict[str, np.ndarray]:
+    """Floats from 0 to 1, like images; integers 0 and 1, which index any embedding."""
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for name, tensor in zip(input_names(model), model.inputs, strict=True):
+        shape = (rows, *(32 if size is None else size for size in tensor.shape[1:]))
+        fractions = "float" in tensor.dtype
+        values = rng.random(shape) if fractions else rng.integers(2, size=shape)
+        inputs[name] = values.astype(_dtype(tensor))
+    return inputs
+
+
+def _dtype(tensor: keras.KerasTensor) -> str:
+    return "str" if tensor.dtype == "string" else tensor.dtype
+
+
+def _rows(inputs: Arrays) -> int:
+    return len(next(iter(inputs.values())))

@@ -1,0 +1,126 @@
+"""What every export does: write, check, measure, and only then move into place."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import keras
+
+from keras_lottery.ship.export.data import Checks, accuracy
+from keras_lottery.ship.export.errors import ExportError, step
+from keras_lottery.ship.export.files import gzip_size_of, size_of, staged
+from keras_lottery.ship.export.quiet import quiet
+from keras_lottery.ship.export.report import ExportReport
+from keras_lottery.ship.export.signature import Arrays, Run, run_keras
+from keras_lottery.ship.export.source import sparsity, unpruned
+from keras_lottery.ship.export.verify import check_finite, compare
+
+Write = Callable[[keras.Model, Path], None]
+"""Writes a model to a path."""
+
+Outcome = tuple[Arrays, float]
+"""A file's outputs, and their largest difference from the Keras model's."""
+
+
+def require_tensorflow(function: str) -> None:
+    """Raises RuntimeError on another backend."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            f"`{function}` needs the TensorFlow backend. Received: backend="
+            f"'{backend}'. Save the ticket, or the model with `to_keras`, and export "
+            "it in a process started with KERAS_BACKEND=tensorflow."
+        )
+
+
+def deliver(
+    given: keras.Model,
+    plain: keras.Model,
+    path: Path,
+    format: str,
+    *,
+    write: Write,
+    read: Callable[[Path], Run],
+    checks: Checks,
+    precision: str,
+    notes: Sequence[str] = (),
+    write_sparse: Write | None = None,
+) -> ExportReport:
+    """Writes a model to a file that is known to work, and reports on it.
+
+    Args:
+        given: the model that the file must agree with.
+        plain: the copy of it that is written.
+        path: where the file goes.
+        format: the format's name in the report.
+        write: writes the file.
+        read: makes a written file runnable.
+        checks: the data to check it on.
+        precision: how close the file must come, see `compare`.
+        notes: what the report shall say of reroutings so far.
+        write_sparse: writes a smaller form, which is tried first and given up for
+            `write` if it is no smaller or does not work.
+    """
+    try:
+        with staged(path) as draft:
+            with _on_cpu():
+                expected = run_keras(given)(checks.inputs)
+            check_finite(expected, f"the Keras model '{given.name}'")
+            dense_bytes = _dense_bytes(plain, write, path.name)
+
+            def attempt(write: Write) -> Outcome:
+                with step("writing it"), quiet():
+                    write(plain, draft)
+                with step("running it"), quiet(), _on_cpu():
+                    outputs = read(draft)(checks.inputs)
+                return outputs, compare(expected, outputs, precision)
+
+            if write_sparse is None:
+                outputs, difference = attempt(write)
+            else:
+                try:
+                    outputs, difference = attempt(write_sparse)
+                    if size_of(draft) >= dense_bytes:
+                        raise ExportError(f"it has {size_of(draft):,} bytes, no fewer")
+                except ExportError as error:
+                    notes = [*notes, f"Not encoded sparsely, since then {error}."]
+                    outputs, difference = attempt(write)
+            report = ExportReport(
+                path=path,
+                format=format,
+                bytes=size_of(draft),
+                gzip_bytes=gzip_size_of(draft),
+                dense_bytes=dense_bytes,
+                max_difference=difference,
+                checked_on=checks.described,
+                sparsity=sparsity(plain),
+                accuracy=_accuracy(given, outputs, checks),
+                keras_accuracy=_accuracy(given, expected, checks),
+                notes=tuple(notes),
+            )
+    except ExportError as error:
+        raise ExportError(f"Nothing was written to '{path}': {error}") from error
+    print(report)
+    return report
+
+
+def _on_cpu() -> AbstractContextManager[None]:
+    # Both run where LiteRT runs: GPUs round products to TF32. Files are not written
+    # there, since a SavedModel remembers the device.
+    return keras.device("cpu:0")
+
+
+def _dense_bytes(model: keras.Model, write: Write, name: str) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        with step("writing its dense twin"), quiet():
+            write(unpruned(model), file)
+        return size_of(file)
+
+
+def _accuracy(model: keras.Model, outputs: Arrays, checks: Checks) -> float | None:
+    if checks.classes is None:
+        return None
+    (output,) = outputs.values()
+    return accuracy(model, output, checks.classes)

@@ -1,0 +1,83 @@
+"""Export to TensorFlow's SavedModel."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.ship.export.data import checks_for
+from keras_lottery.ship.export.deliver import deliver, require_tensorflow
+from keras_lottery.ship.export.files import saved_model_path
+from keras_lottery.ship.export.report import ExportReport
+from keras_lottery.ship.export.signature import Arrays, Run, in_batches, input_signature
+from keras_lottery.ship.export.source import keras_model, plain_copy, precision
+
+
+def to_saved_model(
+    ticket_or_model: Any,
+    path: str | os.PathLike[str],
+    test_data: tuple[Any, Any] | None = None,
+) -> ExportReport:
+    """Writes a SavedModel directory for TensorFlow Serving and its kin.
+
+    Args:
+        ticket_or_model: a ticket (its trained model is exported), or a masked or an
+            ordinary Keras model.
+        path: the directory to write. An older SavedModel is replaced once the new one
+            has been loaded and computes what the model computes; a directory that
+            holds something else is refused.
+        test_data: arrays (x, y), to check the file on and to measure its accuracy.
+
+    Returns:
+        The report, which is also printed.
+
+    Raises:
+        ValueError: if an argument is unfit.
+        ExportError: if the file fails its check; nothing is written then.
+        RuntimeError: if the backend is not TensorFlow.
+    """
+    folder = saved_model_path(path)
+    require_tensorflow("to_saved_model")
+    given = keras_model(ticket_or_model)
+    plain = plain_copy(given)
+    return deliver(
+        given,
+        plain,
+        folder,
+        "saved_model",
+        write=_write,
+        read=_read,
+        checks=checks_for(given, test_data),
+        precision=precision(given),
+    )
+
+
+def _write(model: keras.Model, path: Path) -> None:
+    # `model.export` stores every variable twice (keras-team/keras#23553): it tracks the
+    # model beside the variables that the endpoint tracks by itself. What the endpoint
+    # leaves to be tracked are the tables of lookup layers, which have no variables.
+    archive = keras.export.ExportArchive()
+    for _, layer in walk(model):
+        if not layer.variables:
+            archive.track(layer)
+    call = partial(model, training=False)
+    archive.add_endpoint("serve", call, input_signature=input_signature(model))
+    archive.write_out(path, verbose=False)
+
+
+def _read(path: Path) -> Run:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+
+    def run(inputs: Arrays) -> Arrays:
+        # A signature outlives its variables unless `loaded` is kept, as it is here.
+        outputs = loaded.signatures["serving_default"](
+            **{name: tf.constant(array) for name, array in inputs.items()}
+        )
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    return in_batches(run, 256)

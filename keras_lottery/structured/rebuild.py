@@ -1,0 +1,112 @@
+"""A smaller model, made of a model's graph and the channels that stay."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.layers.copying import own_objects
+from keras_lottery.keras_bridge.layers.state import finalize, read
+from keras_lottery.structured.graph import Graph, Tensor, graph_of, is_graph
+from keras_lottery.structured.rules import Keep, Rule, Weights, weights_of
+
+
+def rebuild(graph: Graph, keep: Keep) -> keras.Model:
+    """A new model with the channels that stay, and the weights that belong to them.
+
+    Args:
+        graph: the model's graph.
+        keep: which channels of a tensor stay.
+    """
+    shrunk = {id(r.layer): r.shrink(keep) for r in graph.rules.values()}
+    made: dict[int, Any] = {}
+
+    def copy(layer: Any) -> Any:
+        """The new layer of a layer, one for all the places where it is used."""
+        if id(layer) not in made:
+            if is_graph(layer):
+                made[id(layer)] = build(layer, graph.entries[id(layer)])
+            else:
+                config, _ = shrunk[id(layer)]
+                config |= _initializers(graph.rules[id(layer)], keep)
+                made[id(layer)] = _remade(layer, config)
+        return made[id(layer)]
+
+    def build(model: keras.Model, entries: list[Tensor] | None = None) -> keras.Model:
+        inside = graph_of(model)
+        inputs = [
+            _input(x, int(keep(entries[i]).sum()) if entries else None)
+            for i, x in enumerate(inside.inputs)
+        ]
+        if isinstance(model, keras.Sequential):
+            steps = [copy(layer) for layer in model.layers]
+            return keras.Sequential([inputs[0], *steps], name=model.name)
+        outputs = inside._run_through_graph(inputs, operation_fn=copy)
+        struct = keras.tree.pack_sequence_as(inside._inputs_struct, inputs)
+        return keras.Model(struct, outputs, name=model.name)
+
+    with keras.saving.custom_object_scope(own_objects(graph.model)):
+        model = build(graph.model)
+    _copy_trainable(graph.model, model)
+    for rule in graph.rules.values():
+        _, weights = shrunk[id(rule.layer)]
+        _copy_weights(rule.layer, made[id(rule.layer)], weights)
+    return model
+
+
+def _input(tensor: Any, channels: int | None) -> Any:
+    """A new model input like `tensor`, with as many channels as stay."""
+    layer = tensor._keras_history.operation
+    config = layer.get_config()
+    shape = config.pop("batch_shape")
+    if channels:
+        shape = (*shape[:-1], channels)
+    return type(layer)(batch_shape=shape, **config).output
+
+
+def _remade(layer: Any, config: dict[str, Any]) -> Any:
+    if type(layer) is keras.layers.Lambda:
+        # Keras reads no Python lambda from a config.
+        return keras.layers.Lambda(
+            layer.function,
+            output_shape=layer._output_shape,
+            mask=layer.mask,
+            arguments=layer.arguments,
+            name=layer.name,
+        )
+    return type(layer).from_config({**layer.get_config(), **config})
+
+
+def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
+    """What stays of the arrays in a layer's config that weights are initialised to."""
+    if type(rule).cut is Rule.cut:
+        return {}
+    config = {}
+    for name, initializer in vars(rule.layer).items():
+        if isinstance(initializer, keras.initializers.Constant):
+            array = np.asarray(keras.ops.convert_to_numpy(initializer.value))
+            own, stem = weights_of(rule.layer), name.removesuffix("_initializer")
+            weight = next((w for w in (stem, f"{stem}_kernel") if w in own), "kernel")
+            if array.ndim and weight in own:
+                array = np.broadcast_to(array, own[weight].shape)
+                array = rule.cut(weight, array, keep)
+                constant = keras.initializers.Constant(array)
+                config[name] = keras.initializers.serialize(constant)
+    return config
+
+
+def _copy_trainable(old: Any, new: Any) -> None:
+    """Parents come first, so a layer's own setting is the last one written."""
+    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    for before, after in pairs:
+        after.trainable = before.trainable
+
+
+def _copy_weights(old: Any, new: Any, weights: Weights) -> None:
+    for name, array in weights.items():
+        getattr(new, name).assign(array)
+    if not weights and isinstance(old, keras.layers.Layer):
+        for before, after in zip(old.variables, new.variables, strict=True):
+            # A copy: JAX would train the two models in one buffer.
+            after.assign(read(before))
+        finalize(new)

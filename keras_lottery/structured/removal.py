@@ -1,0 +1,196 @@
+"""`compact`: a model without the channels that masks or zeros have made dead."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.layers import is_masked, strip_masks
+from keras_lottery.keras_bridge.layers.convert import compile_alike
+from keras_lottery.keras_bridge.layers.copying import check_convertible
+from keras_lottery.structured.graph import Graph, Tensor, is_graph
+from keras_lottery.structured.layer_rules import NO_RULE, rule_for
+from keras_lottery.structured.rebuild import rebuild
+from keras_lottery.structured.rules import Keep, Linear, Lookup, Rule
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """What `compact` removed; `str()` gives it as readable lines.
+
+    Attributes:
+        parameters_before: the parameters of the model without its masks.
+        parameters_after: those of the smaller model.
+        widths: the number of channels before and after, by the path of the layer that
+            makes them.
+        kept: dead channels that stay, and why, by the path of the layer.
+        not_followed: layers whose class has no rule, so that all the channels they
+            read and make stay; `register_rule` gives them one.
+    """
+
+    parameters_before: int
+    parameters_after: int
+    widths: Mapping[str, tuple[int, int]]
+    kept: Mapping[str, str]
+    not_followed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        share = self.parameters_after / max(self.parameters_before, 1)
+        lines = [
+            f"parameters  {self.parameters_before:,} -> {self.parameters_after:,} "
+            f"({share:.1%})"
+        ]
+        lines += [
+            f"  {path}: {before} -> {after} channels"
+            for path, (before, after) in self.widths.items()
+            if before != after
+        ]
+        lines += [f"  {path}: {reason}" for path, reason in self.kept.items()]
+        lines += [f"  not followed: {layer}" for layer in self.not_followed]
+        return "\n".join(lines)
+
+
+@overload
+def compact(
+    model: keras.Model, return_report: Literal[False] = False
+) -> keras.Model: ...
+
+
+@overload
+def compact(
+    model: keras.Model, return_report: Literal[True]
+) -> tuple[keras.Model, CompactReport]: ...
+
+
+def compact(
+    model: keras.Model, return_report: bool = False
+) -> keras.Model | tuple[keras.Model, CompactReport]:
+    """Returns a smaller model of ordinary layers with the same outputs.
+
+    Units and filters go that nothing reads, or that are constant because they read
+    nothing. A constant is added to the biases of what reads it. All follows through
+    the whole graph: what only a dead unit read is dead too. Layers, their names and
+    their order stay, and so do the model's inputs and outputs.
+
+    A constant stays, and the report names it, where it cannot be removed exactly: in
+    front of a convolution with `padding="same"` (zeros of the padding are no
+    constants), beside live channels of an addition or a maximum, in front of layers
+    whose class is not known. Each layer keeps one channel at least. The outputs are the
+    same in inference; a normalisation in training takes new statistics.
+
+    Args:
+        model: a built Sequential or Functional model, masked or with exact zeros in
+            its weights; shared layers and nested models may occur. It is left
+            untouched; if it is compiled, the smaller one is compiled alike, with a
+            fresh optimizer.
+        return_report: whether to return a `CompactReport` as well.
+
+    Returns:
+        The smaller model, or `(model, report)`.
+
+    Raises:
+        ValueError: if the model is not built or is a subclassed model.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
+    >>> kl.prune_filters(model, 0.5)
+    >>> small, report = kl.compact(model, return_report=True)
+    >>> print(report)
+    parameters  266,610 -> 125,810 (47.2%)
+      hidden_1: 300 -> 150 channels
+      hidden_2: 100 -> 50 channels
+    """
+    plain = plain_copy(model)
+    graph = Graph(plain, rule_for)
+    groups = graph.keep()
+
+    def keep(tensor: Tensor) -> np.ndarray:
+        return groups[graph.groups[tensor.atoms]]
+
+    small = rebuild(graph, keep)
+    compile_alike(plain, small)
+    if not return_report:
+        return small
+    return small, CompactReport(
+        parameters_before=plain.count_params(),
+        parameters_after=small.count_params(),
+        widths={
+            path: (len(kept), int(kept.sum()))
+            for path, rule in makers(graph).items()
+            for kept in [keep(rule.calls[0].outputs[0])]
+        },
+        kept=_kept(graph, keep),
+        not_followed=tuple(
+            f"{graph.name(rule.layer)} ({type(rule.layer).__name__})"
+            for rule in graph.rules.values()
+            if rule.reason == NO_RULE.format(type(rule.layer).__name__)
+        ),
+    )
+
+
+def plain_copy(model: keras.Model) -> keras.Model:
+    """The model without masks: a copy with their zeros if it is masked, or itself.
+
+    Raises:
+        ValueError: if its layers cannot be followed.
+    """
+    check_convertible(model)
+    if not is_graph(model):
+        raise ValueError(
+            "Expected a Sequential or Functional model. Received: model "
+            f"'{model.name}' of class {type(model).__name__}, whose `call` may do "
+            "anything. Give `keras.Model(model.inputs, model.outputs)` if it does what "
+            "its graph does."
+        )
+    return strip_masks(model) if is_masked(model) else model
+
+
+def makers(graph: Graph) -> dict[str, Rule]:
+    """The rules of the layers that make channels of their own, by path."""
+    return {
+        graph.name(rule.layer): rule
+        for rule in graph.rules.values()
+        if isinstance(rule, Linear | Lookup)
+    }
+
+
+def _kept(graph: Graph, keep: Keep) -> dict[str, str]:
+    """Why dead channels stay, by the layer that makes them."""
+    reasons = _reasons(graph)
+    kept = {}
+    for path, rule in makers(graph).items():
+        outputs = [call.outputs[0] for call in rule.calls]
+        dead = np.all([t.constant | ~t.needed for t in outputs], axis=0)
+        dead &= keep(outputs[0])
+        if not dead.any():
+            continue
+        numbers = np.unique(graph.groups[outputs[0].atoms[dead]])
+        why = {reason for number in numbers for reason in reasons.get(number, ())}
+        if not why and not any(tensor.needed.any() for tensor in outputs):
+            why = {"a layer has one channel at least"}
+        text = "; ".join(sorted(why)) or "they are tied to channels that are needed"
+        count = int(np.count_nonzero(dead))
+        kept[path] = f"{count} dead channel{'s' * (count > 1)} kept: {text}"
+    return kept
+
+
+def _reasons(graph: Graph) -> dict[int, set[str]]:
+    """What keeps constants in the model, by group."""
+    reasons: dict[int, set[str]] = {}
+
+    def note(tensor: Tensor, channels: np.ndarray, reason: str) -> None:
+        for number in np.unique(graph.groups[tensor.atoms[channels]]):
+            reasons.setdefault(number, set()).add(reason)
+
+    for call in graph.calls:
+        rule = graph.rules[id(call.layer)]
+        reason = rule.reason or "its calls read different constants"
+        for tensor, channels in zip(call.inputs, rule.stuck(call), strict=True):
+            note(tensor, channels, f"in {graph.name(call.layer)}, {reason}")
+    for tensor in graph.outputs:
+        note(tensor, tensor.constant, "the model returns them")
+    return reasons

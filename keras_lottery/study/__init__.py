@@ -1,0 +1,1 @@
+"""What tickets and stored searches tell: analyses, figures, reports, transfers."""

@@ -1,0 +1,36 @@
+"""What tickets are made of, and how nets relate: functions of states, masks and runs.
+
+None of them trains, but for those whose name says `train`. A *state* is what
+`layers.get_state` reads of a model: `ticket.weights` and `ticket.trained` of a stored
+search's tickets, whose level 0 holds the dense network's first and last weights. Tables
+are tidy: one row a measurement.
+"""
+
+from keras_lottery.study.analysis.checkpoints import Checkpoints
+from keras_lottery.study.analysis.connectivity import instability, interpolate
+from keras_lottery.study.analysis.correlation import weight_correlation
+from keras_lottery.study.analysis.criticality import layer_criticality
+from keras_lottery.study.analysis.densities import densities_by_level, layer_densities
+from keras_lottery.study.analysis.gap import generalisation_gap
+from keras_lottery.study.analysis.movement import weight_histograms, weight_movement
+from keras_lottery.study.analysis.noise import (
+    train_and_measure_instability,
+    train_rewind_points,
+)
+from keras_lottery.study.analysis.overlap import mask_overlap
+
+__all__ = [
+    "Checkpoints",
+    "densities_by_level",
+    "generalisation_gap",
+    "instability",
+    "interpolate",
+    "layer_criticality",
+    "layer_densities",
+    "mask_overlap",
+    "train_and_measure_instability",
+    "train_rewind_points",
+    "weight_correlation",
+    "weight_histograms",
+    "weight_movement",
+]

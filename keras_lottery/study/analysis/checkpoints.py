@@ -1,0 +1,49 @@
+"""The weights that a training passed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_lottery.keras_bridge.layers import State, get_state
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the states of a model while it is trained, in memory.
+
+    Args:
+        epochs: after which epochs to keep the state, 0 for before the first; all by
+            default.
+
+    Attributes:
+        states: mapping of the number of epochs trained to the state there.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> checkpoints = Checkpoints()
+    >>> x = np.ones((4, 2))
+    >>> _ = model.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[checkpoints])
+    >>> list(checkpoints.states)
+    [0, 1, 2]
+    """
+
+    def __init__(self, epochs: Iterable[int] | None = None) -> None:
+        super().__init__()
+        self.epochs = None if epochs is None else set(epochs)
+        self.states: dict[int, State] = {}
+
+    def _keep(self, epoch: int) -> None:
+        if self.epochs is None or epoch in self.epochs:
+            self.states[epoch] = get_state(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Keeps the state before the first epoch."""
+        if not epoch:
+            self._keep(0)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Keeps the state after an epoch."""
+        self._keep(epoch + 1)

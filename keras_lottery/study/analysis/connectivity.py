@@ -1,0 +1,185 @@
+"""What lies between two trained nets: linear interpolation, and the error barrier."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.gradients import in_batches
+from keras_lottery.keras_bridge.layers import State, named_masks, walk
+from keras_lottery.keras_bridge.layers.state import read
+from keras_lottery.study.analysis.evaluation import (
+    check_compiled,
+    check_state,
+    evaluate_states,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def interpolate(
+    model: keras.Model,
+    state_a: State,
+    state_b: State,
+    data: Any,
+    points: int = 30,
+    statistics: Any = None,
+    metric: str | None = None,
+) -> "pd.DataFrame":
+    """Loss and error along the line from one net to another.
+
+    At α all weights are w_a + α (w_b - w_a); at the ends they are those of the states,
+    to the bit. What is not a float (states of random generators) is that of `state_a`
+    before the end.
+
+    Args:
+        model: a compiled model, masked or not; it is left as it was.
+        state_a, state_b: two of its states, such as the ends of two trainings. Where
+            the model's masks prune, they must be zero.
+        data: (x, y) or a batched `tf.data.Dataset` to measure on.
+        points: how many values of α, 0 and 1 among them.
+        statistics: inputs (an array) on which the statistics of `BatchNormalization`
+            layers are estimated anew at every point between the ends: the mean over
+            batches of what the layers see in training mode. By default they are
+            interpolated as the weights are.
+        metric: the accuracy's name, where the model has several.
+
+    Returns:
+        A row for each point: `alpha`, `loss`, `accuracy` and `error`, 1 - accuracy.
+
+    Raises:
+        ValueError: if the model is not compiled, a state is not the model's, or there
+            are fewer than 2 points.
+
+    Reference:
+        Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
+        https://arxiv.org/abs/1912.05671), 2020, section 2.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("sgd", loss, metrics=["accuracy"])
+    >>> from keras_lottery.layers import get_state
+    >>> a = get_state(model)
+    >>> b = {name: -array for name, array in a.items()}
+    >>> data = np.ones((4, 2), "float32"), np.zeros(4)
+    >>> interpolate(model, a, b, data, points=3)["alpha"].tolist()
+    [0.0, 0.5, 1.0]
+    """
+    import pandas as pd
+
+    check_compiled(model)
+    if points < 2:
+        raise ValueError(f"Expected at least 2 points. Received: points={points}")
+    for argument, state in (("state_a", state_a), ("state_b", state_b)):
+        check_state(argument, state, model)
+        _check_pruned(argument, state, model)
+    alphas = np.linspace(0, 1, points)
+
+    def prepare(index: int) -> None:
+        if statistics is not None and 0 < index < points - 1:
+            estimate_statistics(model, statistics)
+
+    measured = evaluate_states(
+        model, _line(state_a, state_b, alphas), data, metric, prepare
+    )
+    table = pd.DataFrame(measured, columns=["loss", "accuracy"])
+    table.insert(0, "alpha", alphas)
+    return table.assign(error=1 - table["accuracy"])
+
+
+def instability(
+    model: keras.Model,
+    state_a: State,
+    state_b: State,
+    data: Any,
+    points: int = 30,
+    statistics: Any = None,
+    metric: str | None = None,
+) -> float:
+    """The error barrier between two nets: how unstable the training was to its noise.
+
+    The highest error on the line between the two, less the mean of its ends' errors:
+    max_α E(α) - (E(0) + E(1)) / 2, at least 0. Nets that were trained from the same
+    weights with different orders of the data are called stable below 0.02
+    (`train_and_measure_instability` trains such pairs).
+
+    Arguments and errors are those of `interpolate`.
+
+    Returns:
+        A share of the examples: 0.02 is two percentage points of error.
+
+    Reference:
+        Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
+        https://arxiv.org/abs/1912.05671), 2020, section 2 ("linear interpolation
+        instability").
+    """
+    line = interpolate(model, state_a, state_b, data, points, statistics, metric)
+    return barrier(line)
+
+
+def barrier(line: "pd.DataFrame") -> float:
+    """The instability, of a table that `interpolate` made."""
+    error = line["error"].to_numpy()
+    return float(error.max() - (error[0] + error[-1]) / 2)
+
+
+def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> None:
+    """Estimates the statistics of a model's BatchNormalization layers anew, in place.
+
+    They become the means over batches of what the layers see in training mode.
+
+    Args:
+        model: a model.
+        x: inputs: an array, or a structure of them.
+        batch_size: examples in a batch.
+
+    Raises:
+        ValueError: if the model has no such layer.
+    """
+    normalisations = [
+        layer
+        for _, layer in walk(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not normalisations:
+        raise ValueError(
+            f"Expected a model with BatchNormalization layers for `statistics`. "
+            f"Received: model '{model.name}'. Leave `statistics` out."
+        )
+    momenta = [layer.momentum for layer in normalisations]
+    try:
+        for index, (batch, _) in enumerate(in_batches(x, (), batch_size)):
+            for layer in normalisations:
+                # The mean of so many batches; the first replaces what was there.
+                layer.momentum = index / (index + 1)
+            model(batch, training=True)
+    finally:
+        for layer, momentum in zip(normalisations, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def _line(a: State, b: State, alphas: np.ndarray) -> Iterator[State]:
+    for alpha in alphas:
+        if alpha in (0, 1):
+            yield b if alpha else a
+        else:
+            yield {name: _between(a[name], b[name], float(alpha)) for name in a}
+
+
+def _between(a: np.ndarray, b: np.ndarray, alpha: float) -> np.ndarray:
+    # Of this form, between equal weights there are no others.
+    return a + (alpha * (b - a)).astype(a.dtype) if "float" in a.dtype.name else a
+
+
+def _check_pruned(argument: str, state: State, model: keras.Model) -> None:
+    for name, (mask, _) in named_masks(model).items():
+        if np.any(np.asarray(state[name])[~read(mask)]):
+            raise ValueError(
+                f"Expected `{argument}` to be zero where the model is pruned. "
+                f"Received: other weights of `{name}`. Give a model without masks, as "
+                "of `strip_masks`, or the state of a masked model, as of `get_state`."
+            )

@@ -1,0 +1,164 @@
+"""Which layers of a trained net matter: Zhang et al.'s re-initialisation."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_state,
+    named_variables,
+    redraw,
+    walk,
+)
+from keras_lottery.study.analysis.evaluation import (
+    check_compiled,
+    check_state,
+    evaluate_states,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def layer_criticality(
+    model: keras.Model,
+    checkpoints: Mapping[Hashable, State],
+    data: Any,
+    replicates: int = 1,
+    seed: int = 0,
+    layers: Mapping[str, Sequence[str]] | None = None,
+    metric: str | None = None,
+) -> "pd.DataFrame":
+    """Puts one layer of a trained net back to where it was, and measures what is lost.
+
+    Each layer is re-initialised to its values at each checkpoint, and re-randomised:
+    drawn anew from the model's initialisers; the other layers stay trained. A layer is
+    critical if the net does not survive it.
+
+    Args:
+        model: a compiled model with the trained weights, masked or not; it is left as
+            it was. Its masks stay: pruned weights are zero in every checkpoint.
+        checkpoints: states by label, such as `Checkpoints().states` by epoch, or
+            `{"initial": dense.weights}` of a stored search's `dense = ticket(0)`.
+        data: (x, y) or a batched `tf.data.Dataset` to measure on.
+        replicates: how often each layer is re-randomised. Where it is not 0, Keras's
+            global random seed is set.
+        seed: of what is drawn.
+        layers: names of the variables (as of `layers.named_variables`) that go back
+            together, by a name for them. By default each layer that has a weight of
+            two or more dimensions, with its biases and with the normalisation that
+            reads its output.
+        metric: the accuracy's name, where the model has several.
+
+    Returns:
+        A row for each layer and checkpoint, and for each re-randomisation, whose
+        checkpoint is `"random"`: `layer`, `checkpoint`, `replicate`, `loss`,
+        `accuracy` and `drop`, the trained model's accuracy less this one.
+
+    Raises:
+        ValueError: if the model is not compiled, or a checkpoint or layer is not the
+            model's.
+
+    Reference:
+        Zhang et al., [Are all layers created equal?](https://arxiv.org/abs/1902.01996),
+        2019, section 2 ("re-initialization and re-randomization robustness").
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> digits = kl.data.load("digits")
+    >>> model = kl.models.lenet_300_100(digits.input_shape)
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss, metrics=["accuracy"])
+    >>> epochs = kl.analysis.Checkpoints(epochs=[0])
+    >>> _ = model.fit(*digits.train, callbacks=[epochs], verbose=0)
+    >>> table = layer_criticality(model, epochs.states, digits.test)
+    >>> table[["layer", "checkpoint"]].values.tolist()
+    [['hidden_1', 0], ['hidden_1', 'random'], ['hidden_2', 0], ['hidden_2', 'random'],
+     ['output', 0], ['output', 'random']]
+    """
+    import pandas as pd
+
+    check_compiled(model)
+    if replicates < 0:
+        raise ValueError(
+            f"Expected at least 0 replicates. Received: replicates={replicates}"
+        )
+    if "random" in checkpoints:
+        raise ValueError("Expected `checkpoints` under other names than 'random'.")
+    for label, state in checkpoints.items():
+        check_state(f"checkpoints[{label!r}]", state, model)
+    trained = get_state(model)
+    groups = layer_groups(model) if layers is None else layers
+    for layer, names in groups.items():
+        if unknown := sorted(set(names) - trained.keys()):
+            raise ValueError(
+                f"Expected `layers` to name variables of the model, {sorted(trained)}. "
+                f"Received: {unknown} for {layer!r}"
+            )
+    sources: list[tuple[Hashable, int, State]] = [
+        (label, 0, state) for label, state in checkpoints.items()
+    ]
+    for replicate in range(replicates):
+        entropy = np.random.SeedSequence([seed, replicate])
+        drawn = redraw(model, int(entropy.generate_state(1)[0]))
+        sources.append(("random", replicate, drawn))
+    cells = [(layer, *source) for layer in groups for source in sources]
+    states = (
+        {**trained, **{name: state[name] for name in groups[layer]}}
+        for layer, _, _, state in cells
+    )
+    whole = evaluate_states(model, [trained], data, metric)[0][1]
+    measured = evaluate_states(model, states, data, metric)
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "checkpoint": label,
+            "replicate": replicate,
+            "loss": loss,
+            "accuracy": accuracy,
+            "drop": whole - accuracy,
+        }
+        for (layer, label, replicate, _), (loss, accuracy) in zip(
+            cells, measured, strict=True
+        )
+    )
+
+
+def layer_groups(model: keras.Model) -> dict[str, list[str]]:
+    """The variables of each layer, with those of the normalisation that follows it.
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
+    ...     keras.layers.BatchNormalization(name="norm"),
+    ...     keras.layers.Dense(2, name="output")])
+    >>> list(layer_groups(model)), len(layer_groups(model)["hidden"])
+    (['hidden', 'output'], 6)
+    """
+    paths = {id(layer): path for path, layer in walk(model)}
+    of_layer: dict[str, list[str]] = {}
+    kernels = set()
+    for name, variable in named_variables(model).items():
+        if "float" in variable.dtype:
+            path = name.rpartition("/")[0]
+            of_layer.setdefault(path, []).append(name)
+            if len(variable.shape) >= 2:
+                kernels.add(path)
+    groups = {path: list(names) for path, names in of_layer.items() if path in kernels}
+    for path, layer in walk(model):
+        if path in of_layer and path not in kernels:
+            source = _source(layer, paths, kernels)
+            groups.setdefault(source or path, []).extend(of_layer[path])
+    return groups
+
+
+def _source(layer: Any, paths: dict[int, str], kernels: set[str]) -> str | None:
+    """The layer with a kernel that a layer reads through others without one."""
+    while layer._inbound_nodes and len(layer._inbound_nodes[0].parent_nodes) == 1:
+        layer = layer._inbound_nodes[0].parent_nodes[0].operation
+        if (path := paths.get(id(layer))) in kernels:
+            return path
+    return None

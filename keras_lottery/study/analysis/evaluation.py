@@ -1,0 +1,89 @@
+"""A model at other weights, and then as it was."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.engine import accuracy_key, evaluate
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_state,
+    named_masks,
+    named_variables,
+    set_state,
+)
+from keras_lottery.keras_bridge.layers.state import read
+
+
+@contextlib.contextmanager
+def borrowed(model: keras.Model) -> Iterator[dict[str, np.ndarray]]:
+    """Gives the model's state; afterwards all its variables are as they were."""
+    state = get_state(model)
+    masks = [mask for mask, _ in named_masks(model).values()]
+    variables = [*named_variables(model).values(), *masks, *model.metrics_variables]
+    values = [read(variable) for variable in variables]
+    try:
+        yield state
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def evaluate_states(
+    model: keras.Model,
+    states: Iterable[State],
+    data: Any,
+    metric: str | None = None,
+    prepare: Callable[[int], None] = lambda index: None,
+) -> list[tuple[float, float]]:
+    """Loss and accuracy of a model at one state after another.
+
+    Args:
+        model: a compiled model, masked or not; it is left as it was. Its masks stay.
+        states: of all its variables.
+        data: (x, y), (x, y, sample_weight) or a batched `tf.data.Dataset`.
+        metric: the accuracy's name, where the model has several.
+        prepare: is called with a state's index once the model holds it.
+
+    Raises:
+        ValueError: if the model is not compiled, or a state is not the model's.
+    """
+    check_compiled(model)
+    measured = []
+    with borrowed(model):
+        for index, state in enumerate(states):
+            set_state(model, state)
+            prepare(index)
+            logs = evaluate(model, data)
+            key = accuracy_key(logs, metric, getattr(model, "outputs", None))
+            measured.append((float(logs["loss"]), float(logs[key])))
+    return measured
+
+
+def check_compiled(model: keras.Model) -> None:
+    """Raises ValueError if a model cannot be evaluated."""
+    if not isinstance(model, keras.Model) or not model.compiled:
+        raise ValueError(
+            f"Expected a compiled Keras model. Received: model={model!r}. Call "
+            "`model.compile(optimizer, loss, metrics=['accuracy'])` first."
+        )
+
+
+def check_state(argument: str, state: State, model: keras.Model) -> None:
+    """Raises ValueError if a state is not that of a model."""
+    shapes = {name: tuple(v.shape) for name, v in named_variables(model).items()}
+    given = {name: np.shape(array) for name, array in state.items()}
+    if given != shapes:
+        others = sorted(
+            name
+            for name in given.keys() | shapes
+            if given.get(name) != shapes.get(name)
+        )
+        raise ValueError(
+            f"Expected `{argument}` to be a state of model '{model.name}', as of "
+            f"`layers.get_state`. Received: one that differs in {others[:5]}, "
+            f"{len(others)} in all."
+        )

@@ -1,0 +1,210 @@
+"""Trains copies of a net with different noise, to see how far apart they end."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_lottery import engines
+from keras_lottery.engines import Training, Work
+from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.layers import State, get_masks, get_state, mask_model
+from keras_lottery.keras_bridge.layers.convert import Prunable
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.replicates import derive_seed
+from keras_lottery.study.analysis.connectivity import barrier, interpolate
+from keras_lottery.study.analysis.evaluation import check_compiled
+from keras_lottery.tickets import Ticket
+from keras_lottery.tickets.rewind import rewind_step
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def train_rewind_points(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    *,
+    test_data: Any,
+    at: Sequence[int | str],
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    prunable: Prunable = None,
+    engine: str = "auto",
+    verbose: int = 1,
+) -> list[Ticket]:
+    """Trains a dense net to each of several steps k of one training.
+
+    Args:
+        model: a compiled model, whose weights are W_0; it is not changed.
+        x, y: training inputs and targets: arrays, or structures of them.
+        test_data: (x, y) or a data set, which the trainings are watched on.
+        at: the steps k, or epochs such as `"2ep"`.
+        epochs: length of the whole training.
+        steps: the same in optimizer steps, instead of `epochs`.
+        batch_size: examples in a step.
+        seed: of the order of the data.
+        prunable: as of `mask_model`.
+        engine: as of `engines.make`.
+        verbose: 0 is silent; 1 shows progress on a terminal.
+
+    Returns:
+        For each k a dense ticket: W_k, and the rest of the training from there.
+
+    Raises:
+        ValueError: if an argument is out of range, before anything is trained.
+        FloatingPointError: if a loss is not a number.
+    """
+    check_compiled(model)
+    data = _data(x, y, test_data, batch_size)
+    length = training_steps(data, epochs, steps, "epoch")
+    points = [rewind_step(k, data.steps_per_epoch, length) for k in at]
+    masked = mask_model(model, prunable)
+    masks, initial = get_masks(masked), get_state(masked)
+    text = architecture.to_text(masked)
+    prefixes = sorted({k for k in points if k})
+    reached: dict[int, State] = {0: initial}
+    if prefixes:
+        order = derive_seed(seed, 0, "order")
+        works = [Work(Ticket(masks, initial, 0, k), order) for k in prefixes]
+        trained = _train(masked, data, length, works, engine, verbose)
+        reached |= {k: each.final for k, each in zip(prefixes, trained, strict=True)}
+    return [Ticket(masks, reached[k], k, length - k, architecture=text) for k in points]
+
+
+def train_and_measure_instability(
+    tickets: Ticket | Sequence[Ticket],
+    x: Any,
+    y: Any,
+    *,
+    test_data: Any,
+    pairs: int = 1,
+    points: int = 30,
+    batch_size: int = 32,
+    seed: int = 0,
+    engine: str = "auto",
+    verbose: int = 1,
+) -> "pd.DataFrame":
+    """Trains pairs of copies from W_k, and measures the error barrier between them.
+
+    The copies of a pair differ in nothing but the order of the data (and in what random
+    layers such as dropout draw).
+
+    Args:
+        tickets: what to train: masks, W_k, step k and the steps from there. Those of a
+            stored search (`search.ticket(level)`), or of `train_rewind_points` for
+            dense nets. All are of one network.
+        x, y: training inputs and targets: arrays, or structures of them.
+        test_data: (x, y) or a data set to measure on.
+        pairs: how many pairs of each ticket.
+        points: as of `interpolate`.
+        batch_size: examples in a step.
+        seed: of the orders of the data.
+        engine: as of `engines.make`.
+        verbose: 0 is silent; 1 shows progress on a terminal.
+
+    Returns:
+        A row for each pair: `ticket` (its index), `step` (k), `density`, `pair`,
+        `error_a` and `error_b` at the ends, `highest_error` on the line, and
+        `instability`.
+
+    Raises:
+        ValueError: if an argument is out of range, before anything is trained.
+        FloatingPointError: if a loss is not a number.
+
+    Reference:
+        Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
+        https://arxiv.org/abs/1912.05671), 2020, algorithm 1.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> digits = kl.data.load("digits")
+    >>> model = kl.models.lenet_300_100(digits.input_shape)
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss, metrics=["accuracy"])
+    >>> dense = train_rewind_points(
+    ...     model, *digits.train, test_data=digits.test, at=[0], epochs=1)
+    >>> table = train_and_measure_instability(
+    ...     dense, *digits.train, test_data=digits.test, points=3)
+    >>> table[["ticket", "step", "density", "pair"]].values.tolist()
+    [[0.0, 0.0, 1.0, 0.0]]
+    """
+    import pandas as pd
+
+    tickets = [tickets] if isinstance(tickets, Ticket) else list(tickets)
+    if pairs < 1 or points < 2 or not tickets or not all(t.steps for t in tickets):
+        raise ValueError(
+            "Expected tickets with steps to train, at least 1 pair and 2 points. "
+            f"Received: tickets of {[t.steps for t in tickets]} steps, pairs={pairs}, "
+            f"points={points}"
+        )
+    data = _data(x, y, test_data, batch_size)
+    model = tickets[0].initial_model()
+    check_compiled(model)
+    works = [
+        Work(ticket, derive_seed(seed, pair, "order", trial=copy))
+        for ticket in tickets
+        for pair in range(pairs)
+        for copy in range(2)
+    ]
+    length = max(ticket.step + ticket.steps for ticket in tickets)
+    ends = iter(_train(model, data, length, works, engine, verbose))
+    rows = []
+    for index, ticket in enumerate(tickets):
+        measured = ticket.initial_model()
+        for pair in range(pairs):
+            states = next(ends).final, next(ends).final
+            line = interpolate(measured, *states, test_data, points)
+            rows.append(
+                {
+                    "ticket": index,
+                    "step": ticket.step,
+                    "density": ticket.masks.density,
+                    "pair": pair,
+                    "error_a": line["error"].iloc[0],
+                    "error_b": line["error"].iloc[-1],
+                    "highest_error": line["error"].max(),
+                    "instability": barrier(line),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _data(x: Any, y: Any, test_data: Any, batch_size: int) -> Data:
+    if is_tf_dataset(x):
+        raise ValueError(
+            "Expected arrays x and y, whose order the seed draws. Received: a "
+            "`tf.data.Dataset`, which has an order of its own."
+        )
+    if test_data is None:
+        raise ValueError("Expected `test_data` to measure on. Received: None")
+    return Data((x, y), test_data, None, batch_size)
+
+
+def _train(
+    model: keras.Model,
+    data: Data,
+    steps: int,
+    works: list[Work],
+    engine: str,
+    verbose: int,
+) -> list[Training]:
+    """The trainings of works, in their order. The model is used up."""
+    trainer = engines.make(
+        engine, model, data, steps, trainings=len(works), eval_freq=steps
+    )
+    trained: dict[int, Training] = {}
+    with Progress(len(works), verbose) as progress:
+        for index, training in trainer.train_all(
+            works, lambda index, step: progress.show(f"copy {index}", step)
+        ):
+            if isinstance(training, FloatingPointError):
+                raise training
+            trained[index] = training
+            progress.finish()
+    return [trained[index] for index in range(len(works))]

@@ -1,0 +1,297 @@
+"""The figures of a report: each one small, so that it is legible on a phone."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_lottery.files import CorruptedFileError
+from keras_lottery.search.results import own_steps
+from keras_lottery.study import plots
+from keras_lottery.study.report.pixels import first_layer
+from keras_lottery.study.report.run import Run, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE = (3.9, 3.1)
+# From the first level or layer to the last.
+SEQUENCE = ("#0b3c8c", "#0a6ebd", "#007d87", "#2e7d32", "#9a6200", "#b3261e")
+MUTED = "#8c8c94"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure and its words.
+
+    Attributes:
+        section: what it is about: `"verdict"`, `"curves"`, `"layers"` or `"weights"`.
+        name: of its file.
+        caption: what is to be seen, and how it was measured.
+        alt: the same for who does not see it, with the most important numbers.
+        figure: the figure.
+    """
+
+    section: str
+    name: str
+    caption: str
+    alt: str
+    figure: "Figure"
+
+
+def panels(run: Run) -> Iterator[Panel]:
+    """All figures that a run has data for."""
+    if not len(run.results) or not run.layers:
+        return
+    yield _by_density(run, run.accuracy, f"{run.on} accuracy at early stop (%)", 100)
+    yield _by_density(run, "early_stop_step", "early stop (step)", 1)
+    tickets = [("ticket", level) for level in spread(sorted(run.layers), 5)]
+    for column, label in [("val_accuracy", "accuracy (%)"), ("val_loss", "loss")]:
+        yield _curves(
+            run, tickets, column, f"validation {label}", "The tickets of some levels"
+        )
+    at = [(variant, run.shown) for variant in run.variants]
+    if run.shown and len(at) > 1:
+        label = "validation accuracy (%)"
+        caption = f"Level {run.shown}, its controls and the dense network"
+        yield _curves(run, [("ticket", 0), *at], "val_accuracy", label, caption)
+    yield _layers(run)
+    if (found := first_layer(run)) is not None:
+        yield Panel("layers", "first_layer", *found)
+    yield from _weights(run)
+
+
+def spread(items: Sequence, most: int) -> list:
+    """At most so many of the items: the first, the last, and some between them.
+
+    >>> spread(range(16), 4)
+    [0, 5, 10, 15]
+    """
+    count = min(most, len(items))
+    places = np.linspace(0, len(items) - 1, count).round().astype(int)
+    return [items[place] for place in places]
+
+
+def _shade(index: int, count: int) -> str:
+    """The color of one of so many, from first to last."""
+    return SEQUENCE[round(index * (len(SEQUENCE) - 1) / max(1, count - 1))]
+
+
+def _new() -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _legend(figure: "Figure", columns: int = 2) -> None:
+    figure.legend(loc="outside upper left", ncols=columns, fontsize=9, frameon=False)
+
+
+def _by_density(run: Run, column: str, label: str, scale: int) -> Panel:
+    from matplotlib.ticker import StrMethodFormatter
+
+    figure, axes = _new()
+    table = own_steps(run.results)
+    table = table.assign(**{column: scale * table[column]})
+    plots.draw_by_density(axes, table, column)
+    axes.set_ylabel(label)
+    if column == "early_stop_step":
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_ylim(bottom=0)
+    _legend(figure)
+    ends = []
+    for variant in run.variants:
+        means = table[table["variant"] == variant].groupby("level")[column].mean()
+        if len(means := means.dropna()):
+            ends.append(
+                f"{variant}: {means.iloc[0]:,.4g} at "
+                f"{percent(run.density(means.index[0]))}, {means.iloc[-1]:,.4g} at "
+                f"{percent(run.density(means.index[-1]))}"
+            )
+    what = label[0].upper() + label[1:]
+    return Panel(
+        "verdict",
+        "early_stop" if column == "early_stop_step" else "accuracy",
+        f"{what} against the share of weights left. Means of n trainings; bars from "
+        "the lowest to the highest.",
+        f"Line chart: {label} against the share of weights left. {'; '.join(ends)}.",
+        figure,
+    )
+
+
+def _mean_curve(run: Run, variant: str, level: int, column: str) -> "pd.DataFrame":
+    """Mean, least and most of a curve over replicates and trials, by step."""
+    import pandas as pd
+
+    curves = [
+        pd.Series(curve[column], index=curve["step"], dtype=float)
+        for unit, curve in run.curves.items()
+        if (unit.variant, unit.level) == (variant, level)
+    ]
+    points = pd.concat(curves or [pd.Series(dtype=float)]).dropna()
+    return points.groupby(level=0).agg(["mean", "min", "max"])
+
+
+def _curves(
+    run: Run, lines: Sequence[tuple[str, int]], column: str, label: str, caption: str
+) -> Panel:
+    """Learning curves: of one level's variants, or of several levels' tickets."""
+    import matplotlib
+
+    figure, axes = _new()
+    by_level = len({level for _, level in lines}) == len(lines)
+    palette = itertools.cycle(matplotlib.color_sequences["petroff6"])
+    colors: dict[str, Any] = dict(zip(run.variants, palette, strict=False))
+    scale = 100 if column == "val_accuracy" else 1
+    late, ends = [], []
+    for index, (variant, level) in enumerate(lines):
+        curve = scale * _mean_curve(run, variant, level, column)
+        if not len(curve):
+            continue
+        name = percent(run.density(level)) if by_level else plots.plain(variant)
+        color = _shade(index, len(lines)) if by_level else colors[variant]
+        if not by_level and not level:
+            name, color = "dense", "0.2"
+        dashes = "-" if by_level or variant == "ticket" else "--"
+        axes.plot(
+            curve.index, curve["mean"], dashes, color=color, linewidth=1.4, label=name
+        )
+        axes.fill_between(
+            curve.index, curve["min"], curve["max"], color=color, alpha=0.12, lw=0
+        )
+        end = curve.index[-1]
+        late.append(curve["mean"][curve.index >= end / 6])
+        ends.append(f"{name}: {curve['mean'].iloc[-1]:.4g} at step {end:,}")
+    _zoom(axes, late, upwards=scale == 100)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylabel(label)
+    _legend(figure, 3)
+    name = f"{column}_by_{'level' if by_level else 'variant'}"
+    caption = f"{caption}: {label} while training."
+    return Panel(
+        "curves",
+        name,
+        f"{caption} Means over replicates and trials; areas from the lowest to the "
+        "highest. Beyond the axis lies the first sixth of the training alone.",
+        f"Line chart. {caption} At the end, {'; '.join(ends)}.",
+        figure,
+    )
+
+
+def _zoom(axes: "Axes", late: list["pd.Series"], upwards: bool) -> None:
+    """Leaves out the steep beginning, which would hide the differences after it."""
+    if not late:
+        return
+    low = min(curve.min() for curve in late)
+    high = max(curve.max() for curve in late)
+    margin = 0.08 * (high - low) or 0.01 * abs(high) or 1
+    bottom, top = axes.get_ylim()
+    if upwards:
+        axes.set_ylim(max(bottom, low - margin), min(top, high + 3 * margin))
+    else:
+        axes.set_ylim(max(bottom, low - 3 * margin), min(top, high + margin))
+
+
+def _layers(run: Run) -> Panel:
+    figure, axes = _new()
+    levels = sorted(run.layers)
+    names = list(run.layers[levels[0]])
+    named = spread(names, 6)
+    total = [100 * run.density(level) for level in levels]
+    for index, name in enumerate(names):
+        left = np.array([100 * run.layers[level][name] for level in levels])
+        axes.plot(
+            total,
+            np.where(left > 0, left, np.nan),
+            color=_shade(index, len(names)),
+            marker=".",
+            linewidth=1.2,
+            label=plots.plain(_short(name)) if name in named else None,
+        )
+    axes.plot(total, total, ":", color="0.2", linewidth=1, label="all layers alike")
+    plots.format_density_axis(axes, sorted(set(total), reverse=True))
+    axes.set_yscale("log")
+    axes.set_yticks(*_percentages(*axes.get_ylim()))
+    axes.minorticks_off()
+    axes.set_ylabel("% of the layer's weights left")
+    _legend(figure)
+    last = run.layers[levels[-1]]
+    ends = ", ".join(f"{_short(name)} {percent(last[name])}" for name in named)
+    shown = "" if named == names else f" {len(named)} of {len(names)} are named."
+    return Panel(
+        "layers",
+        "layer_densities",
+        f"Share of each layer's weights that is left, of replicate {run.replicate}."
+        f"{shown}",
+        "Line chart: share of each layer's weights left against that of all weights. "
+        f"At level {levels[-1]}: {ends}.",
+        figure,
+    )
+
+
+def _percentages(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks of a log axis: 1, 2, 5, 10, …; of few decades, so that they have room."""
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    values = [s * 10.0**e for e in range(-4, 3) for s in steps]
+    ticks = [value for value in values if 0.99 * low <= value <= min(100, high)]
+    return ticks, [f"{tick:g}" for tick in ticks]
+
+
+def _short(name: str) -> str:
+    """A layer's name, for its only kernel."""
+    return name.removesuffix("/kernel")
+
+
+def _weights(run: Run) -> Iterator[Panel]:
+    """Histograms by layer: what the survivors began as, and what they became."""
+    try:
+        masks, initial, final = run.weights(run.shown)
+    except (CorruptedFileError, FileNotFoundError) as error:
+        run.damaged.append(str(error))
+        return
+    for index, (name, mask) in enumerate(masks.items()):
+        before = np.asarray(initial[name], "float32").ravel()
+        kept = mask.ravel()
+        after = np.asarray(final[name], "float32").ravel()[kept]
+        survivors = before[kept]
+        widest = float(np.abs(np.concatenate([before, after])).max()) or 1.0
+        edges = np.linspace(-widest, widest, 62)
+        figure, axes = _new()
+        axes.stairs(_density(before, edges), edges, color=MUTED, alpha=0.35, fill=True)
+        axes.stairs(_density(survivors, edges), edges, color=SEQUENCE[1], linewidth=1.3)
+        axes.stairs(_density(after, edges), edges, color=SEQUENCE[5], linewidth=1.3)
+        for patch, label in zip(
+            axes.patches,
+            ("all, before", "the ticket's, before", "the ticket's, trained"),
+            strict=True,
+        ):
+            patch.set_label(label)
+        axes.set_xlabel(f"weight of {plots.plain(_short(name))}")
+        axes.set_ylabel("share of weights by value")
+        axes.set_yticks([])
+        _legend(figure)
+        grown = np.abs(after).mean() / np.abs(survivors).mean() if kept.any() else 0
+        text = (
+            f"{_short(name)}: {kept.sum():,} of {kept.size:,} weights are left at "
+            f"level {run.shown}. Their mean magnitude is {grown:.2f} times that before "
+            "training."
+        )
+        yield Panel(
+            "weights", f"weights_{index:02}", text, f"Histogram. {text}", figure
+        )
+
+
+def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """A histogram of area 1, or nothing of no values."""
+    counts = np.histogram(values, edges)[0]
+    return counts / max(1, counts.sum())

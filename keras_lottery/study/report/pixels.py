@@ -1,0 +1,98 @@
+"""The first layer's masks as images: what a ticket still sees of its input."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_lottery.study.report.run import Run, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 4
+_MOST_LEVELS, _MOST_FILTERS = 24, 64
+_BLUE = (0.10, 0.42, 0.86)
+
+
+def first_layer(run: Run) -> tuple[str, str, "Figure"] | None:
+    """Caption, alternative text and figure, if the first layer can be drawn."""
+    from matplotlib.figure import Figure
+
+    mask = run.first[min(run.first)]
+    shape = run.image_shape
+    pixels = mask.ndim == 2 and shape is not None and math.prod(shape) == len(mask)
+    if not pixels and (mask.ndim != 4 or max(mask.shape[:2]) < 2):
+        return None
+    levels = sorted(run.first)
+    if len(levels) > _MOST_LEVELS:
+        places = np.linspace(0, len(levels) - 1, _MOST_LEVELS).round().astype(int)
+        levels = [levels[place] for place in places]
+    columns = min(COLUMNS, len(levels))
+    rows = math.ceil(len(levels) / columns)
+    figure = Figure(figsize=(3.9, 0.2 + 1.3 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    seen = []
+    for axes, level in zip(grid.flat, levels, strict=False):
+        left = run.first[level]
+        image = _pixels(left, shape) if pixels and shape else _filters(left)
+        alive = _seen(left)
+        seen.append(f"level {level}: {alive}")
+        axes.imshow(_shades(image), interpolation="none")
+        axes.set_title(f"{percent(run.density(level))}\n{alive}", fontsize=8)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("0.7")
+    for axes in grid.flat[len(levels) :]:
+        axes.set_visible(False)
+    name = next(iter(run.layers[levels[0]])).removesuffix("/kernel")
+    if pixels:
+        caption = (
+            f"What {name} still sees of the input: the bluer a pixel, the more weights "
+            "begin there, up to the most of its level; blank ones are not seen. Below "
+            "the share of weights left: pixels seen."
+        )
+    else:
+        count = mask.shape[-1]
+        some = f"the first {_MOST_FILTERS} of " if count > _MOST_FILTERS else ""
+        caption = (
+            f"The filters of {name}, {some}{count}: the bluer a weight, the "
+            "more input channels have it. Below the share of weights left: filters "
+            "left."
+        )
+    caption += f" Replicate {run.replicate}."
+    return caption, f"Images. {caption} By level: {'; '.join(seen)}.", figure
+
+
+def _seen(mask: np.ndarray) -> str:
+    """How many inputs, or filters, have a weight left."""
+    axis: int | tuple[int, ...] = 1 if mask.ndim == 2 else (0, 1, 2)
+    alive = mask.any(axis=axis)
+    return f"{alive.sum()} of {alive.size}"
+
+
+def _pixels(mask: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Weights by pixel."""
+    return mask.reshape(*shape[:2], -1).sum(axis=-1)
+
+
+def _filters(mask: np.ndarray) -> np.ndarray:
+    """Weights by place in each filter, the filters side by side."""
+    height, width, _, count = mask.shape
+    count = min(count, _MOST_FILTERS)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    image = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1))
+    for index in range(count):
+        row, column = divmod(index, columns)
+        top, left = row * (height + 1), column * (width + 1)
+        image[top : top + height, left : left + width] = mask[..., index].sum(axis=2)
+    return image
+
+
+def _shades(counts: np.ndarray) -> np.ndarray:
+    """More of one colour the larger; nothing where there is none, on any background."""
+    share = counts / max(1, counts.max())
+    image = np.empty((*counts.shape, 4))
+    image[..., :3] = _BLUE
+    image[..., 3] = np.where(share > 0, 0.2 + 0.8 * share, 0)
+    return image

@@ -1,0 +1,181 @@
+"""The tables of a report."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_lottery.search import results
+from keras_lottery.study.report.html import table
+from keras_lottery.study.report.run import NONE, Run, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def points(difference: float) -> str:
+    """A difference of shares, in percentage points.
+
+    >>> points(0.0042), points(-0.01)
+    ('+0.42 pp', '−1.00 pp')
+    """
+    if np.isnan(difference):
+        return NONE
+    return f"{100 * difference:+.2f} pp".replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: Any) -> str:
+    """A number of a table, or a dash where there is none."""
+    if isinstance(value, str):
+        return value
+    if value is None or np.isnan(value):
+        return NONE
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def verdict_table(run: Run) -> str:
+    """By level: accuracies, early stops, the difference to the dense network."""
+    if not len(run.results):
+        return ""
+    words = results.in_words(run.verdict)
+    rows = []
+    for level, trained in results.own_steps(run.results).groupby("level"):
+        verdict = words.get(int(level), "" if level else "dense")
+        cells = [str(level), percent(trained["density"].mean()), verdict]
+        for variant in run.variants:
+            cells += _accuracy_and_stop(run, trained[trained["variant"] == variant])
+        rows.append([*cells, *_differences(run, int(level))])
+    header = ["level", "weights left", "verdict"]
+    for variant in run.variants:
+        header += [f"{variant}: accuracy", "early stop"]
+    header += ["ticket less dense", "95 % interval"]
+    caption = (
+        f"{run.on.capitalize()} accuracy (mean ± standard deviation over trainings) "
+        "and step at the early stop; pp: percentage points, paired by replicate"
+    )
+    return table(caption, header, rows)
+
+
+def _accuracy_and_stop(run: Run, rows: "pd.DataFrame") -> list[str]:
+    accuracy = rows[run.accuracy].dropna()
+    if not len(accuracy):
+        return ["", ""]
+    spread = f" ± {100 * accuracy.std():.2f}" if len(accuracy) > 1 else ""
+    mean = f"{100 * accuracy.mean():.2f}{spread} %"
+    return [mean, f"{rows['early_stop_step'].mean():,.0f}"]
+
+
+def _differences(run: Run, level: int) -> list[str]:
+    if not len(run.verdict) or level not in set(run.verdict["level"]):
+        return ["", ""]
+    row = run.verdict.set_index("level").loc[level]
+    low, high = row["accuracy_low"], row["accuracy_high"]
+    interval = NONE if np.isnan(low) else f"{points(low)[:-3]} to {points(high)}"
+    return [points(row["accuracy_difference"]), interval]
+
+
+def layer_table(run: Run) -> str:
+    """By layer: how many weights it has, and how many of them each level leaves."""
+    if not run.layers:
+        return ""
+    levels = sorted(run.layers)
+    rows = [
+        [name, *(percent(run.layers[level][name]) for level in levels)]
+        for name in run.layers[levels[0]]
+    ]
+    rows.append(["all", *(percent(run.density(level)) for level in levels)])
+    header = ["weight", *(f"level {level}" for level in levels)]
+    return table(
+        f"Share of the weights that each level leaves, of replicate {run.replicate}",
+        header,
+        rows,
+    )
+
+
+def export_table(run: Run) -> str:
+    """What was measured on the exported files."""
+    if not run.exports:
+        return ""
+    rows = [
+        [
+            str(export["format"]),
+            str(export["path"]),
+            number(export["bytes"]),
+            percent(export["bytes"] / export["dense_bytes"]),
+            number(export["gzip_bytes"]),
+            percent(_or_nan(export["accuracy"])),
+            percent(_or_nan(export["keras_accuracy"])),
+            number(export["max_difference"]),
+            " ".join(export["notes"]),
+        ]
+        for export in run.exports["exports"]
+    ]
+    header = ["format", "file", "bytes", "of dense", "after gzip", "accuracy"]
+    header += ["Keras model's", "largest difference", "notes"]
+    return table(
+        f"Files of the ticket of level {run.exports['level']}, "
+        f"{percent(run.exports['density'])} of the weights left, measured on the files",
+        header,
+        rows,
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def settings_table(run: Run) -> str:
+    """What the search was asked for, and with which versions it ran."""
+    settings = {k: v for k, v in run.settings.items() if k != "architecture"}
+    model = dict(settings.pop("model"))
+    layers = model.pop("layers")
+    rows = [*_flat(settings), *_flat({"model": model})]
+    rows += [
+        [f"layer {path}", ", ".join(_layer(dict(layer)))]
+        for path, layer in layers.items()
+    ]
+    caption = "What the search was asked for, and the versions that it ran on"
+    return table(caption, ["setting", "value"], rows, "text")
+
+
+def _layer(layer: dict[str, Any]) -> Iterator[str]:
+    """A layer's class, and its settings of one value."""
+    yield layer.pop("class")
+    for key, value in layer.items():
+        is_single = isinstance(value, str | int | float)
+        if is_single and value is not True and value != "float32":
+            yield f"{key} {value}"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[list[str]]:
+    """Settings inside of settings, by dotted names."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield [name, _text(value)]
+
+
+def _text(value: Any) -> str:
+    if value is None or value == {} or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def training_table(run: Run) -> str:
+    """The table of results, as it is."""
+    shares = [c for c in results.COLUMNS if c.endswith(("accuracy", "sity"))]
+    rows = [
+        [percent(row[c]) if c in shares else number(row[c]) for c in results.COLUMNS]
+        for row in run.results.to_dict("records")
+    ]
+    header = [column.replace("_", " ") for column in results.COLUMNS]
+    caption = "One row a training; its early stop is absolute, as its start step is"
+    return table(caption, header, rows)

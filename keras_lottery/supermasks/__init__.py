@@ -1,6 +1,0 @@
-"""Learned masks: training which weights to keep, and none of the weights."""
-
-from keras_lottery.supermasks.learn import learn_masks, learned_ticket
-from keras_lottery.supermasks.model import Supermask
-
-__all__ = ["Supermask", "learn_masks", "learned_ticket"]

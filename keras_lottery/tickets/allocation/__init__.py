@@ -1,0 +1,60 @@
+"""How many weights each layer keeps, and which: `(scores, masks, sparsity) -> masks`.
+
+`sparsity` is always the share of all the weights in `masks`, those of layers that are
+left out included. Counts are exact, ties go to the earlier position, and a pruned
+weight stays pruned.
+"""
+
+from typing import Protocol
+
+from keras_lottery.masks import Masks
+from keras_lottery.registry import Registry
+from keras_lottery.tickets.allocation.counts import keep_by_layer, kept_after
+from keras_lottery.tickets.allocation.erdos_renyi import ErdosRenyi
+from keras_lottery.tickets.allocation.layerwise import Layerwise, Uniform
+from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.ranking import Scores, largest
+
+__all__ = [
+    "ALLOCATIONS",
+    "Allocation",
+    "ErdosRenyi",
+    "Global",
+    "Layerwise",
+    "Scores",
+    "Uniform",
+    "classes",
+    "get",
+    "keep_by_layer",
+    "kept_after",
+    "largest",
+    "register",
+]
+
+
+class Allocation(Protocol):
+    """What `prune` and the search call. Any such function will do."""
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks: ...
+
+
+ALLOCATIONS: Registry[Allocation] = Registry(
+    "allocation",
+    "a function (scores, masks, sparsity) -> masks",
+    {
+        "global": Global(),
+        "layerwise": Layerwise(),
+        "uniform": Uniform(),
+        "erdos_renyi": ErdosRenyi(kernel=False),
+        "erk": ErdosRenyi(kernel=True),
+    },
+)
+"""Allocations by name."""
+
+get = ALLOCATIONS.look_up
+register = ALLOCATIONS.register
+
+
+def classes() -> list[type]:
+    """What a stored search may name."""
+    return [type(ALLOCATIONS[name]) for name in ALLOCATIONS.names()]

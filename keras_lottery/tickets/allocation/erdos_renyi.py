@@ -1,0 +1,90 @@
+"""Layers as dense as random graphs with as many edges as they have nodes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation.counts import (
+    keep_among,
+    keep_by_layer,
+    kept_after,
+)
+from keras_lottery.tickets.allocation.names import included
+from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.ranking import Scores
+
+
+@dataclass(frozen=True)
+class ErdosRenyi:
+    """Prunes wide layers more: a layer's density is ε times its sides over its size.
+
+    A layer from n to m units has density ε (n + m) / (n m). With `kernel`, the sides of
+    a convolution's kernel count as well: ε (n + m + w + h) / (n m w h). ε is the one
+    that gives the sparsity asked for. A layer that would be more than dense stays as it
+    is, and ε rises for the others; so it does where a layer has less left than that.
+    Within a layer the largest scores are kept.
+
+    Shapes are all there is to go by: the kernels of attention's projections have three
+    dimensions, (width, heads, width of a head), and are taken for those of a Conv1D.
+    Where that is not wanted, name them in `exclude`, which leaves them unpruned, or
+    choose another allocation.
+
+    Args:
+        kernel: whether all dimensions of a weight count, or the last two alone.
+        exclude: patterns of weights or layers that are not pruned.
+
+    Reference:
+        Mocanu et al. 2018, "Scalable training of artificial neural networks with
+        adaptive sparse connectivity inspired by network science", equation 1; Evci et
+        al. 2020, "Rigging the lottery", section 3, "Erdős-Rényi-Kernel (ERK)".
+
+    Example:
+
+    >>> import numpy as np
+    >>> masks = Masks.dense({"conv/kernel": (3, 3, 8, 16), "dense/kernel": (100, 10)})
+    >>> scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    >>> pruned = ErdosRenyi(kernel=True)(scores, masks, sparsity=0.9)
+    >>> [int(mask.sum()) for mask in pruned.values()]
+    [46, 169]
+    """
+
+    kernel: bool = True
+    exclude: Sequence[str] = ()
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
+        names = included(masks, self.exclude)
+        keep = keep_among(names, masks, sparsity)
+        left = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+        shares = left | _fill(
+            keep,
+            {name: self._edges(masks[name].shape) for name in names},
+            {name: left[name] for name in names},
+        )
+        return keep_by_layer(scores, masks, kept_after(masks, sparsity), shares)
+
+    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
+        """The whole network's sparsity if the layers not left out have `sparsity`."""
+        return Global(self.exclude).total_sparsity(sparsity, masks)
+
+    def _edges(self, shape: tuple[int, ...]) -> float:
+        """How many weights a layer keeps at ε = 1."""
+        sides = shape if self.kernel else shape[-2:]
+        return math.prod(shape) * sum(sides) / math.prod(sides)
+
+
+def _fill(
+    total: int, weights: Mapping[str, float], most: Mapping[str, int]
+) -> dict[str, float]:
+    """Shares of a total in proportion to the weights, none above its `most`."""
+    shares: dict[str, float] = {}
+    while len(shares) < len(weights):
+        rest = {name: w for name, w in weights.items() if name not in shares}
+        scale = (total - sum(shares.values())) / sum(rest.values())
+        full = {name: most[name] for name, w in rest.items() if scale * w > most[name]}
+        if not full:
+            return shares | {name: scale * w for name, w in rest.items()}
+        shares |= full
+    return shares

@@ -1,0 +1,124 @@
+"""A ranking within each layer, at rates of its own or the same for all."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scipy.optimize import brentq
+
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation.counts import (
+    check_count,
+    keep_by_layer,
+    kept_after,
+)
+from keras_lottery.tickets.allocation.names import check_patterns, included, matches
+from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.ranking import Scores
+
+
+@dataclass(frozen=True)
+class Layerwise:
+    """Prunes each layer at its own rate: after k rounds its density is (1 - r)^k.
+
+    Within a layer the largest scores are kept. k need not be whole: it is what makes
+    the whole network's sparsity the one that is asked for.
+
+    Args:
+        rates: pattern of weight or layer name to its rate per round; the first match
+            counts. Layers that match none have `rate`.
+        rate: the other layers' rate per round.
+        exclude: patterns of weights or layers that are not pruned.
+
+    Reference:
+        Frankle & Carbin 2019, figure 2: LeNet-300-100 with 20 % a round and 10 % for
+        the output layer.
+
+    Example:
+
+    >>> import numpy as np
+    >>> masks = Masks.dense({"hidden/kernel": (10, 10), "output/kernel": (10, 4)})
+    >>> scores = {name: np.arange(mask.size).reshape(mask.shape)
+    ...           for name, mask in masks.items()}
+    >>> allocation = Layerwise({"output": 0.1}, rate=0.2)
+    >>> sparsity = allocation.total_sparsity(0.2, masks)
+    >>> pruned = allocation(scores, masks, sparsity)
+    >>> [int(mask.sum()) for mask in pruned.values()]
+    [80, 36]
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    rate: float = 0.2
+    exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, rate in [*self.rates.items(), ("rate", self.rate)]:
+            if not 0 <= rate < 1:
+                raise ValueError(
+                    f"Expected rates from 0 to below 1. Received: {name}={rate}"
+                )
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
+        keep = kept_after(masks, sparsity)
+        check_count(keep, masks.kept, sparsity, masks)
+        rounds = self._rounds(keep, masks)
+        return keep_by_layer(scores, masks, keep, self._shares(rounds, masks))
+
+    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
+        """The whole network's sparsity if layers pruned at `rate` have `sparsity`."""
+        if not self.rate:
+            raise ValueError(
+                "A schedule of rates needs layers that are pruned at `rate`. Received: "
+                "rate=0. Give the sparsities themselves, such as schedule=[0.5, 0.75]."
+            )
+        rounds = math.log(1 - sparsity) / math.log(1 - self.rate)
+        return 1 - sum(self._shares(rounds, masks).values()) / masks.size
+
+    def _layer_rates(self, masks: Masks) -> dict[str, float]:
+        check_patterns(self.rates, masks)
+        prunable = included(masks, self.exclude)
+        rates = {}
+        for name in masks:
+            own = [rate for p, rate in self.rates.items() if matches(name, p)]
+            rates[name] = [*own, self.rate][0] if name in prunable else 0.0
+        return rates
+
+    def _shares(self, rounds: float, masks: Masks) -> dict[str, float]:
+        """How many weights, not rounded, each layer keeps after `rounds`."""
+        return {
+            # It may have fewer already, if it was pruned by other means.
+            name: min(masks[name].size * (1 - rate) ** rounds, masks[name].sum())
+            for name, rate in self._layer_rates(masks).items()
+        }
+
+    def _rounds(self, keep: int, masks: Masks) -> float:
+        def excess(rounds: float) -> float:
+            return sum(self._shares(rounds, masks).values()) - keep
+
+        upper = 1.0
+        while excess(upper) > 0.5:
+            upper *= 2
+            if upper > 1e6:
+                raise ValueError(
+                    f"Expected a sparsity that the rates can reach. Received: {keep} "
+                    f"of {masks.size} weights to keep, rates={self._layer_rates(masks)}"
+                )
+        return brentq(excess, 0, upper, xtol=1e-12) if excess(upper) < 0 else upper
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Gives every layer the same sparsity.
+
+    Args:
+        exclude: patterns of weights or layers that are not pruned.
+    """
+
+    exclude: Sequence[str] = ()
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
+        return Layerwise(exclude=self.exclude)(scores, masks, sparsity)
+
+    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
+        """The whole network's sparsity if the layers not left out have `sparsity`."""
+        return Global(self.exclude).total_sparsity(sparsity, masks)

@@ -1,0 +1,52 @@
+"""Which weights an allocation is about: names, patterns of them, and their scores."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation.ranking import Scores
+
+
+def check_scores(scores: Scores, masks: Masks) -> None:
+    """Raises ValueError if the scores do not fit the masks."""
+    if scores.keys() != masks.keys():
+        raise ValueError(
+            f"Expected scores for {sorted(masks)}. Received: {sorted(scores)}"
+        )
+    for name, mask in masks.items():
+        if np.shape(scores[name]) != mask.shape:
+            raise ValueError(
+                f"Expected scores of shape {mask.shape} for `{name}`. "
+                f"Received: shape {np.shape(scores[name])}"
+            )
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is a weight's name or that of a layer it is in.
+
+    >>> matches("encoder/hidden/kernel", "encoder/*"), matches("out/kernel", "out")
+    (True, True)
+    """
+    parts = name.split("/")
+    paths = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return any(fnmatch.fnmatchcase(path, pattern) for path in paths)
+
+
+def check_patterns(patterns: Sequence[str] | Mapping[str, float], masks: Masks) -> None:
+    """Raises ValueError if a pattern matches no weight."""
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in masks):
+            raise ValueError(
+                f"The pattern {pattern!r} matches none of the weights {sorted(masks)}"
+            )
+
+
+def included(masks: Masks, exclude: Sequence[str]) -> list[str]:
+    """The names of the weights that no pattern leaves out."""
+    check_patterns(exclude, masks)
+    names = [name for name in masks if not any(matches(name, p) for p in exclude)]
+    if not names:
+        raise ValueError(f"Every layer is left out. Received: exclude={exclude!r}")
+    return names

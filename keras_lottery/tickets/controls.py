@@ -1,0 +1,235 @@
+"""What a ticket is held against: `(ticket, snapshot) -> ticket`.
+
+Each control takes away one thing that might make the ticket win, and is trained beside
+it, in the same way:
+
+|                 | the ticket's weights | their signs           | random weights |
+|-----------------|----------------------|-----------------------|----------------|
+| its masks       | the ticket           | `reinit_same_sign`    | `reinit`       |
+|                 |                      | `constant_same_sign`  | `constant`     |
+| random masks    | `shuffle`            |                       | `random`       |
+| the worst masks | `invert`             |                       |                |
+
+Where weights were pruned in groups, blocks or whole filters, masks keep that form: as
+many groups of each layer, others of them.
+
+The controls that change weights change those that are masked; all other variables are
+drawn anew. `snapshot` is the one that the ticket's masks were found in; its `rng`
+differs from trial to trial.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from keras_lottery.keras_bridge.layers import redraw, set_state
+from keras_lottery.masks import Masks
+from keras_lottery.registry import Registry
+from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets.allocation import largest
+
+Control = Callable[[Ticket, Snapshot], Ticket]
+
+
+def reinit(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks, weights drawn anew from the model's initialisers.
+
+    Reference:
+        Frankle & Carbin 2019, section 2 ("random reinitialization").
+    """
+    seed = int(snapshot.rng.integers(2**31))
+    return dataclasses.replace(ticket, weights=redraw(snapshot.model, seed))
+
+
+def shuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same weights, each layer's mask shuffled, groups of weights whole.
+
+    Reference:
+        Frankle et al. 2021, "Pruning neural networks at initialization", section 5.
+    """
+    rng, masks = snapshot.rng, ticket.masks
+    if rearrange := getattr(snapshot.allocation, "rearrange", None):
+        preference = {name: rng.random(mask.shape) for name, mask in masks.items()}
+        dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
+        return dataclasses.replace(ticket, masks=rearrange(masks, preference, dense))
+    shuffled = {
+        name: rng.permutation(mask.ravel()).reshape(mask.shape)
+        for name, mask in masks.items()
+    }
+    return dataclasses.replace(ticket, masks=Masks(shuffled))
+
+
+def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """Random masks of the ticket's layer densities, and weights drawn anew.
+
+    Reference:
+        Frankle & Carbin 2019, figure 1 ("randomly sampled sparse networks").
+    """
+    return reinit(shuffle(ticket, snapshot), snapshot)
+
+
+def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same weights, and the masks of the worst scores instead of the best.
+
+    Each layer keeps as many of the weights that were left before as the ticket does,
+    those that come last in the order of the ticket's scores. Where the ticket keeps
+    more than half of them, the two share some.
+
+    Raises:
+        ValueError: if the snapshot has no scores.
+
+    Reference:
+        Frankle et al. 2021, "Pruning neural networks at initialization", section 5.
+    """
+    if snapshot.scores is None:
+        raise ValueError(
+            "The control 'invert' needs the scores that the masks were found by. "
+            "Received: snapshot.scores=None. A search gives them."
+        )
+    if rearrange := getattr(snapshot.allocation, "rearrange", None):
+        worst = {n: -np.asarray(s, float) for n, s in snapshot.scores.items()}
+        found = rearrange(ticket.masks, worst, snapshot.masks)
+        return dataclasses.replace(ticket, masks=found)
+    masks: dict[str, np.ndarray] = {}
+    for name, mask in ticket.masks.items():
+        score = np.asarray(snapshot.scores[name])
+        # Flipped, equal scores are taken from the other end.
+        worst = {name: np.flip(-score.astype(np.result_type(score, np.float32)))}
+        alive = {name: np.flip(snapshot.masks[name])}
+        count = int(np.count_nonzero(mask))
+        masks[name] = np.flip(largest(worst, alive, count)[name])
+    return dataclasses.replace(ticket, masks=Masks(masks))
+
+
+def reinit_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks and signs, magnitudes drawn anew: `reinit`, signs put back.
+
+    The signs are those of the weights that the ticket starts from.
+
+    Reference:
+        Zhou et al. 2019, "Deconstructing lottery tickets", section 3, "reinit" with
+        "sign".
+    """
+    drawn = reinit(ticket, snapshot)
+    return _with_masked_weights(
+        drawn, lambda name: np.copysign(drawn.weights[name], ticket.weights[name])
+    )
+
+
+def constant(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks, every weight ±σ with a random sign.
+
+    σ is the standard deviation of the layer's initial weights.
+
+    Reference:
+        Zhou et al. 2019, section 3, "constant".
+    """
+    return _with_masked_weights(
+        reinit(ticket, snapshot),
+        lambda name: np.copysign(
+            _deviation(snapshot, name),
+            snapshot.rng.random(ticket.masks[name].shape, np.float32) - 0.5,
+        ),
+    )
+
+
+def constant_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The same masks and signs, every weight ±σ: `constant` with the ticket's signs.
+
+    Reference:
+        Zhou et al. 2019, section 3, "constant" with "sign".
+    """
+    return _with_masked_weights(
+        reinit(ticket, snapshot),
+        lambda name: np.copysign(_deviation(snapshot, name), ticket.weights[name]),
+    )
+
+
+def _with_masked_weights(ticket: Ticket, weight: Callable[[str], np.ndarray]) -> Ticket:
+    masked = {
+        name: weight(name).astype(ticket.weights[name].dtype) for name in ticket.masks
+    }
+    return dataclasses.replace(ticket, weights={**ticket.weights, **masked})
+
+
+def _deviation(snapshot: Snapshot, name: str) -> float:
+    deviation = float(np.std(snapshot.initial[name]))
+    if not deviation:
+        raise ValueError(
+            "A constant of the layer's initial standard deviation needs initial "
+            f"weights that differ. Received: `{name}` with equal ones. Choose a "
+            "control such as 'reinit'."
+        )
+    return deviation
+
+
+CONTROLS: Registry[Control] = Registry(
+    "control",
+    "a function (ticket, snapshot) -> ticket",
+    {
+        "reinit": reinit,
+        "shuffle": shuffle,
+        "random": random,
+        "invert": invert,
+        "reinit_same_sign": reinit_same_sign,
+        "constant": constant,
+        "constant_same_sign": constant_same_sign,
+    },
+)
+"""Controls by name."""
+
+get = CONTROLS.look_up
+register = CONTROLS.register
+
+
+def trials(
+    controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | str | None,
+) -> dict[str, int | tuple[Control, int]]:
+    """The number of trials by control, one for names alone.
+
+    >>> trials(["reinit", "shuffle"])
+    {'reinit': 1, 'shuffle': 1}
+    """
+    if isinstance(controls, str):
+        controls = [controls]
+    if isinstance(controls, Mapping):
+        return dict(controls)
+    return dict.fromkeys(controls or (), 1)
+
+
+def resolve(
+    controls: Mapping[str, int | tuple[Control, int]],
+) -> list[tuple[str, Control, int]]:
+    """(name, control, trial) for every trial of every control.
+
+    Args:
+        controls: trials by name, or (function, trials) by a name for the function.
+
+    Raises:
+        ValueError: if a name is unknown or taken, or there are no trials.
+
+    >>> [(name, trial) for name, _, trial in resolve({"reinit": 2})]
+    [('reinit', 0), ('reinit', 1)]
+    """
+    resolved = []
+    for name, given in controls.items():
+        control, count = given if isinstance(given, tuple) else (name, given)
+        # Names become those of files and columns.
+        taken = name in ("ticket", "trunk", "accuracy", "early_stop")
+        if not isinstance(count, int) or count < 1 or taken or not name.isidentifier():
+            raise ValueError(
+                "Expected `controls` to be names with at least one trial each, such as "
+                f"{{'reinit': 3}} or {{'mine': (function, 3)}}. Received: {name!r}: "
+                f"{given!r}"
+            )
+        function = get(control)
+        resolved += [(name, function, trial) for trial in range(count)]
+    return resolved
+
+
+def apply(control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
+    """The control's ticket; the snapshot's model holds the snapshot again for it."""
+    # The ticket's training has left its own weights in the model.
+    set_state(snapshot.model, snapshot.final, snapshot.masks)
+    return control(ticket, snapshot)

@@ -1,0 +1,70 @@
+"""What a weight is worth: `Snapshot -> scores`, larger means keep.
+
+A criterion is a function of a snapshot that returns, for each weight in
+`snapshot.masks`, an array of the weight's shape. Any such function may be given
+wherever a name may. One that is to prune in rounds has their number as an attribute
+`rounds` (`in_rounds`).
+"""
+
+from collections.abc import Callable
+
+from keras_lottery.registry import Registry
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import Scores
+from keras_lottery.tickets.criteria.chance import random
+from keras_lottery.tickets.criteria.fisher import fisher
+from keras_lottery.tickets.criteria.grasp import grasp
+from keras_lottery.tickets.criteria.obd import obd
+from keras_lottery.tickets.criteria.rounds import in_rounds as in_rounds
+from keras_lottery.tickets.criteria.signs import SignForm
+from keras_lottery.tickets.criteria.snip import iterative_snip, snip
+from keras_lottery.tickets.criteria.synflow import synflow
+from keras_lottery.tickets.criteria.taylor import taylor
+from keras_lottery.tickets.criteria.weights import (
+    distance,
+    large_init,
+    large_init_large_final,
+    magnitude,
+    magnitude_increase,
+    small_final,
+    small_init,
+    small_init_small_final,
+)
+
+Criterion = Callable[[Snapshot], Scores]
+
+_OF_WEIGHTS: dict[str, Criterion] = {
+    "large_final": magnitude,
+    "small_final": small_final,
+    "large_init": large_init,
+    "small_init": small_init,
+    "large_init_large_final": large_init_large_final,
+    "small_init_small_final": small_init_small_final,
+    "magnitude_increase": magnitude_increase,
+    "distance": distance,
+}
+_OF_MODELS: dict[str, Criterion] = {
+    "snip": snip,
+    "iterative_snip": iterative_snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "taylor": taylor,
+    "fisher": fisher,
+    "obd": obd,
+}
+CRITERIA: Registry[Criterion] = Registry(
+    "criterion",
+    "a function of a snapshot",
+    {
+        "magnitude": magnitude,
+        "random": random,
+        **_OF_MODELS,
+        **_OF_WEIGHTS,
+        **{f"{name}_same_sign": SignForm(c, True) for name, c in _OF_WEIGHTS.items()},
+        **{f"{name}_diff_sign": SignForm(c, False) for name, c in _OF_WEIGHTS.items()},
+    },
+)
+"""Criteria by name."""
+
+get = CRITERIA.look_up
+register = CRITERIA.register

@@ -1,0 +1,102 @@
+"""The effect of a weight on how fast the loss falls, before training."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lottery.keras_bridge.gradients import check_compiled
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import Scores
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """w (H g): keeps the weights without which the gradient would be smaller.
+
+    g is the gradient and H the Hessian of the compiled loss on all of the data, by the
+    weights that are left, in training mode (as of `snip`) and without penalties, as
+    regularisers add them. To first order, removing weights w changes the gradient flow
+    gᵀg by -2 Σ w (H g). The paper calls S = -w (H g) the score and prunes the largest:
+    here, larger means keep.
+
+    The logits of a classifier are divided by a temperature first, as in the authors'
+    experiments. Without it, the weights that are kept give large and wrong outputs, and
+    what is left hardly trains. The loss is multiplied by the temperature again, which
+    changes no ranks.
+
+    Args:
+        temperature: what logits are divided by, where the loss is one of Keras's
+            cross-entropies over classes; elsewhere outputs are left as they are.
+
+    Reference:
+        Wang et al. 2020, "Picking winning tickets before training by preserving
+        gradient flow": the score S, with its sign turned; temperature 200.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> kl.criteria.get("grasp")
+    Grasp(temperature=200.0)
+    """
+
+    temperature: float = 200.0
+
+    def __call__(self, snapshot: Snapshot) -> Scores:
+        snapshot.training_data()  # It says what a snapshot without a model lacks.
+        check_compiled(snapshot.model)
+        objective = partial(_loss, self.temperature)
+        gradients = snapshot.gradients(objective=objective)
+        alive = {name: gradients[name] * mask for name, mask in snapshot.masks.items()}
+        products = snapshot.hessian_vector_product(alive, objective=objective)
+        return {name: snapshot.final[name] * products[name] for name in snapshot.masks}
+
+
+def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
+    """The compiled loss of a batch, of outputs that the temperature has softened."""
+    outputs = model(x, training=True)
+    logits = _are_logits(model)
+    if logits is None:
+        return _without_penalties(model, x, y, outputs)
+    soften = partial(_softened, temperature, logits)
+    outputs = keras.tree.map_structure(soften, outputs)
+    # Derivatives of the size that they would have without the temperature: in float16,
+    # those of the loss itself would be rounded to zero. Ranks stay as they are.
+    return temperature * _without_penalties(model, x, y, outputs)
+
+
+def _without_penalties(model: keras.Model, x: Any, y: Any, outputs: Any) -> Any:
+    """The compiled loss of outputs, without what regularisers and layers add to it.
+
+    They say nothing of the data, and the temperature, which softens the outputs alone,
+    would make them count for as many times more.
+    """
+    # What Keras takes for `model.losses`.
+    model._losses_override.append(ops.zeros(()))
+    try:
+        return model.compute_loss(x, y, outputs, training=True)
+    finally:
+        model._losses_override.clear()
+
+
+def _softened(temperature: float, logits: bool, outputs: Any) -> Any:
+    if logits:
+        return outputs / temperature
+    return ops.softmax(ops.log(outputs + keras.config.epsilon()) / temperature)
+
+
+def _are_logits(model: keras.Model) -> bool | None:
+    """Whether the loss takes the outputs as logits; None if they are no classes'."""
+    if isinstance(model.loss, dict | list | tuple):
+        return None
+    loss = keras.losses.get(model.loss)
+    function = getattr(loss, "fn", loss)
+    classes = "categorical_crossentropy", "sparse_categorical_crossentropy"
+    if function not in [getattr(keras.losses, name) for name in classes]:
+        return None
+    return bool(getattr(loss, "_fn_kwargs", {}).get("from_logits", False))
+
+
+grasp = Grasp()

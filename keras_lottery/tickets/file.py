@@ -1,0 +1,155 @@
+"""A ticket's file: a record of its parts, without what its training does not use."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import files
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.layers import State, redraw
+from keras_lottery.masks import Masks
+
+WEIGHTS = ("kept", "all", "seed")
+"""Which starting weights a file holds."""
+
+
+def write(
+    path: str | os.PathLike, fields: Mapping[str, Any], weights: str = "kept"
+) -> None:
+    """Writes the fields of a ticket. Arguments and errors as of `Ticket.save`."""
+    if not os.fspath(path).endswith(".ticket"):
+        raise ValueError(
+            "Expected a path that ends in '.ticket'. "
+            f"Received: path={os.fspath(path)!r}"
+        )
+    if weights not in WEIGHTS:
+        raise ValueError(
+            f"Expected `weights` to be one of {list(WEIGHTS)}. "
+            f"Received: weights={weights!r}"
+        )
+    fields = dict(fields)
+    masks = fields.pop("masks")
+    states = {name: fields.pop(name) for name in ("weights", "trained")}
+    packed = {"weights": [], "trained": _packable(states["trained"] or {}, masks)}
+    meta = {
+        "kind": "ticket",
+        **fields,
+        "card": dict(fields["card"]),
+        "is_trained": states["trained"] is not None,
+        "packed": packed,
+    }
+    if weights == "seed":
+        meta |= _draw(states.pop("weights"), fields)
+    elif weights == "kept":
+        packed["weights"] = _packable(states["weights"], masks)
+    contents = {
+        group: {
+            name: array[masks[name]] if name in packed[group] else array
+            for name, array in (state or {}).items()
+        }
+        for group, state in states.items()
+    }
+    files.write_record(path, meta, contents, masks)
+
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+    """The fields of a ticket that `write` wrote. Errors as of `load_ticket`."""
+    meta, states, masks = files.read_record(path, "ticket")
+    with files.refuse_damage(path):
+        if masks is None:
+            raise ValueError("it has no masks")
+        for group, names in meta.get("packed", {}).items():
+            for name in names:
+                states[group][name] = _unpack(
+                    states[group][name],
+                    masks[name],
+                    np.nan if group == "weights" else 0,
+                )
+        fields = {
+            "masks": masks,
+            "weights": states.get("weights"),
+            "trained": states["trained"] if meta["is_trained"] else None,
+            "seed": meta.get("seed"),
+            **{
+                name: meta[name]
+                for name in ("step", "steps", "learning_rate", "architecture", "card")
+            },
+        }
+    if fields["weights"] is None:
+        fields["weights"] = _redraw(meta, path)
+    return fields
+
+
+def _packable(state: State, masks: Masks) -> list[str]:
+    """The weights of which a file needs to hold the kept ones alone."""
+    return [
+        name
+        for name, array in state.items()
+        # Other types have no NaN to stand for what was left out.
+        if "float" in array.dtype.name
+        and name in masks
+        and masks[name].shape == array.shape
+    ]
+
+
+def _unpack(kept: np.ndarray, mask: np.ndarray, fill: float) -> np.ndarray:
+    if kept.shape != (np.count_nonzero(mask),):
+        raise ValueError(f"{kept.shape} weights for a mask that keeps {mask.sum()}")
+    array = np.full(mask.shape, fill, kept.dtype)
+    array[mask] = kept
+    return array
+
+
+def _draw(weights: State, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What it takes to draw the weights again, once they were."""
+    seed, text = fields["seed"], fields["architecture"]
+    if seed is None or text is None:
+        raise ValueError(
+            "Expected a ticket with a seed and an architecture for weights='seed'. "
+            f"Received: seed={seed}, {'no' if text is None else 'an'} architecture. "
+            "Save it with weights='kept'."
+        )
+    digest = _digest(weights)
+    if _digest(redraw(_model(text), seed)) != digest:
+        raise ValueError(
+            "Expected starting weights that the architecture's initialisers draw with "
+            f"the ticket's seed, {seed}. Received: others; they were rewound to a "
+            "later step, given, or drawn in another way. Save it with weights='kept'."
+        )
+    return {"digest": digest, "drawn_with": _versions()}
+
+
+def _redraw(meta: Mapping[str, Any], path: str | os.PathLike) -> State:
+    weights = redraw(_model(meta["architecture"]), meta["seed"])
+    if _digest(weights) != meta["digest"]:
+        raise ValueError(
+            f"'{os.fspath(path)}' holds a seed instead of weights, and it draws others "
+            f"here, with {_versions()}, than with {meta['drawn_with']}. "
+            "Load it with that, and save it with weights='kept'."
+        )
+    return weights
+
+
+def _model(text: str) -> keras.Model:
+    with warnings.catch_warnings():
+        # Whether it can be compiled does not matter here.
+        warnings.simplefilter("ignore")
+        return architecture.from_text(text)
+
+
+def _versions() -> str:
+    return f"Keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def _digest(state: State) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        digest.update(f"{name} {array.shape} {array.dtype.name} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Where the next ticket starts from: `(snapshot, masks, span) -> ticket`."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras_lottery.masks import Masks
+from keras_lottery.registry import Registry
+from keras_lottery.tickets import Snapshot, Ticket
+
+
+@dataclass(frozen=True)
+class Span:
+    """The stretch of the dense training that tickets repeat.
+
+    Args:
+        rewind_step: k, the step to go back to.
+        steps: T, the length of the dense training.
+    """
+
+    rewind_step: int
+    steps: int
+
+
+Start = Callable[[Snapshot, Masks, Span], Ticket]
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """A way to go on after pruning.
+
+    Args:
+        ticket: makes the ticket that is trained and reported.
+        trunk: makes the ticket whose training finds the next masks, where that is
+            another one.
+    """
+
+    ticket: Start
+    trunk: Start | None = None
+
+
+def from_rewind_point(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
+    """Weights and learning rate of step k, for T - k steps."""
+    k = span.rewind_step
+    return Ticket(masks, snapshot.rewind_point, k, span.steps - k)
+
+
+def from_end(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
+    """Weights of the end of training, the learning rate of step k, for T - k steps."""
+    k = span.rewind_step
+    return Ticket(masks, snapshot.final, k, span.steps - k)
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Goes on from the end of training, at a constant learning rate.
+
+    Args:
+        steps: how long; as long as the dense training by default.
+        learning_rate: the rate; the last one of the schedule by default.
+
+    Reference:
+        Han et al., [Learning both weights and connections for efficient neural
+        networks](https://arxiv.org/abs/1506.02626), 2015, section 3.
+    """
+
+    steps: int | None = None
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"Expected at least 1 step. Received: steps={self.steps}")
+
+    def __call__(self, snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
+        steps = self.steps or span.steps
+        # Past the end of the dense training, the schedule stays at its last value.
+        return Ticket(masks, snapshot.final, span.steps, steps, self.learning_rate)
+
+
+REWINDS: Registry[Rewind] = Registry(
+    "rewind",
+    "a `Rewind` such as `Rewind(FineTune(steps, learning_rate))`",
+    {
+        # Frankle & Carbin 2019; to k > 0: Frankle et al. 2019, "Stabilizing".
+        "weights": Rewind(from_rewind_point),
+        # Renda, Frankle & Carbin 2020.
+        "learning_rate": Rewind(from_end),
+        "fine_tune": Rewind(FineTune()),
+        # Frankle & Carbin 2019, appendix B, strategy 2: masks come from one run that
+        # goes on after each pruning.
+        "continue": Rewind(from_rewind_point, trunk=from_end),
+    },
+    Rewind,
+)
+"""Ways to rewind by name."""
+
+get = REWINDS.look_up
+register = REWINDS.register
+
+
+def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
+    """The rewind point as a step.
+
+    Args:
+        rewind_to: a step, or a number of epochs such as `"2ep"`.
+        steps_per_epoch: steps in an epoch.
+        steps: length of the training.
+
+    Raises:
+        ValueError: if it cannot be read, or lies outside of the training.
+
+    >>> rewind_step("2ep", steps_per_epoch=100, steps=1000)
+    200
+    """
+    try:
+        if isinstance(rewind_to, str) and rewind_to.endswith("ep"):
+            step = round(float(rewind_to.removesuffix("ep")) * steps_per_epoch)
+        else:
+            step = operator.index(
+                int(rewind_to) if isinstance(rewind_to, str) else rewind_to
+            )
+    except (TypeError, ValueError):
+        raise ValueError(
+            "Expected `rewind_to` to be a step, or epochs such as '2ep'. "
+            f"Received: rewind_to={rewind_to!r}"
+        ) from None
+    if not 0 <= step < steps:
+        raise ValueError(
+            f"Expected `rewind_to` to lie within the training of {steps} steps. "
+            f"Received: rewind_to={rewind_to!r}, which is step {step}"
+        )
+    return step

@@ -1,0 +1,104 @@
+"""What is known once a ticket is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.gradients import (
+    Objective,
+    gradients,
+    hessian_vector_product,
+    loss,
+    training_arrays,
+)
+from keras_lottery.keras_bridge.layers import State
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation import Allocation, Scores
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known once a ticket is trained: all that a criterion may look at.
+
+    Args:
+        masks: the ticket's masks.
+        final: the state of all variables now, by name; `final[name]` of a name in
+            `masks` is a weight.
+        initial: the state before the dense network's training.
+        rewind_point: the dense network's state at the rewind point.
+        rng: random numbers for this level of this replicate.
+        model: the masked model, its variables holding `final`.
+        data: training data (x, y), arrays.
+        scores: what the ticket's masks were found by, where controls see the snapshot.
+        allocation: what found them, for controls too. One of groups has a method
+            `rearrange`, as of `granularity.Grouped`.
+    """
+
+    masks: Masks
+    final: State
+    initial: State
+    rewind_point: State
+    rng: np.random.Generator
+    model: keras.Model
+    data: tuple[Any, Any] | None = None
+    scores: Scores | None = None
+    allocation: Allocation | None = None
+
+    def gradients(
+        self, state: State | None = None, objective: Objective = loss
+    ) -> dict[str, np.ndarray]:
+        """The gradient of the loss on all of `data`, for pruned weights as well.
+
+        Args:
+            state: the weights to take it at, such as `initial`; by default `final`.
+            objective: another function of (model, x, y), as of `gradients.gradients`.
+
+        Returns:
+            Mapping of each name in `masks` to an array of the weight's shape.
+
+        Raises:
+            ValueError: if there are no data, or the model is not compiled.
+            FloatingPointError: if a gradient is not finite.
+        """
+        state = self.final if state is None else state
+        data = self.training_data()
+        found = gradients(self.model, *data, objective=objective, state=state)
+        return {name: found[name] for name in self.masks}
+
+    def hessian_vector_product(
+        self,
+        vector: Mapping[str, np.ndarray],
+        state: State | None = None,
+        objective: Objective = loss,
+    ) -> dict[str, np.ndarray]:
+        """The Hessian of the loss by the masked weights, times a vector.
+
+        Args:
+            vector: an array for each name in `masks`, such as `gradients()`.
+            state, objective: as of `gradients`, and so are the errors.
+
+        Returns:
+            Mapping of the vector's names to arrays of the same shapes.
+        """
+        state = self.final if state is None else state
+        data = self.training_data()
+        return hessian_vector_product(
+            self.model, *data, vector, objective=objective, state=state
+        )
+
+    def training_data(self) -> tuple[Any, Any]:
+        """The data (x, y).
+
+        Raises:
+            ValueError: if there are none, or they are not (x, y) of one length.
+        """
+        if self.data is None:
+            raise ValueError(
+                "This criterion needs training data. "
+                "Pass `data=(x, y)` to `prune`, or use it in a search over arrays, "
+                "without mask_epochs='auto'."
+            )
+        return training_arrays(self.data)

@@ -1,0 +1,114 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_lottery.ship.export.data import accuracy, as_inputs, checks_for, some_rows
+
+
+def classifier(units, **compile_args):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(units)])
+    if compile_args:
+        model.compile(**compile_args)
+    return model
+
+
+def test_inputs_go_by_name_whatever_their_order(two_by_two, two_inputs):
+    turned = dict(reversed(two_inputs.items()))
+    for given in (two_inputs, turned):
+        inputs = as_inputs(two_by_two, given, "test_data")
+        for name, array in two_inputs.items():
+            np.testing.assert_array_equal(inputs[name], array)
+
+
+def test_a_list_is_taken_in_the_order_of_the_models_own_list(two_by_two, two_inputs):
+    arrays = [two_inputs["zeta"], two_inputs["alpha"]]
+    if isinstance(two_by_two.input, dict):
+        with pytest.raises(ValueError, match="a dictionary of arrays by name"):
+            as_inputs(two_by_two, arrays, "test_data")
+    else:
+        inputs = as_inputs(two_by_two, arrays, "test_data")
+        np.testing.assert_array_equal(inputs["zeta"], two_inputs["zeta"])
+
+
+def test_inputs_get_the_models_types(two_by_two, two_inputs):
+    wide = {name: array.astype(float) for name, array in two_inputs.items()}
+    inputs = as_inputs(two_by_two, wide, "test_data")
+    assert inputs["alpha"].dtype == "int32"
+    assert inputs["zeta"].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        3,
+        np.ones((5, 4)),
+        {"zeta": np.ones((5, 4))},
+        {"zeta": np.ones((5, 4)), "alpha": np.ones((6, 5))},
+        {"zeta": np.ones((5, 3)), "alpha": np.ones((5, 5))},
+        {"zeta": np.ones((0, 4)), "alpha": np.ones((0, 5))},
+        {"zeta": 1, "alpha": 2},
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(two_by_two, x):
+    with pytest.raises(ValueError, match=r"`calibration` to hold .* Received"):
+        as_inputs(two_by_two, x, "calibration")
+
+
+def test_without_data_the_check_inputs_are_random_and_fit(two_by_two):
+    checks = checks_for(two_by_two, None)
+    assert checks.described == "32 random rows"
+    assert checks.inputs["zeta"].shape == (32, 4)
+    assert set(np.unique(checks.inputs["alpha"])) == {0, 1}
+
+
+def test_rows_are_spread_over_the_data():
+    rows = some_rows({"x": np.arange(1000)}, 3)["x"]
+    assert rows.tolist() == [0, 499, 999]
+    assert len(some_rows({"x": np.arange(2)}, 3)["x"]) == 2
+
+
+@pytest.mark.parametrize(
+    "y", [[0, 1, 2, 2], [[0], [1], [2], [2]], np.eye(3)[[0, 1, 2, 2]]]
+)
+def test_labels_may_be_classes_or_one_hot_rows(y):
+    model = classifier(3)
+    checks = checks_for(model, (np.ones((4, 4)), y))
+    assert checks.classes.tolist() == [0, 1, 2, 2]
+    assert accuracy(model, np.eye(3)[[0, 1, 2, 0]], checks.classes) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (keras.losses.BinaryCrossentropy(), 0.75),
+        (keras.losses.BinaryCrossentropy(from_logits=True), 0.5),
+        (None, 0.75),
+    ],
+)
+def test_one_output_unit_decides_between_two_classes(loss, expected):
+    model = classifier(1, loss=loss) if loss else classifier(1)
+    output = np.array([[0.7], [0.2], [-1.0], [0.9]])
+    classes = checks_for(model, (np.ones((4, 4)), [1, 0, 0, 0])).classes
+    assert accuracy(model, output, classes) == expected
+
+
+@pytest.mark.parametrize(
+    "test_data",
+    [
+        np.ones((4, 4)),
+        (np.ones((4, 4)),),
+        (np.ones((4, 4)), [0, 1, 2]),
+        (np.ones((4, 4)), [0.5, 1, 2, 2]),
+        (np.ones((4, 4)), np.ones((4, 2))),
+        (np.ones((4, 5)), [0, 1, 2, 2]),
+    ],
+)
+def test_test_data_that_do_not_fit_are_refused(test_data):
+    with pytest.raises(ValueError, match=r"Expected `test_data`.* Received"):
+        checks_for(classifier(3), test_data)
+
+
+def test_an_accuracy_needs_one_output(two_by_two, two_inputs):
+    with pytest.raises(ValueError, match=r"classifier of one output.*2 output"):
+        checks_for(two_by_two, (two_inputs, np.zeros(20)))

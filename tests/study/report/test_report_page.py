@@ -1,0 +1,355 @@
+"""The page of a run: whole, escaped, legible in both modes, of any search."""
+
+import dataclasses
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_lottery as kl
+from keras_lottery.study.report import tables, write_report
+from keras_lottery.study.report.run import read_run
+from keras_lottery.study.report.svg import variables
+
+pytestmark = pytest.mark.once
+
+rng = np.random.default_rng(0)
+PAGE = Path(kl.__file__).parent / "study/report/page.html"
+VOID = {"meta", "link", "br", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """What a page holds; fails where a tag does not close what is open."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.tags, self.text, self.classes = [], [], [], []
+        self.source = Path(path).read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        assert len(set(names)) == len(names), (tag, names)
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "title"):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+    @property
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def compile(*layers):
+    model = keras.Sequential(layers)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def search(directory, model, shape, test=True, **arguments):
+    x = rng.random((48, *shape), dtype="float32")
+    y = rng.integers(0, 3, 48)
+    found = kl.LotteryTicketSearch(
+        model, **({"directory": directory, "workers": 0, "engine": "fit"} | arguments)
+    )
+    test_data = (x[36:], y[36:]) if test else None
+    found.search(
+        *(x[:24], y[:24]),
+        validation_data=(x[24:36], y[24:36]),
+        test_data=test_data,
+        batch_size=12,
+        epochs=3,
+        verbose=0,
+    )
+    return directory
+
+
+NAMES = {"hidden": "hid>den", "control": "my_reinit"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Dense layers over images, with names that a page has to escape."""
+    directory = tmp_path_factory.mktemp("runs") / "<b>&amp;'run'"
+    dense = keras.layers.Dense
+    model = compile(
+        keras.Input((6, 5)),
+        keras.layers.Flatten(),
+        dense(8, "relu", name=NAMES["hidden"]),
+        dense(3, "softmax", name="output"),
+    )
+    return search(
+        directory,
+        model,
+        (6, 5),
+        schedule=[0.5, 0.8],
+        replicates=2,
+        controls={NAMES["control"]: (kl.controls.reinit, 1), "shuffle": 2},
+    )
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def page(finished, tmp_path_factory):
+    return Page(write_report(finished, tmp_path_factory.mktemp("pages") / "page.html"))
+
+
+def test_the_page_has_every_section(page):
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+    for title in (
+        *("Does the ticket win?", "Learning curves", "What is left", "Weights"),
+        *("Settings", "Trainings"),
+    ):
+        assert title in page.words
+    assert len(page.all("svg")) == 9
+
+
+def test_the_page_needs_no_other_file(page):
+    assert not re.search(r"(https?:)?//|@import|<script", page.source)
+    for tag, attributes in page.tags:
+        for name in ("href", "src"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:", "#")), tag
+    policy = next(a for a in page.all("meta") if "http-equiv" in a)
+    assert policy["content"].startswith("default-src 'none'")
+
+
+def test_ids_are_unique_and_referred_to(page):
+    assert len(set(page.ids)) == len(page.ids)
+    used = {a["href"][1:] for a in page.all("use")}
+    used |= set(re.findall(r"url\(#([^)]+)\)", page.source))
+    assert used and used <= set(page.ids)
+
+
+def test_names_are_escaped(page, finished):
+    assert finished.name in page.words
+    assert NAMES["hidden"] in page.words
+    assert NAMES["control"] in page.words
+    assert not page.all("b")
+
+
+def test_settings_are_escaped(copy):
+    path = copy / "settings.json"
+    text = '<script>"&'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"callbacks": [text]}))
+    page = Page(write_report(copy))
+    assert text in page.words
+    assert not page.all("script")
+
+
+def test_a_run_of_before_there_were_report_levels_is_a_run(copy):
+    path = copy / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["report_levels"], settings["granularity"]
+    path.write_text(json.dumps(settings))
+    run = read_run(copy)
+    assert run.missing == 0
+    assert run.settings["report_levels"] == [1, 2]
+    assert run.settings["granularity"] == "weight"
+
+
+def test_settings_that_are_one_are_told():
+    layer = {"class": "Conv2D", "groups": 1, "scale": 1.0, "use_bias": False}
+    told = list(tables._layer({**layer, "trainable": True, "dtype": "float32"}))
+    assert told == ["Conv2D", "groups 1", "scale 1.0", "use_bias False"]
+
+
+def test_figures_and_tables_speak(page):
+    for figure in page.all("svg"):
+        assert figure["role"] == "img"
+        assert len(figure["aria-label"]) > 40
+    parts = [tag for tag, _ in page.tags if tag in ("table", "caption")]
+    assert parts == ["table", "caption"] * (len(parts) // 2)
+    assert {a["scope"] for a in page.all("th")} == {"row", "col"}
+    regions = [a for a in page.all("div") if a.get("class") == "scroll"]
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
+
+
+def test_the_numbers_are_those_of_the_results(page, finished):
+    run = read_run(finished)
+    assert run.missing == 0
+    assert len(run.results) == 2 * (1 + 2 * (1 + 1 + 2))
+    for row in run.results.to_dict("records"):
+        assert f"{100 * row['early_stop_test_accuracy']:.2f} %" in page.words
+        assert f"{row['final_val_loss']:,.4g}" in page.words
+    means = run.results.groupby(["level", "variant"])["early_stop_test_accuracy"]
+    for _, accuracies in means:
+        mean = f"{100 * accuracies.mean():.2f} ± {100 * accuracies.std():.2f} %"
+        assert mean in page.words
+    assert run.layers[2]["output/kernel"] != run.layers[1]["output/kernel"]
+    for densities in run.layers.values():
+        for density in densities.values():
+            assert f"{100 * density:.2f} %" in page.words
+    for version in json.loads((finished / "settings.json").read_text())["versions"]:
+        assert f"versions.{version}" in page.words
+
+
+def test_the_first_layer_shows_what_is_seen(page, finished):
+    run = read_run(finished)
+    assert run.image_shape == (6, 5, 1)
+    assert len(page.all("image")) == 3
+    seen = run.first[2].any(axis=1).sum()
+    assert f"level 2: {seen} of 30" in page.source
+
+
+def colors(media):
+    style = PAGE.read_text(encoding="utf-8")
+    block = style.split("(prefers-color-scheme: dark)")[media == "dark"]
+    block = block.split("@media print")[0]
+    found = re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)
+    return dict(found)
+
+
+def luminance(color):
+    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [
+        c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    ]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_colors_are_there_and_contrast(mode):
+    palette = colors(mode)
+    assert set(variables().values()) <= palette.keys()
+    paper = luminance(palette["paper"])
+
+    def contrast(name):
+        pair = sorted([paper, luminance(palette[name])])
+        return (pair[1] + 0.05) / (pair[0] + 0.05)
+
+    for name in ("ink", "quiet", "good"):
+        assert contrast(name) >= 4.5, name
+    for name in palette:
+        if re.fullmatch(r"[cs]\d|muted", name):
+            assert contrast(name) >= 3, name
+
+
+def test_figures_are_drawn_in_the_colors_of_the_page(page):
+    drawn = re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", page.source)
+    assert drawn == []
+
+
+def test_figures_become_files(finished, tmp_path):
+    write_report(finished, tmp_path / "page.html", tmp_path / "figures")
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"accuracy.png", "accuracy.svg", "first_layer.png"} <= written
+    assert len(written) == 2 * 9
+
+
+def test_an_unfinished_search_is_reported_as_such(copy):
+    shutil.rmtree(copy / "replicate_1")
+    (copy / "replicate_0" / "level_02" / "ticket_0.npz").unlink()
+    page = Page(write_report(copy))
+    assert page.source == (copy / "report.html").read_text()
+    assert "not finished: 10 of 18 trainings are missing" in page.words
+    assert "Does the ticket win?" in page.words
+
+
+@pytest.mark.parametrize("left", ["dense", "nothing"])
+def test_a_search_that_has_just_begun_is_reported(copy, left):
+    for path in copy.glob("replicate_*/level_*/*.npz"):
+        if left == "nothing" or path.parent.name != "level_00":
+            path.unlink()
+    page = Page(write_report(copy))
+    assert "not finished" in page.words
+    assert bool(page.all("svg")) == (left == "dense")
+
+
+@pytest.mark.parametrize("level", ["level_00", "level_02"])
+def test_damaged_files_are_left_out_and_named(copy, level):
+    path = copy / "replicate_0" / level / "ticket_0.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    page = Page(write_report(copy))
+    assert f"{level}/ticket_0.npz' is damaged" in page.words
+
+
+def test_exports_are_listed_as_measured(copy):
+    export = {"format": "litert", "path": "a<b.tflite", "bytes": 1234, "notes": []}
+    export |= {"gzip_bytes": 600, "dense_bytes": 4936, "max_difference": 1e-7}
+    export |= {"accuracy": 0.875, "keras_accuracy": None}
+    reports = {"level": 1, "density": 0.5, "exports": [export]}
+    (copy / "reports.json").write_text(json.dumps(reports))
+    page = Page(write_report(copy))
+    for words in ("a<b.tflite", "1,234", "25.00 %", "87.50 %", "Exports"):
+        assert words in page.words
+
+
+def test_convolutions_one_replicate_and_no_test_data(tmp_path):
+    model = compile(
+        keras.Input((6, 6, 2)),
+        keras.layers.Conv2D(5, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, "softmax"),
+    )
+    arguments = {"schedule": [0.5], "controls": {}, "test": False}
+    page = Page(write_report(search(tmp_path, model, (6, 6, 2), **arguments)))
+    assert "Validation accuracy" in page.words
+    assert "of 5 filters" in page.source or "The filters of conv2d" in page.words
+    assert len(page.all("image")) == 2
+    assert len(set(page.ids)) == len(page.ids)  # no figure twice
+    assert "its controls" not in page.words
+
+
+def test_the_winner_is_chosen_on_validation_data(finished):
+    run = read_run(finished)
+    columns = ["early_stop_val_accuracy", "early_stop_test_accuracy"]
+    table = run.results.assign(early_stop_step=10)
+    # The sparser tickets win on test data alone.
+    table[columns] = [0.5, 0.5]
+    table.loc[table["level"] == 2, columns] = [0.4, 0.9]
+    verdict = kl.results.verdict(table)
+    assert verdict["winning"].all()
+    assert dataclasses.replace(run, results=table, verdict=verdict).winner == 1
+
+
+def test_early_stops_count_from_where_a_training_began(finished):
+    run = read_run(finished)
+    is_ticket = run.results["level"] > 0
+    table = run.results.assign(early_stop_step=7777, start_step=7000 * is_ticket)
+    text = tables.verdict_table(dataclasses.replace(run, results=table))
+    assert "7,777" in text  # the dense network's
+    assert text.count("777") > text.count("7,777")
+
+
+def test_inputs_without_pixels_are_not_drawn(tmp_path):
+    model = compile(keras.Input((7,)), keras.layers.Dense(3, "softmax"))
+    page = Page(write_report(search(tmp_path, model, (7,), schedule=[0.5])))
+    assert not page.all("image")
+    assert "What is left" in page.words
+
+
+@pytest.mark.parametrize("settings", [None, "{}", '{"editor.fontSize": 12}'])
+def test_a_directory_without_a_run_is_refused(tmp_path, settings):
+    if settings:
+        (tmp_path / "settings.json").write_text(settings)
+    with pytest.raises(FileNotFoundError, match=r"(?s)Received: '.*keras-lottery find"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()

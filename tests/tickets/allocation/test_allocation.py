@@ -1,0 +1,298 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from keras_lottery import allocation
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation import (
+    ErdosRenyi,
+    Global,
+    Layerwise,
+    Uniform,
+    largest,
+    ranking,
+)
+
+pytestmark = pytest.mark.once
+
+LENET = {
+    "first/kernel": (784, 300),
+    "second/kernel": (300, 100),
+    "output/kernel": (100, 10),
+}
+ALLOCATIONS = [
+    Global(),
+    Layerwise(),
+    Layerwise({"*0": 0.1, "*1": 0.5}),
+    Uniform(),
+    ErdosRenyi(kernel=False),
+    ErdosRenyi(kernel=True),
+    Global(exclude=["*2"]),
+    Layerwise(exclude=["*2"]),
+    Uniform(exclude=["*2"]),
+    ErdosRenyi(exclude=["*2"]),
+]
+SPARSITIES = st.floats(0, 0.99)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks():
+    """Ranking goes block by block: these networks are of many blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_BLOCK", 60)
+        yield
+
+
+@st.composite
+def networks(draw):
+    """Scores with many ties, and masks of which some weights are pruned already."""
+    shapes = draw(
+        st.lists(hnp.array_shapes(max_dims=4, max_side=6), min_size=3, max_size=5)
+    )
+    # A few values only: most scores are tied.
+    values = st.sampled_from([0.0, 1.0, 2.5, np.inf])
+    scores = {
+        f"layer{i}": draw(hnp.arrays("float32", shape, elements=values))
+        for i, shape in enumerate(shapes)
+    }
+    alive = draw(st.sampled_from([1.0, 0.7, 0.1]))
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    return scores, Masks({n: rng.random(s.shape) <= alive for n, s in scores.items()})
+
+
+def rank_order(scores, mask):
+    """The positions alive, the largest scores first; of equals, the first position."""
+    flat = np.where(mask.ravel(), scores.ravel(), -1)
+    return np.argsort(-flat, kind="stable")[: np.count_nonzero(mask)]
+
+
+def assert_first_in_order(scores, new, old):
+    kept = np.flatnonzero(new.ravel())
+    assert set(kept) == set(rank_order(scores, old)[: len(kept)])
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS, ids=repr)
+@given(network=networks(), sparsity=SPARSITIES)
+def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
+    allocate, network, sparsity
+):
+    scores, masks = network
+    keep = round(masks.size * (1 - sparsity))
+    try:
+        new = allocate(scores, masks, sparsity)
+    except ValueError:
+        # Only where the sparsity cannot be had.
+        left_out = masks["layer2"].sum() if allocate.exclude else 0
+        assert not max(left_out, 1) <= keep <= masks.kept
+        return
+    assert new.kept == keep
+    for name, mask in masks.items():
+        assert not (new[name] & ~mask).any()
+        if not isinstance(allocate, Global):
+            assert_first_in_order(scores[name], new[name], mask)
+    if isinstance(allocate, Global):
+        names = [name for name in masks if not allocate.exclude or name != "layer2"]
+        assert_first_in_order(
+            *(
+                np.concatenate([a[n].ravel() for n in names])
+                for a in (scores, new, masks)
+            )
+        )
+
+
+@given(network=networks(), share=st.floats(0, 1))
+def test_largest_breaks_ties_by_position(network, share):
+    scores, masks = network
+    keep = round(masks.kept * share)
+    chosen = largest(scores, masks, keep)
+    assert {name: mask.shape for name, mask in chosen.items()} == {
+        name: mask.shape for name, mask in masks.items()
+    }
+    flat = [np.concatenate([a[n].ravel() for n in masks]) for a in (scores, masks)]
+    expected = rank_order(*flat)[:keep]
+    marks = np.concatenate([mask.ravel() for mask in chosen.values()])
+    assert set(np.flatnonzero(marks)) == set(expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "uint8", "bool"])
+def test_scores_of_any_type_are_ranked(dtype):
+    scores = {"a": np.array([0, 1, 0, 1], dtype)}
+    chosen = largest(scores, {"a": np.ones(4, bool)}, 3)
+    assert chosen["a"].tolist() == [True, True, False, True]
+
+
+def test_scores_of_different_types_are_ranked_together():
+    scores = {"a": np.array([1, 3]), "b": np.array([0.5, 3.5], "float32")}
+    chosen = largest(scores, {name: np.ones(2, bool) for name in scores}, 2)
+    assert [mask.tolist() for mask in chosen.values()] == [[False, True]] * 2
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS, ids=repr)
+def test_dead_positions_have_no_say(allocate):
+    """Whatever their scores are: weight decay and momentum may move what is masked."""
+    rng = np.random.default_rng(0)
+    masks = Masks({f"layer{i}": rng.random((8, 9)) < 0.5 for i in range(3)})
+    scores = {name: rng.random(mask.shape) for name, mask in masks.items()}
+    new = allocate(scores, masks, 0.8)
+    for value in (np.inf, -np.inf, np.nan):
+        other = {n: np.where(masks[n], s, value) for n, s in scores.items()}
+        assert allocate(other, masks, 0.8) == new
+
+
+@pytest.mark.parametrize("allocate", ALLOCATIONS, ids=repr)
+def test_nan_is_refused(allocate):
+    masks = Masks.dense({f"layer{i}": (2, 3) for i in range(3)})
+    scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    scores["layer1"][1, 1] = np.nan
+    with pytest.raises(ValueError, match="`layer1` hold NaN"):
+        allocate(scores, masks, 0.5)
+
+
+def lenet(allocate, sparsity):
+    rng = np.random.default_rng(0)
+    masks = Masks.dense(LENET)
+    scores = {name: rng.random(mask.shape) for name, mask in masks.items()}
+    return allocate(scores, masks, sparsity)
+
+
+@pytest.mark.parametrize(("level", "density"), [(3, 0.5128), (7, 0.2107), (15, 0.0358)])
+def test_layerwise_gives_the_papers_grid(level, density):
+    """Frankle & Carbin 2019: 20 % a round, 10 % in the output layer."""
+    allocate = Layerwise({"output": 0.1}, rate=0.2)
+    total = allocate.total_sparsity(1 - 0.8**level, Masks.dense(LENET))
+    masks = lenet(allocate, total)
+    assert masks.density == pytest.approx(density, abs=5e-5)
+    for name, shape in LENET.items():
+        rate = 0.1 if name == "output/kernel" else 0.2
+        expected = math.prod(shape) * (1 - rate) ** level
+        assert abs(np.count_nonzero(masks[name]) - expected) <= 1
+
+
+def test_global_differs_from_layer_to_layer_and_uniform_does_not():
+    masks = Masks.dense({"small": (50, 2), "large": (100, 3)})
+    scores = {"small": np.full((50, 2), 2.0), "large": np.full((100, 3), 1.0)}
+    assert [m.sum() for m in Global()(scores, masks, 0.5).values()] == [100, 100]
+    assert [m.sum() for m in Uniform()(scores, masks, 0.5).values()] == [50, 150]
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=5), SPARSITIES)
+@example([1, 1, 1], 0.5)
+def test_uniform_is_within_one_weight_of_each_layers_share(sizes, sparsity):
+    masks = Masks.dense({str(i): (size,) for i, size in enumerate(sizes)})
+    keep = round(sum(sizes) * (1 - sparsity))
+    assume(keep)
+    scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    for name, mask in Uniform()(scores, masks, sparsity).items():
+        assert abs(mask.sum() - masks[name].size * keep / sum(sizes)) < 1
+
+
+@pytest.mark.parametrize("allocate", [Global, Layerwise, Uniform, ErdosRenyi])
+@pytest.mark.parametrize("pattern", ["output", "output/kernel", "out*"])
+def test_layers_can_be_left_out(allocate, pattern):
+    masks = lenet(allocate(exclude=[pattern]), 0.9)
+    assert masks["output/kernel"].all()
+    assert masks.kept == round(266_200 * 0.1)
+
+
+@pytest.mark.parametrize("allocate", [Global, Layerwise, Uniform, ErdosRenyi])
+def test_total_sparsity_is_that_of_the_layers_not_left_out(allocate):
+    dense = Masks.dense(LENET)
+    left_out = allocate(exclude=["output"]).total_sparsity(0.5, dense)
+    assert left_out == pytest.approx(0.5 * 265_200 / 266_200)
+    assert allocate().total_sparsity(0.5, dense) == pytest.approx(0.5)
+
+
+WIDE = {"small": (10, 10), "wide": (1000, 200), "conv": (3, 3, 20, 40), "bias": (50,)}
+SIDES = {
+    False: {"small": 20, "wide": 1200, "conv": 60 * 9, "bias": 50},
+    True: {"small": 20, "wide": 1200, "conv": 66, "bias": 50},
+}
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+@pytest.mark.parametrize("sparsity", [0.2, 0.8, 0.95, 0.995])
+def test_densities_are_as_sides_over_size_up_to_dense(kernel, sparsity):
+    masks = Masks.dense(WIDE)
+    scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    new = ErdosRenyi(kernel)(scores, masks, sparsity)
+    assert new.kept == round(masks.size * (1 - sparsity))
+    dense = [name for name in masks if new[name].all()]
+    # One ε for all that are not dense, and a larger one would be too much for those.
+    epsilon = {name: new[name].sum() / SIDES[kernel][name] for name in masks}
+    rest = [name for name in masks if name not in dense]
+    for name in rest:
+        shared = sum(new[n].sum() for n in rest) / sum(SIDES[kernel][n] for n in rest)
+        assert abs(new[name].sum() - shared * SIDES[kernel][name]) < 1
+        assert all(epsilon[full] <= shared + 0.1 for full in dense)
+    assert ("small" in dense) == (sparsity <= 0.95)
+
+
+def test_erdos_renyi_levels_are_nested_and_stay_exact():
+    masks = Masks.dense(WIDE)
+    rng = np.random.default_rng(0)
+    scores = {name: rng.random(mask.shape) for name, mask in masks.items()}
+    for level in range(1, 20):
+        once = ErdosRenyi()(scores, Masks.dense(WIDE), 1 - 0.8**level)
+        masks = ErdosRenyi()(scores, masks, 1 - 0.8**level)
+        for name in masks:
+            assert abs(masks[name].sum() - once[name].sum()) <= 1
+
+
+def test_pruning_by_other_means_before_does_not_revive():
+    """The share of a layer may be more than it has left."""
+    masks = Masks({"a": np.arange(100) < 10, "b": np.ones(100, bool)})
+    scores = {name: np.arange(100.0) for name in masks}
+    for allocate in (Uniform(), Layerwise(), Uniform(exclude=["a"]), ErdosRenyi()):
+        new = allocate(scores, masks, 0.5)
+        assert [mask.sum() for mask in new.values()] == [10, 90]
+
+
+ONES = {"a": np.ones((2, 3)), "b": np.ones(4)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: Global()(ONES, m, 1.0), "from 0 to below 1.*sparsity=1.0"),
+        (lambda m: Global()(ONES, m, -0.1), "from 0 to below 1.*sparsity=-0.1"),
+        (lambda m: Global()(ONES, m, 0.99), "No weight of 10 would be left"),
+        (lambda m: Global()({"a": ONES["a"]}, m, 0.5), r"scores for \['a', 'b'\]"),
+        (
+            lambda m: Global()(ONES | {"b": np.ones(5)}, m, 0.5),
+            r"\(4,\) for `b`.*\(5,\)",
+        ),
+        (lambda m: Global(["typo"])(ONES, m, 0.5), "'typo' matches none"),
+        (lambda m: Layerwise({"typo": 0.1})(ONES, m, 0.5), "'typo' matches none"),
+        (lambda m: Uniform(["*"])(ONES, m, 0.5), "Every layer is left out"),
+        (lambda m: Global(["a"])(ONES, m, 0.6), "sparsity=0.6000"),
+        (lambda m: Layerwise({"a": 0.0}, 0.0)(ONES, m, 0.5), "the rates can reach"),
+        (lambda m: Layerwise(rate=0.0).total_sparsity(0.5, m), "rate=0"),
+        (lambda m: Layerwise(rate=1.0), "rate=1.0"),
+        (lambda m: Layerwise({"a": -0.1}), "a=-0.1"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(Masks.dense({"a": (2, 3), "b": (4,)}))
+
+
+@pytest.mark.parametrize(
+    "allocate", [Global(), Layerwise(), Uniform(), ErdosRenyi()], ids=repr
+)
+def test_less_sparsity_than_there_is_would_revive_and_is_refused(allocate):
+    masks = Masks({"a": np.zeros((2, 3)), "b": np.ones(4)})
+    with pytest.raises(ValueError, match="leaves the pruned weights pruned"):
+        allocate(ONES, masks, 0.5)
+    assert allocate(ONES, masks, 0.6) == masks
+
+
+def test_get():
+    assert allocation.get("layerwise") == Layerwise()
+    function = Global(exclude=["a"])
+    assert allocation.get(function) is function
+    with pytest.raises(ValueError, match=r"\['erdos_renyi', .*allocation='typo'"):
+        allocation.get("typo")

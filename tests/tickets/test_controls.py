@@ -1,0 +1,164 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_lottery import controls
+from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
+from keras_lottery.masks import Masks
+from keras_lottery.pruning import allocation_of
+from keras_lottery.tickets import Snapshot, Ticket
+
+KERNELS = ("hidden/kernel", "output/kernel")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mask_model(
+        keras.Sequential(
+            [
+                keras.Input((20,)),
+                keras.layers.Dense(30, name="hidden", bias_initializer="ones"),
+                keras.layers.BatchNormalization(name="norm"),
+                keras.layers.Dense(5, name="output"),
+            ]
+        )
+    )
+
+
+def found(model, seed=0):
+    """A ticket with weights that are no initial ones, and the snapshot it is from."""
+    rng = np.random.default_rng(seed)
+    initial = get_state(model)
+    start = {n: rng.normal(size=a.shape).astype(a.dtype) for n, a in initial.items()}
+    alive = Masks({n: rng.random(m.shape) < 0.7 for n, m in get_masks(model).items()})
+    masks = Masks({n: m & (rng.random(m.shape) < 0.4) for n, m in alive.items()})
+    scores = {n: rng.random(m.shape, "float32") for n, m in alive.items()}
+    snapshot = Snapshot(alive, start, initial, start, rng, model, scores=scores)
+    return Ticket(masks, start, step=3, steps=7), snapshot
+
+
+def made(model, name, seed=0):
+    ticket, snapshot = found(model, seed)
+    return ticket, controls.get(name)(ticket, snapshot), snapshot
+
+
+@pytest.mark.parametrize(
+    "name", ["reinit", "reinit_same_sign", "constant", "constant_same_sign"]
+)
+def test_weights_change_and_masks_do_not(model, name):
+    ticket, control, snapshot = made(model, name)
+    assert control.masks == ticket.masks
+    assert (control.step, control.steps) == (3, 7)
+    assert control.weights.keys() == ticket.weights.keys()
+    for weight, array in control.weights.items():
+        assert array.dtype == ticket.weights[weight].dtype
+        if weight not in KERNELS:
+            # All that is not masked is drawn anew, by the model's initialisers.
+            np.testing.assert_array_equal(array, snapshot.initial[weight])
+    for kernel in KERNELS:
+        signs = np.sign(control.weights[kernel]) == np.sign(ticket.weights[kernel])
+        assert signs.all() if "same_sign" in name else 0.3 < signs.mean() < 0.7
+        magnitudes = np.abs(control.weights[kernel])
+        if "constant" in name:
+            np.testing.assert_allclose(magnitudes, snapshot.initial[kernel].std())
+        else:
+            assert len(np.unique(magnitudes)) == magnitudes.size
+            assert not np.isclose(magnitudes, np.abs(ticket.weights[kernel])).all()
+
+
+def test_same_sign_changes_nothing_but_signs(model):
+    _, plain, _ = made(model, "reinit")
+    _, signed, _ = made(model, "reinit_same_sign")
+    for name, array in plain.weights.items():
+        np.testing.assert_array_equal(np.abs(signed.weights[name]), np.abs(array))
+
+
+def test_invert_takes_the_worst_of_what_was_left(model):
+    ticket, control, snapshot = made(model, "invert")
+    assert control.weights is ticket.weights
+    for name, mask in control.masks.items():
+        alive, scores = snapshot.masks[name], snapshot.scores[name]
+        assert mask.sum() == ticket.masks[name].sum()
+        assert not (mask & ~alive).any()
+        assert scores[mask].max() < scores[alive & ~mask].min()
+
+
+@given(
+    scores=st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    share=st.floats(0, 1),
+)
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "bool"])
+def test_invert_reverses_the_whole_order(dtype, scores, share):
+    """Ties as well: the inverse of the inverse is the ticket."""
+    scores = np.array(scores).astype(dtype)
+    count = round(len(scores) * share)
+    best = np.argsort(-scores.astype(int), kind="stable")
+    mask = np.zeros(len(scores), bool)
+    mask[best[:count]] = True
+    snapshot = Snapshot(
+        Masks.dense({"a": scores.shape}), {}, {}, {}, None, None, scores={"a": scores}
+    )
+    control = controls.invert(Ticket(Masks({"a": mask}), {}), snapshot)
+    assert set(np.flatnonzero(control.masks["a"])) == set(best[len(best) - count :])
+
+
+@pytest.mark.parametrize("granularity", [(5, 1), "2:4", "filter"])
+@pytest.mark.parametrize("name", ["shuffle", "random", "invert"])
+def test_masks_of_groups_stay_masks_of_groups(model, name, granularity):
+    allocate = allocation_of(model, None, granularity)
+    ticket, snapshot = found(model)
+    dense = Masks.dense({n: m.shape for n, m in ticket.masks.items()})
+    masks = allocate(snapshot.scores, dense, 0.4)
+    ticket = dataclasses.replace(ticket, masks=masks)
+    snapshot = dataclasses.replace(snapshot, masks=dense, allocation=allocate)
+    control = controls.get(name)(ticket, snapshot).masks
+    assert control != masks
+    for kernel, mask in control.items():
+        assert mask.sum() == masks[kernel].sum()
+    if granularity == "filter":
+        # Units that nothing makes are the ones that nothing reads.
+        lives = control["hidden/kernel"].any(axis=0)
+        assert (control["hidden/kernel"] == lives).all()
+        assert (control["output/kernel"] == lives[:, None]).all()
+    elif granularity == "2:4":
+        for mask in control.values():
+            sums = mask[: len(mask) // 4 * 4].reshape(-1, 4, mask.shape[1]).sum(axis=1)
+            assert set(np.unique(sums)) <= {2, 4}
+    else:
+        for mask in control.values():
+            sums = mask.reshape(-1, 5, mask.shape[1]).sum(axis=1)
+            assert set(np.unique(sums)) <= {0, 5}
+    if name == "invert":
+        scores = snapshot.scores["hidden/kernel"]
+        kept, other = masks["hidden/kernel"], control["hidden/kernel"]
+        assert scores[other].mean() < scores[kept].mean()
+
+
+def test_invert_needs_scores(model):
+    ticket, snapshot = found(model)
+    with pytest.raises(ValueError, match=r"snapshot\.scores=None"):
+        controls.invert(ticket, dataclasses.replace(snapshot, scores=None))
+
+
+def test_a_constant_of_no_deviation_is_refused(model):
+    ticket, snapshot = found(model)
+    initial = {n: np.ones_like(array) for n, array in snapshot.initial.items()}
+    equal = dataclasses.replace(snapshot, initial=initial)
+    with pytest.raises(ValueError, match="`hidden/kernel` with equal ones"):
+        controls.constant(ticket, equal)
+
+
+@pytest.mark.parametrize("name", controls.CONTROLS)
+def test_trials_differ_and_seeds_repeat(model, name):
+    one, again, other = (made(model, name, seed)[1] for seed in (0, 0, 1))
+    assert one.masks == again.masks
+    for weight, array in one.weights.items():
+        np.testing.assert_array_equal(array, again.weights[weight])
+    same_weights = all(
+        np.array_equal(one.weights[kernel], other.weights[kernel]) for kernel in KERNELS
+    )
+    assert not (same_weights and one.masks == other.masks)
