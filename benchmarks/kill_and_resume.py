@@ -19,8 +19,8 @@ import pandas as pd
 
 SEARCH = [
     *(sys.executable, str(Path(__file__).parents[1] / "scripts" / "find_ticket.py")),
-    *("--levels", "3", "--replicates", "2", "--iterations", "150"),
-    *("--export", "none", "--verbose", "0", "--out"),
+    *("--levels", "3", "--replicates", "2", "--steps", "150"),
+    *("--export", "none", "--verbose", "0", "--directory"),
 ]
 
 

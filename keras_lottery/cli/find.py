@@ -55,14 +55,15 @@ def add_options(parser: Parser) -> None:
         help=f"share pruned each round (0.4 for digits; {formatter})",
     )
     _add_choice(add, "--schedule", "geometric", SCHEDULES.names(), "of the levels")
-    scopes = sorted({"layer", *ALLOCATIONS.names()} - {"layerwise"})
+    allocations = ALLOCATIONS.names()
     add(
-        "--scope",
-        choices=scopes,
+        "--allocation",
+        choices=allocations,
         metavar="NAME",
-        help=f"how layers share what is left: {', '.join(scopes)} (global; uniform for "
-        "filters and channels). Layers that the model's paper does not prune are left "
-        "alone, but where whole filters are pruned",
+        help=f"how layers share what is left: {', '.join(allocations)} (global; "
+        "uniform for filters and channels); layerwise has the recipe's rates. Layers "
+        "that the model's paper does not prune are left alone, but where whole filters "
+        "are pruned",
     )
     add(
         "--granularity",
@@ -76,7 +77,9 @@ def add_options(parser: Parser) -> None:
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=at_least(1), help="length of a training")
-    length.add_argument("--iterations", type=at_least(1), help=f"in steps; {formatter}")
+    length.add_argument(
+        "--steps", type=at_least(1), help=f"the same in steps; {formatter}"
+    )
     add("--eval-freq", type=at_least(1), help=f"steps between validations; {formatter}")
     add("--batch-size", type=at_least(1), help=formatter)
     add("--optimizer", help=formatter)
@@ -117,7 +120,7 @@ def add_options(parser: Parser) -> None:
         add, "--criterion", "magnitude", CRITERIA.names(), "what a weight is worth"
     )
     add("--seed", type=int, default=0, help="(%(default)s)")
-    add("--out", type=Path, help="the run's directory (runs/<data>_<model>)")
+    add("--directory", type=Path, help="the run's directory (runs/<data>_<model>)")
     add(
         "--export",
         type=list_of("--export", EXPORTS),
@@ -125,7 +128,7 @@ def add_options(parser: Parser) -> None:
     )
     add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
     add("--quantize", choices=QUANTIZATIONS, help="of the .tflite file")
-    add("--no-resume", action="store_true", help="start anew in the run's directory")
+    add("--overwrite", action="store_true", help="start anew in the run's directory")
     add(
         "--tolerance",
         type=positive,
@@ -165,7 +168,7 @@ def _find(options: argparse.Namespace) -> None:
     options.export = _exports(options.export)
     builder, recipe = models.get(options.model), models.recipe(options.model)
     splits = data.load(options.data)
-    rate, epochs, steps = options.rate, options.epochs, options.iterations
+    rate, epochs, steps = options.rate, options.epochs, options.steps
     eval_freq: int | str = recipe.eval_freq
     if options.data == "digits":
         recipe = replace(recipe, learning_rate=DIGITS_SPEED * recipe.learning_rate)
@@ -177,7 +180,7 @@ def _find(options: argparse.Namespace) -> None:
     if options.no_augment or splits.input_shape[-1] != 3:
         # The recipes are those of CIFAR-10: most grey images have a left and a right.
         recipe = replace(recipe, augment=False)
-    allocation = _allocation(options.scope, options.granularity, rate, recipe)
+    allocation = _allocation(options.allocation, options.granularity, rate, recipe)
     if options.verbose:
         if left := getattr(allocation, "exclude", ()):
             print(f"Not pruned, as in the model's paper: {', '.join(left)}")
@@ -207,7 +210,7 @@ def _find(options: argparse.Namespace) -> None:
         controls=options.controls,
         replicates=options.replicates,
         seed=options.seed,
-        directory=options.out or Path("runs") / name,
+        directory=options.directory or Path("runs") / name,
         engine=options.engine,
         workers=options.workers,
     )
@@ -221,7 +224,7 @@ def _find(options: argparse.Namespace) -> None:
         eval_freq=options.eval_freq or eval_freq,
         mask_epochs=options.mask_epochs,
         verbose=options.verbose,
-        resume=not options.no_resume,
+        resume=not options.overwrite,
     )
     directory = search.store.directory
     plots.plot_search(results, directory / "figure.png")
@@ -234,30 +237,30 @@ def _find(options: argparse.Namespace) -> None:
     if options.verbose:
         print(table)
         print(f"\n{directory}: results.csv, table.txt, figure.png")
-    if options.no_resume:  # Those of the search before.
+    if options.overwrite:  # Those of the search before.
         (directory / "reports.json").unlink(missing_ok=True)
     if options.export:
         _export(search, splits, options.saved_models / name, options)
 
 
 def _allocation(
-    scope: str | None, granularity: Granularity, rate: float, recipe: models.Recipe
+    name: str | None, granularity: Granularity, rate: float, recipe: models.Recipe
 ) -> str | Allocation | None:
-    """The scope, without the layers that the recipe leaves alone."""
+    """The allocation, without the layers that the recipe leaves alone."""
     # Filters are pruned with those that shortcuts tie them to, by no layer's own rate.
     if granularity in UNITS:
-        return Layerwise(rate=rate) if scope == "layer" else scope
-    if scope == "layer":
+        return Layerwise(rate=rate) if name == "layerwise" else name
+    if name == "layerwise":
         # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
         highest = max(recipe.rates.values())
         rates = {p: r * rate / highest for p, r in recipe.rates.items()}
         return Layerwise(rates, rate, exclude=recipe.left_alone)
     if not recipe.left_alone:
-        return scope
-    allocation = ALLOCATIONS.look_up(scope or default_allocation(granularity))
+        return name
+    allocation = ALLOCATIONS.look_up(name or default_allocation(granularity))
     # One of the user's own may have no such argument: it sees to that itself.
     if not hasattr(allocation, "exclude"):
-        return scope
+        return name
     return replace(allocation, exclude=recipe.left_alone)  # type: ignore[type-var]
 
 

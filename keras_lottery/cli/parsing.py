@@ -33,8 +33,8 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        anew = getattr(options, "no_resume", False)
-        how = ", without --no-resume," if anew else ""
+        anew = getattr(options, "overwrite", False)
+        how = ", without --overwrite," if anew else ""
         print(f"Stopped. Run the command again{how} to go on.", file=sys.stderr)
         return 130
     finally:

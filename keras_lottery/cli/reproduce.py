@@ -26,7 +26,11 @@ def add_options(parser: Parser) -> None:
         help="smoke runs through in seconds, cpu takes minutes, paper has the paper's "
         "lengths (%(default)s); --list shows which an experiment has",
     )
-    add("--out", type=Path, help="the run's directory (runs/reproduce/<name>_<scale>)")
+    add(
+        "--directory",
+        type=Path,
+        help="the run's directory (runs/reproduce/<name>_<scale>)",
+    )
     add("--list", action="store_true", help="show all experiments and their cost")
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
 
@@ -39,7 +43,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         raise ValueError("the name of an experiment is missing; --list shows all")
     experiment = experiments.get(options.name)
     directory = (
-        options.out or Path("runs/reproduce") / f"{options.name}_{options.scale}"
+        options.directory or Path("runs/reproduce") / f"{options.name}_{options.scale}"
     )
     verdicts = experiments.reproduce(
         experiment, options.scale, directory, options.verbose

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.once
 
 FIND = [
     *("find", "--data", "data.npz", "--levels", "1", "--rate", "0.7"),
-    *("--iterations", "40", "--batch-size", "20", "--replicates", "1"),
+    *("--steps", "40", "--batch-size", "20", "--replicates", "1"),
     *("--controls", "none", "--granularity", "filter", "--verbose", "0"),
-    *("--export", "none", "--out", "runs/tiny", "--workers", "0"),
+    *("--export", "none", "--directory", "runs/tiny", "--workers", "0"),
 ]
 
 

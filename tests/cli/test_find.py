@@ -14,7 +14,7 @@ from keras_lottery.tickets.allocation import ErdosRenyi, Global
 
 pytestmark = pytest.mark.once
 
-QUICK = ["--levels", "1", "--iterations", "4", "--replicates", "1", "--verbose", "0"]
+QUICK = ["--levels", "1", "--steps", "4", "--replicates", "1", "--verbose", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +30,10 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["--levels", "0"], ["--levels", "at least 1", "'0'"]),
         (["--rate", "1"], ["--rate", "below 1", "'1'"]),
         (["--rate", "much"], ["--rate", "above 0", "'much'"]),
-        (["--scope", "net"], ["--scope", "global", "layer"]),
+        (["--allocation", "net"], ["--allocation", "global", "layerwise"]),
         (["--rewind", "back"], ["--rewind", "learning_rate"]),
         (["--rewind-to", "soon"], ["rewind_to='soon'", "2ep"]),
-        (["--epochs", "2", "--iterations", "3"], ["--iterations", "--epochs"]),
+        (["--epochs", "2", "--steps", "3"], ["--steps", "--epochs"]),
         (["--controls", "reinit,magic"], ["--controls", "magic", "shuffle"]),
         (["--controls", "reinit:0"], ["--controls", "at least 1"]),
         (["--report-levels", "1,two"], ["--report-levels", "'two'"]),
@@ -69,12 +69,30 @@ def test_options_reach_the_search(tmp_path):
         y_test=rng.integers(0, 3, 30),
     )
     arguments = [
-        *("--data", str(data), "--levels", "2", "--rate", "0.4", "--scope", "layer"),
-        *("--rewind", "learning_rate", "--rewind-to", "1", "--iterations", "6"),
+        *(
+            "--data",
+            str(data),
+            "--levels",
+            "2",
+            "--rate",
+            "0.4",
+            "--allocation",
+            "layerwise",
+        ),
+        *("--rewind", "learning_rate", "--rewind-to", "1", "--steps", "6"),
         *("--eval-freq", "2", "--batch-size", "10", "--optimizer", "sgd"),
         *("--learning-rate", "0.5", "--replicates", "1", "--controls", "shuffle:2"),
         *("--granularity", "block_1x4", "--report-levels", "1,2"),
-        *("--criterion", "random", "--seed", "7", "--out", "run", "--export", "none"),
+        *(
+            "--criterion",
+            "random",
+            "--seed",
+            "7",
+            "--directory",
+            "run",
+            "--export",
+            "none",
+        ),
     ]
     assert cli.find(arguments) == 0
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
@@ -136,15 +154,15 @@ def test_what_the_paper_leaves_alone_is_left_alone(asked, capsys):
     assert "Not pruned, as in the model's paper: shortcut_*, output\n" in said
     assert "crops and flips" in said
     # Grey images are not those of the recipe.
-    quietly = asked("--scope", "erk", "--verbose", "0", colours=1)
+    quietly = asked("--allocation", "erk", "--verbose", "0", colours=1)
     assert quietly == (False, ErdosRenyi(exclude=LEFT))
     assert capsys.readouterr().out == ""
-    augments, allocation = asked("--no-augment", "--scope", "layer")
+    augments, allocation = asked("--no-augment", "--allocation", "layerwise")
     assert not augments
     assert allocation.exclude == LEFT
     # Filters are tied by the shortcuts.
     assert asked("--granularity", "filter")[1] is None
-    filters = asked("--granularity", "filter", "--scope", "layer")[1]
+    filters = asked("--granularity", "filter", "--allocation", "layerwise")[1]
     assert not filters.rates
     assert not filters.exclude
 
@@ -173,7 +191,7 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     capsys.readouterr()
     assert cli.find([*arguments, "--export", "none", "--seed", "1"]) == 2
     assert "seed: 0 there, 1 here" in capsys.readouterr().err
-    again = [*arguments, "--export", "none", "--seed", "1", "--no-resume"]
+    again = [*arguments, "--export", "none", "--seed", "1", "--overwrite"]
     assert cli.find(again) == 0
 
 

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.once
 QUICK = [
     "--levels",
     "1",
-    "--iterations",
+    "--steps",
     "4",
     "--replicates",
     "1",
@@ -22,7 +22,7 @@ QUICK = [
 
 def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["find", *QUICK, "--out", "run", "--export", "none"]) == 0
+    assert cli.main(["find", *QUICK, "--directory", "run", "--export", "none"]) == 0
     capsys.readouterr()
     arguments = ["report", "run", "--out", "new/page.html", "--figures", "figures"]
     assert cli.main(arguments) == 0

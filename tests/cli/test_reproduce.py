@@ -66,7 +66,7 @@ def test_a_run_goes_where_it_is_told_and_ends_with_the_table(capsys, monkeypatch
 
     monkeypatch.setattr("keras_lottery.papers.experiments.reproduce", run)
     assert cli.reproduce(["renda", "--scale", "smoke"]) == 0
-    assert cli.reproduce(["renda", "--out", "here"]) == 0
+    assert cli.reproduce(["renda", "--directory", "here"]) == 0
     assert asked == [
         ("renda", "smoke", "runs/reproduce/renda_smoke"),
         ("renda", "cpu", "here"),
@@ -89,7 +89,7 @@ def test_long_claims_are_wrapped():
     ("command", "words"),
     [
         (["reproduce", "layers", "--scale", "smoke"], "again to go on."),
-        (["find", "--no-resume"], "again, without --no-resume, to go on."),
+        (["find", "--overwrite"], "again, without --overwrite, to go on."),
         (["find"], "again to go on."),
     ],
 )

@@ -106,8 +106,8 @@ def test_the_command_line_takes_the_names_of_an_installed_package(tmp_path):
     paths = os.pathsep.join(str(path) for path in (ROOT, FOLDER, tmp_path))
     options = (
         "--data data.npz --criterion mean_magnitude --controls flip_signs "
-        "--schedule linear --scope square_root --levels 2 --rate 0.3 --iterations 2 "
-        "--replicates 1 --batch-size 8 --export none --out run --verbose 0"
+        "--schedule linear --allocation square_root --levels 2 --rate 0.3 --steps 2 "
+        "--replicates 1 --batch-size 8 --export none --directory run --verbose 0"
     )
     run = subprocess.run(
         [sys.executable, ROOT / "scripts" / "find_ticket.py", *options.split()],

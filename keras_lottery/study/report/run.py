@@ -161,7 +161,7 @@ def read_run(directory: str | os.PathLike) -> Run:
         raise FileNotFoundError(
             f"Expected the directory of a search. Received: '{directory}', in which "
             "there is no settings.json of one. Name the directory that `keras-lottery "
-            "find --out` or `LotteryTicketSearch(directory=…)` wrote."
+            "find --directory` or `LotteryTicketSearch(directory=…)` wrote."
         )
     settings = read_settings(store)
     damaged: list[str] = []
