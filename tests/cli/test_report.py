@@ -37,4 +37,4 @@ def test_a_directory_without_a_run_is_named_in_one_line(tmp_path, capsys):
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert str(tmp_path) in message
-    assert "--out" in message
+    assert "--directory" in message
