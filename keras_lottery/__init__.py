@@ -25,7 +25,7 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune, prune_at_init
-from keras_lottery.search import LotteryTicketSearch, results
+from keras_lottery.search import LotteryTicketSearch, Run, results
 from keras_lottery.ship import compress, deploy, export
 from keras_lottery.structured import compact, prune_filters
 from keras_lottery.study import analysis, plots, report, tensorboard
@@ -53,6 +53,7 @@ __all__ = [
     "Masks",
     "NeST",
     "RigL",
+    "Run",
     "SET",
     "Snapshot",
     "Supermask",

@@ -148,7 +148,7 @@ def test_the_library_needs_no_tensorflow_on_jax():
 
 def test_everything_public_has_a_docstring():
     objects = dict(public_objects())
-    assert "keras_lottery.search.stored.StoredSearch.verdict" in objects
+    assert "keras_lottery.search.run.Run.verdict" in objects
     assert [name for name in objects if not inspect.getdoc(objects[name])] == []
 
 

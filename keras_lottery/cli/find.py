@@ -15,7 +15,6 @@ from keras_lottery.registry import load_extensions
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.results import in_words, own_steps
 from keras_lottery.ship import export
-from keras_lottery.ship.deploy.tickets import RUN_CARD
 from keras_lottery.study import plots
 from keras_lottery.tickets.allocation import ALLOCATIONS, Allocation, Layerwise
 from keras_lottery.tickets.controls import CONTROLS
@@ -150,6 +149,12 @@ def _add_choice(
     )
 
 
+def _tolerance(options: argparse.Namespace) -> float:
+    if options.tolerance is not None:
+        return options.tolerance
+    return DIGITS_TOLERANCE if options.data == "digits" else 0.0
+
+
 def _exports(asked: list[str] | None) -> list[str]:
     """What to export, checked before anything is trained."""
     from keras import backend
@@ -223,22 +228,22 @@ def _find(options: argparse.Namespace) -> None:
         steps=steps,
         eval_freq=options.eval_freq or eval_freq,
         mask_epochs=options.mask_epochs,
+        tolerance=_tolerance(options) / 100,
         verbose=options.verbose,
         resume=not options.overwrite,
     )
-    directory = search.store.directory
+    directory = search.directory
     plots.plot_search(results, directory / "figure.png")
     table = level_table(results, search.verdict())
     (directory / "table.txt").write_text(table + "\n")
     # For `keras-lottery deploy`, from whatever folder.
     source = Path(options.data)
     named = str(source.resolve()) if source.suffix == ".npz" else options.data
-    write_json(directory / RUN_CARD, {"data": named, "model": options.model})
+    write_json(search.store.card, {"data": named, "model": options.model})
     if options.verbose:
         print(table)
         print(f"\n{directory}: results.csv, table.txt, figure.png")
-    if options.overwrite:  # Those of the search before.
-        (directory / "reports.json").unlink(missing_ok=True)
+        print(f"The best ticket: {search.best()}")
     if options.export:
         _export(search, splits, options.saved_models / name, options)
 
@@ -298,10 +303,7 @@ def _export(
     directory: Path,
     options: argparse.Namespace,
 ) -> None:
-    tolerance = options.tolerance
-    if tolerance is None:
-        tolerance = DIGITS_TOLERANCE if options.data == "digits" else 0.0
-    ticket = search.best_ticket(tolerance / 100)
+    ticket = search.best_ticket()
     reports = []
     if "keras" in options.export:
         path = directory / "ticket.keras"
@@ -325,7 +327,7 @@ def _export(
         "exports": [report.to_dict() for report in reports],
     }
     write_json(directory / "reports.json", card)
-    write_json(search.store.directory / "reports.json", card)
+    write_json(search.store.exports, card)
 
 
 def _workers(text: str) -> int | str:

@@ -1,6 +1,6 @@
 """The search for winning tickets: the algorithm, and what it stored."""
 
+from keras_lottery.search.run import Run
 from keras_lottery.search.search import LotteryTicketSearch
-from keras_lottery.search.stored import StoredSearch
 
-__all__ = ["LotteryTicketSearch", "StoredSearch"]
+__all__ = ["LotteryTicketSearch", "Run"]

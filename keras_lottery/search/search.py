@@ -25,6 +25,7 @@ from keras_lottery.search.replicates import (
     with_stored_weights,
     write_weights,
 )
+from keras_lottery.search.run import Run
 from keras_lottery.search.settings import (
     describe,
     describe_callback,
@@ -33,13 +34,10 @@ from keras_lottery.search.settings import (
     describe_state,
     describe_wiring,
     merge,
-    read_settings,
     restore,
     versions,
 )
 from keras_lottery.search.setup import Setup
-from keras_lottery.search.store import Store
-from keras_lottery.search.stored import StoredSearch
 from keras_lottery.search.trainings import Trainings
 from keras_lottery.search.trunk import find_trunk
 from keras_lottery.search.workers import employ
@@ -61,7 +59,7 @@ if TYPE_CHECKING:
 DEFAULT_SCHEDULE = schedules.geometric()
 
 
-class LotteryTicketSearch(StoredSearch):
+class LotteryTicketSearch(Run):
     """Finds winning tickets: train, prune, rewind, repeat, and train the controls.
 
     Inside the scope of a `tf.distribute.MirroredStrategy`, or of a
@@ -184,7 +182,8 @@ class LotteryTicketSearch(StoredSearch):
             # It is removed with the search.
             self._temporary = tempfile.TemporaryDirectory(prefix="keras_lottery-")
             directory = self._temporary.name
-        super().__init__(Store(directory), rewinds.get(rewind))
+        super().__init__(directory)
+        self._rewind = rewinds.get(rewind)
 
     @classmethod
     def load(
@@ -202,7 +201,8 @@ class LotteryTicketSearch(StoredSearch):
             FileNotFoundError: if there is no search in the directory.
             CorruptedFileError: if its settings are damaged.
         """
-        settings = read_settings(Store(directory))
+        run = Run(directory)
+        settings = run.settings
         arguments = {
             "schedule": restore(settings["schedule"], Schedule),
             "criterion": settings["criterion"],
@@ -217,7 +217,7 @@ class LotteryTicketSearch(StoredSearch):
             "prune_at_init": bool(settings.get("prune_at_init")),
         }
         model = architecture.from_text(settings["architecture"])
-        model = with_stored_weights(model, Store(directory))
+        model = with_stored_weights(model, run.store)
         return cls(model, directory=directory, **(arguments | changes))
 
     def search(
@@ -236,6 +236,7 @@ class LotteryTicketSearch(StoredSearch):
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
         metric: str | None = None,
+        tolerance: float = 0.0,
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 1,
@@ -265,6 +266,8 @@ class LotteryTicketSearch(StoredSearch):
             sample_weight: weights of the training examples, for arrays.
             class_weight: as of `fit`.
             metric: name of the accuracy to judge by, for a model with several.
+            tolerance: how far below the dense network's accuracy (a share, 0.002 is 0.2
+                percentage points) the best ticket may lie. It may be changed later.
             shuffle: whether arrays are shuffled in every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see `val_loss` and `val_accuracy` of the last validation.
@@ -361,6 +364,7 @@ class LotteryTicketSearch(StoredSearch):
             "class_weight": class_weight,
             "callbacks": [describe_callback(callback) for callback in callbacks],
             "metric": metric,
+            "tolerance": tolerance,
             "engine": engine.name,
             # Workers have one thread each: their number changes nothing.
             "in_workers": None,
@@ -435,7 +439,7 @@ class LotteryTicketSearch(StoredSearch):
     def _chosen_before(self) -> dict[str, Any]:
         """The engine, and workers or none, that a stored search was begun with."""
         try:
-            stored = read_settings(self.store)
+            stored = self.settings
         except (FileNotFoundError, CorruptedFileError):
             return {}
         return {

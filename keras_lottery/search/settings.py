@@ -23,7 +23,7 @@ from keras_lottery.search.store import Store
 # More of these may be asked for later: what is there stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels")
 CODE = ", code "
-NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "versions")
+NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "tolerance", "versions")
 
 
 def describe(value: Any) -> Any:

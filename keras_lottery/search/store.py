@@ -38,6 +38,16 @@ class Store:
         """The table of results."""
         return self.directory / "results.csv"
 
+    @property
+    def card(self) -> Path:
+        """What `keras-lottery find` notes beside a search: the name of its data."""
+        return self.directory / "run.json"
+
+    @property
+    def exports(self) -> Path:
+        """What `keras-lottery find` measured on the files that it exported."""
+        return self.directory / "reports.json"
+
     def initial(self, replicate: int) -> Path:
         """The weights that a replicate starts from."""
         return self._replicate(replicate) / "initial.npz"
@@ -103,5 +113,5 @@ class Store:
             path.unlink() if path.is_file() else path.rmdir()
         for path in self.directory.glob("replicate_*"):
             path.rmdir()
-        for path in (self.settings, self.results):
+        for path in (self.settings, self.results, self.card, self.exports):
             path.unlink(missing_ok=True)

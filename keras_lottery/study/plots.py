@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLORS = ("#1a62d6", "#b35a00", "#c9202f", "#8a3f80", "#676775", "#6d1fc4")
+"""The hues of matplotlib's "petroff6", which is made for colour-blind readers, dark
+enough for thin lines on white."""
 MARKERS = "osD^vPX*<>h"
 MOST = 7
 """So many lines at most have their names among them; others beside the figure."""
@@ -107,9 +110,6 @@ def accuracy_column(results: "pd.DataFrame") -> str:
 
 def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
     """One line per variant of a column's mean, with bars of its range."""
-    import matplotlib
-
-    colors = matplotlib.color_sequences["petroff6"]  # made for colour-blind readers
     results = results.dropna(subset=[column])
     variants = sorted(results["variant"].unique(), key=lambda name: name != "ticket")
     for index, variant in enumerate(variants):
@@ -124,7 +124,7 @@ def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
             mean,
             yerr=[below, above],
             label=f"{plain(variant)} (n = {'-'.join(map(str, n))})",
-            color=colors[index % len(colors)],
+            color=COLORS[index % len(COLORS)],
             marker=MARKERS[index % len(MARKERS)],
             linestyle="-" if variant == "ticket" else "--",
             markersize=4,

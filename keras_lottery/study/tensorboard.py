@@ -3,14 +3,14 @@
 import importlib.util
 import os
 
-from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search import Run
 
 
-def write_curves(search: LotteryTicketSearch, directory: str | os.PathLike) -> None:
+def write_curves(search: Run, directory: str | os.PathLike) -> None:
     """Writes validation loss and accuracy of all trainings of a search.
 
     Args:
-        search: a search that has stored trainings.
+        search: a `LotteryTicketSearch` or a `Run`.
         directory: what to start TensorBoard on: `tensorboard --logdir directory`.
 
     Raises:
@@ -23,11 +23,11 @@ def write_curves(search: LotteryTicketSearch, directory: str | os.PathLike) -> N
         )
     import tensorflow as tf
 
-    for unit in search.units():
+    for unit, training in search.trainings().items():
         folder = f"replicate_{unit.replicate}/level_{unit.level:02}"
         name = os.path.join(directory, folder, f"{unit.variant}_{unit.trial}")
         with tf.summary.create_file_writer(name).as_default():
-            curve = search.curve(unit.level, unit.variant, unit.replicate, unit.trial)
-            for key in ("val_loss", "val_accuracy"):
+            curve = training["curve"]
+            for key in sorted(curve.keys() - {"step"}):
                 for step, value in zip(curve["step"], curve[key], strict=True):
                     tf.summary.scalar(key, value, step=int(step))

@@ -16,7 +16,7 @@ import keras_lottery as kl
 from keras_lottery import cli
 from keras_lottery.ship.deploy import candidates, tickets
 from keras_lottery.ship.deploy.candidates import WAYS
-from keras_lottery.ship.deploy.choose import PREFER, best_tickets, choose, pareto
+from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
 from keras_lottery.ship.deploy.runs import accuracy_of
 from keras_lottery.ship.deploy.tickets import deploy
 from keras_lottery.ship.export import ExportError, ExportReport
@@ -110,7 +110,7 @@ def of_a_microsecond(files, data, **options):
 
 @pytest.mark.tensorflow
 def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(tickets, "best_tickets", lambda *_: [(1, 0)])
+    monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
     monkeypatch.setattr(tickets, "benchmark", of_a_microsecond)
     result = deploy(run / "runs/tiny", "server", directory=tmp_path, prefer="size")
     names = set(result.table["file"])
@@ -131,7 +131,7 @@ def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
 @pytest.fixture
 def one_file(monkeypatch):
     """Tries one file of one ticket, whose latency is not measured."""
-    monkeypatch.setattr(tickets, "best_tickets", lambda *_: [(1, 0)])
+    monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
     monkeypatch.setattr(tickets, "benchmark", of_a_microsecond)
     monkeypatch.setitem(WAYS, "mobile", {"dynamic": WAYS["mobile"]["dynamic"]})
 
@@ -211,7 +211,7 @@ def test_no_card_tells_of_another_file(run, tmp_path, one_file, monkeypatch):
 def test_all_training_data_are_handed_over_to_calibrate(run, tmp_path, monkeypatch):
     """The first rows of data that are sorted are of one class."""
     seen = []
-    monkeypatch.setattr(tickets, "best_tickets", lambda *_: [(1, 0)])
+    monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
     monkeypatch.setattr(
         tickets, "candidates", lambda *arguments: seen.append(arguments[3]) or []
     )
@@ -327,22 +327,21 @@ def test_other_backends_are_refused(run, monkeypatch, capsys):
         deploy(run / "runs/tiny")
 
 
-class Search:
-    """Of a run, its table."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def results(self):
-        columns = ["level", "replicate", "final_val_accuracy"]
-        return pd.DataFrame(self.rows, columns=columns).assign(variant="ticket")
-
-
-def test_the_sparsest_good_ticket_and_the_most_accurate_are_tried():
+def test_the_best_tickets_and_the_most_accurate_are_tried():
     rows = [(0, 0, 0.95), (1, 0, 0.97), (1, 1, 0.99), (2, 0, 0.96), (3, 0, 0.94)]
-    assert best_tickets(Search(rows), 0.0) == [(0, 0), (1, 1), (2, 0)]
-    assert best_tickets(Search(rows), 0.02) == [(0, 0), (1, 1), (3, 0)]
-    assert best_tickets(Search([*rows[:1], (1, 0, 0.5)]), 0.0) == [(0, 0), (1, 0)]
+    table = pd.DataFrame(rows, columns=["level", "replicate", "accuracy"]).assign(
+        variant="ticket",
+        sparsity=lambda t: 1 - 0.5 ** t["level"],
+        start_step=0,
+        early_stop_step=10,
+        early_stop_test_accuracy=np.nan,
+    )
+    table = table.rename(columns={"accuracy": "early_stop_val_accuracy"})
+    assert tickets_to_try(table, [0.0]) == [(0, 0), (1, 1), (2, 0)]
+    assert tickets_to_try(table, [0.02]) == [(0, 0), (1, 1), (3, 0)]
+    assert tickets_to_try(table, [0.0, 0.02]) == [(0, 0), (1, 1), (2, 0), (3, 0)]
+    table.loc[table["level"] > 0, "early_stop_val_accuracy"] = [0.5, 0.4, 0.3, 0.2]
+    assert tickets_to_try(table, [0.0]) == [(0, 0), (1, 0)]
 
 
 def test_the_choice_is_the_fastest_or_smallest_of_the_accurate():

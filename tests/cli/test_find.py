@@ -212,12 +212,10 @@ def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
     )
     ticket = SimpleNamespace(card={"level": 1}, masks=SimpleNamespace(density=0.5))
     search = SimpleNamespace(
-        best_ticket=lambda tolerance: ticket, store=SimpleNamespace(directory=tmp_path)
+        best_ticket=lambda: ticket, store=SimpleNamespace(exports=tmp_path / "reports")
     )
     splits = SimpleNamespace(x_train=np.ones((900, 2)), test=None)
-    options = argparse.Namespace(
-        tolerance=0.0, data="digits", export=["litert"], quantize="int8"
-    )
+    options = argparse.Namespace(export=["litert"], quantize="int8")
     find._export(search, splits, tmp_path, options)
     assert seen["representative_data"] is splits.x_train
 

@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 
 from keras_lottery import results as tables
+from keras_lottery.search import Run
+from keras_lottery.search.best import Best, best_of
+from tests.search.small_search import FIT, make
 
 pytestmark = pytest.mark.once
 
@@ -68,18 +71,54 @@ def test_verdict_pairs_replicates_and_keeps_to_the_definition():
         tables.verdict(results, on="train")
 
 
-def test_the_best_ticket_is_chosen_by_validation_alone(monkeypatch, finished):
-    results = table(
-        (0, "ticket", 0, 0.90, 0.90, 100),
-        (0, "ticket", 1, 0.90, 0.90, 100),
-        (1, "ticket", 0, 0.91, 0.10, 90),
-        (1, "ticket", 1, 0.95, 0.10, 90),
-        (2, "ticket", 0, 0.10, 0.99, 90),
-        (2, "ticket", 1, 0.10, 0.99, 90),
-    )
-    monkeypatch.setattr(finished, "results", lambda: results)
+SPARSER_ON_TEST_DATA = table(
+    (0, "ticket", 0, 0.90, 0.90, 100),
+    (0, "ticket", 1, 0.90, 0.90, 100),
+    (1, "ticket", 0, 0.91, 0.10, 90),
+    (1, "ticket", 1, 0.95, 0.10, 90),
+    (2, "ticket", 0, 0.895, 0.99, 90),
+    (2, "ticket", 1, 0.895, 0.99, 90),
+    (3, "ticket", 0, 0.10, 0.99, 90),
+    (3, "ticket", 1, 0.10, 0.99, 90),
+)
+
+
+def test_the_best_ticket_is_the_sparsest_that_wins_on_validation_data():
+    best = best_of(SPARSER_ON_TEST_DATA)
+    assert best == Best(level=1, replicate=1, density=0.5, wins=True, tolerance=0.0)
+    assert "level 1 (50.00%" in str(best) and "sparsest that wins" in str(best)
+    within = best_of(SPARSER_ON_TEST_DATA, tolerance=0.006)
+    assert (within.level, within.wins) == (2, True)
+    assert "within 0.6 pp" in str(within)
+
+
+def test_where_no_level_wins_the_best_ticket_is_the_most_accurate():
+    results = SPARSER_ON_TEST_DATA.query("level != 1")
+    best = best_of(results)
+    assert (best.level, best.wins) == (2, False)
+    assert "none wins" in str(best)
+
+
+@pytest.mark.parametrize("levels", [[], [0], [1, 2]])
+def test_without_a_dense_network_and_a_ticket_there_is_no_best(levels):
+    results = SPARSER_ON_TEST_DATA[SPARSER_ON_TEST_DATA["level"].isin(levels)]
+    with pytest.raises(ValueError, match="call `search` first"):
+        best_of(results)
+
+
+def test_a_search_and_its_reader_choose_the_same(monkeypatch, finished):
+    monkeypatch.setattr(Run, "results", lambda self: SPARSER_ON_TEST_DATA)
     card = finished.best_ticket().card
     assert (card["level"], card["replicate"]) == (1, 1)
+    assert Run.load(finished.directory).best_ticket().card == card
+    assert finished.best_ticket(tolerance=0.006).card["level"] == 2
+
+
+def test_the_tolerance_is_that_of_the_search(tmp_path):
+    for tolerance in (0.0, 0.25):  # Another one trains nothing again.
+        search = make(tmp_path, schedule=[0.5], controls={})
+        search.search(**FIT, tolerance=tolerance)
+        assert search.best().tolerance == Run.load(tmp_path).tolerance == tolerance
 
 
 def test_the_best_ticket_says_when_none_wins(monkeypatch, finished):

@@ -31,13 +31,11 @@ def lines(
         label: of the y axis.
         x_label: of the x axis; the column's name by default.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     if x == "density":
         table = table.assign(density=100 * table["density"])
-    colors = matplotlib.color_sequences["petroff6"]  # made for colour-blind readers
     looks = [""] if by is None else list(table[by].unique())
     parts = [("", table)] if panels is None else list(table.groupby(panels, sort=False))
     columns = min(len(parts), 3)
@@ -63,7 +61,7 @@ def lines(
                 mean,
                 yerr=bars if values.size().max() > 1 else None,
                 label=str(kind) or None,
-                color=colors[index % len(colors)],
+                color=plots.COLORS[index % len(plots.COLORS)],
                 marker=plots.MARKERS[index % len(plots.MARKERS)]
                 if len(mean) <= FEW
                 else "",

@@ -1,10 +1,11 @@
 """Which tickets are tried, and which file is chosen."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.search.stored import StoredSearch
+from keras_lottery.search.best import best_of, best_replicate, most_accurate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,34 +14,20 @@ PREFER = {"latency": "p50_us", "size": "bytes", "download": "gzip_bytes"}
 """What a file may be best in, and the column of it, of which less is better."""
 
 
-def best_tickets(search: StoredSearch, tolerance: float) -> list[tuple[int, int]]:
-    """Levels and replicates to try: the dense network first, then the best tickets.
+def tickets_to_try(
+    results: "pd.DataFrame", tolerances: Iterable[float]
+) -> list[tuple[int, int]]:
+    """Levels and replicates: the dense network first, then the best tickets.
 
-    These are the sparsest ticket that is as accurate as the dense network, within the
-    tolerance, and the most accurate one; both by the validation data at the end of
-    training, which is where the exported weights are from.
+    These are the best ticket at each of the tolerances, and the most accurate one. Of a
+    level, the replicate is tried that `best_of` would choose.
 
     Raises:
         ValueError: if no ticket was trained yet.
     """
-    table = search.results()
-    table = table[table["variant"] == "ticket"] if len(table) else table
-    if not len(table) or not (table["level"] > 0).any():
-        raise ValueError(
-            f"There is no ticket in '{search.store.directory}': run its search first."
-        )
-    accuracy = table.groupby("level")["final_val_accuracy"].mean()
-    tickets = accuracy[accuracy.index > 0]
-    levels = {int(tickets.idxmax())}
-    if 0 in accuracy.index:
-        good = tickets[tickets >= accuracy[0] - tolerance]
-        levels |= {0, *([int(good.index.max())] if len(good) else [])}
-    chosen = []
-    for level in sorted(levels):
-        rows = table[table["level"] == level]
-        best = rows["final_val_accuracy"].idxmax()
-        chosen.append((level, int(rows.loc[best, "replicate"])))
-    return chosen
+    levels = {0, most_accurate(results)}
+    levels |= {best_of(results, tolerance).level for tolerance in tolerances}
+    return [(level, best_replicate(results, level)) for level in sorted(levels)]
 
 
 def pareto(table: "pd.DataFrame") -> np.ndarray:

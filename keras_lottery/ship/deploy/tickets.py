@@ -12,13 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_lottery.files import read_json, write_json
+from keras_lottery.files import write_json
 from keras_lottery.papers import data as datasets
-from keras_lottery.search.settings import describe_data, read_settings, versions
-from keras_lottery.search.store import Store
-from keras_lottery.search.stored import StoredSearch
+from keras_lottery.search import Run
+from keras_lottery.search.settings import describe_data, versions
 from keras_lottery.ship.deploy.candidates import WAYS, candidates
-from keras_lottery.ship.deploy.choose import PREFER, best_tickets, choose, pareto
+from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
 from keras_lottery.ship.deploy.files import benchmark
 from keras_lottery.ship.deploy.runs import accuracy_of, check_classes
 from keras_lottery.ship.deploy.show import as_records, as_text
@@ -26,14 +25,12 @@ from keras_lottery.ship.export.data import threshold_of
 from keras_lottery.ship.export.deliver import require_tensorflow
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import digests_of, saved_model_path, staged
-from keras_lottery.tickets.rewind import REWINDS
+from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ENDINGS = {"mobile": ".tflite", "server": ""}
-RUN_CARD = "run.json"
-"""What `keras-lottery find` notes beside a search: the name of its data."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,10 @@ def deploy(
 ) -> Deployment:
     """Writes the best file of a run, of all that are worth a try.
 
-    The dense network, the sparsest ticket that is as accurate (within the tolerance)
-    and the most accurate ticket are exported in each way that suits the target, as they
-    are and compacted. Every file is run, compared with its Keras model, and measured.
-    Validation data choose; test data are reported.
+    The dense network, the run's best ticket (`Run.best`, with its own tolerance and
+    with this one) and its most accurate ticket are exported in each way that suits the
+    target, as they are and compacted. Every file is run, compared with its Keras model,
+    and measured. Validation data choose; test data are reported.
 
     Args:
         run: the directory of a search.
@@ -98,7 +95,8 @@ def deploy(
             least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
             after gzip.
         tolerance: how far below the highest validation accuracy of all files a file is
-            accurate enough, as a share of the rows.
+            accurate enough, as a share of the rows; and a ticket below the dense
+            network.
         directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
             a card of the same name, ending in `.json`.
         threads, seconds: as of `benchmark`.
@@ -113,24 +111,19 @@ def deploy(
     """
     _check(target, prefer, tolerance)
     require_tensorflow("deploy")
-    run = Path(run)
-    store = Store(run)
-    settings = read_settings(store)
-    # Trained weights are exported. The functions that the search was made of may be the
-    # user's own and are not needed; nor is the rewind: where tickets started from.
-    search = StoredSearch(store, REWINDS["weights"])
-    tickets = best_tickets(search, tolerance)
-    source, splits = _data(run, settings, data)
+    search = Run.load(run)
+    tickets = tickets_to_try(search.results(), (search.tolerance, tolerance))
+    source, splits = _data(search, data)
     for part in (splits.validation, splits.test):
         check_classes(part)
-    file = Path(directory, run.resolve().name, f"{target}{ENDINGS[target]}")
+    file = Path(directory, search.name, f"{target}{ENDINGS[target]}")
     if target == "server":
         saved_model_path(file)
     with tempfile.TemporaryDirectory() as folder:
         tried: list[dict[str, Any]] = []
         failed: dict[str, str] = {}
         for level, replicate in tickets:
-            ticket = search.ticket(level, replicate)
+            ticket = _trained(search, level, replicate)
             name = f"level_{level:02}" if level else "dense"
             model = ticket.trained_model()
             # The same for all, which differ in their masks and weights.
@@ -219,23 +212,31 @@ def _measured(
     return table
 
 
-def _data(
-    run: Path, settings: dict[str, Any], given: str | datasets.Splits | None
-) -> tuple[str, datasets.Splits]:
+def _trained(run: Run, level: int, replicate: int) -> Ticket:
+    """A ticket to export: where its training started from is not needed."""
+    return Ticket(
+        run.masks(level, replicate),
+        run.initial(replicate),
+        trained=run.trained(level, replicate),
+        architecture=run.settings["architecture"],
+    )
+
+
+def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.Splits]:
     """The data's name, and the data, which are to be those of the run."""
-    name = given
+    name = given or run.data
     if name is None:
-        try:
-            name = read_json(run / RUN_CARD)["data"]
-        except (FileNotFoundError, KeyError) as error:
-            raise ValueError(
-                f"Expected `data`, since the run '{run}' does not say which data it "
-                "was trained on (`keras-lottery find` notes it). Received: data=None. "
-                "Pass a name, such as --data mnist."
-            ) from error
+        raise ValueError(
+            f"Expected `data`, since the run '{run.directory}' does not say which data "
+            "it was trained on (`keras-lottery find` notes it). Received: data=None. "
+            "Pass a name, such as --data mnist."
+        )
     splits = name if isinstance(name, datasets.Splits) else datasets.load(name)
-    if describe_data(splits.train) != settings["train"]:
-        message = f"The data {splits.name!r} are not those that '{run}' was trained on."
+    if describe_data(splits.train) != run.settings["train"]:
+        message = (
+            f"The data {splits.name!r} are not those that '{run.directory}' was "
+            "trained on."
+        )
         if given is None:
             raise ValueError(f"{message} Pass others as `data`.")
         warnings.warn(message, stacklevel=3)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_lottery.masks import Masks
-from keras_lottery.search.stored import StoredSearch
-from keras_lottery.search.trainings import read_training
+from keras_lottery.search.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,11 +37,11 @@ def layer_densities(masks: Masks) -> "pd.DataFrame":
     return table
 
 
-def densities_by_level(search: StoredSearch) -> "pd.DataFrame":
+def densities_by_level(search: Run) -> "pd.DataFrame":
     """The share of the weights left in each layer of a search's tickets.
 
     Args:
-        search: a `LotteryTicketSearch`, finished or not.
+        search: a `LotteryTicketSearch` or a `Run`, finished or not.
 
     Returns:
         The rows of `layer_densities` for each ticket that is stored, with `level` and
@@ -57,15 +56,13 @@ def densities_by_level(search: StoredSearch) -> "pd.DataFrame":
     for unit in search.units():
         if unit.variant != "ticket":
             continue
-        masks = read_training(search.store.training(unit))[2]
-        assert masks is not None
-        table = layer_densities(masks)
+        table = layer_densities(search.masks(unit.level, unit.replicate))
         table.insert(0, "level", unit.level)
         table.insert(1, "replicate", unit.replicate)
         tables.append(table)
     if not tables:
         raise ValueError(
-            f"There is no ticket in '{search.store.directory}': call `search` first."
+            f"There is no ticket in '{search.directory}': call `search` first."
         )
     table = pd.concat(tables, ignore_index=True)
     return table.sort_values(["level", "replicate"], kind="stable", ignore_index=True)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from keras_lottery.search.stored import StoredSearch
+from keras_lottery.search.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 COLUMNS = ["level", "density", "variant", "replicate", "trial"]
 
 
-def generalisation_gap(search: StoredSearch, on: str | None = None) -> "pd.DataFrame":
+def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
     """Train less test accuracy at the end of every training, by density.
 
     Args:
-        search: a `LotteryTicketSearch`, finished or not.
+        search: a `LotteryTicketSearch` or a `Run`, finished or not.
         on: the data that are held out: `"test"` or `"validation"`; by default the test
             data, if there were any.
 
@@ -44,7 +44,7 @@ def generalisation_gap(search: StoredSearch, on: str | None = None) -> "pd.DataF
     )
     if not table["accuracy"].notna().any():
         raise ValueError(
-            f"'{search.store.directory}' has no accuracies of {on} data: search with "
+            f"'{search.directory}' has no accuracies of {on} data: search with "
             "`test_data`, or ask for on='validation'."
         )
     return table.assign(gap=table["train_accuracy"] - table["accuracy"])

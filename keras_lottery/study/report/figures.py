@@ -3,15 +3,15 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.search.results import own_steps
 from keras_lottery.study import plots
+from keras_lottery.study.report.content import Content, percent
 from keras_lottery.study.report.pixels import first_layer
-from keras_lottery.study.report.run import Run, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,26 +43,26 @@ class Panel:
     figure: "Figure"
 
 
-def panels(run: Run) -> Iterator[Panel]:
+def panels(content: Content) -> Iterator[Panel]:
     """All figures that a run has data for."""
-    if not len(run.results) or not run.layers:
+    if not len(content.results) or not content.layers:
         return
-    yield _by_density(run, run.accuracy, f"{run.on} accuracy at early stop (%)", 100)
-    yield _by_density(run, "early_stop_step", "early stop (step)", 1)
-    tickets = [("ticket", level) for level in spread(sorted(run.layers), 5)]
+    label = f"{content.on} accuracy at early stop (%)"
+    yield _by_density(content, content.accuracy, label, 100)
+    yield _by_density(content, "early_stop_step", "early stop (step)", 1)
+    tickets = [("ticket", level) for level in spread(sorted(content.layers), 5)]
+    caption = "The tickets of some levels"
     for column, label in [("val_accuracy", "accuracy (%)"), ("val_loss", "loss")]:
-        yield _curves(
-            run, tickets, column, f"validation {label}", "The tickets of some levels"
-        )
-    at = [(variant, run.shown) for variant in run.variants]
-    if run.shown and len(at) > 1:
+        yield _curves(content, tickets, column, f"validation {label}", caption)
+    at = [(variant, content.shown) for variant in content.variants]
+    if content.shown and len(at) > 1:
         label = "validation accuracy (%)"
-        caption = f"Level {run.shown}, its controls and the dense network"
-        yield _curves(run, [("ticket", 0), *at], "val_accuracy", label, caption)
-    yield _layers(run)
-    if (found := first_layer(run)) is not None:
+        caption = f"Level {content.shown}, its controls and the dense network"
+        yield _curves(content, [("ticket", 0), *at], "val_accuracy", label, caption)
+    yield _layers(content)
+    if (found := first_layer(content)) is not None:
         yield Panel("layers", "first_layer", *found)
-    yield from _weights(run)
+    yield from _weights(content)
 
 
 def spread(items: Sequence, most: int) -> list:
@@ -96,11 +96,11 @@ def _legend(figure: "Figure", columns: int = 2) -> None:
     figure.legend(loc="outside upper left", ncols=columns, fontsize=9, frameon=False)
 
 
-def _by_density(run: Run, column: str, label: str, scale: int) -> Panel:
+def _by_density(content: Content, column: str, label: str, scale: int) -> Panel:
     from matplotlib.ticker import StrMethodFormatter
 
     figure, axes = _new()
-    table = own_steps(run.results)
+    table = own_steps(content.results)
     table = table.assign(**{column: scale * table[column]})
     plots.draw_by_density(axes, table, column)
     axes.set_ylabel(label)
@@ -109,13 +109,13 @@ def _by_density(run: Run, column: str, label: str, scale: int) -> Panel:
         axes.set_ylim(bottom=0)
     _legend(figure)
     ends = []
-    for variant in run.variants:
+    for variant in content.variants:
         means = table[table["variant"] == variant].groupby("level")[column].mean()
         if len(means := means.dropna()):
             ends.append(
                 f"{variant}: {means.iloc[0]:,.4g} at "
-                f"{percent(run.density(means.index[0]))}, {means.iloc[-1]:,.4g} at "
-                f"{percent(run.density(means.index[-1]))}"
+                f"{percent(content.density(means.index[0]))}, {means.iloc[-1]:,.4g} at "
+                f"{percent(content.density(means.index[-1]))}"
             )
     what = label[0].upper() + label[1:]
     return Panel(
@@ -128,13 +128,15 @@ def _by_density(run: Run, column: str, label: str, scale: int) -> Panel:
     )
 
 
-def _mean_curve(run: Run, variant: str, level: int, column: str) -> "pd.DataFrame":
+def _mean_curve(
+    content: Content, variant: str, level: int, column: str
+) -> "pd.DataFrame":
     """Mean, least and most of a curve over replicates and trials, by step."""
     import pandas as pd
 
     curves = [
         pd.Series(curve[column], index=curve["step"], dtype=float)
-        for unit, curve in run.curves.items()
+        for unit, curve in content.curves.items()
         if (unit.variant, unit.level) == (variant, level)
     ]
     points = pd.concat(curves or [pd.Series(dtype=float)]).dropna()
@@ -142,22 +144,24 @@ def _mean_curve(run: Run, variant: str, level: int, column: str) -> "pd.DataFram
 
 
 def _curves(
-    run: Run, lines: Sequence[tuple[str, int]], column: str, label: str, caption: str
+    content: Content,
+    lines: Sequence[tuple[str, int]],
+    column: str,
+    label: str,
+    caption: str,
 ) -> Panel:
     """Learning curves: of one level's variants, or of several levels' tickets."""
-    import matplotlib
-
     figure, axes = _new()
     by_level = len({level for _, level in lines}) == len(lines)
-    palette = itertools.cycle(matplotlib.color_sequences["petroff6"])
-    colors: dict[str, Any] = dict(zip(run.variants, palette, strict=False))
+    palette = itertools.cycle(plots.COLORS)
+    colors = dict(zip(content.variants, palette, strict=False))
     scale = 100 if column == "val_accuracy" else 1
     late, ends = [], []
     for index, (variant, level) in enumerate(lines):
-        curve = scale * _mean_curve(run, variant, level, column)
+        curve = scale * _mean_curve(content, variant, level, column)
         if not len(curve):
             continue
-        name = percent(run.density(level)) if by_level else plots.plain(variant)
+        name = percent(content.density(level)) if by_level else plots.plain(variant)
         color = _shade(index, len(lines)) if by_level else colors[variant]
         if not by_level and not level:
             name, color = "dense", "0.2"
@@ -202,14 +206,14 @@ def _zoom(axes: "Axes", late: list["pd.Series"], upwards: bool) -> None:
         axes.set_ylim(max(bottom, low - 3 * margin), min(top, high + margin))
 
 
-def _layers(run: Run) -> Panel:
+def _layers(content: Content) -> Panel:
     figure, axes = _new()
-    levels = sorted(run.layers)
-    names = list(run.layers[levels[0]])
+    levels = sorted(content.layers)
+    names = list(content.layers[levels[0]])
     named = spread(names, 6)
-    total = [100 * run.density(level) for level in levels]
+    total = [100 * content.density(level) for level in levels]
     for index, name in enumerate(names):
-        left = np.array([100 * run.layers[level][name] for level in levels])
+        left = np.array([100 * content.layers[level][name] for level in levels])
         axes.plot(
             total,
             np.where(left > 0, left, np.nan),
@@ -225,13 +229,13 @@ def _layers(run: Run) -> Panel:
     axes.minorticks_off()
     axes.set_ylabel("% of the layer's weights left")
     _legend(figure)
-    last = run.layers[levels[-1]]
+    last = content.layers[levels[-1]]
     ends = ", ".join(f"{_short(name)} {percent(last[name])}" for name in named)
     shown = "" if named == names else f" {len(named)} of {len(names)} are named."
     return Panel(
         "layers",
         "layer_densities",
-        f"Share of each layer's weights that is left, of replicate {run.replicate}."
+        f"Share of each layer's weights that is left, of replicate {content.replicate}."
         f"{shown}",
         "Line chart: share of each layer's weights left against that of all weights. "
         f"At level {levels[-1]}: {ends}.",
@@ -252,12 +256,14 @@ def _short(name: str) -> str:
     return name.removesuffix("/kernel")
 
 
-def _weights(run: Run) -> Iterator[Panel]:
+def _weights(content: Content) -> Iterator[Panel]:
     """Histograms by layer: what the survivors began as, and what they became."""
     try:
-        masks, initial, final = run.weights(run.shown)
+        place = content.shown, content.replicate
+        masks, final = content.run.masks(*place), content.run.trained(*place)
+        initial = content.run.initial(content.replicate)
     except (CorruptedFileError, FileNotFoundError) as error:
-        run.damaged.append(str(error))
+        content.damaged.append(str(error))
         return
     for index, (name, mask) in enumerate(masks.items()):
         before = np.asarray(initial[name], "float32").ravel()
@@ -283,8 +289,8 @@ def _weights(run: Run) -> Iterator[Panel]:
         grown = np.abs(after).mean() / np.abs(survivors).mean() if kept.any() else 0
         text = (
             f"{_short(name)}: {kept.sum():,} of {kept.size:,} weights are left at "
-            f"level {run.shown}. Their mean magnitude is {grown:.2f} times that before "
-            "training."
+            f"level {content.shown}. Their mean magnitude is {grown:.2f} times that "
+            "before training."
         )
         yield Panel(
             "weights", f"weights_{index:02}", text, f"Histogram. {text}", figure

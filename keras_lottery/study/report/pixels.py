@@ -1,30 +1,36 @@
 """The first layer's masks as images: what a ticket still sees of its input."""
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.study.report.run import Run, percent
+from keras_lottery.study.report.content import Content, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 4
 _MOST_LEVELS, _MOST_FILTERS = 24, 64
+# Layers that hand on pixels as they are, or one by one.
+_OF_PIXELS = {
+    *("InputLayer", "Flatten", "Rescaling", "Normalization", "Dropout"),
+    *("GaussianNoise", "GaussianDropout", "Activation", "Identity"),
+}
 _BLUE = (0.10, 0.42, 0.86)
 
 
-def first_layer(run: Run) -> tuple[str, str, "Figure"] | None:
+def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
     """Caption, alternative text and figure, if the first layer can be drawn."""
     from matplotlib.figure import Figure
 
-    mask = run.first[min(run.first)]
-    shape = run.image_shape
+    mask = content.first[min(content.first)]
+    shape = _image_shape(content)
     pixels = mask.ndim == 2 and shape is not None and math.prod(shape) == len(mask)
     if not pixels and (mask.ndim != 4 or max(mask.shape[:2]) < 2):
         return None
-    levels = sorted(run.first)
+    levels = sorted(content.first)
     if len(levels) > _MOST_LEVELS:
         places = np.linspace(0, len(levels) - 1, _MOST_LEVELS).round().astype(int)
         levels = [levels[place] for place in places]
@@ -34,17 +40,17 @@ def first_layer(run: Run) -> tuple[str, str, "Figure"] | None:
     grid = figure.subplots(rows, columns, squeeze=False)
     seen = []
     for axes, level in zip(grid.flat, levels, strict=False):
-        left = run.first[level]
+        left = content.first[level]
         image = _pixels(left, shape) if pixels and shape else _filters(left)
         alive = _seen(left)
         seen.append(f"level {level}: {alive}")
         axes.imshow(_shades(image), interpolation="none")
-        axes.set_title(f"{percent(run.density(level))}\n{alive}", fontsize=8)
+        axes.set_title(f"{percent(content.density(level))}\n{alive}", fontsize=8)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("0.7")
     for axes in grid.flat[len(levels) :]:
         axes.set_visible(False)
-    name = next(iter(run.layers[levels[0]])).removesuffix("/kernel")
+    name = next(iter(content.layers[levels[0]])).removesuffix("/kernel")
     if pixels:
         caption = (
             f"What {name} still sees of the input: the bluer a pixel, the more weights "
@@ -59,8 +65,28 @@ def first_layer(run: Run) -> tuple[str, str, "Figure"] | None:
             "more input channels have it. Below the share of weights left: filters "
             "left."
         )
-    caption += f" Replicate {run.replicate}."
+    caption += f" Replicate {content.replicate}."
     return caption, f"Images. {caption} By level: {'; '.join(seen)}.", figure
+
+
+def _image_shape(content: Content) -> tuple[int, int, int] | None:
+    """Height, width and channels, if the first masked layer sees pixels."""
+    settings = content.settings
+    # Of arrays: "(1077, 8, 8, 1) float32 …"; of data sets: "(TensorSpec(shape=…".
+    found = re.search(r"\((?:None|\d+)((?:, \d+)+)\)", str(settings["train"]))
+    if found is None:
+        return None
+    shape = tuple(map(int, found[1].split(", ")[1:]))
+    height, width, channels = (*shape, 1) if len(shape) == 2 else (*shape, 0, 0)[:3]
+    if len(shape) > 3 or min(height, width) < 2 or channels not in range(1, 5):
+        return None
+    first = next(iter(content.layers[min(content.layers)])).rpartition("/")[0]
+    for path, layer in settings["model"]["layers"].items():
+        if path == first:
+            return height, width, channels
+        if layer["class"] not in _OF_PIXELS:
+            return None
+    return None
 
 
 def _seen(mask: np.ndarray) -> str:

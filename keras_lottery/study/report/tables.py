@@ -1,17 +1,24 @@
-"""The tables of a report."""
+"""The tables of a report, as texts."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_lottery.search import results
-from keras_lottery.study.report.html import table
-from keras_lottery.study.report.run import NONE, Run, percent
+from keras_lottery.study.report.content import NONE, Content, percent
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Table(NamedTuple):
+    """A table of a page; the first cell of a row heads it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def points(difference: float) -> str:
@@ -34,31 +41,32 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
-def verdict_table(run: Run) -> str:
+def verdict_table(content: Content) -> Table | None:
     """By level: accuracies, early stops, the difference to the dense network."""
-    if not len(run.results):
-        return ""
-    words = results.in_words(run.verdict)
+    if not len(content.results):
+        return None
+    words = results.in_words(content.verdict)
     rows = []
-    for level, trained in results.own_steps(run.results).groupby("level"):
+    for level, trained in results.own_steps(content.results).groupby("level"):
         verdict = words.get(int(level), "" if level else "dense")
         cells = [str(level), percent(trained["density"].mean()), verdict]
-        for variant in run.variants:
-            cells += _accuracy_and_stop(run, trained[trained["variant"] == variant])
-        rows.append([*cells, *_differences(run, int(level))])
+        for variant in content.variants:
+            cells += _accuracy_and_stop(content, trained[trained["variant"] == variant])
+        rows.append([*cells, *_differences(content, int(level))])
     header = ["level", "weights left", "verdict"]
-    for variant in run.variants:
+    for variant in content.variants:
         header += [f"{variant}: accuracy", "early stop"]
     header += ["ticket less dense", "95 % interval"]
     caption = (
-        f"{run.on.capitalize()} accuracy (mean ± standard deviation over trainings) "
-        "and step at the early stop; pp: percentage points, paired by replicate"
+        f"{content.on.capitalize()} accuracy (mean ± standard deviation over "
+        "trainings) and step at the early stop; pp: percentage points, paired by "
+        "replicate"
     )
-    return table(caption, header, rows)
+    return Table(caption, header, rows)
 
 
-def _accuracy_and_stop(run: Run, rows: "pd.DataFrame") -> list[str]:
-    accuracy = rows[run.accuracy].dropna()
+def _accuracy_and_stop(content: Content, rows: "pd.DataFrame") -> list[str]:
+    accuracy = rows[content.accuracy].dropna()
     if not len(accuracy):
         return ["", ""]
     spread = f" ± {100 * accuracy.std():.2f}" if len(accuracy) > 1 else ""
@@ -66,37 +74,38 @@ def _accuracy_and_stop(run: Run, rows: "pd.DataFrame") -> list[str]:
     return [mean, f"{rows['early_stop_step'].mean():,.0f}"]
 
 
-def _differences(run: Run, level: int) -> list[str]:
-    if not len(run.verdict) or level not in set(run.verdict["level"]):
+def _differences(content: Content, level: int) -> list[str]:
+    if not len(content.verdict) or level not in set(content.verdict["level"]):
         return ["", ""]
-    row = run.verdict.set_index("level").loc[level]
+    row = content.verdict.set_index("level").loc[level]
     low, high = row["accuracy_low"], row["accuracy_high"]
     interval = NONE if np.isnan(low) else f"{points(low)[:-3]} to {points(high)}"
     return [points(row["accuracy_difference"]), interval]
 
 
-def layer_table(run: Run) -> str:
+def layer_table(content: Content) -> Table | None:
     """By layer: how many weights it has, and how many of them each level leaves."""
-    if not run.layers:
-        return ""
-    levels = sorted(run.layers)
+    if not content.layers:
+        return None
+    levels = sorted(content.layers)
     rows = [
-        [name, *(percent(run.layers[level][name]) for level in levels)]
-        for name in run.layers[levels[0]]
+        [name, *(percent(content.layers[level][name]) for level in levels)]
+        for name in content.layers[levels[0]]
     ]
-    rows.append(["all", *(percent(run.density(level)) for level in levels)])
+    rows.append(["all", *(percent(content.density(level)) for level in levels)])
     header = ["weight", *(f"level {level}" for level in levels)]
-    return table(
-        f"Share of the weights that each level leaves, of replicate {run.replicate}",
+    return Table(
+        "Share of the weights that each level leaves, of replicate "
+        f"{content.replicate}",
         header,
         rows,
     )
 
 
-def export_table(run: Run) -> str:
+def export_table(content: Content) -> Table | None:
     """What was measured on the exported files."""
-    if not run.exports:
-        return ""
+    if not (exports := content.run.exports):
+        return None
     rows = [
         [
             str(export["format"]),
@@ -109,13 +118,13 @@ def export_table(run: Run) -> str:
             number(export["max_difference"]),
             " ".join(export["notes"]),
         ]
-        for export in run.exports["exports"]
+        for export in exports["exports"]
     ]
     header = ["format", "file", "bytes", "of dense", "after gzip", "accuracy"]
     header += ["Keras model's", "largest difference", "notes"]
-    return table(
-        f"Files of the ticket of level {run.exports['level']}, "
-        f"{percent(run.exports['density'])} of the weights left, measured on the files",
+    return Table(
+        f"Files of the ticket of level {exports['level']}, "
+        f"{percent(exports['density'])} of the weights left, measured on the files",
         header,
         rows,
     )
@@ -125,9 +134,9 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def settings_table(run: Run) -> str:
+def settings_table(content: Content) -> Table | None:
     """What the search was asked for, and with which versions it ran."""
-    settings = {k: v for k, v in run.settings.items() if k != "architecture"}
+    settings = {k: v for k, v in content.settings.items() if k != "architecture"}
     model = dict(settings.pop("model"))
     layers = model.pop("layers")
     rows = [*_flat(settings), *_flat({"model": model})]
@@ -136,7 +145,7 @@ def settings_table(run: Run) -> str:
         for path, layer in layers.items()
     ]
     caption = "What the search was asked for, and the versions that it ran on"
-    return table(caption, ["setting", "value"], rows, "text")
+    return Table(caption, ["setting", "value"], rows)
 
 
 def _layer(layer: dict[str, Any]) -> Iterator[str]:
@@ -169,13 +178,13 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def training_table(run: Run) -> str:
+def training_table(content: Content) -> Table | None:
     """The table of results, as it is."""
     shares = [c for c in results.COLUMNS if c.endswith(("accuracy", "sity"))]
     rows = [
         [percent(row[c]) if c in shares else number(row[c]) for c in results.COLUMNS]
-        for row in run.results.to_dict("records")
+        for row in content.results.to_dict("records")
     ]
     header = [column.replace("_", " ") for column in results.COLUMNS]
     caption = "One row a training; its early stop is absolute, as its start step is"
-    return table(caption, header, rows)
+    return Table(caption, header, rows)

@@ -1,19 +1,17 @@
-"""The page: which sections it has, and what they say."""
+"""Writes a run as one page of HTML."""
 
 import base64
+import io
 import json
 import os
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
-from string import Template
 
 from keras_lottery.files import write_atomically
 from keras_lottery.search.results import own_steps
 from keras_lottery.study import plots
-from keras_lottery.study.report import html
+from keras_lottery.study.report.content import Content, percent, read_content
 from keras_lottery.study.report.figures import Panel, panels
-from keras_lottery.study.report.run import Run, percent, read_run
 from keras_lottery.study.report.tables import (
     export_table,
     layer_table,
@@ -22,8 +20,6 @@ from keras_lottery.study.report.tables import (
     training_table,
     verdict_table,
 )
-
-FEW = 6
 
 
 def write_report(
@@ -67,17 +63,37 @@ def write_report(
     >>> write_report(folder).name
     'report.html'
     """
-    run = read_run(directory)
-    drawn = list(panels(run))
-    template = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
-    page = template.substitute(
-        title=escape(run.name),
-        subtitle=escape(_subtitle(run)),
-        notes="\n".join(html.paragraph(note, "note") for note in _notes(run)),
-        tiles=f'<dl class="tiles">{html.tiles(_tiles(run))}</dl>',
-        sections="\n".join(part for part in _sections(run, drawn) if part),
+    import jinja2
+
+    content = read_content(directory)
+    drawn = list(panels(content))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_lottery.study.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    path = Path(path or run.store.directory / "report.html")
+    page = environment.get_template("page.html").render(
+        content=content,
+        title=content.run.name,
+        model=_model(content),
+        tiles=list(_tiles(content)),
+        panels={
+            section: [_embedded(panel) for panel in drawn if panel.section == section]
+            for section in ("verdict", "curves", "layers", "weights")
+        },
+        tables={
+            "verdict": verdict_table(content),
+            "layers": layer_table(content),
+            "exports": export_table(content),
+            "settings": settings_table(content),
+            "trainings": training_table(content),
+        },
+        trainings=len(content.results),
+        csv=_data_url("text/csv", content.results.to_csv(index=False).encode()),
+    )
+    path = Path(path or content.run.directory / "report.html")
     write_atomically(path, lambda file: file.write(page.encode()))
     if figures is not None:
         for panel in drawn:
@@ -86,109 +102,61 @@ def write_report(
     return path
 
 
-def _subtitle(run: Run) -> str:
-    model = json.loads(run.settings["architecture"])["config"].get("name", "a model")
-    replicates = run.settings["replicates"]
-    controls = ", ".join(run.settings["controls"]) or "none"
-    return (
-        f"A search for winning lottery tickets. Model: {model}. Replicates: "
-        f"{replicates}. Controls: {controls}."
-    )
+def _model(content: Content) -> str:
+    """The name of the model."""
+    return json.loads(content.settings["architecture"])["config"].get("name", "a model")
 
 
-def _notes(run: Run) -> Iterator[str]:
-    if run.missing:
-        yield (
-            f"This search is not finished: {run.missing} of "
-            f"{run.missing + len(run.results)} trainings are missing. Run it again "
-            "with the same settings to go on, and then this report."
-        )
-    for text in run.damaged:
-        yield f"Left out: {text}"
+def _embedded(panel: Panel) -> dict[str, str]:
+    """A figure as the page has it."""
+    import matplotlib
+
+    file = io.BytesIO()
+    # Equal figures are equal bytes, and their text is in the fonts of the reader.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.name}):
+        panel.figure.savefig(file, format="svg", metadata={"Date": None})
+    source = _data_url("image/svg+xml", file.getvalue())
+    return {"source": source, "alt": panel.alt, "caption": panel.caption}
 
 
-def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
-    table, level = own_steps(run.results), run.winner
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
+    """Key figures: what, the figure, and what it is compared with."""
+    table, best = own_steps(content.results), content.best
     tickets = table[table["variant"] == "ticket"].groupby("level")
-    accuracy = tickets[run.accuracy].mean()
+    accuracy = tickets[content.accuracy].mean()
     stop = tickets["early_stop_step"].mean()
-    if len(run.verdict) and level is None:
-        levels = f"of {len(run.verdict)} levels, on validation data"
-        yield "Sparsest winning ticket", "none", levels
-    if level is not None:
-        row = run.verdict.set_index("level").loc[level]
+    if best:
+        within = f", within {points(best.tolerance)[1:]}" if best.tolerance else ""
+        rule = f"on validation data{within}"
+        levels = int(content.verdict["level"].max())
+    if best and not best.wins:
+        yield "Sparsest winning ticket", "none", f"of {levels} levels, {rule}"
+    if best and best.wins:
+        row = content.verdict.set_index("level").loc[best.level]
         yield (
             "Sparsest winning ticket",
-            percent(run.density(level)),
-            f"of the weights left, level {level} of "
-            f"{int(run.verdict['level'].max())}; it wins on validation data",
+            percent(best.density),
+            f"of the weights left, level {best.level} of {levels}; it wins {rule}",
         )
         yield (
-            f"Its {run.on} accuracy",
-            percent(accuracy[level]),
+            f"Its {content.on} accuracy",
+            percent(accuracy[best.level]),
             f"{points(row['accuracy_difference'])} against the dense network",
         )
         yield (
             "Its early stop",
-            f"step {stop[level]:,.0f}",
+            f"step {stop[best.level]:,.0f}",
             f"the dense network's: {stop[0]:,.0f}",
         )
     elif 0 in accuracy:
-        yield "The dense network", percent(accuracy[0]), f"{run.on} accuracy"
+        yield "The dense network", percent(accuracy[0]), f"{content.on} accuracy"
     if len(table):
         yield (
             "Trained",
             f"{table['seconds'].sum():,.1f} s",
             f"in {len(table)} trainings, their validation left out",
         )
-
-
-def _sections(run: Run, drawn: list[Panel]) -> Iterator[str]:
-    def of(section: str) -> list[Panel]:
-        return [panel for panel in drawn if panel.section == section]
-
-    yield html.section(
-        "Does the ticket win?",
-        html.paragraph(
-            "A ticket wins if it has fewer weights than the dense network, is at least "
-            "as accurate, and stops no later. The early stop is the step of least "
-            f"validation loss; accuracies are those on {run.on} data there."
-        ),
-        html.figures(of("verdict")),
-        verdict_table(run),
-    )
-    yield html.section("Learning curves", html.figures(of("curves")))
-    yield html.section("What is left", html.figures(of("layers")), layer_table(run))
-    weights = of("weights")
-    yield html.section(
-        "Weights",
-        html.paragraph(
-            f"Weights of the ticket of level {run.shown}, replicate {run.replicate}, "
-            "before any training and after its own, against all weights before any "
-            "training. Each histogram has the same area."
-        )
-        if weights
-        else "",
-        html.figures(weights[:FEW]),
-        html.details(f"{len(weights) - FEW} more layers", html.figures(weights[FEW:])),
-    )
-    yield html.section("Exports", export_table(run))
-    yield html.section("Settings", settings_table(run))
-    yield html.section("Trainings", _download(run), _all(run))
-
-
-def _all(run: Run) -> str:
-    count = len(run.results)
-    return html.details(f"All {count} trainings", training_table(run)) if count else ""
-
-
-def _download(run: Run) -> str:
-    if not len(run.results):
-        return ""
-    data = base64.b64encode(run.results.to_csv(index=False).encode()).decode()
-    link = (
-        f'<a download="results.csv" href="data:text/csv;base64,{data}">results.csv</a>'
-    )
-    return (
-        f'<p class="screen">{link}: the numbers of all {len(run.results)} trainings</p>'
-    )

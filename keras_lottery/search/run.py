@@ -1,0 +1,286 @@
+"""The reader of a run: its settings, its tables, its tickets."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from keras_lottery.engines.engine import Training
+from keras_lottery.files import CorruptedFileError, read_json, read_meta, read_record
+from keras_lottery.keras_bridge.layers import State
+from keras_lottery.masks import Masks
+from keras_lottery.search import results
+from keras_lottery.search.best import Best, best_of
+from keras_lottery.search.replicates import derive_seed
+from keras_lottery.search.settings import restore
+from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.trainings import read_training, row
+from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets import rewind as rewinds
+from keras_lottery.tickets.rewind import FineTune, Rewind, Span
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """What a directory holds of a search, finished or not.
+
+    It reads when it is asked, builds no Keras model, and needs none of the functions
+    that the search was made of.
+
+    Args:
+        directory: that of a `LotteryTicketSearch`. `Run.load` checks that it is one.
+
+    Example:
+
+    >>> Run.load("no/such/directory")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: Expected the directory of a search. Received: 'no/such/dir...
+    """
+
+    _rewind: Rewind | None = None
+
+    def __init__(self, directory: str | os.PathLike) -> None:
+        self.store = Store(directory)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike) -> Self:
+        """Opens a stored search, to read it.
+
+        Raises:
+            FileNotFoundError: if there is no search in the directory.
+            CorruptedFileError: if its settings are damaged.
+        """
+        run = cls(directory)
+        run.settings  # noqa: B018
+        return run
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is stored."""
+        return self.store.directory
+
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+        return self.directory.resolve().name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the search was asked for.
+
+        Raises:
+            FileNotFoundError: if there is no search in the directory.
+            CorruptedFileError: if they are damaged.
+        """
+        path = self.store.settings
+        stored = read_json(path) if path.is_file() else {}
+        if not {"schedule", "replicates", "controls"} <= set(stored):
+            raise FileNotFoundError(
+                f"Expected the directory of a search. Received: '{self.directory}', in "
+                "which there is no settings.json of one. Name the directory that "
+                "`keras-lottery find --directory` or "
+                "`LotteryTicketSearch(directory=…)` wrote."
+            )
+        return stored
+
+    @property
+    def tolerance(self) -> float:
+        """How far below the dense network's accuracy a ticket may win."""
+        return self.settings["tolerance"]
+
+    @property
+    def data(self) -> str | None:
+        """The name of its data, where `keras-lottery find` noted it."""
+        path = self.store.card
+        return read_json(path).get("data") if path.is_file() else None
+
+    @property
+    def exports(self) -> dict[str, Any] | None:
+        """What `keras-lottery find` measured on the files that it exported."""
+        path = self.store.exports
+        return read_json(path) if path.is_file() else None
+
+    def units(self) -> list[Unit]:
+        """The reported trainings that are stored so far."""
+        return [unit for unit in self.store.units() if unit.variant != "trunk"]
+
+    def expected(self) -> set[Unit]:
+        """The trainings that are reported once the search is finished."""
+        settings = self.settings
+        variants = {"ticket": 1}
+        for name, given in settings["controls"].items():
+            # Of a function of the user's own, [its name, trials].
+            variants[name] = given if isinstance(given, int) else given[1]
+        units = {(0, "ticket", 0)} | {
+            (level, variant, trial)
+            for level in settings["report_levels"]
+            for variant, trials in variants.items()
+            for trial in range(trials)
+        }
+        return {Unit(r, *unit) for r in range(settings["replicates"]) for unit in units}
+
+    def trainings(self, damaged: list[str] | None = None) -> dict[Unit, dict[str, Any]]:
+        """What is known of each training: its metrics and its curve, without weights.
+
+        Args:
+            damaged: takes what is wrong with each file that cannot be read; by default
+                the first one raises.
+
+        Raises:
+            CorruptedFileError: if a file is damaged.
+        """
+        found = {}
+        for unit in self.units():
+            try:
+                found[unit] = read_meta(self.store.training(unit), "training")
+            except CorruptedFileError as error:
+                if damaged is None:
+                    raise
+                damaged.append(str(error))
+        return found
+
+    def results(self) -> "pd.DataFrame":
+        """The table of what was trained so far: one row a training.
+
+        Columns: level, sparsity, density, variant (`"ticket"` or a control's name),
+        replicate, trial, seconds (of training alone), and accuracies (shares), losses
+        and steps: at the early stop, the step of least validation loss, and at the end.
+        """
+        return results.tabulate(map(row, self.trainings().values()))
+
+    def verdict(self, on: str | None = None, tolerance: float = 0.0) -> "pd.DataFrame":
+        """By level: does the ticket win, and does it beat its controls?
+
+        For arguments and columns see `kl.results.verdict`.
+        """
+        return results.verdict(self.results(), on, tolerance)
+
+    def best(self, tolerance: float | None = None) -> Best:
+        """Which ticket is the best: the sparsest winning level's best replicate.
+
+        It is chosen by the validation accuracy at the early stop.
+
+        Args:
+            tolerance: same as `verdict`; by default the one that the search was asked
+                for.
+
+        Raises:
+            ValueError: if no ticket was trained yet.
+        """
+        table = self.results()
+        if tolerance is None:
+            tolerance = self.tolerance if len(table) else 0.0
+        return best_of(table, tolerance)
+
+    def best_ticket(self, tolerance: float | None = None) -> Ticket:
+        """The ticket that `best` chooses.
+
+        Its `trained_model` is that of the end of training. Warns if no level wins, and
+        gives the ticket that came closest.
+
+        Arguments and errors are those of `best`.
+        """
+        best = self.best(tolerance)
+        if not best.wins:
+            warnings.warn(
+                "No level wins on the validation data: level "
+                f"{best.level} comes closest to the dense network's accuracy.",
+                stacklevel=2,
+            )
+        return self.ticket(best.level, best.replicate)
+
+    def ticket(self, level: int, replicate: int = 0) -> Ticket:
+        """A ticket that was trained.
+
+        Raises:
+            FileNotFoundError: if it was not.
+        """
+        settings = self.settings
+        training, meta, masks = self._ticket(level, replicate)
+        card = {
+            "level": level,
+            "replicate": replicate,
+            "sparsity": masks.sparsity,
+            "metrics": meta["metrics"],
+            "settings": {k: v for k, v in settings.items() if k != "architecture"},
+        }
+        return Ticket(
+            masks,
+            self._start_weights(level, replicate),
+            meta["step"],
+            meta["steps"],
+            meta["learning_rate"],
+            training.final,
+            settings["architecture"],
+            card,
+            derive_seed(settings["seed"], replicate, "initial"),
+        )
+
+    def masks(self, level: int, replicate: int = 0) -> Masks:
+        """The masks of a ticket that was trained.
+
+        Raises:
+            FileNotFoundError: if it was not.
+        """
+        return self._ticket(level, replicate)[2]
+
+    def trained(self, level: int, replicate: int = 0) -> State:
+        """The weights at the end of a ticket's training.
+
+        Raises:
+            FileNotFoundError: if it was not trained.
+        """
+        return self._ticket(level, replicate)[0].final
+
+    def initial(self, replicate: int = 0) -> State:
+        """The weights that a replicate has before any training."""
+        return read_record(self.store.initial(replicate), "initial")[1]["weights"]
+
+    def curve(
+        self, level: int, variant: str = "ticket", replicate: int = 0, trial: int = 0
+    ) -> dict[str, list[float]]:
+        """Validation loss and accuracy by step, of one training.
+
+        Returns:
+            Lists of equal length: `step`, `val_loss`, `val_accuracy`.
+        """
+        unit = Unit(replicate, level, variant, trial)
+        return read_meta(self.store.training(unit), "training")["curve"]
+
+    def _ticket(
+        self, level: int, replicate: int, variant: str = "ticket"
+    ) -> tuple[Training, dict[str, Any], Masks]:
+        unit = Unit(replicate, level, variant)
+        training, meta, masks = read_training(self.store.training(unit))
+        assert masks is not None
+        return training, meta, masks
+
+    def _start_weights(self, level: int, replicate: int) -> State:
+        initial = self.initial(replicate)
+        if not level or self.settings.get("prune_at_init"):
+            return initial
+        training, masks = self._finder(level - 1, replicate)
+        snapshot = Snapshot(
+            masks,
+            training.final,
+            initial,
+            self._finder(0, replicate)[0].rewind_point,
+            np.random.default_rng(0),
+            None,
+        )
+        rewind = self._rewind or rewinds.get(
+            restore(self.settings["rewind"], Rewind, FineTune)
+        )
+        return rewind.ticket(snapshot, masks, Span(0, 1)).weights
+
+    def _finder(self, level: int, replicate: int) -> tuple[Training, Masks]:
+        """The training that the masks of the next level were found in."""
+        trunk = self.store.training(Unit(replicate, level, "trunk"))
+        variant = "trunk" if trunk.exists() else "ticket"
+        training, _, masks = self._ticket(level, replicate, variant)
+        return training, masks

@@ -1,0 +1,135 @@
+"""What a report tells of a run, read once."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_lottery.files import CorruptedFileError
+from keras_lottery.search import Run, results
+from keras_lottery.search.best import Best, best_of
+from keras_lottery.search.store import Unit
+from keras_lottery.search.trainings import row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A search as it is stored, finished or not.
+
+    Attributes:
+        run: where it is read from.
+        settings: what it was asked for.
+        results: one row a training.
+        verdict: one row a level; empty if there are no tickets yet.
+        best: which ticket is the best, if there is any.
+        curves: validation loss and accuracy by step, of each training.
+        replicate: the one whose masks and weights are drawn.
+        layers: shares of weights left, by level and weight.
+        first: the first layer's masks, by level.
+        damaged: what could not be read.
+    """
+
+    run: Run
+    settings: dict[str, Any]
+    results: "pd.DataFrame"
+    verdict: "pd.DataFrame"
+    best: Best | None
+    curves: dict[Unit, dict[str, list[float]]]
+    replicate: int
+    layers: dict[int, dict[str, float]]
+    first: dict[int, np.ndarray]
+    damaged: list[str]
+
+    @property
+    def missing(self) -> int:
+        """How many trainings are still to be done."""
+        return len(self.run.expected() - self.curves.keys())
+
+    @property
+    def variants(self) -> list[str]:
+        """The ticket and its controls."""
+        found = self.results["variant"].unique()
+        return sorted(found, key=lambda name: (name != "ticket", name))
+
+    @property
+    def on(self) -> str:
+        """The data that accuracies are of: test, or validation without any."""
+        has_test = self.results["early_stop_test_accuracy"].notna().any()
+        return "test" if has_test else "validation"
+
+    @property
+    def accuracy(self) -> str:
+        """The column of these accuracies, at the early stop."""
+        part = "test" if self.on == "test" else "val"
+        return f"early_stop_{part}_accuracy"
+
+    @property
+    def shown(self) -> int:
+        """The level that is looked at closely: the winner's, or the last."""
+        if self.best and self.best.wins and self.best.level in self.layers:
+            return self.best.level
+        return max(self.layers)
+
+    def density(self, level: int) -> float:
+        """The share of weights that a level has left."""
+        rows = self.results[self.results["level"] == level]
+        return float(rows["density"].mean())
+
+
+def percent(share: float) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.9625), percent(float("nan"))
+    ('96.25 %', '–')
+    """
+    return NONE if np.isnan(share) else f"{100 * share:.2f} %"
+
+
+def read_content(directory: str | os.PathLike) -> Content:
+    """Reads what a report tells of a run.
+
+    Raises:
+        FileNotFoundError: if there is none in the directory.
+        CorruptedFileError: if its settings are damaged. Other damaged files are left
+            out, and named.
+    """
+    run = Run.load(directory)
+    damaged: list[str] = []
+    trainings = run.trainings(damaged)
+    tickets = sorted(unit for unit in trainings if unit.variant == "ticket")
+    replicate = tickets[0].replicate if tickets else 0
+    layers: dict[int, dict[str, float]] = {}
+    first: dict[int, np.ndarray] = {}
+    for unit in tickets:
+        if unit.replicate != replicate:
+            continue
+        try:
+            masks = run.masks(unit.level, replicate)
+        except CorruptedFileError as error:
+            damaged.append(str(error))
+            continue
+        layers[unit.level] = {name: float(m.mean()) for name, m in masks.items()}
+        first[unit.level] = next(iter(masks.values()))
+    table = results.tabulate(map(row, trainings.values()))
+    best = None
+    with contextlib.suppress(ValueError):  # nothing to compare yet
+        best = best_of(table, run.tolerance)
+    return Content(
+        run=run,
+        settings=run.settings,
+        results=table,
+        verdict=results.verdict(table) if tickets else table.iloc[:0],
+        best=best,
+        curves={unit: training["curve"] for unit, training in trainings.items()},
+        replicate=replicate,
+        layers=layers,
+        first=first,
+        damaged=damaged,
+    )

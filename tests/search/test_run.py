@@ -1,0 +1,81 @@
+"""Reading a run, without the functions and the model that it was made of."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lottery import LotteryTicketSearch
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.search import Run
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Fails where a model is built."""
+    monkeypatch.delattr(keras.layers.Layer, "__init__")
+    monkeypatch.delattr(architecture, "from_text")
+
+
+def test_reading_builds_no_model(finished, no_models):
+    run = Run.load(finished.directory)
+    assert run.results().equals(finished.results())
+    assert run.verdict().equals(finished.verdict())
+    assert run.best() == finished.best()
+    assert run.units() == finished.units()
+    assert run.expected() == set(run.units())
+    assert run.curve(1) == finished.curve(1)
+    ticket, own = run.ticket(1, 1), finished.ticket(1, 1)
+    assert ticket.card == own.card
+    for state in ("masks", "weights", "trained"):
+        found, expected = getattr(ticket, state), getattr(own, state)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert run.masks(1, 1) == ticket.masks
+    np.testing.assert_equal(run.trained(1, 1), ticket.trained)
+    np.testing.assert_equal(run.initial(1), own.weights)
+
+
+def test_reading_needs_no_functions(finished, tmp_path):
+    copy = shutil.copytree(finished.directory, tmp_path / "run")
+    path = copy / "settings.json"
+    own = {"criterion": "thesis.worth", "controls": {"reinit": ["thesis.reinit", 1]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    with pytest.raises(ValueError, match="thesis"):
+        LotteryTicketSearch.load(copy)
+    run = Run.load(copy)
+    assert run.results().equals(finished.results())
+    assert run.expected() == set(run.units())
+
+
+def test_what_is_missing_is_known(finished, tmp_path):
+    copy = shutil.copytree(finished.directory, tmp_path / "run")
+    run = Run.load(copy)
+    lost = run.units()[-1]
+    run.store.training(lost).unlink()
+    assert run.expected() - set(run.units()) == {lost}
+    assert len(run.results()) == len(finished.results()) - 1
+
+
+def test_damaged_files_raise_or_are_told(finished, tmp_path):
+    copy = shutil.copytree(finished.directory, tmp_path / "run")
+    run = Run.load(copy)
+    path = run.store.training(run.units()[0])
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="damaged"):
+        run.results()
+    damaged = []
+    assert len(run.trainings(damaged)) == len(finished.results()) - 1
+    assert len(damaged) == 1 and str(path) in damaged[0]
+
+
+@pytest.mark.parametrize("settings", [None, "{}", '{"editor.fontSize": 12}'])
+def test_a_directory_without_a_run_is_refused(tmp_path, settings):
+    if settings:
+        (tmp_path / "settings.json").write_text(settings)
+    for load in (Run.load, LotteryTicketSearch.load):
+        with pytest.raises(FileNotFoundError, match=r"(?s)Received: '.*keras-lottery"):
+            load(tmp_path)
