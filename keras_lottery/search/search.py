@@ -183,7 +183,7 @@ class LotteryTicketSearch(Run):
             self._temporary = tempfile.TemporaryDirectory(prefix="keras_lottery-")
             directory = self._temporary.name
         super().__init__(directory)
-        self._rewind = rewinds.get(rewind)
+        self._rewind: Rewind = rewinds.get(rewind)
 
     @classmethod
     def load(
