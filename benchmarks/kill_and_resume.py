@@ -69,7 +69,7 @@ def main() -> int:
             time.sleep(rng.uniform(0.1, 0.6) * seconds)
         if process.poll() is not None:
             # It came to its end: the next kill needs something left to do.
-            kept = sorted(broken.rglob("ticket_0.npz"))
+            kept = sorted(broken.rglob("ticket_0.safetensors"))
             for path in kept[len(kept) // 2 :]:
                 path.unlink()
             continue
@@ -78,7 +78,7 @@ def main() -> int:
         killed += 1
         torn = bool(list(broken.rglob(".writing-*")))
         writing += torn
-        finished = len(list(broken.rglob("*.npz")))
+        finished = len(list(broken.rglob("*.safetensors")))
         print(
             f"kill {killed}: {finished} files{', one half-written' * torn}", flush=True
         )

@@ -142,7 +142,7 @@ def seconds(name: str, directory: Path, options, until: int | None = None) -> fl
 
 
 def _stored(directory: Path) -> int:
-    return len(list(directory.glob("replicate_*/level_*/[!.]*.npz")))
+    return len(list(directory.glob("replicate_*/level_*/[!.]*.safetensors")))
 
 
 def searches(options) -> Runs:

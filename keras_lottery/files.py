@@ -1,35 +1,36 @@
 """Files: the formats and guarantees of what the library writes.
 
-A record is one .npz file: arrays, masks packed to bits, and a JSON of everything
-else; the archive's comment is a checksum of all the bytes before it. It is written
-beside its place and moved there whole, so that a path holds an old record, a new one,
-or none. On reading, the checksum is verified, nothing is unpickled, and no more memory
-is taken than a file of that size can fill. Format 1, without the checksum, is still
-read.
+A record is a safetensors file: arrays, masks packed to bits, and an array `meta` that
+holds a JSON of everything else. Masks and JSON are compressed by zlib, and the file's
+metadata is the SHA-256 of all its other bytes. A file is written beside its place and
+moved there whole, so that a path holds an old record, a new one, or none. On reading,
+the checksum is verified first, nothing is unpickled, and no more memory is taken than a
+file of that size can fill.
 """
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import os
 import uuid
-import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import ml_dtypes  # noqa: F401 - by it, NumPy knows bfloat16 and float8
 import numpy as np
+from safetensors import deserialize, safe_open
+from safetensors.numpy import save
 
 from keras_lottery.masks import Masks
 
-FORMAT = 2
+FORMAT = 1
 TEMPORARY = ".writing-"
-_SEAL = b"sha256:"
-_SEAL_LENGTH = len(_SEAL) + 64
-# How many times larger than stored a member can be: 1,032 is the most of deflate.
-_EXPANSION = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+# Where a file's checksum begins, after the header's length and beginning, and ends.
+_CHECKSUM = 8 + len('{"__metadata__":{"sha256":"')
+_REST = _CHECKSUM + 64
 
 
 class CorruptedFileError(ValueError):
@@ -100,34 +101,27 @@ def write_record(
         states: named groups of arrays.
         masks: masks, packed to one bit a weight and compressed.
     """
-    arrays = {
-        f"{group}:{name}": array
-        for group, state in states.items()
-        for name, array in state.items()
-    }
-    header = {
+    contents = {
         "format": FORMAT,
-        "groups": list(states),
-        "dtypes": {key: array.dtype.name for key, array in arrays.items()},
-        "mask_shapes": masks and {name: mask.shape for name, mask in masks.items()},
+        # In this order, which is not that of the file.
+        "states": {
+            group: {name: array.dtype.name for name, array in state.items()}
+            for group, state in states.items()
+        },
+        "masks": masks and {name: mask.shape for name, mask in masks.items()},
         "meta": dict(meta),
     }
-    packed = {f"masks:{n}": np.packbits(mask) for n, mask in (masks or {}).items()}
-    text = json.dumps(header, default=_plain_number)
-    packed["header"] = np.frombuffer(text.encode(), np.uint8)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.comment = bytes(_SEAL_LENGTH)
-        for name, array in (arrays | packed).items():
-            # Made of nothing but the record: without today's date.
-            member = zipfile.ZipInfo(f"{name}.npy")
-            if name in packed:  # The digits of weights do not compress.
-                member.compress_type = zipfile.ZIP_DEFLATED
-            content = io.BytesIO()
-            np.lib.format.write_array(content, array, allow_pickle=False)
-            archive.writestr(member, content.getbuffer())
-    sealed = buffer.getbuffer()[:-_SEAL_LENGTH]
-    write_atomically(path, lambda file: file.writelines([sealed, _seal(sealed)]))
+    text = json.dumps(contents, default=_plain_number)
+    arrays = {"meta": _compressed(text.encode())}
+    for name, mask in (masks or {}).items():
+        arrays[f"masks:{name}"] = _compressed(np.packbits(mask))
+    for group, state in states.items():
+        for name, array in state.items():
+            arrays[f"{group}:{name}"] = np.asarray(array, order="C")
+    data = memoryview(save(arrays, {"sha256": " " * 64}))
+    assert data[_CHECKSUM:_REST] == b" " * 64, "safetensors has another header"
+    parts: list[bytes | memoryview] = [data[:_CHECKSUM], _checksum(data), data[_REST:]]
+    write_atomically(path, lambda file: file.writelines(parts))
 
 
 def read_record(
@@ -143,35 +137,38 @@ def read_record(
         FileNotFoundError: if there is no such file.
         CorruptedFileError: if the file is damaged, or is no record of this kind.
     """
-    data = Path(path).read_bytes()
     with refuse_damage(path):
-        sealed, seal = memoryview(data)[:-_SEAL_LENGTH], data[-_SEAL_LENGTH:]
-        is_sealed = seal.startswith(_SEAL)
-        if is_sealed and seal != _seal(sealed):
+        data = Path(path).read_bytes()
+        if data[_CHECKSUM:_REST] != _checksum(memoryview(data)):
             raise ValueError("its checksum is another")
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            _check_sizes(archive, len(data))
-            header = _read_header(archive, kind)
-            if not is_sealed and header["format"] > 1:
-                raise ValueError("it has no checksum")
-            arrays = {
-                member.removesuffix(".npy"): _read_array(archive, member)
-                for member in archive.namelist()
-                if member != "header.npy"
+        arrays = dict(deserialize(data))
+        contents = _contents(arrays.pop("meta")["data"], kind)
+        states = {
+            group: {
+                name: _array(arrays.pop(f"{group}:{name}"), dtype)
+                for name, dtype in state.items()
             }
-        return _parse(header, arrays)
+            for group, state in contents["states"].items()
+        }
+        masks = contents["masks"] and Masks(
+            {
+                name: _unpack(arrays.pop(f"masks:{name}")["data"], shape)
+                for name, shape in contents["masks"].items()
+            }
+        )
+        if arrays:
+            raise ValueError(f"it holds other arrays: {sorted(arrays)}")
+        return contents["meta"], states, masks
 
 
 def read_meta(path: str | os.PathLike, kind: str) -> dict[str, Any]:
     """A record's meta alone, without reading its arrays.
 
-    Only the meta's own checksum is verified. Arguments and errors are those of
-    `read_record`.
+    Only the meta's own checksum (zlib's) is verified. Arguments and errors are those
+    of `read_record`.
     """
-    size = os.stat(path).st_size
-    with refuse_damage(path), zipfile.ZipFile(path) as archive:
-        _check_sizes(archive, size)
-        return _read_header(archive, kind)["meta"]
+    with refuse_damage(path), safe_open(path, framework="numpy") as file:
+        return _contents(file.get_tensor("meta"), kind)["meta"]
 
 
 @contextlib.contextmanager
@@ -179,7 +176,9 @@ def refuse_damage(path: str | os.PathLike) -> Iterator[None]:
     """Raises CorruptedFileError for whatever goes wrong in parsing a file."""
     try:
         yield
-    # Damage comes to light as any error of zipfile, NumPy or json.
+    except OSError:  # It could not be read at all.
+        raise
+    # Damage comes to light as any error of safetensors, zlib, NumPy or json.
     except Exception as error:
         raise CorruptedFileError(
             f"'{os.fspath(path)}' is damaged or was not written by keras_lottery: "
@@ -187,69 +186,33 @@ def refuse_damage(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
-def _seal(content: bytes | memoryview) -> bytes:
-    """The comment at the end of a record's archive: a checksum of all before it."""
-    return _SEAL + hashlib.sha256(content).hexdigest().encode()
+def _compressed(data: Any) -> np.ndarray:
+    return np.frombuffer(zlib.compress(data), np.uint8)
 
 
-def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
-    """Raises ValueError if members claim to hold more than a file so large can."""
-    members = archive.infolist()
-    if len({member.filename for member in members}) != len(members):
-        raise ValueError("members have the same name")
-    if sum(member.compress_size for member in members) > size:
-        raise ValueError("members are larger than the file")
-    for member in members:
-        if member.compress_type not in _EXPANSION:
-            raise ValueError(f"{member.filename} is compressed in an unknown way")
-        most = member.compress_size * _EXPANSION[member.compress_type]
-        if member.file_size > most:
-            raise ValueError(f"{member.filename} claims to be larger than it can be")
+def _checksum(data: memoryview) -> bytes:
+    """Of a file, without the place of the checksum itself."""
+    checksum = hashlib.sha256(data[:_CHECKSUM])
+    checksum.update(data[_REST:])
+    return checksum.hexdigest().encode()
 
 
-def _read_header(archive: zipfile.ZipFile, kind: str) -> dict[str, Any]:
-    header = json.loads(_read_array(archive, "header.npy").tobytes())
-    if header["format"] not in range(1, FORMAT + 1) or header["meta"]["kind"] != kind:
+def _contents(packed: Any, kind: str) -> dict[str, Any]:
+    contents = json.loads(zlib.decompress(packed))
+    if contents["format"] != FORMAT or contents["meta"]["kind"] != kind:
         raise ValueError(
-            f"Expected a {kind} of format 1 to {FORMAT}. Received: "
-            f"{header['meta']['kind']} of format {header['format']}"
+            f"Expected a {kind} of format {FORMAT}. Received: "
+            f"{contents['meta']['kind']} of format {contents['format']}"
         )
-    return header
+    return contents
 
 
-def _read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
-    content = io.BytesIO(archive.read(member))
-    np.lib.format.read_magic(content)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
-    held = len(content.getbuffer()) - content.tell()
-    # NumPy would make room for what the shape says.
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != held:
-        raise ValueError(f"{member} holds {held} bytes, not {shape} of {dtype}")
-    content.seek(0)
-    return np.lib.format.read_array(content, allow_pickle=False)
+def _array(found: Mapping[str, Any], dtype: str) -> np.ndarray:
+    return np.frombuffer(found["data"], dtype).reshape(found["shape"])
 
 
-def _parse(
-    header: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]], Masks | None]:
-    shapes, dtypes = header["mask_shapes"], header.get("dtypes", {})
-    if missing := dtypes.keys() - arrays.keys():
-        raise ValueError(f"arrays are missing: {sorted(missing)}")
-    states: dict[str, dict[str, np.ndarray]] = {g: {} for g in header["groups"]}
-    packed: dict[str, np.ndarray] = {}
-    for key, array in arrays.items():
-        # NumPy files know no bfloat16: it comes back as bytes.
-        array = array.view(dtypes[key]) if array.dtype.kind == "V" else array
-        group, name = key.split(":", 1)
-        (packed if group == "masks" else states[group])[name] = array
-    masks = shapes and Masks(
-        {name: _unpack(packed[name], shape) for name, shape in shapes.items()}
-    )
-    return header["meta"], states, masks
-
-
-def _unpack(packed: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    size = math.prod(shape)
-    if packed.shape != (math.ceil(size / 8),):
-        raise ValueError(f"{packed.shape} bytes for a mask of shape {shape}")
-    return np.unpackbits(packed, count=size).astype(bool).reshape(shape)
+def _unpack(packed: Any, shape: Sequence[int]) -> np.ndarray:
+    size, bits = math.prod(shape), np.frombuffer(zlib.decompress(packed), np.uint8)
+    if len(bits) != math.ceil(size / 8):
+        raise ValueError(f"{len(bits)} bytes for a mask of shape {shape}")
+    return np.unpackbits(bits, count=size).astype(bool).reshape(shape)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
+import psutil
 
 from keras_lottery.engines.data import Data, is_tf_dataset
 from keras_lottery.engines.engine import Record
@@ -213,7 +214,7 @@ def is_distributed(model: keras.Model) -> bool:
     return bool(keras.distribution.distribution() is not None or strategy)
 
 
-def free_memory() -> float:
+def free_memory() -> int:
     """Bytes that are free on the device, or the computer where it has none of its own.
 
     >>> free_memory() > 0
@@ -225,12 +226,7 @@ def free_memory() -> float:
         stats = jax.local_devices()[0].memory_stats()
         if stats and "bytes_limit" in stats:
             return stats["bytes_limit"] - stats["bytes_in_use"]
-    try:
-        with open("/proc/meminfo") as lines:
-            sizes = dict(line.split(":") for line in lines)
-        return float(sizes["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return np.inf
+    return psutil.virtual_memory().available
 
 
 def fall_back(wanted: str, used: str, reason: str) -> None:

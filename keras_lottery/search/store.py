@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
+
 from keras_lottery.files import TEMPORARY
 
 
@@ -48,19 +50,24 @@ class Store:
         """What `keras-lottery find` measured on the files that it exported."""
         return self.directory / "reports.json"
 
+    @property
+    def lock(self) -> Path:
+        """Locked while a search runs here."""
+        return self.directory / ".lock"
+
     def initial(self, replicate: int) -> Path:
         """The weights that a replicate starts from."""
-        return self._replicate(replicate) / "initial.npz"
+        return self._replicate(replicate) / "initial.safetensors"
 
     def training(self, unit: Unit) -> Path:
         """What one training gave."""
         folder = self._replicate(unit.replicate) / f"level_{unit.level:02}"
-        return folder / f"{unit.variant}_{unit.trial}.npz"
+        return folder / f"{unit.variant}_{unit.trial}.safetensors"
 
     def units(self) -> list[Unit]:
         """The trainings that are stored, in the order of the search."""
         units = []
-        for path in self.directory.glob("replicate_*/level_*/*_*.npz"):
+        for path in self.directory.glob("replicate_*/level_*/*_*.safetensors"):
             variant, _, trial = path.stem.rpartition("_")
             level, replicate = (
                 int(folder.name.rpartition("_")[2]) for folder in path.parents[:2]
@@ -75,32 +82,23 @@ class Store:
     def alone(self) -> Iterator[None]:
         """Keeps other searches from writing here meanwhile.
 
-        The system takes the lock from a process that ends, however it does. (Windows
-        has no such lock.)
+        The system takes the lock from a process that ends, however it does. Its file
+        stays: to remove it would let two searches lock two files of one name.
 
         Raises:
             BlockingIOError: if another search is running here.
         """
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
+        lock = FileLock(self.lock, timeout=0)
         self.directory.mkdir(parents=True, exist_ok=True)
-        directory = os.open(self.directory, os.O_RDONLY)
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                stack.enter_context(lock)
+            except Timeout as error:
                 raise BlockingIOError(
                     f"Another search is running in the directory '{self.directory}'. "
                     "Wait for its end, or choose another directory."
                 ) from error
-            except OSError:
-                pass  # a file system without locks
             yield
-        finally:
-            os.close(directory)
 
     def clean(self) -> None:
         """Removes what a killed process was writing."""
@@ -108,7 +106,7 @@ class Store:
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes the search, and nothing else that the directory may hold."""
+        """Removes the search; its lock, and whatever else is there, stays."""
         for path in sorted(self.directory.glob("replicate_*/**/*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         for path in self.directory.glob("replicate_*"):

@@ -185,7 +185,11 @@ class Lab:
         if callbacks:
             asked["callbacks"] = [_describe(callback) for callback in callbacks]
         training = Training(
-            self.directory / f"{name}.npz", replicate, order, step, tuple(checkpoints)
+            self.directory / f"{name}.safetensors",
+            replicate,
+            order,
+            step,
+            tuple(checkpoints),
         )
         trained = training.run(
             asked,

@@ -70,7 +70,7 @@ def test_other_data_are_another_training(lab, trained):
 
 
 def test_a_damaged_training_is_done_again(lab, trained):
-    path = lab.directory / "one.npz"
+    path = lab.directory / "one.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="trained again"):
         again = lab.train("one", checkpoints=[4, 8], replicate=1)

@@ -249,7 +249,7 @@ def test_figures_become_files(finished, tmp_path):
 
 def test_an_unfinished_search_is_reported_as_such(copy):
     shutil.rmtree(copy / "replicate_1")
-    (copy / "replicate_0" / "level_02" / "ticket_0.npz").unlink()
+    (copy / "replicate_0" / "level_02" / "ticket_0.safetensors").unlink()
     page = Page(write_report(copy))
     assert page.source == (copy / "report.html").read_text()
     assert "not finished: 10 of 18 trainings are missing" in page.words
@@ -258,7 +258,7 @@ def test_an_unfinished_search_is_reported_as_such(copy):
 
 @pytest.mark.parametrize("left", ["dense", "nothing"])
 def test_a_search_that_has_just_begun_is_reported(copy, left):
-    for path in copy.glob("replicate_*/level_*/*.npz"):
+    for path in copy.glob("replicate_*/level_*/*.safetensors"):
         if left == "nothing" or path.parent.name != "level_00":
             path.unlink()
     page = Page(write_report(copy))
@@ -268,10 +268,10 @@ def test_a_search_that_has_just_begun_is_reported(copy, left):
 
 @pytest.mark.parametrize("level", ["level_00", "level_02"])
 def test_damaged_files_are_left_out_and_named(copy, level):
-    path = copy / "replicate_0" / level / "ticket_0.npz"
+    path = copy / "replicate_0" / level / "ticket_0.safetensors"
     path.write_bytes(path.read_bytes()[:-200])
     page = Page(write_report(copy))
-    assert f"{level}/ticket_0.npz' is damaged" in page.words
+    assert f"{level}/ticket_0.safetensors' is damaged" in page.words
 
 
 def test_exports_are_listed_as_measured(copy):
