@@ -1,6 +1,7 @@
 """Lottery tickets and pruning for Keras 3: find a winning ticket, study it, ship it."""
 
 from keras_lottery import interop, masks
+from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.in_fit import callbacks
 from keras_lottery.in_fit.callbacks import (
@@ -52,6 +53,7 @@ __all__ = [
     "LotteryTicketSearch",
     "Masks",
     "NeST",
+    "Objective",
     "RigL",
     "Run",
     "SET",

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lottery.cli.parsing import Parser, at_least, list_of, positive, share
-from keras_lottery.engines import ENGINES
+from keras_lottery.engines import ENGINES, Objective
 from keras_lottery.files import write_json
 from keras_lottery.papers import data, models
 from keras_lottery.pruning import default_allocation
 from keras_lottery.registry import load_extensions
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.search.results import in_words, own_steps
+from keras_lottery.search.results import in_words, objective_of, own_steps
 from keras_lottery.ship import export
 from keras_lottery.study import plots
 from keras_lottery.tickets.allocation import ALLOCATIONS, Allocation, Layerwise
@@ -270,31 +270,31 @@ def _allocation(
 
 
 def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
-    """A table for people: by level, early-stop test accuracy and step, and verdict."""
+    """A table for people: by level, early-stop objective and step, and verdict."""
+    objective = objective_of(results)
     variants = [v for v in results["variant"].unique() if v != "ticket"]
     words = in_words(verdict)
     header = f"{'level':>5} {'weights left':>12}"
     for variant in ["ticket", *variants]:
-        header += f"  {variant + ': accuracy, early stop':>31}"
+        header += f"  {f'{variant}: {objective.words}, early stop':>31}"
     lines = [
-        "Test accuracy (mean ± std over trainings) and step at the early stop, "
-        "the step of least validation loss",
+        f"Test {objective.words} (mean ± std over trainings) and step at the early "
+        "stop, the step of least validation loss",
         header + "  verdict",
     ]
     for level, rows in own_steps(results).groupby("level"):
         line = f"{level:>5} {rows['density'].mean():>12.2%}"
         for variant in ["ticket", *variants]:
-            line += f"  {_cell(rows[rows['variant'] == variant]):>31}"
+            line += f"  {_cell(rows[rows['variant'] == variant], objective):>31}"
         lines.append(f"{line}  {words.get(int(level), 'dense')}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(rows: "pd.DataFrame") -> str:
+def _cell(rows: "pd.DataFrame", objective: Objective) -> str:
     if not len(rows):
         return "-"
-    accuracy = 100 * rows["early_stop_test_accuracy"]
-    spread = f" ± {accuracy.std():.2f}" if len(rows) > 1 else ""
-    return f"{accuracy.mean():.2f}{spread} %, {rows['early_stop_step'].mean():,.0f}"
+    values = rows[objective.column("early_stop", "test")]
+    return f"{objective.text(values)}, {rows['early_stop_step'].mean():,.0f}"
 
 
 def _export(

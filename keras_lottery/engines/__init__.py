@@ -5,3 +5,4 @@ from keras_lottery.engines.choose import make as make
 from keras_lottery.engines.engine import Engine as Engine
 from keras_lottery.engines.engine import Training as Training
 from keras_lottery.engines.engine import Work as Work
+from keras_lottery.engines.objective import Objective as Objective

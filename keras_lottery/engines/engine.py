@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_lottery.engines.data import Data, is_tf_dataset
 from keras_lottery.engines.learning_rate import OffsetSchedule
+from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge.layers import get_state, set_state
 from keras_lottery.keras_bridge.layers.state import State, read
 from keras_lottery.tickets import Ticket
@@ -26,7 +27,7 @@ class Training:
     Args:
         final: the state at the end.
         rewind_point: the state at the rewind point; empty if training did not pass it.
-        curve: lists of equal length: `step`, `val_loss`, `val_accuracy`.
+        curve: lists of equal length: `step`, `val_loss`, and the objective's.
         metrics: numbers of the early stop and of the end, as in the results' table.
     """
 
@@ -66,15 +67,15 @@ class Engine:
         eval_freq: steps from one validation to the next, or `"epoch"`.
         callbacks: Keras callbacks, copied for each training.
         class_weight: as of `fit`.
-        metric: the name of the accuracy that counts; by default the first of the
-            model's metrics with "acc" in its name.
+        objective: what trainings are compared by; by default the model's accuracy.
 
     Attributes:
         name: what `engines.make` calls it.
+        objective: what was meant, with its direction.
 
     Raises:
-        ValueError: if the model reports no such accuracy, or a model of several outputs
-            reports several and none is named.
+        ValueError: if the model does not report the objective, or reports several
+            accuracies and none is named.
     """
 
     name: ClassVar[str]
@@ -88,7 +89,7 @@ class Engine:
         eval_freq: int | str = "epoch",
         callbacks: Sequence[keras.callbacks.Callback] = (),
         class_weight: dict[int, float] | None = None,
-        metric: str | None = None,
+        objective: str | Objective | None = None,
     ) -> None:
         self.model = model
         self.data = data
@@ -108,8 +109,8 @@ class Engine:
         # engine cuts the training; here it is done once, at the end.
         model.optimizer.finalize_variable_values = lambda variables: None
         self._fresh = [read(v) for v in model.optimizer.variables]
-        logs = evaluate(model, _first(data.validation))
-        self._accuracy = accuracy_key(logs, metric, getattr(model, "outputs", None))
+        logs = evaluate(model, first_batch(data.validation))
+        self.objective = resolve(objective, model, logs)
 
     def train(
         self,
@@ -233,11 +234,11 @@ class Engine:
         return [(step, end)]
 
     def _score(self, part: str) -> tuple[float, float]:
-        """The model's loss and accuracy on a part of the data, NaN without data."""
+        """The model's loss and objective on a part of the data, NaN without data."""
         if getattr(self.data, part) is None:
             return math.nan, math.nan
         logs = self._evaluate(part)
-        return logs["loss"], logs[self._accuracy]
+        return logs["loss"], logs[self.objective.metric]
 
     def _evaluate(self, part: str) -> dict[str, float]:
         return evaluate(self.model, getattr(self.data, part))
@@ -272,9 +273,7 @@ class Record:
         self.stop = stop
         self.stopped = False
         self.curve: dict[str, list[float]] = {
-            "step": [],
-            "val_loss": [],
-            "val_accuracy": [],
+            name: [] for name in ("step", "val_loss", engine.objective.name)
         }
         self.best = -1
         self.best_state: State = {}
@@ -305,7 +304,7 @@ class Record:
             self.ask(state)
         self.seconds += time.perf_counter() - began
 
-    def add(self, loss: float, accuracy: float) -> bool:
+    def add(self, loss: float, value: float) -> bool:
         """Takes note of a validation; whether its loss is the least so far.
 
         Raises:
@@ -317,9 +316,10 @@ class Record:
                 f"The validation loss is {loss} at step {self.step}. Lower the "
                 "learning rate, or clip the gradients (`clipnorm`)."
             )
-        self.curve["step"].append(self.step)
-        self.curve["val_loss"].append(loss)
-        self.curve["val_accuracy"].append(accuracy)
+        # The objective may be the loss itself.
+        point = {"step": self.step, "val_loss": loss, self.engine.objective.name: value}
+        for name, number in point.items():
+            self.curve[name].append(number)
         is_best = self.best < 0 or loss < self.curve["val_loss"][self.best]
         if is_best:
             self.best = len(self.curve["step"]) - 1
@@ -342,19 +342,20 @@ class Record:
 
         Args:
             seconds: time of the training alone.
-            test, train: accuracies at the end.
-            best_test: accuracy at the early stop.
+            test, train: the objective at the end.
+            best_test: the objective at the early stop.
         """
-        curve, best = self.curve, self.best
+        curve, best, objective = self.curve, self.best, self.engine.objective
+        values, column = curve[objective.name], objective.column
         return {
             "seconds": seconds,
-            "final_val_accuracy": curve["val_accuracy"][-1],
             "final_val_loss": curve["val_loss"][-1],
-            "final_test_accuracy": test,
-            "final_train_accuracy": train,
+            column("final", "val"): values[-1],
+            column("final", "test"): test,
+            column("final", "train"): train,
             "early_stop_step": curve["step"][best],
-            "early_stop_val_accuracy": curve["val_accuracy"][best],
-            "early_stop_test_accuracy": best_test,
+            column("early_stop", "val"): values[best],
+            column("early_stop", "test"): best_test,
         }
 
 
@@ -373,31 +374,7 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
     )
 
 
-def accuracy_key(logs: dict[str, float], metric: str | None, outputs: Any) -> str:
-    """The name of the accuracy that counts, as of `Engine`."""
-    keys = [key for key in logs if "acc" in key]
-    if metric is not None:
-        if metric not in logs:
-            raise ValueError(
-                f"Expected `metric` to be one of the model's metrics, {sorted(logs)}. "
-                f"Received: metric={metric!r}"
-            )
-        return metric
-    if not keys:
-        raise ValueError(
-            "A search compares accuracies. Received: a model whose metrics are "
-            f"{sorted(logs)}. Compile it with `metrics=['accuracy']`."
-        )
-    if len(keys) > 1 and len(keras.tree.flatten(outputs)) > 1:
-        raise ValueError(
-            "Expected one accuracy, or `metric=` with the name of the one that "
-            f"counts. Received: a model of several outputs that reports {keys}. "
-            f"Choose one, such as metric={keys[0]!r}."
-        )
-    return keys[0]
-
-
-def _first(data: Any) -> Any:
+def first_batch(data: Any) -> Any:
     """A batch of the data, to see that they fit the model."""
     if is_tf_dataset(data):
         return data.take(1)

@@ -86,8 +86,7 @@ class _Watch(keras.callbacks.Callback):
         # For the user's callbacks, which come later in the list.
         curve = self.record.curve
         if logs is not None and curve["step"]:
-            logs["val_loss"] = curve["val_loss"][-1]
-            logs["val_accuracy"] = curve["val_accuracy"][-1]
+            logs.update({name: curve[name][-1] for name in curve if name != "step"})
 
 
 def _ready(data: Any) -> Any:

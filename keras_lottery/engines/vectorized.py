@@ -197,12 +197,12 @@ class _Stack:
         )
 
     def _evaluate(self, states: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Losses and accuracies of stacked states, NaN without data."""
+        """Losses and objectives of stacked states, NaN without data."""
         if part not in self.loop.parts:
             missing = np.full(len(self.records), np.nan)
             return missing, missing
         logs = self.engine.programs.evaluate(states, self.fixed, self.loop.parts[part])
-        return np.asarray(logs["loss"]), np.asarray(logs[self.engine._accuracy])
+        return np.asarray(logs["loss"]), np.asarray(logs[self.engine.objective.metric])
 
     def _choose(self, where: Sequence[bool], one: Any, other: Any) -> Any:
         return self.engine.programs.choose(np.array(where), one, other)
@@ -228,13 +228,11 @@ class _Stack:
             return
         jax.block_until_ready(self.state)
         began = time.perf_counter()
-        losses, accuracies = self._evaluate(self.state[:2], "validation")
+        losses, values = self._evaluate(self.state[:2], "validation")
         is_best = [False] * len(self.records)
         for index, record in going.items():
             try:
-                is_best[index] = record.add(
-                    float(losses[index]), float(accuracies[index])
-                )
+                is_best[index] = record.add(float(losses[index]), float(values[index]))
             except FloatingPointError as error:
                 self.errors[index] = error
         self.best = self._choose(is_best, self.state[:2], self.best)
@@ -259,7 +257,7 @@ class _Stack:
         stopped = [record.stopped for record in self.records]
         final = self._choose(stopped, self.ended, self.state[:2])
         states = self._states(final)
-        accuracies = zip(
+        judged = zip(
             self._evaluate(final, "test")[1].tolist(),
             self._evaluate(final, "train")[1].tolist(),
             self._evaluate(self.best, "test")[1].tolist(),
@@ -271,10 +269,10 @@ class _Stack:
                 states[index],
                 rewind_points[index],
                 record.curve,
-                record.metrics(seconds, *judged),
+                record.metrics(seconds, *numbers),
             )
-            for index, (record, judged) in enumerate(
-                zip(self.records, accuracies, strict=True)
+            for index, (record, numbers) in enumerate(
+                zip(self.records, judged, strict=True)
             )
         ]
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keras_lottery.search.results import verdict
+from keras_lottery.engines.objective import Objective
+from keras_lottery.search.results import objective_of, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,8 +17,9 @@ class Best:
     Attributes:
         level, replicate: which ticket.
         density: the share of weights that it has left.
-        wins: whether its level wins. If not, none does, and it is the most accurate.
-        tolerance: how far below the dense network's accuracy a level may win.
+        wins: whether its level wins. If not, none does, and it is the closest.
+        tolerance: how much worse than the dense network a level may be and win.
+        objective: what they are compared by.
     """
 
     level: int
@@ -25,62 +27,71 @@ class Best:
     density: float
     wins: bool
     tolerance: float
+    objective: Objective
 
     def __str__(self) -> str:
         place = f"level {self.level} ({self.density:.2%} of the weights left)"
         on = "on the validation data"
         if self.tolerance:
-            on += (
-                f", within {100 * self.tolerance:g} pp of the dense network's accuracy"
-            )
+            within = self.objective.amount(self.tolerance)
+            on += f", within {within} of the dense network's {self.objective.words}"
         if self.wins:
             return f"{place}, the sparsest that wins {on}"
-        return f"{place}, the most accurate; none wins {on}"
+        return f"{place}, the best; none wins {on}"
 
 
-def best_of(results: "pd.DataFrame", tolerance: float = 0.0) -> Best:
-    """The sparsest winning level's best replicate, by validation accuracy.
+def best_of(
+    results: "pd.DataFrame",
+    tolerance: float = 0.0,
+    objective: Objective | None = None,
+) -> Best:
+    """The sparsest winning level's best replicate, by the validation data.
 
-    Where no level wins, it is the most accurate one. Accuracies are those of the early
-    stop.
+    Where no level wins, it is the best one. What is compared is the objective at the
+    early stop.
 
     Args:
         results: the table of `Run.results()`.
-        tolerance: same as `kl.results.verdict`.
+        tolerance, objective: same as `kl.results.verdict`.
 
     Raises:
         ValueError: if no ticket was trained yet, or not the dense network.
     """
-    table = _on_validation(results, tolerance)
+    objective = objective or objective_of(results)
+    table = _on_validation(results, tolerance, objective)
     winners = table.index[table["winning"]]
-    level = int(winners.max()) if len(winners) else most_accurate(results)
+    level = int(winners.max()) if len(winners) else best_level(results, objective)
     return Best(
         level=level,
-        replicate=best_replicate(results, level),
+        replicate=best_replicate(results, level, objective),
         density=float(table.loc[level, "density"]),
         wins=bool(len(winners)),
         tolerance=tolerance,
+        objective=objective,
     )
 
 
-def most_accurate(results: "pd.DataFrame") -> int:
-    """The level, but for the dense one, of highest validation accuracy."""
-    return int(_on_validation(results)["accuracy_difference"].idxmax())
+def best_level(results: "pd.DataFrame", objective: Objective) -> int:
+    """The level, but for the dense one, that is the best on the validation data."""
+    table = _on_validation(results, 0.0, objective)
+    return int(objective.best(table["difference"]))
 
 
-def best_replicate(results: "pd.DataFrame", level: int) -> int:
-    """The replicate whose ticket of a level has the highest validation accuracy."""
+def best_replicate(results: "pd.DataFrame", level: int, objective: Objective) -> int:
+    """The replicate whose ticket of a level is the best on the validation data."""
     is_ticket = (results["variant"] == "ticket") & (results["level"] == level)
-    best = results.loc[is_ticket, "early_stop_val_accuracy"].idxmax()
+    best = objective.best(results.loc[is_ticket, objective.column("early_stop")])
     return int(results.loc[best, "replicate"])
 
 
-def _on_validation(results: "pd.DataFrame", tolerance: float = 0.0) -> "pd.DataFrame":
-    """The verdict by level, of those that have an accuracy to compare."""
+def _on_validation(
+    results: "pd.DataFrame", tolerance: float, objective: Objective
+) -> "pd.DataFrame":
+    """The verdict by level, of those that have an objective to compare."""
     levels = results.loc[results["variant"] == "ticket", "level"]
     if (levels == 0).any() and (levels > 0).any():
-        table = verdict(results, "validation", tolerance).set_index("level")
-        if len(table := table.dropna(subset=["accuracy_difference"])):
+        table = verdict(results, "validation", tolerance, objective)
+        if len(table := table.set_index("level").dropna(subset=["difference"])):
             return table
     raise ValueError(
         "There is no ticket to compare with the dense network: call `search` first."

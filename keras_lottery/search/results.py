@@ -6,93 +6,129 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from keras_lottery.engines.objective import Objective, named
+
 if TYPE_CHECKING:
     import pandas as pd
-
-COLUMNS = [
-    "level",
-    "sparsity",
-    "density",
-    "variant",
-    "replicate",
-    "trial",
-    "seconds",
-    "start_step",
-    "early_stop_step",
-    "early_stop_val_accuracy",
-    "early_stop_test_accuracy",
-    "final_val_accuracy",
-    "final_val_loss",
-    "final_test_accuracy",
-    "final_train_accuracy",
-]
-"""The columns of `LotteryTicketSearch.results()`, one row for each training."""
 
 CONFIDENCE = 0.95
 
 
-def tabulate(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+def columns(objective: Objective) -> list[str]:
+    """The columns of `LotteryTicketSearch.results()`, one row for each training.
+
+    >>> columns(Objective("val_accuracy"))[8:]
+    ['early_stop_step', 'early_stop_val_accuracy', 'early_stop_test_accuracy',
+     'final_val_accuracy', 'final_val_loss', 'final_test_accuracy',
+     'final_train_accuracy']
+    """
+    names = [
+        *("level", "sparsity", "density", "variant", "replicate", "trial", "seconds"),
+        *("start_step", "early_stop_step"),
+        *(objective.column("early_stop", part) for part in ("val", "test")),
+        objective.column("final", "val"),
+        "final_val_loss",
+        *(objective.column("final", part) for part in ("test", "train")),
+    ]
+    # The objective may be the loss itself.
+    return list(dict.fromkeys(names))
+
+
+def tabulate(rows: Iterable[Mapping[str, Any]], objective: Objective) -> "pd.DataFrame":
     """The table of results: one row a training, by level, variant and replicate."""
     import pandas as pd
 
-    table = pd.DataFrame(list(rows), columns=COLUMNS)
+    table = pd.DataFrame(list(rows), columns=columns(objective))
     order = ["level", "variant", "replicate", "trial"]
     return table.sort_values(order, kind="stable", ignore_index=True)
 
 
+def objective_of(results: "pd.DataFrame") -> Objective:
+    """The objective that a table of results is about.
+
+    Its direction is set if the name tells it, as that of an accuracy or a loss does.
+
+    Raises:
+        ValueError: if the table has no columns of an early stop.
+
+    >>> import pandas as pd
+    >>> objective_of(pd.DataFrame(columns=["early_stop_test_accuracy"]))
+    Objective(name='val_accuracy', direction='max')
+    """
+    found = {
+        column.removeprefix(start)
+        for column in results.columns
+        for start in ("early_stop_val_", "early_stop_test_")
+        if column.startswith(start)
+    }
+    if len(found) != 1:
+        raise ValueError(
+            "Expected the table of LotteryTicketSearch.results(), with an early stop. "
+            f"Received: {len(results)} rows, columns {', '.join(results.columns)}"
+        )
+    return named(f"val_{found.pop()}")
+
+
 def verdict(
-    results: "pd.DataFrame", on: str | None = None, tolerance: float = 0.0
+    results: "pd.DataFrame",
+    on: str | None = None,
+    tolerance: float = 0.0,
+    objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
     """Whether the tickets of each level win, and whether they beat their controls.
 
-    A winning ticket has fewer weights than the dense network, at least its accuracy,
-    and stops no later. Accuracy and step are those of the early stop, the step of least
+    A winning ticket has fewer weights than the dense network, is at least as good, and
+    stops no later. Objective and step are those of the early stop, the step of least
     validation loss; differences are paired: the same replicate's ticket and dense
     network, or ticket and mean of the control's trials.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
-        on: the data to compare accuracies on: `"test"` or `"validation"`; by default
-            the test data, if there are any.
-        tolerance: how far below the dense network's accuracy (a share, 0.002 is 0.2
-            percentage points) still counts as its accuracy.
+        on: the data to compare on: `"test"` or `"validation"`; by default the test
+            data, if there are any.
+        tolerance: how far the ticket may be worse than the dense network and still
+            count as equally good, in the objective's unit: of an accuracy, 0.002 is 0.2
+            percentage points.
+        objective: what the table is about; needed only where the name does not tell
+            the direction, as that of an accuracy or a loss does.
 
     Returns:
-        One row a level. `accuracy_difference` is ticket less dense, mean over
-        replicates, with `accuracy_low` and `accuracy_high`, its 95 % confidence
-        interval (Student's t; NaN for a single replicate); `early_stop_difference` is
-        in steps that each trained itself, from its `start_step` on. `winning` is the
-        definition on the means; `certain` is true where also the whole interval of the
-        accuracy lies on the winning side. For each control: ticket less control
-        (`reinit_difference`, `reinit_low`, `reinit_high`,
-        `reinit_early_stop_difference`), and `beats_reinit`: a higher mean.
+        One row a level. Differences are in the objective's unit, ticket less dense
+        network or control; whether more or less is better, the objective says.
+        `difference` is ticket less dense, mean over replicates, with `low` and `high`,
+        its 95 % confidence interval (Student's t; NaN for a single replicate);
+        `early_stop_difference` is in steps that each trained itself, from its
+        `start_step` on. `winning` is the definition on the means; `certain` is true
+        where also the whole interval lies on the winning side. For each control: ticket
+        less control (`reinit_difference`, `reinit_low`, `reinit_high`,
+        `reinit_early_stop_difference`), and `beats_reinit`: a better mean.
 
     Raises:
-        ValueError: if `on` is something else.
+        ValueError: if `on` is something else, or the objective's direction is not
+            known.
 
     Reference:
         Frankle & Carbin 2019, section 1 (the hypothesis, stated formally).
     """
     import pandas as pd
 
-    columns = {
-        "test": "early_stop_test_accuracy",
-        "validation": "early_stop_val_accuracy",
-    }
+    objective = _directed(results, objective)
+    parts = {"test": "test", "validation": "val"}
     if on is None:
-        on = "test" if results[columns["test"]].notna().any() else "validation"
-    if on not in columns:
+        column = objective.column("early_stop", "test")
+        on = "test" if results[column].notna().any() else "validation"
+    if on not in parts:
         raise ValueError(
             f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
         )
     means = (
         own_steps(results)
         .groupby(["level", "variant", "replicate"])[
-            [columns[on], "early_stop_step", "sparsity"]
+            [objective.column("early_stop", parts[on]), "early_stop_step", "sparsity"]
         ]
         .mean()
     )
-    means.columns = ["accuracy", "step", "sparsity"]
+    means.columns = ["value", "step", "sparsity"]
     controls = [v for v in results["variant"].unique() if v != "ticket"]
     tickets = means.xs("ticket", level="variant")
     dense = tickets.loc[0] if 0 in tickets.index else tickets.iloc[:0]
@@ -101,7 +137,9 @@ def verdict(
         ticket = ticket.droplevel("level")
         if level == 0:
             continue
-        mean, low, high = _paired(ticket["accuracy"], dense["accuracy"])
+        mean, low, high = _paired(ticket["value"], dense["value"])
+        gain = objective.gain(mean, 0)
+        least = min(objective.gain(low, 0), objective.gain(high, 0))
         later = _paired(ticket["step"], dense["step"])[0]
         sparsity = ticket["sparsity"].mean()
         row = {
@@ -109,18 +147,18 @@ def verdict(
             "sparsity": sparsity,
             "density": 1 - sparsity,
             "replicates": len(ticket),
-            "accuracy_difference": mean,
-            "accuracy_low": low,
-            "accuracy_high": high,
+            "difference": mean,
+            "low": low,
+            "high": high,
             "early_stop_difference": later,
-            "winning": bool(sparsity > 0 and mean >= -tolerance and later <= 0),
-            "certain": bool(low >= -tolerance and later <= 0),
+            "winning": bool(sparsity > 0 and gain >= -tolerance and later <= 0),
+            "certain": bool(least >= -tolerance and later <= 0),
         }
         for control in controls:
             if (level, control) not in means.index.droplevel("replicate"):
                 continue
             other = means.loc[level, control]
-            mean, low, high = _paired(ticket["accuracy"], other["accuracy"])
+            mean, low, high = _paired(ticket["value"], other["value"])
             row |= {
                 f"{control}_difference": mean,
                 f"{control}_low": low,
@@ -128,10 +166,21 @@ def verdict(
                 f"{control}_early_stop_difference": _paired(
                     ticket["step"], other["step"]
                 )[0],
-                f"beats_{control}": bool(mean > 0),
+                f"beats_{control}": bool(objective.gain(mean, 0) > 0),
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _directed(results: "pd.DataFrame", objective: str | Objective | None) -> Objective:
+    """The objective of a table of results, whose direction is known."""
+    found = objective_of(results) if objective is None else named(objective)
+    if found.direction is None:
+        raise ValueError(
+            f"Expected the direction of {found.name!r}, which its name does not tell. "
+            f"Use objective=Objective({found.name!r}, 'max'), or 'min'."
+        )
+    return found
 
 
 def own_steps(results: "pd.DataFrame") -> "pd.DataFrame":

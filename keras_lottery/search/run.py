@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from keras_lottery.engines.engine import Training
+from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.files import CorruptedFileError, read_json, read_meta, read_record
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
 from keras_lottery.search.best import Best, best_of
 from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.settings import restore
+from keras_lottery.search.settings import restore, stored_objective
 from keras_lottery.search.store import Store, Unit
 from keras_lottery.search.trainings import read_training, row
 from keras_lottery.tickets import Snapshot, Ticket
@@ -89,8 +90,20 @@ class Run:
         return stored
 
     @property
+    def objective(self) -> Objective:
+        """What the trainings are compared by; the accuracy, as long as there are none.
+
+        Raises:
+            CorruptedFileError: if the settings are damaged.
+        """
+        try:
+            return stored_objective(self.settings)
+        except FileNotFoundError:
+            return ACCURACY
+
+    @property
     def tolerance(self) -> float:
-        """How far below the dense network's accuracy a ticket may win."""
+        """How much worse than the dense network a ticket may be and win."""
         return self.settings["tolerance"]
 
     @property
@@ -148,22 +161,22 @@ class Run:
         """The table of what was trained so far: one row a training.
 
         Columns: level, sparsity, density, variant (`"ticket"` or a control's name),
-        replicate, trial, seconds (of training alone), and accuracies (shares), losses
-        and steps: at the early stop, the step of least validation loss, and at the end.
+        replicate, trial, seconds (of training alone), and the objective, losses and
+        steps: at the early stop, the step of least validation loss, and at the end.
         """
-        return results.tabulate(map(row, self.trainings().values()))
+        return results.tabulate(map(row, self.trainings().values()), self.objective)
 
     def verdict(self, on: str | None = None, tolerance: float = 0.0) -> "pd.DataFrame":
         """By level: does the ticket win, and does it beat its controls?
 
         For arguments and columns see `kl.results.verdict`.
         """
-        return results.verdict(self.results(), on, tolerance)
+        return results.verdict(self.results(), on, tolerance, self.objective)
 
     def best(self, tolerance: float | None = None) -> Best:
         """Which ticket is the best: the sparsest winning level's best replicate.
 
-        It is chosen by the validation accuracy at the early stop.
+        It is chosen by the objective at the early stop, on the validation data.
 
         Args:
             tolerance: same as `verdict`; by default the one that the search was asked
@@ -175,7 +188,7 @@ class Run:
         table = self.results()
         if tolerance is None:
             tolerance = self.tolerance if len(table) else 0.0
-        return best_of(table, tolerance)
+        return best_of(table, tolerance, self.objective)
 
     def best_ticket(self, tolerance: float | None = None) -> Ticket:
         """The ticket that `best` chooses.
@@ -189,7 +202,8 @@ class Run:
         if not best.wins:
             warnings.warn(
                 "No level wins on the validation data: level "
-                f"{best.level} comes closest to the dense network's accuracy.",
+                f"{best.level} comes closest to the dense network's "
+                f"{best.objective.words}.",
                 stacklevel=2,
             )
         return self.ticket(best.level, best.replicate)
@@ -244,10 +258,11 @@ class Run:
     def curve(
         self, level: int, variant: str = "ticket", replicate: int = 0, trial: int = 0
     ) -> dict[str, list[float]]:
-        """Validation loss and accuracy by step, of one training.
+        """Validation loss and objective by step, of one training.
 
         Returns:
-            Lists of equal length: `step`, `val_loss`, `val_accuracy`.
+            Lists of equal length: `step`, `val_loss`, and the objective's, such as
+            `val_accuracy`; nothing of a training that diverged.
         """
         unit = Unit(replicate, level, variant, trial)
         return read_meta(self.store.training(unit), "training")["curve"]

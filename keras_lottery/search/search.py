@@ -11,6 +11,7 @@ import keras
 import loky
 
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.engines.objective import Objective, named
 from keras_lottery.files import CorruptedFileError, write_atomically, write_json
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, get_masks
@@ -35,6 +36,7 @@ from keras_lottery.search.settings import (
     describe_wiring,
     merge,
     restore,
+    stored_objective,
     versions,
 )
 from keras_lottery.search.setup import Setup
@@ -83,6 +85,12 @@ class LotteryTicketSearch(Run):
         controls: names of `controls`, each trained once at every level, or with the
             number of trials of each: `{"reinit": 3}`. A function of one's own is given
             as `{"name": (function, trials)}`.
+        objective: what trainings are compared by: a metric that the model reports, on
+            the validation data: `"val_accuracy"`, `"val_mae"`, `"val_loss"`, or
+            `"val_<output>_<metric>"` of a model with several outputs. A metric of the
+            user's own needs its direction: `Objective("val_mine", "min")`. By default
+            the accuracy that the model reports. The early stop is always the step of
+            least validation loss.
         replicates: how many times all is repeated from other weights, in another order
             of the data.
         seed: of everything that is random.
@@ -135,6 +143,7 @@ class LotteryTicketSearch(Run):
         controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | None = (
             "reinit",
         ),
+        objective: str | Objective | None = None,
         replicates: int = 1,
         seed: int = 0,
         directory: str | os.PathLike | None = None,
@@ -158,6 +167,7 @@ class LotteryTicketSearch(Run):
         self.rewind = rewind
         self.rewind_to = rewind_to
         self.controls = control_registry.trials(controls)
+        self._objective = None if objective is None else named(objective)
         self.replicates = replicates
         self.seed = seed
         self.prunable = prunable
@@ -211,6 +221,7 @@ class LotteryTicketSearch(Run):
             "rewind": restore(settings["rewind"], Rewind, FineTune),
             "rewind_to": settings["rewind_to"],
             "controls": settings["controls"],
+            "objective": stored_objective(settings),
             "replicates": settings["replicates"],
             "report_levels": settings["report_levels"],
             "seed": settings["seed"],
@@ -235,7 +246,6 @@ class LotteryTicketSearch(Run):
         mask_steps: int | None = None,
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
-        metric: str | None = None,
         tolerance: float = 0.0,
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -265,12 +275,12 @@ class LotteryTicketSearch(Run):
             mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
             class_weight: as of `fit`.
-            metric: name of the accuracy to judge by, for a model with several.
-            tolerance: how far below the dense network's accuracy (a share, 0.002 is 0.2
-                percentage points) the best ticket may lie. It may be changed later.
+            tolerance: how much worse than the dense network the best ticket may be, in
+                the objective's unit: of an accuracy, 0.002 is 0.2 percentage points. It
+                may be changed later.
             shuffle: whether arrays are shuffled in every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
-                they see `val_loss` and `val_accuracy` of the last validation.
+                they see the loss and the objective of the last validation.
             verbose: 0 is silent; 1 shows progress on a terminal.
             resume: whether to go on with what the directory holds; otherwise the search
                 in it is removed, once all arguments have been checked.
@@ -329,7 +339,7 @@ class LotteryTicketSearch(Run):
                 "eval_freq": eval_freq,
                 "callbacks": list(callbacks),
                 "class_weight": class_weight,
-                "metric": metric,
+                "objective": self._objective,
                 "trainings": trainings,
             },
         )
@@ -363,7 +373,7 @@ class LotteryTicketSearch(Run):
             "shuffle": shuffle,
             "class_weight": class_weight,
             "callbacks": [describe_callback(callback) for callback in callbacks],
-            "metric": metric,
+            "objective": engine.objective,
             "tolerance": tolerance,
             "engine": engine.name,
             # Workers have one thread each: their number changes nothing.

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.data import is_tf_dataset
+from keras_lottery.engines.objective import Objective
 from keras_lottery.files import CorruptedFileError, read_json
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.inside import lists_its_layers
@@ -225,6 +226,11 @@ def read_settings(store: Store) -> dict[str, Any]:
         "in_workers": False,
         **stored,
     }
+
+
+def stored_objective(settings: Mapping[str, Any]) -> Objective:
+    """What the trainings of a stored search are compared by."""
+    return restore(settings["objective"], Objective)
 
 
 def merge(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class Trainings:
         self.progress.finish()
 
     def _tabulate(self) -> None:
-        table = tabulate(r for r in self.rows if r["variant"] != "trunk")
+        rows = [r for r in self.rows if r["variant"] != "trunk"]
+        table = tabulate(rows, self.engine.objective)
         write_atomically(
             self.store.results, lambda file: table.to_csv(file, index=False)
         )
@@ -200,8 +201,7 @@ def _diverged(job: Job, error: FloatingPointError) -> Training:
     if not job.may_diverge:
         raise FloatingPointError(message) from error
     warnings.warn(f"{message} Its results are NaN.", stacklevel=4)
-    curve: dict[str, list[float]] = {"step": [], "val_loss": [], "val_accuracy": []}
-    return Training({}, {}, curve, {})
+    return Training({}, {}, {}, {})
 
 
 def row(meta: Mapping[str, Any]) -> dict[str, Any]:

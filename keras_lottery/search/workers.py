@@ -19,6 +19,7 @@ import loky
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
+from keras_lottery.engines.objective import Objective
 from keras_lottery.search.processes import Processes
 from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
 from keras_lottery.tickets import Ticket
@@ -49,6 +50,7 @@ class Trainer(Protocol):
 
     model: keras.Model
     data: Data
+    objective: Objective
 
     def train_all(
         self, works: Sequence[Work], progress: Callable[[int, int], None]
@@ -67,6 +69,7 @@ class Workers:
     def __init__(self, engine: Engine, pool: Pool) -> None:
         self.model = engine.model
         self.data = engine.data
+        self.objective = engine.objective
         self.pool = pool
 
     def train_all(

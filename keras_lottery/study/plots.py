@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lottery.files import write_atomically
-from keras_lottery.search.results import own_steps
+from keras_lottery.search.results import objective_of, own_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +23,12 @@ MOST = 7
 def plot_search(
     results: "pd.DataFrame", path: str | os.PathLike[str] | None = None
 ) -> "Figure":
-    """Plots accuracy and step of the early stop against the share of weights left.
+    """Plots objective and step of the early stop against the share of weights left.
 
     Lines are means over all replicates and trials, bars reach from the smallest to
     the largest. The early stop is the step of minimum validation loss, counted from
-    where the training began. Where `results` has no test accuracy, the validation
-    accuracy there is drawn, and the axis says so.
+    where the training began. Where `results` is without test data, the objective on the
+    validation data is drawn, and the axis says so.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
@@ -58,13 +58,13 @@ def plot_search(
     from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 
-    accuracy = accuracy_column(results)
+    objective, column = objective_of(results), objective_column(results)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    part = "test" if "test" in accuracy else "validation"
-    percentages = results.assign(**{accuracy: 100 * results[accuracy]})
-    draw_by_density(left, percentages, accuracy)
-    left.set_ylabel(f"{part} accuracy at early stop (%)")
+    part = "test" if column.startswith("early_stop_test_") else "validation"
+    scaled = results.assign(**{column: objective.scale * results[column]})
+    draw_by_density(left, scaled, column)
+    left.set_ylabel(f"{part} {objective.words} at early stop{objective.unit}")
     draw_by_density(right, own_steps(results), "early_stop_step")
     right.set_ylabel("early stop (step)")
     right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -87,25 +87,26 @@ def plot_search(
     return figure
 
 
-def accuracy_column(results: "pd.DataFrame") -> str:
-    """The column of accuracies at the early stop: on test data, if there are any.
+def objective_column(results: "pd.DataFrame") -> str:
+    """The column of the objective at the early stop: on test data, if there are any.
 
     Raises:
         ValueError: if the table lacks a column, or has nothing to plot.
     """
-    test, validation = "early_stop_test_accuracy", "early_stop_val_accuracy"
-    accuracy = test
+    column = objective_of(results).column
+    test, validation = column("early_stop", "test"), column("early_stop", "val")
+    found = test
     if validation in results and (test not in results or results[test].isna().all()):
-        accuracy = validation
-    needed = ["level", "density", "variant", accuracy, "early_stop_step"]
-    missing = [column for column in needed if column not in results]
-    if missing or results[accuracy].isna().all():
+        found = validation
+    needed = ["level", "density", "variant", found, "early_stop_step"]
+    missing = [name for name in needed if name not in results]
+    if missing or results[found].isna().all():
         raise ValueError(
             "Expected the table of LotteryTicketSearch.results(), with an early stop. "
             f"Received: {len(results)} rows, columns {', '.join(results.columns)}"
             + (f", without {', '.join(missing)}." if missing else ".")
         )
-    return accuracy
+    return found
 
 
 def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:

@@ -7,7 +7,7 @@ from keras_lottery.search import Run
 
 
 def write_curves(search: Run, directory: str | os.PathLike) -> None:
-    """Writes validation loss and accuracy of all trainings of a search.
+    """Writes the validation loss and the objective of all trainings of a search.
 
     Args:
         search: a `LotteryTicketSearch` or a `Run`.

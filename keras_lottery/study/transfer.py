@@ -12,6 +12,7 @@ import numpy as np
 from keras_lottery import engines
 from keras_lottery.engines import Work
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.layers import get_state, redraw
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
@@ -44,6 +45,7 @@ def compare_transfer(
         "reinit",
         "random",
     ),
+    objective: str | Objective | None = None,
     replicates: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
@@ -68,6 +70,7 @@ def compare_transfer(
         replace: as of `Ticket.transfer`.
         controls: as of `LotteryTicketSearch`. Controls draw from the model's
             initialisers; their masks have the ticket's granularity.
+        objective: same as in `LotteryTicketSearch`.
         replicates: how many times all is repeated, with other weights of the dense
             network and another order of the data. One for each ticket by default.
         seed: of everything that is random.
@@ -140,7 +143,9 @@ def compare_transfer(
     if optimizer is not None:
         given = fresh_optimizer(keras.optimizers.get(optimizer))
         masked.compile(**{**masked._compile_config.config, "optimizer": given})
-    trainer = engines.make(engine, masked, data, length, eval_freq=eval_freq)
+    trainer = engines.make(
+        engine, masked, data, length, eval_freq=eval_freq, objective=objective
+    )
     works: dict[Unit, Work] = {}
     for replicate, part in enumerate(carried):
         if replicate:
@@ -169,7 +174,7 @@ def compare_transfer(
                 # What a control cannot do is known before any training.
                 make(snapshot=dataclasses.replace(snapshot, rng=copy.deepcopy(rng)))
             works[Unit(replicate, 1, name, trial)] = Work(make, order)
-    return results.tabulate(_train(trainer, works, verbose))
+    return results.tabulate(_train(trainer, works, verbose), trainer.objective)
 
 
 def _control(name: str, control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:

@@ -216,7 +216,7 @@ def resolve(
     for name, given in controls.items():
         control, count = given if isinstance(given, tuple) else (name, given)
         # Names become those of files and columns.
-        taken = name in ("ticket", "trunk", "accuracy", "early_stop")
+        taken = name in ("ticket", "trunk", "early_stop")
         if not isinstance(count, int) or count < 1 or taken or not name.isidentifier():
             raise ValueError(
                 "Expected `controls` to be names with at least one trial each, such as "

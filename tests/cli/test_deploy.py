@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import keras_lottery as kl
 from keras_lottery import cli
+from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.ship.deploy import candidates, tickets
 from keras_lottery.ship.deploy.candidates import WAYS
 from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
@@ -337,11 +338,12 @@ def test_the_best_tickets_and_the_most_accurate_are_tried():
         early_stop_test_accuracy=np.nan,
     )
     table = table.rename(columns={"accuracy": "early_stop_val_accuracy"})
-    assert tickets_to_try(table, [0.0]) == [(0, 0), (1, 1), (2, 0)]
-    assert tickets_to_try(table, [0.02]) == [(0, 0), (1, 1), (3, 0)]
-    assert tickets_to_try(table, [0.0, 0.02]) == [(0, 0), (1, 1), (2, 0), (3, 0)]
+    assert tickets_to_try(table, [0.0], ACCURACY) == [(0, 0), (1, 1), (2, 0)]
+    assert tickets_to_try(table, [0.02], ACCURACY) == [(0, 0), (1, 1), (3, 0)]
+    both = tickets_to_try(table, [0.0, 0.02], ACCURACY)
+    assert both == [(0, 0), (1, 1), (2, 0), (3, 0)]
     table.loc[table["level"] > 0, "early_stop_val_accuracy"] = [0.5, 0.4, 0.3, 0.2]
-    assert tickets_to_try(table, [0.0]) == [(0, 0), (1, 0)]
+    assert tickets_to_try(table, [0.0], ACCURACY) == [(0, 0), (1, 0)]
 
 
 def test_the_choice_is_the_fastest_or_smallest_of_the_accurate():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lottery.engines import Work, choose, make
+from keras_lottery.engines import Objective, Work, choose, make
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import mask_model
 from tests.engines.small_training import assert_alike, assert_zeros, data, model, ticket
@@ -106,15 +106,18 @@ def test_the_metric_that_counts():
         for x, y in [getattr(of, name)]
     }
     parts = data(**parts)
-    with pytest.raises(ValueError, match=r"a_accuracy.*b_accuracy.*metric='a_acc"):
+    with pytest.raises(ValueError, match=r"a_accuracy.*objective='val_a_acc"):
         make("fit", build(["accuracy", "accuracy"]), parts, 10)
-    with pytest.raises(ValueError, match=r"one of the model's metrics.*metric='nope'"):
-        make("fit", model(), of, 10, metric="nope")
+    with pytest.raises(ValueError, match=r"'val_accuracy'.*'val_nope'"):
+        make("fit", model(), of, 10, objective="val_nope")
     for name in ("a_accuracy", "b_accuracy"):
-        one = make("fit", build(["accuracy", "accuracy"]), parts, 10, metric=name)
+        one = make(
+            "fit", build(["accuracy", "accuracy"]), parts, 10, objective=f"val_{name}"
+        )
         logs = one._evaluate("validation")
         assert one._score("validation")[1] == logs[name]
-    assert make("fit", build([None, "accuracy"]), parts, 10)._accuracy == "b_accuracy"
+    one = make("fit", build([None, "accuracy"]), parts, 10)
+    assert one.objective == Objective("val_b_accuracy", "max")
     with pytest.raises(ValueError, match=r"metrics=\['accuracy'\]"):
         make("fit", model(metrics=["sparse_categorical_crossentropy"]), of, 10)
 

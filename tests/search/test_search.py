@@ -9,6 +9,7 @@ import keras_lottery as kl
 from keras_lottery import results as tables
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.fit import FitEngine
+from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.search.store import Unit
 from tests.search.small_search import FIT, X, Y, build, make, numbers, stored
 
@@ -16,7 +17,7 @@ from tests.search.small_search import FIT, X, Y, build, make, numbers, stored
 @pytest.mark.once
 def test_results_have_one_tidy_row_for_each_training(finished):
     table = finished.results()
-    assert list(table.columns) == tables.COLUMNS
+    assert list(table.columns) == tables.columns(ACCURACY)
     counts = table.groupby(["level", "variant"]).size()
     assert counts.to_dict() == {
         (0, "ticket"): 2,

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import keras_lottery as kl
 from keras_lottery import results as tables
+from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.search import Run
 from keras_lottery.search.best import Best, best_of
 from tests.search.small_search import FIT, make
@@ -59,16 +61,45 @@ def test_verdict_pairs_replicates_and_keeps_to_the_definition():
     )
     verdict = tables.verdict(results).set_index("level")
     assert verdict["winning"].to_dict() == {1: True, 2: False, 3: False}
-    assert verdict.loc[1, "accuracy_difference"] == pytest.approx(0.015)
+    assert verdict.loc[1, "difference"] == pytest.approx(0.015)
     # Two differences, 0.02 and 0.01: t(0.975, 1) = 12.706, standard error 0.005.
-    assert verdict.loc[1, "accuracy_low"] == pytest.approx(0.015 - 12.7062 * 0.005)
+    assert verdict.loc[1, "low"] == pytest.approx(0.015 - 12.7062 * 0.005)
     assert not verdict.loc[1, "certain"]
     assert not verdict.loc[1, "beats_reinit"]
-    assert verdict.loc[3, "accuracy_difference"] == pytest.approx(-0.005)
+    assert verdict.loc[3, "difference"] == pytest.approx(-0.005)
     lenient = tables.verdict(results, tolerance=0.006).set_index("level")
     assert lenient.loc[3, "winning"]
     with pytest.raises(ValueError, match="on='train'"):
         tables.verdict(results, on="train")
+
+
+def test_less_of_an_error_is_better():
+    results = table(
+        (0, "ticket", 0, 0.5, 0.5, 100),
+        (0, "ticket", 1, 0.4, 0.4, 100),
+        (1, "ticket", 0, 0.4, 0.4, 90),
+        (1, "ticket", 1, 0.3, 0.3, 90),
+        (1, "reinit", 0, 0.6, 0.6, 90),
+        (1, "reinit", 1, 0.6, 0.6, 90),
+        (2, "ticket", 0, 0.6, 0.6, 90),
+        (2, "ticket", 1, 0.5, 0.5, 90),
+    ).rename(columns=lambda name: name.replace("accuracy", "mae"))
+    with pytest.raises(ValueError, match=r"direction of 'val_mae'"):
+        tables.verdict(results)
+    least = kl.Objective("val_mae", "min")
+    verdict = tables.verdict(results, objective=least).set_index("level")
+    assert verdict["difference"].to_list() == pytest.approx([-0.1, 0.1])
+    assert verdict["winning"].to_list() == [True, False]
+    assert verdict["certain"].to_list() == [True, False]
+    assert verdict.loc[1, "beats_reinit"]
+    assert tables.verdict(results, tolerance=0.11, objective=least)["winning"].all()
+    most = kl.Objective("val_mae", "max")
+    assert tables.verdict(results, objective=most)["winning"].to_list() == [False, True]
+    best = best_of(results, objective=least)
+    assert (best.level, best.replicate, best.wins) == (1, 1, True)
+    lenient = best_of(results, 0.11, least)
+    assert "within 0.11 of the dense network's mae" in str(lenient)
+    assert best_of(results.query("level != 1"), 0.0, least).wins is False
 
 
 SPARSER_ON_TEST_DATA = table(
@@ -85,7 +116,9 @@ SPARSER_ON_TEST_DATA = table(
 
 def test_the_best_ticket_is_the_sparsest_that_wins_on_validation_data():
     best = best_of(SPARSER_ON_TEST_DATA)
-    assert best == Best(level=1, replicate=1, density=0.5, wins=True, tolerance=0.0)
+    assert best == Best(
+        level=1, replicate=1, density=0.5, wins=True, tolerance=0.0, objective=ACCURACY
+    )
     assert "level 1 (50.00%" in str(best) and "sparsest that wins" in str(best)
     within = best_of(SPARSER_ON_TEST_DATA, tolerance=0.006)
     assert (within.level, within.wins) == (2, True)

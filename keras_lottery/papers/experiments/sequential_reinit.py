@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_lottery.engines import objective as objectives
 from keras_lottery.keras_bridge.layers import State, get_masks, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.papers.experiments.experiment import (
@@ -73,7 +74,9 @@ def run(lab: Lab) -> Mapping[str, Values]:
         order = table.sort_values("drop", kind="stable")["layer"].to_list()
         for first, layers in (("least", order), ("most", order[::-1])):
             states = put_back_in(layers, dense, layer_groups(model))
-            measured = evaluate_states(model, states, lab.splits.test)
+            measured = evaluate_states(
+                model, states, lab.splits.test, objectives.ACCURACY
+            )
             for count, (_, accuracy) in enumerate(measured):
                 last = layers[count - 1] if count else ""
                 put_back.append((first, count, last, replicate, 100 * accuracy))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.search.best import best_of, best_replicate, most_accurate
+from keras_lottery.engines.objective import Objective
+from keras_lottery.search.best import best_level, best_of, best_replicate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,19 +16,19 @@ PREFER = {"latency": "p50_us", "size": "bytes", "download": "gzip_bytes"}
 
 
 def tickets_to_try(
-    results: "pd.DataFrame", tolerances: Iterable[float]
+    results: "pd.DataFrame", tolerances: Iterable[float], objective: Objective
 ) -> list[tuple[int, int]]:
     """Levels and replicates: the dense network first, then the best tickets.
 
-    These are the best ticket at each of the tolerances, and the most accurate one. Of a
+    These are the best ticket at each of the tolerances, and the best of all. Of a
     level, the replicate is tried that `best_of` would choose.
 
     Raises:
         ValueError: if no ticket was trained yet.
     """
-    levels = {0, most_accurate(results)}
-    levels |= {best_of(results, tolerance).level for tolerance in tolerances}
-    return [(level, best_replicate(results, level)) for level in sorted(levels)]
+    levels = {0, best_level(results, objective)}
+    levels |= {best_of(results, each, objective).level for each in tolerances}
+    return [(k, best_replicate(results, k, objective)) for k in sorted(levels)]
 
 
 def pareto(table: "pd.DataFrame") -> np.ndarray:

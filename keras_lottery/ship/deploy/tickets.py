@@ -112,7 +112,9 @@ def deploy(
     _check(target, prefer, tolerance)
     require_tensorflow("deploy")
     search = Run.load(run)
-    tickets = tickets_to_try(search.results(), (search.tolerance, tolerance))
+    tickets = tickets_to_try(
+        search.results(), (search.tolerance, tolerance), search.objective
+    )
     source, splits = _data(search, data)
     for part in (splits.validation, splits.test):
         check_classes(part)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.gradients import in_batches
 from keras_lottery.keras_bridge.layers import State, named_masks, walk
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.study.analysis.evaluation import (
-    check_compiled,
     check_state,
     evaluate_states,
+    judged,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def interpolate(
     data: Any,
     points: int = 30,
     statistics: Any = None,
-    metric: str | None = None,
+    objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
     """Loss and error along the line from one net to another.
 
@@ -44,14 +45,15 @@ def interpolate(
             layers are estimated anew at every point between the ends: the mean over
             batches of what the layers see in training mode. By default they are
             interpolated as the weights are.
-        metric: the accuracy's name, where the model has several.
+        objective: same as in `LotteryTicketSearch`.
 
     Returns:
-        A row for each point: `alpha`, `loss`, `accuracy` and `error`, 1 - accuracy.
+        A row for each point: `alpha`, `loss`, `accuracy` (or another metric, by its
+        name) and `error`: 1 - accuracy, or the metric itself if less is better.
 
     Raises:
-        ValueError: if the model is not compiled, a state is not the model's, or there
-            are fewer than 2 points.
+        ValueError: if the model is not compiled or does not report the objective, a
+            state is not the model's, or there are fewer than 2 points.
 
     Reference:
         Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
@@ -71,7 +73,7 @@ def interpolate(
     """
     import pandas as pd
 
-    check_compiled(model)
+    goal = judged(model, data, objective)
     if points < 2:
         raise ValueError(f"Expected at least 2 points. Received: points={points}")
     for argument, state in (("state_a", state_a), ("state_b", state_b)):
@@ -84,11 +86,13 @@ def interpolate(
             estimate_statistics(model, statistics)
 
     measured = evaluate_states(
-        model, _line(state_a, state_b, alphas), data, metric, prepare
+        model, _line(state_a, state_b, alphas), data, goal, prepare
     )
-    table = pd.DataFrame(measured, columns=["loss", "accuracy"])
-    table.insert(0, "alpha", alphas)
-    return table.assign(error=1 - table["accuracy"])
+    losses, values = np.transpose(measured)
+    error = values if goal.direction == "min" else 1 - values
+    return pd.DataFrame(
+        {"alpha": alphas, "loss": losses, goal.metric: values, "error": error}
+    )
 
 
 def instability(
@@ -98,7 +102,7 @@ def instability(
     data: Any,
     points: int = 30,
     statistics: Any = None,
-    metric: str | None = None,
+    objective: str | Objective | None = None,
 ) -> float:
     """The error barrier between two nets: how unstable the training was to its noise.
 
@@ -110,14 +114,14 @@ def instability(
     Arguments and errors are those of `interpolate`.
 
     Returns:
-        A share of the examples: 0.02 is two percentage points of error.
+        Of accuracies, a share of the examples: 0.02 is two percentage points of error.
 
     Reference:
         Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
         https://arxiv.org/abs/1912.05671), 2020, section 2 ("linear interpolation
         instability").
     """
-    line = interpolate(model, state_a, state_b, data, points, statistics, metric)
+    line = interpolate(model, state_a, state_b, data, points, statistics, objective)
     return barrier(line)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.layers import (
     State,
     get_state,
@@ -14,9 +15,9 @@ from keras_lottery.keras_bridge.layers import (
     walk,
 )
 from keras_lottery.study.analysis.evaluation import (
-    check_compiled,
     check_state,
     evaluate_states,
+    judged,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def layer_criticality(
     replicates: int = 1,
     seed: int = 0,
     layers: Mapping[str, Sequence[str]] | None = None,
-    metric: str | None = None,
+    objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
     """Puts one layer of a trained net back to where it was, and measures what is lost.
 
@@ -51,16 +52,17 @@ def layer_criticality(
             together, by a name for them. By default each layer that has a weight of
             two or more dimensions, with its biases and with the normalisation that
             reads its output.
-        metric: the accuracy's name, where the model has several.
+        objective: same as in `LotteryTicketSearch`.
 
     Returns:
         A row for each layer and checkpoint, and for each re-randomisation, whose
         checkpoint is `"random"`: `layer`, `checkpoint`, `replicate`, `loss`,
-        `accuracy` and `drop`, the trained model's accuracy less this one.
+        `accuracy` (or another metric, by its name) and `drop`: how much better the
+        trained model is.
 
     Raises:
-        ValueError: if the model is not compiled, or a checkpoint or layer is not the
-            model's.
+        ValueError: if the model is not compiled or does not report the objective, or a
+            checkpoint or layer is not the model's.
 
     Reference:
         Zhang et al., [Are all layers created equal?](https://arxiv.org/abs/1902.01996),
@@ -82,7 +84,7 @@ def layer_criticality(
     """
     import pandas as pd
 
-    check_compiled(model)
+    goal = judged(model, data, objective)
     if replicates < 0:
         raise ValueError(
             f"Expected at least 0 replicates. Received: replicates={replicates}"
@@ -111,18 +113,18 @@ def layer_criticality(
         {**trained, **{name: state[name] for name in groups[layer]}}
         for layer, _, _, state in cells
     )
-    whole = evaluate_states(model, [trained], data, metric)[0][1]
-    measured = evaluate_states(model, states, data, metric)
+    whole = evaluate_states(model, [trained], data, goal)[0][1]
+    measured = evaluate_states(model, states, data, goal)
     return pd.DataFrame(
         {
             "layer": layer,
             "checkpoint": label,
             "replicate": replicate,
             "loss": loss,
-            "accuracy": accuracy,
-            "drop": whole - accuracy,
+            goal.metric: value,
+            "drop": goal.gain(whole, value),
         }
-        for (layer, label, replicate, _), (loss, accuracy) in zip(
+        for (layer, label, replicate, _), (loss, value) in zip(
             cells, measured, strict=True
         )
     )

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.engine import accuracy_key, evaluate
+from keras_lottery.engines.engine import evaluate, first_batch
+from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge.layers import (
     State,
     get_state,
@@ -36,31 +37,42 @@ def evaluate_states(
     model: keras.Model,
     states: Iterable[State],
     data: Any,
-    metric: str | None = None,
+    objective: Objective,
     prepare: Callable[[int], None] = lambda index: None,
 ) -> list[tuple[float, float]]:
-    """Loss and accuracy of a model at one state after another.
+    """Loss and objective of a model at one state after another.
 
     Args:
         model: a compiled model, masked or not; it is left as it was. Its masks stay.
         states: of all its variables.
         data: (x, y), (x, y, sample_weight) or a batched `tf.data.Dataset`.
-        metric: the accuracy's name, where the model has several.
+        objective: what `judged` made of the user's.
         prepare: is called with a state's index once the model holds it.
 
     Raises:
-        ValueError: if the model is not compiled, or a state is not the model's.
+        ValueError: if a state is not the model's.
     """
-    check_compiled(model)
     measured = []
     with borrowed(model):
         for index, state in enumerate(states):
             set_state(model, state)
             prepare(index)
             logs = evaluate(model, data)
-            key = accuracy_key(logs, metric, getattr(model, "outputs", None))
-            measured.append((float(logs["loss"]), float(logs[key])))
+            measured.append((float(logs["loss"]), float(logs[objective.metric])))
     return measured
+
+
+def judged(
+    model: keras.Model, data: Any, objective: str | Objective | None
+) -> Objective:
+    """The objective that is meant, by a batch of the data; the model is left as it was.
+
+    Raises:
+        ValueError: if the model is not compiled, or does not report the objective.
+    """
+    check_compiled(model)
+    with borrowed(model):
+        return resolve(objective, model, evaluate(model, first_batch(data)))
 
 
 def check_compiled(model: keras.Model) -> None:

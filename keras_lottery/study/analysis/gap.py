@@ -11,7 +11,7 @@ COLUMNS = ["level", "density", "variant", "replicate", "trial"]
 
 
 def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
-    """Train less test accuracy at the end of every training, by density.
+    """How much better tickets are on their training data than on others, by density.
 
     Args:
         search: a `LotteryTicketSearch` or a `Run`, finished or not.
@@ -20,11 +20,12 @@ def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
 
     Returns:
         A row for each training: `level`, `density`, `variant`, `replicate`, `trial`,
-        and shares: `train_accuracy`, `accuracy` (on the data held out) and `gap`,
-        their difference.
+        and the search's objective at the end of the training: `train_accuracy`,
+        `accuracy` (on the data held out; columns of another metric have its name) and
+        `gap`: how much better the first is.
 
     Raises:
-        ValueError: if `on` is something else, or there are no such accuracies.
+        ValueError: if `on` is something else, or there are no such data.
 
     Reference:
         Frankle & Carbin, [The Lottery Ticket Hypothesis](
@@ -32,19 +33,24 @@ def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
         the gap is smaller.
     """
     results = search.results()
-    columns = {"test": "final_test_accuracy", "validation": "final_val_accuracy"}
+    objective = search.objective
+    columns = {
+        "test": objective.column("final", "test"),
+        "validation": objective.column("final", "val"),
+    }
     if on is None:
         on = "test" if results[columns["test"]].notna().any() else "validation"
     if on not in columns:
         raise ValueError(
             f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
         )
-    table = results[COLUMNS].assign(
-        train_accuracy=results["final_train_accuracy"], accuracy=results[columns[on]]
-    )
-    if not table["accuracy"].notna().any():
+    train, held_out = results[objective.column("final", "train")], results[columns[on]]
+    if not held_out.notna().any():
         raise ValueError(
-            f"'{search.directory}' has no accuracies of {on} data: search with "
-            "`test_data`, or ask for on='validation'."
+            f"Expected results on {on} data. Received: '{search.directory}', which has "
+            "none. Search with `test_data`, or ask for on='validation'."
         )
-    return table.assign(gap=table["train_accuracy"] - table["accuracy"])
+    return results[COLUMNS].assign(
+        **{f"train_{objective.metric}": train, objective.metric: held_out},
+        gap=objective.gain(train, held_out),
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lottery.engines.objective import Objective
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.search import Run, results
 from keras_lottery.search.best import Best, best_of
@@ -26,10 +27,11 @@ class Content:
     Attributes:
         run: where it is read from.
         settings: what it was asked for.
+        objective: what its trainings are compared by.
         results: one row a training.
         verdict: one row a level; empty if there are no tickets yet.
         best: which ticket is the best, if there is any.
-        curves: validation loss and accuracy by step, of each training.
+        curves: validation loss and objective by step, of each training.
         replicate: the one whose masks and weights are drawn.
         layers: shares of weights left, by level and weight.
         first: the first layer's masks, by level.
@@ -38,6 +40,7 @@ class Content:
 
     run: Run
     settings: dict[str, Any]
+    objective: Objective
     results: "pd.DataFrame"
     verdict: "pd.DataFrame"
     best: Best | None
@@ -60,15 +63,15 @@ class Content:
 
     @property
     def on(self) -> str:
-        """The data that accuracies are of: test, or validation without any."""
-        has_test = self.results["early_stop_test_accuracy"].notna().any()
-        return "test" if has_test else "validation"
+        """The data that trainings are compared on: test, or validation without any."""
+        test = self.objective.column("early_stop", "test")
+        return "test" if self.results[test].notna().any() else "validation"
 
     @property
-    def accuracy(self) -> str:
-        """The column of these accuracies, at the early stop."""
+    def column(self) -> str:
+        """The column of the objective at the early stop, on these data."""
         part = "test" if self.on == "test" else "val"
-        return f"early_stop_{part}_accuracy"
+        return self.objective.column("early_stop", part)
 
     @property
     def shown(self) -> int:
@@ -117,15 +120,19 @@ def read_content(directory: str | os.PathLike) -> Content:
             continue
         layers[unit.level] = {name: float(m.mean()) for name, m in masks.items()}
         first[unit.level] = next(iter(masks.values()))
-    table = results.tabulate(map(row, trainings.values()))
+    objective = run.objective
+    table = results.tabulate(map(row, trainings.values()), objective)
     best = None
     with contextlib.suppress(ValueError):  # nothing to compare yet
-        best = best_of(table, run.tolerance)
+        best = best_of(table, run.tolerance, objective)
     return Content(
         run=run,
         settings=run.settings,
+        objective=objective,
         results=table,
-        verdict=results.verdict(table) if tickets else table.iloc[:0],
+        verdict=results.verdict(table, objective=objective)
+        if tickets
+        else table.iloc[:0],
         best=best,
         curves={unit: training["curve"] for unit, training in trainings.items()},
         replicate=replicate,

@@ -47,18 +47,21 @@ def panels(content: Content) -> Iterator[Panel]:
     """All figures that a run has data for."""
     if not len(content.results) or not content.layers:
         return
-    label = f"{content.on} accuracy at early stop (%)"
-    yield _by_density(content, content.accuracy, label, 100)
+    objective = content.objective
+    label = f"{content.on} {objective.words} at early stop{objective.unit}"
+    yield _by_density(content, content.column, label, objective.scale)
     yield _by_density(content, "early_stop_step", "early stop (step)", 1)
     tickets = [("ticket", level) for level in spread(sorted(content.layers), 5)]
     caption = "The tickets of some levels"
-    for column, label in [("val_accuracy", "accuracy (%)"), ("val_loss", "loss")]:
+    # The objective may be the loss itself.
+    labels = {objective.name: objective.words + objective.unit, "val_loss": "loss"}
+    for column, label in labels.items():
         yield _curves(content, tickets, column, f"validation {label}", caption)
     at = [(variant, content.shown) for variant in content.variants]
     if content.shown and len(at) > 1:
-        label = "validation accuracy (%)"
+        label = f"validation {labels[objective.name]}"
         caption = f"Level {content.shown}, its controls and the dense network"
-        yield _curves(content, [("ticket", 0), *at], "val_accuracy", label, caption)
+        yield _curves(content, [("ticket", 0), *at], objective.name, label, caption)
     yield _layers(content)
     if (found := first_layer(content)) is not None:
         yield Panel("layers", "first_layer", *found)
@@ -120,7 +123,7 @@ def _by_density(content: Content, column: str, label: str, scale: int) -> Panel:
     what = label[0].upper() + label[1:]
     return Panel(
         "verdict",
-        "early_stop" if column == "early_stop_step" else "accuracy",
+        "early_stop" if column == "early_stop_step" else content.objective.metric,
         f"{what} against the share of weights left. Means of n trainings; bars from "
         "the lowest to the highest.",
         f"Line chart: {label} against the share of weights left. {'; '.join(ends)}.",
@@ -137,7 +140,8 @@ def _mean_curve(
     curves = [
         pd.Series(curve[column], index=curve["step"], dtype=float)
         for unit, curve in content.curves.items()
-        if (unit.variant, unit.level) == (variant, level)
+        # A training that diverged has none.
+        if curve and (unit.variant, unit.level) == (variant, level)
     ]
     points = pd.concat(curves or [pd.Series(dtype=float)]).dropna()
     return points.groupby(level=0).agg(["mean", "min", "max"])
@@ -155,7 +159,8 @@ def _curves(
     by_level = len({level for _, level in lines}) == len(lines)
     palette = itertools.cycle(plots.COLORS)
     colors = dict(zip(content.variants, palette, strict=False))
-    scale = 100 if column == "val_accuracy" else 1
+    is_objective = column == content.objective.name
+    scale = content.objective.scale if is_objective else 1
     late, ends = [], []
     for index, (variant, level) in enumerate(lines):
         curve = scale * _mean_curve(content, variant, level, column)
@@ -175,7 +180,8 @@ def _curves(
         end = curve.index[-1]
         late.append(curve["mean"][curve.index >= end / 6])
         ends.append(f"{name}: {curve['mean'].iloc[-1]:.4g} at step {end:,}")
-    _zoom(axes, late, upwards=scale == 100)
+    rises = is_objective and content.objective.direction == "max"
+    _zoom(axes, late, upwards=rises)
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel(label)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from keras_lottery.engines.objective import Objective
 from keras_lottery.search import results
 from keras_lottery.study.report.content import NONE, Content, percent
 
@@ -21,15 +22,18 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def points(difference: float) -> str:
-    """A difference of shares, in percentage points.
+def difference_of(objective: Objective, difference: float) -> str:
+    """A difference of two values of the objective.
 
-    >>> points(0.0042), points(-0.01)
-    ('+0.42 pp', '−1.00 pp')
+    >>> difference_of(Objective("val_accuracy"), 0.0042)
+    '+0.42 pp'
+    >>> difference_of(Objective("val_mae"), -0.01)
+    '−0.01'
     """
     if np.isnan(difference):
         return NONE
-    return f"{100 * difference:+.2f} pp".replace("-", "\N{MINUS SIGN}")
+    text = f"{100 * difference:+.2f} pp" if objective.is_share else f"{difference:+.4g}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: Any) -> str:
@@ -42,7 +46,7 @@ def number(value: Any) -> str:
 
 
 def verdict_table(content: Content) -> Table | None:
-    """By level: accuracies, early stops, the difference to the dense network."""
+    """By level: the objective, early stops, the difference to the dense network."""
     if not len(content.results):
         return None
     words = results.in_words(content.verdict)
@@ -51,36 +55,36 @@ def verdict_table(content: Content) -> Table | None:
         verdict = words.get(int(level), "" if level else "dense")
         cells = [str(level), percent(trained["density"].mean()), verdict]
         for variant in content.variants:
-            cells += _accuracy_and_stop(content, trained[trained["variant"] == variant])
+            cells += _value_and_stop(content, trained[trained["variant"] == variant])
         rows.append([*cells, *_differences(content, int(level))])
     header = ["level", "weights left", "verdict"]
     for variant in content.variants:
-        header += [f"{variant}: accuracy", "early stop"]
+        header += [f"{variant}: {content.objective.words}", "early stop"]
     header += ["ticket less dense", "95 % interval"]
     caption = (
-        f"{content.on.capitalize()} accuracy (mean ± standard deviation over "
-        "trainings) and step at the early stop; pp: percentage points, paired by "
-        "replicate"
+        f"{content.on.capitalize()} {content.objective.words} (mean ± standard "
+        "deviation over trainings) and step at the early stop; differences are paired "
+        f"by replicate{'; pp: percentage points' * content.objective.is_share}"
     )
     return Table(caption, header, rows)
 
 
-def _accuracy_and_stop(content: Content, rows: "pd.DataFrame") -> list[str]:
-    accuracy = rows[content.accuracy].dropna()
-    if not len(accuracy):
+def _value_and_stop(content: Content, rows: "pd.DataFrame") -> list[str]:
+    values = rows[content.column].dropna()
+    if not len(values):
         return ["", ""]
-    spread = f" ± {100 * accuracy.std():.2f}" if len(accuracy) > 1 else ""
-    mean = f"{100 * accuracy.mean():.2f}{spread} %"
-    return [mean, f"{rows['early_stop_step'].mean():,.0f}"]
+    stop = f"{rows['early_stop_step'].mean():,.0f}"
+    return [content.objective.text(values), stop]
 
 
 def _differences(content: Content, level: int) -> list[str]:
     if not len(content.verdict) or level not in set(content.verdict["level"]):
         return ["", ""]
     row = content.verdict.set_index("level").loc[level]
-    low, high = row["accuracy_low"], row["accuracy_high"]
-    interval = NONE if np.isnan(low) else f"{points(low)[:-3]} to {points(high)}"
-    return [points(row["accuracy_difference"]), interval]
+    ends = ("difference", "low", "high")
+    mean, low, high = (difference_of(content.objective, row[end]) for end in ends)
+    interval = NONE if low == NONE else f"{low.removesuffix(' pp')} to {high}"
+    return [mean, interval]
 
 
 def layer_table(content: Content) -> Table | None:
@@ -180,11 +184,12 @@ def _text(value: Any) -> str:
 
 def training_table(content: Content) -> Table | None:
     """The table of results, as it is."""
-    shares = [c for c in results.COLUMNS if c.endswith(("accuracy", "sity"))]
+    objective = content.objective
+    shares = ("sity", objective.metric) if objective.is_share else ("sity",)
     rows = [
-        [percent(row[c]) if c in shares else number(row[c]) for c in results.COLUMNS]
+        [percent(v) if c.endswith(shares) else number(v) for c, v in row.items()]
         for row in content.results.to_dict("records")
     ]
-    header = [column.replace("_", " ") for column in results.COLUMNS]
+    header = [column.replace("_", " ") for column in content.results.columns]
     caption = "One row a training; its early stop is absolute, as its start step is"
     return Table(caption, header, rows)

@@ -13,9 +13,9 @@ from keras_lottery.study import plots
 from keras_lottery.study.report.content import Content, percent, read_content
 from keras_lottery.study.report.figures import Panel, panels
 from keras_lottery.study.report.tables import (
+    difference_of,
     export_table,
     layer_table,
-    points,
     settings_table,
     training_table,
     verdict_table,
@@ -29,7 +29,7 @@ def write_report(
 ) -> Path:
     """Writes what a run found as one page of HTML.
 
-    The page needs no other file and no network. It holds accuracies and early stops of
+    The page needs no other file and no network. It holds objectives and early stops of
     tickets and controls, the verdict, learning curves, what is left of each layer and
     of the input, histograms of weights, exports, settings and versions. A search that
     is not finished is reported as far as it has come.
@@ -127,10 +127,11 @@ def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
     """Key figures: what, the figure, and what it is compared with."""
     table, best = own_steps(content.results), content.best
     tickets = table[table["variant"] == "ticket"].groupby("level")
-    accuracy = tickets[content.accuracy].mean()
+    objective, values = content.objective, tickets[content.column]
+    what = f"{content.on} {objective.words}"
     stop = tickets["early_stop_step"].mean()
     if best:
-        within = f", within {points(best.tolerance)[1:]}" if best.tolerance else ""
+        within = f", within {objective.amount(best.tolerance)}" * bool(best.tolerance)
         rule = f"on validation data{within}"
         levels = int(content.verdict["level"].max())
     if best and not best.wins:
@@ -143,17 +144,17 @@ def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
             f"of the weights left, level {best.level} of {levels}; it wins {rule}",
         )
         yield (
-            f"Its {content.on} accuracy",
-            percent(accuracy[best.level]),
-            f"{points(row['accuracy_difference'])} against the dense network",
+            f"Its {what}",
+            objective.text(values.mean().loc[[best.level]]),
+            f"{difference_of(objective, row['difference'])} against the dense network",
         )
         yield (
             "Its early stop",
             f"step {stop[best.level]:,.0f}",
             f"the dense network's: {stop[0]:,.0f}",
         )
-    elif 0 in accuracy:
-        yield "The dense network", percent(accuracy[0]), f"{content.on} accuracy"
+    elif 0 in stop:
+        yield "The dense network", objective.text(values.mean().loc[[0]]), what
     if len(table):
         yield (
             "Trained",

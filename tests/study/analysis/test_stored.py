@@ -76,7 +76,7 @@ def test_a_directory_without_tickets_is_refused(tmp_path):
     empty = LotteryTicketSearch(mlp(), [0.5], directory=tmp_path)
     with pytest.raises(ValueError, match="call `search` first"):
         densities_by_level(empty)
-    with pytest.raises(ValueError, match="no accuracies"):
+    with pytest.raises(ValueError, match="Expected results on validation data"):
         generalisation_gap(empty)
 
 

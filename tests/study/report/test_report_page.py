@@ -14,7 +14,6 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery.keras_bridge import architecture
-from keras_lottery.search.best import Best
 from keras_lottery.study.report import pixels, tables, write, write_report
 from keras_lottery.study.report.content import read_content
 from keras_lottery.study.report.figures import MUTED, SEQUENCE
@@ -304,10 +303,12 @@ def test_convolutions_one_replicate_and_no_test_data(tmp_path):
 def test_the_tiles_name_the_best_ticket_and_its_rule(finished):
     content = read_content(finished)
     assert content.best == content.run.best()
-    best = Best(level=2, replicate=0, density=0.2, wins=True, tolerance=0.006)
+    best = dataclasses.replace(
+        content.best, level=2, density=0.2, wins=True, tolerance=0.006
+    )
     tiles = list(write._tiles(dataclasses.replace(content, best=best)))
     what = "of the weights left, level 2 of 2; it wins on validation data"
-    assert tiles[0] == ("Sparsest winning ticket", "20.00 %", f"{what}, within 0.60 pp")
+    assert tiles[0] == ("Sparsest winning ticket", "20.00 %", f"{what}, within 0.6 pp")
     none = dataclasses.replace(best, wins=False, tolerance=0.0)
     tiles = list(write._tiles(dataclasses.replace(content, best=none)))
     assert tiles[0][1:] == ("none", "of 2 levels, on validation data")
