@@ -16,6 +16,7 @@ from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.results import in_words, objective_of, own_steps
 from keras_lottery.ship import export
 from keras_lottery.study import plots
+from keras_lottery.tables import text_table
 from keras_lottery.tickets.allocation import ALLOCATIONS, Allocation, Layerwise
 from keras_lottery.tickets.controls import CONTROLS
 from keras_lottery.tickets.criteria import CRITERIA
@@ -272,22 +273,25 @@ def _allocation(
 def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
     """A table for people: by level, early-stop objective and step, and verdict."""
     objective = objective_of(results)
-    variants = [v for v in results["variant"].unique() if v != "ticket"]
+    variants = ["ticket", *(v for v in results["variant"].unique() if v != "ticket")]
     words = in_words(verdict)
-    header = f"{'level':>5} {'weights left':>12}"
-    for variant in ["ticket", *variants]:
-        header += f"  {f'{variant}: {objective.words}, early stop':>31}"
-    lines = [
-        f"Test {objective.words} (mean ± std over trainings) and step at the early "
-        "stop, the step of least validation loss",
-        header + "  verdict",
+    header = ["level", "weights left"]
+    header += [f"{variant}: {objective.words}, early stop" for variant in variants]
+    rows = [
+        [
+            str(level),
+            f"{trained['density'].mean():.2%}",
+            *(_cell(trained[trained["variant"] == v], objective) for v in variants),
+            words.get(int(level), "dense"),
+        ]
+        for level, trained in own_steps(results).groupby("level")
     ]
-    for level, rows in own_steps(results).groupby("level"):
-        line = f"{level:>5} {rows['density'].mean():>12.2%}"
-        for variant in ["ticket", *variants]:
-            line += f"  {_cell(rows[rows['variant'] == variant], objective):>31}"
-        lines.append(f"{line}  {words.get(int(level), 'dense')}")
-    return "\n".join(line.rstrip() for line in lines)
+    return (
+        f"Test {objective.words} (mean ± std over trainings) and step at the early "
+        "stop, the step of least validation loss
+"
+        + text_table(rows, [*header, "verdict"])
+    )
 
 
 def _cell(rows: "pd.DataFrame", objective: Objective) -> str:

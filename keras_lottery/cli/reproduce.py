@@ -1,12 +1,12 @@
 """`keras-lottery reproduce`, which is also `scripts/reproduce.py`."""
 
 import argparse
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_lottery.cli.parsing import Parser
 from keras_lottery.papers import experiments
+from keras_lottery.tables import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def add_options(parser: Parser) -> None:
 
 def _reproduce(options: argparse.Namespace) -> None:
     if options.list:
-        print("\n".join(listed()))
+        print(listed())
         return
     if options.name is None:
         raise ValueError("the name of an experiment is missing; --list shows all")
@@ -54,26 +54,17 @@ def _reproduce(options: argparse.Namespace) -> None:
         print(f"\n{directory}: README.md, tables and figures")
 
 
-def listed() -> list[str]:
+def listed() -> str:
     """A line for each experiment: its name, its cost by scale, and its title."""
-    lines = []
+    rows = []
     for name, experiment in experiments.EXPERIMENTS.items():
         cost = "; ".join(f"{key}: {s.cost}" for key, s in experiment.scales.items())
-        lines.append(f"{name:<31} {experiment.title} ({cost})")
-    return lines
+        rows.append([name, f"{experiment.title} ({cost})"])
+    return text_table(rows)
 
 
 def verdict_table(verdicts: "pd.DataFrame") -> str:
     """Published, measured and verdict of each claim, for a terminal."""
-    heads = {"claim": 44, "published": 22, "measured": 24, "verdict": 15}
-    rows = [dict(zip(heads, heads, strict=True)), *verdicts.to_dict("records")]
-    lines = []
-    for row in rows:
-        cells = [textwrap.wrap(row[head], width) for head, width in heads.items()]
-        for index in range(max(len(cell) for cell in cells)):
-            parts = (
-                f"{cell[index] if index < len(cell) else '':<{width}}"
-                for cell, width in zip(cells, heads.values(), strict=True)
-            )
-            lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
+    widths = {"claim": 44, "published": 22, "measured": 24, "verdict": 15}
+    rows = verdicts[list(widths)].astype(str).to_numpy().tolist()
+    return text_table(rows, list(widths), widths)

@@ -16,9 +16,9 @@ import keras_lottery as kl
 from keras_lottery import cli
 from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.ship.deploy import candidates, tickets
+from keras_lottery.ship.deploy.accuracy import accuracy_of
 from keras_lottery.ship.deploy.candidates import WAYS
 from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
-from keras_lottery.ship.deploy.runs import accuracy_of
 from keras_lottery.ship.deploy.tickets import deploy
 from keras_lottery.ship.export import ExportError, ExportReport
 

@@ -10,6 +10,7 @@ from keras import ops
 from keras_lottery.keras_bridge.layers.masked import Masked
 from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
 from keras_lottery.masks import Masks
+from keras_lottery.tables import text_table
 
 State = Mapping[str, np.ndarray]
 """The values of a model's variables by stable name: weights, statistics, seeds."""
@@ -140,21 +141,20 @@ def sparsity_summary(model: keras.Model) -> str:
     >>> from keras_lottery.layers import MaskedDense
     >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
     >>> print(sparsity_summary(model))
-    weight                          kept        size  density
-    hidden/kernel                     12          12  100.00%
-    total                             12          12  100.00%
+    weight         kept  size  density
+    hidden/kernel    12    12  100.00%
+    total            12    12  100.00%
     """
     masks = get_masks(model)
     counts = [
         (name, int(np.count_nonzero(mask)), mask.size) for name, mask in masks.items()
     ]
     counts.append(("total", masks.kept, masks.size))
-    lines = [f"{'weight':<26}{'kept':>10}{'size':>12}{'density':>9}"]
-    lines += [
-        f"{name:<26}{kept:>10,}{size:>12,}{kept / size:>9.2%}"
+    rows = [
+        [name, f"{kept:,}", f"{size:,}", f"{kept / size:.2%}"]
         for name, kept, size in counts
     ]
-    return "\n".join(lines)
+    return text_table(rows, ["weight", "kept", "size", "density"])
 
 
 def _masks_of(model: keras.Model) -> dict[str, tuple[keras.Variable, keras.Variable]]:

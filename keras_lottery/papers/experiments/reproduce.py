@@ -124,48 +124,29 @@ def _numbers(value: Values) -> Any:
 def _markdown(
     experiment: Experiment, scale: str, lab: Lab, verdicts: "pd.DataFrame"
 ) -> str:
-    chosen = lab.scale
-    parts = [
-        f"# {experiment.title}",
-        experiment.paper,
-        f"```bash\nkeras-lottery reproduce {experiment.name} --scale {scale}\n```",
-        f"{', '.join(lab.networks)} on {chosen.data}, {chosen.recipe.steps:,} steps of "
-        f"{chosen.recipe.batch_size} examples, {chosen.replicates} replicates; "
-        f"the trainings in the tables took {lab.seconds:,.0f} s, one after another. "
-        "Measured values are means ± standard deviation over replicates; intervals are "
-        "Student's.",
-    ]
-    if not chosen.is_faithful:
-        parts.append(
-            "This scale only runs through the experiment: no claim is tested by it."
-        )
-    parts.append(markdown_table(verdicts.rename(columns={"counts": "reproduced if"})))
-    parts += [f"![{name}]({name}.png)" for name in lab.figures]
-    for name, table in lab.tables.items():
-        parts.append(f"## {name}\n\n[{name}.csv]({name}.csv)")
-        if len(table) <= ROWS:
-            parts[-1] += f"\n\n{markdown_table(table)}"
-    return "\n\n".join(parts) + "\n"
+    import jinja2
 
-
-def markdown_table(table: "pd.DataFrame") -> str:
-    """A table in Markdown.
-
-    >>> import pandas as pd
-    >>> print(markdown_table(pd.DataFrame({"density": [0.25], "variant": ["ticket"]})))
-    | density | variant |
-    |---|---|
-    | 0.25 | ticket |
-    """
-    rows = [
-        list(table.columns),
-        *([_cell(value) for value in row] for row in table.itertuples(index=False)),
-    ]
-    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(table.columns), *lines[1:]])
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_lottery.papers.experiments", "."),
+        # Markdown is not HTML: its tables need their columns kept apart.
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template("readme.md.jinja").render(
+        experiment=experiment,
+        scale=scale,
+        lab=lab,
+        verdicts=verdicts.rename(columns={"counts": "reproduced if"}),
+        most_rows=ROWS,
+    )
 
 
 def _cell(value: Any) -> str:
+    """A cell of a table in Markdown."""
     return (
         f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
     )

@@ -1,7 +1,10 @@
 """What saving a compressed model measured."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+
+from keras_lottery.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,16 @@ class CompressionReport:
     values: dict[str, int | None]
 
     def __str__(self) -> str:
-        def line(name: str, size: int) -> str:
-            share = f"1/{self.dense_bytes / size:.1f} of dense"
-            return f"  {name:<15} {size:>12,} bytes  {share}"
+        def size(size: int) -> str:
+            return f"{size:,} bytes, 1/{self.dense_bytes / size:.1f} of dense"
 
         shared = ", ".join(f"{name} {n}" for name, n in self.values.items() if n)
-        return "\n".join(
-            [
-                f"{self.path} (compressed)",
-                line("dense", self.dense_bytes),
-                line("pruned", self.pruned_bytes),
-                line("quantized", self.quantized_bytes),
-                line("coded", self.bytes),
-                f"  sparsity        {self.sparsity:.2%}",
-                f"  shared values   {shared or 'none: call `compress(model)` before'}",
-            ]
-        )
+        rows = [
+            ["dense", size(self.dense_bytes)],
+            ["pruned", size(self.pruned_bytes)],
+            ["quantized", size(self.quantized_bytes)],
+            ["coded", size(self.bytes)],
+            ["sparsity", f"{self.sparsity:.2%}"],
+            ["shared values", shared or "none: call `compress(model)` before"],
+        ]
+        return f"{self.path} (compressed)\n{textwrap.indent(text_table(rows), '  ')}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lottery.ship.deploy import measure
-from keras_lottery.ship.deploy.runs import accuracy_of, check_classes
+from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
 from keras_lottery.ship.export.files import gzip_size_of, size_of
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lottery.tables import text_table
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,20 +28,14 @@ def as_text(table: "pd.DataFrame") -> str:
     table = table.reset_index(drop=True)
     columns = {key: COLUMNS[key] for key in COLUMNS if key in table}
     names = short_names(table)
-    lines = [["file", *(title for title, _ in columns.values())]]
+    rows = []
     for name, (_, row) in zip(names, table.iterrows(), strict=True):
         cells = [form.format(row[key]) for key, (_, form) in columns.items()]
-        lines.append([name, *("-" if cell == "nan" else cell for cell in cells)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        line[0].ljust(widths[0])
-        + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    ]
-    for operators, rows in table.groupby("operators", sort=False):
+        rows.append([name, *("-" if cell == "nan" else cell for cell in cells)])
+    text = [text_table(rows, ["file", *(title for title, _ in columns.values())])]
+    for operators, files in table.groupby("operators", sort=False):
         if operators:
-            files = ", ".join(names[index] for index in rows.index)
-            text.append(f"{files}: {operators}")
+            text.append(f"{', '.join(names[i] for i in files.index)}: {operators}")
     return "\n".join(text)
 
 

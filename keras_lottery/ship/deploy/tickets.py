@@ -16,10 +16,10 @@ from keras_lottery.files import write_json
 from keras_lottery.papers import data as datasets
 from keras_lottery.search import Run
 from keras_lottery.search.settings import describe_data, versions
+from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
 from keras_lottery.ship.deploy.candidates import WAYS, candidates
 from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
 from keras_lottery.ship.deploy.files import benchmark
-from keras_lottery.ship.deploy.runs import accuracy_of, check_classes
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.ship.export.data import threshold_of
 from keras_lottery.ship.export.deliver import require_tensorflow
@@ -181,6 +181,7 @@ def deploy(
             "density": chosen["density"],
             "steps": list(tried[row]["made"]),
         },
+        "best_ticket": str(search.best()),
         "rule": f"least {prefer} within {100 * tolerance:g} percentage points of the "
         "highest validation accuracy",
         "measured": chosen,

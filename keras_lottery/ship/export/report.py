@@ -1,8 +1,11 @@
 """What an export measured on the file it wrote."""
 
+import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from keras_lottery.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,19 @@ class ExportReport:
 
     def __str__(self) -> str:
         share = self.bytes / self.dense_bytes
-        lines = [
-            f"{self.path} ({self.format})",
-            f"  bytes           {self.bytes:,} "
-            f"({share:.1%} of the dense model's {self.dense_bytes:,})",
-            f"  gzip bytes      {self.gzip_bytes:,}",
-            f"  sparsity        {self.sparsity:.2%}",
-            f"  max difference  {self.max_difference:.2g} on {self.checked_on}",
+        rows = [
+            [
+                "bytes",
+                f"{self.bytes:,} ({share:.1%} of the dense model's "
+                f"{self.dense_bytes:,})",
+            ],
+            ["gzip bytes", f"{self.gzip_bytes:,}"],
+            ["sparsity", f"{self.sparsity:.2%}"],
+            ["max difference", f"{self.max_difference:.2g} on {self.checked_on}"],
         ]
         if self.accuracy is not None:
-            lines.append(
-                f"  accuracy        {self.accuracy:.2%} "
-                f"(the Keras model's {self.keras_accuracy:.2%})"
-            )
-        lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
+            of = f"(the Keras model's {self.keras_accuracy:.2%})"
+            rows.append(["accuracy", f"{self.accuracy:.2%} {of}"])
+        notes = [f"note: {note}" for note in self.notes]
+        lines = "\n".join([text_table(rows), *notes])
+        return f"{self.path} ({self.format})\n{textwrap.indent(lines, '  ')}"

@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 
 import keras_lottery as kl
-from keras_lottery.ship.deploy import benchmark, measure, plot_files, runs
-from keras_lottery.ship.deploy.runs import accuracy_of
+from keras_lottery.ship.deploy import accuracy, benchmark, measure, plot_files
+from keras_lottery.ship.deploy.accuracy import accuracy_of
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.ship.export import ExportError
 from keras_lottery.ship.export.data import threshold_of
@@ -187,7 +187,7 @@ def test_accuracies_are_measured_as_latencies_are(files, images, monkeypatch):
         asked.append((threads, xnnpack))
         return measure.interpreter(path, threads, xnnpack)
 
-    monkeypatch.setattr(runs, "interpreter", spy)
+    monkeypatch.setattr(accuracy, "interpreter", spy)
     benchmark([files / NAMES[0]], images, threads=2, xnnpack=False, **QUICK)
     assert asked == [(2, False)]
 
@@ -196,7 +196,7 @@ def test_files_of_nan_are_no_files_of_class_0(files, images, monkeypatch):
     x, y = images
     outputs = np.zeros((len(x), 3))
     outputs[7] = np.nan
-    monkeypatch.setattr(runs, "_litert", lambda *_: lambda x: outputs)
+    monkeypatch.setattr(accuracy, "_litert", lambda *_: lambda x: outputs)
     with pytest.raises(ExportError, match=r"dense\.tflite'.* NaN in 1 of 40 rows"):
         accuracy_of(files / "dense.tflite", x, y)
 
