@@ -288,8 +288,7 @@ def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
     ]
     return (
         f"Test {objective.words} (mean ± std over trainings) and step at the early "
-        "stop, the step of least validation loss
-"
+        "stop, the step of least validation loss\n"
         + text_table(rows, [*header, "verdict"])
     )
 

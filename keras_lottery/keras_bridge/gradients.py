@@ -73,7 +73,7 @@ def gradients(
 
     Example:
 
-    >>> from keras_lottery.layers import mask_model
+    >>> from keras_lottery.keras_bridge.layers import mask_model
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile(loss="mse")
     >>> x = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")
@@ -129,7 +129,7 @@ def hessian_vector_product(
 
     Example:
 
-    >>> from keras_lottery.layers import mask_model
+    >>> from keras_lottery.keras_bridge.layers import mask_model
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile(loss="mse")
     >>> model = mask_model(model)

@@ -75,7 +75,7 @@ def scratch(
     Example:
 
     >>> import keras_lottery as kl
-    >>> from keras_lottery.layers import get_state
+    >>> from keras_lottery.keras_bridge.layers import get_state
     >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
     >>> initial = get_state(model)
     >>> kl.prune_filters(model, 0.5)

@@ -124,7 +124,7 @@ class Grouped:
 
     Example:
 
-    >>> from keras_lottery.allocation import Global
+    >>> from keras_lottery.tickets.allocation import Global
     >>> score = np.array([[9.0, 1.0], [0.0, 2.0], [0.0, 4.0], [5.0, 3.0]])
     >>> masks = Masks.dense({"kernel": (4, 2)})
     >>> Grouped(Global(), (2, 1))({"kernel": score}, masks, 0.5)["kernel"].astype(int)

@@ -37,7 +37,7 @@ def premasked() -> Iterator[None]:
 
     Example:
 
-    >>> from keras_lottery.layers import MaskedDense
+    >>> from keras_lottery.keras_bridge.layers import MaskedDense
     >>> layer = MaskedDense(2)
     >>> layer.build((None, 3))
     >>> with premasked():
@@ -69,7 +69,7 @@ def read_as(values: Mapping[int, Any]) -> Iterator[None]:
 
     Example:
 
-    >>> from keras_lottery.layers import MaskedDense
+    >>> from keras_lottery.keras_bridge.layers import MaskedDense
     >>> layer = MaskedDense(2)
     >>> layer.build((None, 3))
     >>> with read_as({id(layer.weight_variable("kernel")): ops.ones((3, 2))}):

@@ -26,7 +26,7 @@ def get_masks(model: keras.Model) -> Masks:
 
     Example:
 
-    >>> from keras_lottery.layers import MaskedDense
+    >>> from keras_lottery.keras_bridge.layers import MaskedDense
     >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
     >>> get_masks(model)["hidden/kernel"].shape
     (4, 3)
@@ -126,7 +126,7 @@ def finalize(layer: keras.layers.Layer) -> None:
 def get_sparsity(model: keras.Model) -> float:
     """The share of the masked model's prunable weights that are pruned.
 
-    >>> from keras_lottery.layers import MaskedDense
+    >>> from keras_lottery.keras_bridge.layers import MaskedDense
     >>> get_sparsity(keras.Sequential([keras.Input((4,)), MaskedDense(3)]))
     0.0
     """
@@ -138,7 +138,7 @@ def sparsity_summary(model: keras.Model) -> str:
 
     Example:
 
-    >>> from keras_lottery.layers import MaskedDense
+    >>> from keras_lottery.keras_bridge.layers import MaskedDense
     >>> model = keras.Sequential([keras.Input((4,)), MaskedDense(3, name="hidden")])
     >>> print(sparsity_summary(model))
     weight         kept  size  density

@@ -64,7 +64,7 @@ def interpolate(
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     >>> model.compile("sgd", loss, metrics=["accuracy"])
-    >>> from keras_lottery.layers import get_state
+    >>> from keras_lottery.keras_bridge.layers import get_state
     >>> a = get_state(model)
     >>> b = {name: -array for name, array in a.items()}
     >>> data = np.ones((4, 2), "float32"), np.zeros(4)

@@ -31,7 +31,7 @@ class SignForm:
 
     Example:
 
-    >>> from keras_lottery.criteria import get
+    >>> from keras_lottery.tickets.criteria import get
     >>> get("large_final_diff_sign") == SignForm(get("large_final"), same=False)
     True
     """
