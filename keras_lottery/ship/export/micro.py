@@ -14,12 +14,7 @@ from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import file_path, staged
 from keras_lottery.ship.export.litert import to_litert
 from keras_lottery.ship.export.report import ExportReport
-from keras_lottery.ship.export.tflite_file import (
-    Graph,
-    Tensor,
-    planned_bytes,
-    read_graphs,
-)
+from keras_lottery.ship.export.tflite_file import Graph, Tensor, read_graphs
 
 # Those that `MicroMutableOpResolver` knows, in August 2026.
 _OPERATORS = """
@@ -45,7 +40,6 @@ METHODS = {
     "PADV2": "AddPadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
-WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 # These may take floats and eight bits together; EMBEDDING_LOOKUP has a kernel for it.
 MIXED = frozenset(
     ["CALL_ONCE", "CAST", "DEQUANTIZE", "EMBEDDING_LOOKUP", "IF", "QUANTIZE", "WHILE"]
@@ -65,11 +59,6 @@ _KEYWORDS = """
 """
 KEYWORDS = frozenset(_KEYWORDS.split())
 
-# What the interpreter keeps beside the tensors. With these, estimates were 0.2 to 29 %
-# above what LiteRT Micro took on x86-64 for LeNet-300-100 and two small convolutional
-# networks, in float32 and int8.
-BASE_BYTES, TENSOR_BYTES, OPERATOR_BYTES, CHANNEL_BYTES = 1536, 32, 128, 8
-
 
 @dataclass(frozen=True)
 class MicroReport:
@@ -82,10 +71,6 @@ class MicroReport:
         operators: the calls of `MicroMutableOpResolver`.
         inputs, outputs: as lines of name (and the file's own name for the tensor),
             type, shape and quantisation, in the file's order.
-        tensor_bytes: memory that the tensors share, planned by their lifetimes.
-        arena_bytes: an estimate of the tensor arena: that, and 1,536 bytes, 32 for
-            each tensor, 128 for each operator and 8 for each channel of quantised
-            weights, for what the interpreter keeps.
         litert: the report on the .tflite file; `None` of a file that was given.
     """
 
@@ -95,8 +80,6 @@ class MicroReport:
     operators: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    tensor_bytes: int
-    arena_bytes: int
     litert: ExportReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,8 +92,6 @@ class MicroReport:
         lines = [
             f"{self.path} and {self.path.with_suffix('.h').name} (C)",
             f"  bytes           {self.bytes:,} of constants",
-            f"  arena           {self.arena_bytes:,} bytes (an estimate; "
-            f"{self.tensor_bytes:,} of tensors)",
             f"  operators       {', '.join(self.operators)}",
         ]
         lines += [f"  input           {line}" for line in self.inputs]
@@ -130,9 +111,9 @@ def to_c_array(
     """Writes a model as C source, to be compiled into firmware with LiteRT Micro.
 
     `name.c` holds the .tflite file as an aligned array of constants; `name.h` declares
-    it, lists the operators to register, and has the sizes of inputs, outputs and of the
-    tensor arena. The arena's is an estimate: kernels may ask for scratch memory, and
-    `interpreter.arena_used_bytes()` has the truth on the device.
+    it, lists the operators to register, and has the sizes of inputs and outputs. How
+    large the tensor arena must be depends on the processor and its kernels: give it
+    more than enough once, and read `interpreter.arena_used_bytes()` on the device.
 
     Inputs and outputs have the numbers of `interpreter.output(0)`, whose order need not
     be the Keras model's. Comments in `name.h` have the names that `to_litert` gives
@@ -146,8 +127,8 @@ def to_c_array(
             Keras model, or the path of a `.tflite` file, which is taken as it is.
         path: the source file, such as `"firmware/digits.c"`. Its stem is the name of
             the array; the same names in upper case begin the header's constants.
-        quantize: `None` for float32, or `"int8"`, as of `to_litert`. Not for a file.
-        representative_data, test_data: as of `to_litert`. Not for a file.
+        quantize: `None` for float32, or `"int8"`; see `to_litert`. Not for a file.
+        representative_data, test_data: see `to_litert`. Not for a file.
 
     Returns:
         The report, which is also printed.
@@ -213,7 +194,6 @@ def to_c_array(
     except ExportError as error:
         raise ExportError(f"Nothing was written to '{source}': {error}") from error
     inputs, outputs = graphs[0].ends()
-    tensor_bytes = sum(map(planned_bytes, graphs))
     report = MicroReport(
         path=source,
         name=name,
@@ -221,8 +201,6 @@ def to_c_array(
         operators=tuple(_methods(graphs)),
         inputs=tuple(map(str, inputs)),
         outputs=tuple(map(str, outputs)),
-        tensor_bytes=tensor_bytes,
-        arena_bytes=_rounded(tensor_bytes + sum(map(_overhead, graphs)) + BASE_BYTES),
         litert=litert,
     )
     header = source.with_suffix(".h")
@@ -279,25 +257,6 @@ def _camel(operator: str) -> str:
     return "Add" + "".join(words).replace("2d", "2D")
 
 
-def _overhead(graph: Graph) -> int:
-    """What the interpreter keeps of a graph."""
-    channels = sum(
-        graph.tensors[operator.outputs[0]].shape[-1]
-        for operator in graph.operators
-        if operator.name in WEIGHTED
-        and graph.tensors[operator.outputs[0]].type != "FLOAT32"
-    )
-    return (
-        TENSOR_BYTES * len(graph.tensors)
-        + OPERATOR_BYTES * len(graph.operators)
-        + CHANNEL_BYTES * channels
-    )
-
-
-def _rounded(size: int) -> int:
-    return -(-size // 16) * 16
-
-
 def _header(report: MicroReport, inputs: list[Tensor], outputs: list[Tensor]) -> str:
     upper = report.name.upper()
     calls = " ".join(f"(resolver).{method}();" for method in report.operators)
@@ -308,9 +267,6 @@ def _header(report: MicroReport, inputs: list[Tensor], outputs: list[Tensor]) ->
         "",
         "/* The .tflite file. */",
         f"#define {upper}_BYTES {report.bytes}",
-        "",
-        "/* For the tensor arena: an estimate. arena_used_bytes() has the truth. */",
-        f"#define {upper}_ARENA_BYTES {report.arena_bytes}",
         "",
         f"/* tflite::MicroMutableOpResolver<{upper}_OPERATORS> resolver;",
         f"   {upper}_ADD_OPERATORS(resolver) */",

@@ -1,7 +1,7 @@
-"""What a .tflite file holds: its operators, tensors, and the memory that they take."""
+"""What a .tflite file holds: its operators and tensors."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,9 +34,7 @@ class Tensor:
         name: its name in the file.
         shape: of one call, batches of one row.
         type: `"FLOAT32"`, `"INT8"`, …
-        constant: whether the file holds its values.
-        sparse: whether it holds them in sparse encoding.
-        variable: whether it keeps its values from call to call.
+        sparse: whether the file holds its values in sparse encoding.
         scale, zero_point: of a tensor that is quantised as one; value = scale *
             (number - zero_point).
     """
@@ -44,9 +42,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     type: str
-    constant: bool = False
     sparse: bool = False
-    variable: bool = False
     scale: float | None = None
     zero_point: int | None = None
 
@@ -114,26 +110,6 @@ class Graph:
         inputs, outputs = (named(*side) for side in sides)
         return inputs, outputs
 
-    def lifetimes(self) -> list[tuple[int, int, int]]:
-        """(bytes, first, last) of every tensor that takes memory while it runs.
-
-        First and last number the operators between which it is needed, 0 being the
-        moment before the first of them.
-        """
-        first = {i: 0 for i in self.inputs}
-        last = dict(first)
-        for step, operator in enumerate(self.operators, start=1):
-            for i in operator.outputs:
-                first.setdefault(i, step)
-                last[i] = step
-            last |= {i: step for i in operator.inputs if i in first}
-        last |= {i: len(self.operators) for i in self.outputs}
-        return [
-            (self.tensors[i].bytes, first[i], last[i])
-            for i in first
-            if not (self.tensors[i].constant or self.tensors[i].variable)
-        ]
-
 
 def read_graphs(data: bytes) -> list[Graph]:
     """The graphs of a file, the one that is called first.
@@ -158,10 +134,6 @@ def read_graphs(data: bytes) -> list[Graph]:
         operators.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "?")
         for code in codes
     ]
-    filled = [
-        model.Buffers(i).DataLength() > 0 or model.Buffers(i).Size() > 0
-        for i in range(model.BuffersLength())
-    ]
     types = _names(schema.TensorType)
     signatures = [
         schema.SignatureDefT.InitFromObj(model.SignatureDefs(i))
@@ -174,7 +146,7 @@ def read_graphs(data: bytes) -> list[Graph]:
         graph = schema.SubGraphT.InitFromObj(model.Subgraphs(i))
         graphs.append(
             Graph(
-                tensors=[_tensor(t, types, filled) for t in graph.tensors],
+                tensors=[_tensor(t, types) for t in graph.tensors],
                 operators=[
                     Operator(
                         names[operator.opcodeIndex],
@@ -192,48 +164,7 @@ def read_graphs(data: bytes) -> list[Graph]:
     return graphs
 
 
-def offsets(lifetimes: Iterable[tuple[int, int, int]], align: int = 16) -> list[int]:
-    """A place in one block of memory for each tensor, as LiteRT Micro's planner does.
-
-    The largest come first, each in the first gap between those that live at the same
-    time.
-
-    Args:
-        lifetimes: (bytes, first, last) of each.
-        align: every place is a multiple of it.
-
-    >>> offsets([(100, 0, 1), (60, 1, 2), (40, 2, 3), (16, 0, 3)])
-    [0, 112, 0, 176]
-    """
-    lifetimes = list(lifetimes)
-    places = [0] * len(lifetimes)
-    placed: list[tuple[int, int, int, int]] = []
-    order = sorted(range(len(places)), key=lambda i: -lifetimes[i][0])
-    for i in order:
-        size, first, last = lifetimes[i]
-        place = 0
-        for start, end, born, gone in sorted(placed):
-            if born <= last and first <= gone:
-                if start - place >= size:
-                    break
-                place = max(place, -(-end // align) * align)
-        places[i] = place
-        placed.append((place, place + size, first, last))
-    return places
-
-
-def planned_bytes(graph: Graph) -> int:
-    """The memory that the tensors of a graph share, variables apart."""
-    lifetimes = graph.lifetimes()
-    ends = [
-        place + size
-        for place, (size, _, _) in zip(offsets(lifetimes), lifetimes, strict=True)
-    ]
-    kept = sum(tensor.bytes for tensor in graph.tensors if tensor.variable)
-    return max(ends, default=0) + kept
-
-
-def _tensor(tensor: Any, types: dict[int, str], filled: Sequence[bool]) -> Tensor:
+def _tensor(tensor: Any, types: dict[int, str]) -> Tensor:
     quantization = tensor.quantization
     scales = [] if quantization is None else _listed(quantization.scale)
     zeros = [] if quantization is None else _listed(quantization.zeroPoint)
@@ -241,9 +172,7 @@ def _tensor(tensor: Any, types: dict[int, str], filled: Sequence[bool]) -> Tenso
         name=_text(tensor.name),
         shape=_numbers(tensor.shape),
         type=types.get(tensor.type, "?"),
-        constant=filled[tensor.buffer],
         sparse=tensor.sparsity is not None,
-        variable=bool(tensor.isVariable),
         scale=float(scales[0]) if len(scales) == 1 else None,
         zero_point=int(zeros[0]) if len(zeros) == 1 else None,
     )

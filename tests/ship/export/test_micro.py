@@ -8,8 +8,6 @@ import zlib
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from keras import layers
 
 from keras_lottery.ship.export import ExportError, to_c_array, to_litert
@@ -18,8 +16,6 @@ from keras_lottery.ship.export.tflite_file import (
     Graph,
     Operator,
     Tensor,
-    offsets,
-    planned_bytes,
     read_graphs,
 )
 
@@ -40,8 +36,7 @@ int main(void) {
   }
   printf("%lu %lu %d %u\n", net_length, (unsigned long)NET_BYTES,
          (int)((uintptr_t)net % 16), (unsigned)(crc ^ 0xffffffffu));
-  printf("%d %d %d %d\n", NET_OPERATORS, NET_ARENA_BYTES, NET_INPUT_0_BYTES,
-         NET_OUTPUT_0_SIZE);
+  printf("%d %d %d\n", NET_OPERATORS, NET_INPUT_0_BYTES, NET_OUTPUT_0_SIZE);
   return 0;
 }
 """
@@ -81,7 +76,7 @@ def test_compiled_it_is_the_file_aligned(tflite, tmp_path, standard):
     data = tflite.read_bytes()
     first, second = run.stdout.splitlines()
     assert first == f"{len(data)} {len(data)} 0 {zlib.crc32(data)}"
-    assert second == f"{len(report.operators)} {report.arena_bytes} 256 3"
+    assert second == f"{len(report.operators)} 256 3"
 
 
 @pytest.mark.tensorflow
@@ -103,9 +98,6 @@ def test_the_report_and_the_header_agree(tflite, tmp_path, capsys):
     assert f"NET_OPERATORS {len(report.operators)}\n" in header
     assert "float32 1x8x8x1" in report.inputs[0]
     assert report.to_dict()["path"] == str(tmp_path / "new" / "net.c")
-    # The input and the feature maps of 6x6x4 live at the same time.
-    assert report.tensor_bytes == 4 * (64 + 144)
-    assert report.arena_bytes > report.tensor_bytes
 
 
 @pytest.mark.tensorflow
@@ -259,50 +251,9 @@ def test_a_missing_file_is_missed(tmp_path):
         to_c_array(tmp_path / "net.tflite", tmp_path / "net.c")
 
 
-LIFETIMES = st.lists(
-    st.tuples(st.integers(1, 200), st.integers(0, 9), st.integers(0, 4)).map(
-        lambda t: (t[0], t[1], t[1] + t[2])
-    ),
-    max_size=12,
-)
-
-
-@settings(max_examples=50)
-@given(LIFETIMES)
-def test_tensors_of_one_time_do_not_overlap(lifetimes):
-    places = offsets(lifetimes)
-    assert all(place % 16 == 0 for place in places)
-    for i, (size, first, last) in enumerate(lifetimes):
-        for j, (other, born, gone) in enumerate(lifetimes[:i]):
-            if born <= last and first <= gone:
-                apart = (places[i] >= places[j] + other) or (
-                    places[j] >= places[i] + size
-                )
-                assert apart
-    ends = [place + size for place, (size, _, _) in zip(places, lifetimes, strict=True)]
-    rounded = sum(-(-size // 16) * 16 for size, _, _ in lifetimes)
-    assert max(ends, default=0) <= rounded
-
-
-def test_constants_take_no_arena_and_variables_always_do():
-    tensors = [
-        Tensor("x", (1, 10), "FLOAT32"),
-        Tensor("w", (10, 10), "FLOAT32", constant=True),
-        Tensor("state", (1, 5), "FLOAT32", variable=True),
-        Tensor("y", (1, 10), "INT8"),
-        Tensor("z", (1, 10), "INT8"),
-    ]
-    operators = [Operator("A", (0, 1, 2, -1), (3,)), Operator("B", (3,), (4,))]
-    graph = Graph(tensors, operators, (0,), (4,))
-    assert graph.lifetimes() == [(40, 0, 1), (10, 1, 2), (10, 2, 2)]
-    # x beside y, then z in the place of x; and the state.
-    assert planned_bytes(graph) == 48 + 10 + 20
-
-
 @pytest.mark.tensorflow
 def test_tensors_are_read_off_the_file(tflite):
     (graph,) = read_graphs(tflite.read_bytes())
     assert graph.tensors[graph.inputs[0]].shape == (1, 8, 8, 1)
     assert graph.tensors[graph.outputs[0]].shape == (1, 3)
-    constants = [tensor for tensor in graph.tensors if tensor.constant]
-    assert {(4, 3, 3, 1), (3, 36)} <= {tensor.shape for tensor in constants}
+    assert {(4, 3, 3, 1), (3, 36)} <= {tensor.shape for tensor in graph.tensors}
