@@ -50,9 +50,9 @@ def trained_variables(optimizer: Any) -> list[keras.Variable]:
 def slots(optimizer: Any) -> Iterator[tuple[keras.Variable, keras.Variable]]:
     """(weight, slot) for each slot of an optimizer, such as a momentum.
 
-    Keras 3.15 keeps the slots of a kind in a list, in the order of the weights, beside
-    `Optimizer._variables`, which has all of them in one. Without them, momentum moves
-    pruned weights again, and those that share a value apart.
+    The slots of a kind are in a list, in the order of the weights, beside
+    `Optimizer._variables`, which has all of them in one: seen on Keras 3.15. Without
+    them, momentum moves pruned weights again, and those that share a value apart.
     """
     optimizer = innermost(optimizer)
     # MultiOptimizer has one for each group of weights.
