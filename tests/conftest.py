@@ -31,51 +31,30 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("keras_lottery")
 
 PACKAGE = Path(__file__).parents[1] / "keras_lottery"
-# Doctests cannot be marked: those of these files and folders are.
-MODULES = {
-    "tensorflow": (
-        "ship/deploy/files.py",
-        "ship/export/litert.py",
-        "ship/export/micro.py",
-        "ship/export/saved_model.py",
-    ),
-    "once": (
-        "cli",
-        "files.py",
-        "masks.py",
-        "papers/data",
-        "papers/experiments",
-        "registry.py",
-        "search/results.py",
-        "search/store.py",
-        "ship/deploy",
-        "study/plots.py",
-        "study/report",
-        "tickets/allocation",
-        "tickets/grouping.py",
-        "tickets/schedules.py",
-    ),
-}
+BACKEND = keras.backend.backend()
 REASONS = {"tensorflow": "needs TensorFlow", "once": "tested once, on TensorFlow"}
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is collected often: it need not be sought in what was imported."""
+    """Garbage need not be sought in what was imported, nor after each few objects."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Doctests run once, on TensorFlow."""
+    if BACKEND != "tensorflow" and collection_path.is_relative_to(PACKAGE):
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips, on the other backends, what needs TensorFlow or knows no backend."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if BACKEND == "tensorflow":
         return
     for item in items:
         for name, reason in REASONS.items():
-            if item.get_closest_marker(name) or is_in(item.path, MODULES[name]):
-                reason = f"{reason}; the backend is {backend}"
+            if item.get_closest_marker(name):
+                reason = f"{reason}; the backend is {BACKEND}"
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def is_in(path: Path, modules: tuple[str, ...]) -> bool:
-    return any(path.is_relative_to(PACKAGE / module) for module in modules)

@@ -173,14 +173,14 @@ def encoder():
 class Tagger(keras.Model):
     """A subclassed model of layers, lists of layers, wrappers and a nested model."""
 
-    example_shape, example_dtype = (3,), "int32"
+    example_shape, example_dtype = (2,), "int32"
 
     def __init__(self, width=3, **kwargs):
         super().__init__(**kwargs)
         self.width = width
         self.embed = layers.Embedding(5, 4)
-        self.blocks = [EncoderBlock(width), EncoderBlock(width)]
-        self.recurrent = layers.Bidirectional(layers.GRU(width))
+        self.blocks = [EncoderBlock(width)]
+        self.recurrent = layers.Bidirectional(layers.SimpleRNN(width))
         self.head = keras.Sequential([layers.Dense(4, "tanh"), layers.Dropout(0.1)])
         self.last = layers.SpectralNormalization(layers.Dense(2))
 
@@ -196,7 +196,7 @@ class Tagger(keras.Model):
 
 def subclassed():
     model = Tagger()
-    model(np.zeros((1, 3), "int32"))
+    model(np.zeros((1, 2), "int32"))
     return model
 
 
@@ -227,7 +227,7 @@ def subclassed_functional():
 def recurrent():
     return keras.Sequential(
         [
-            keras.Input((3, 4)),
+            keras.Input((2, 4)),
             layers.LSTM(3, return_sequences=True),
             layers.GRU(3, return_sequences=True),
             layers.SimpleRNN(3),
@@ -239,12 +239,12 @@ def recurrent():
 def bidirectional():
     backward = layers.LSTM(3, activation="relu", go_backwards=True)
     both = layers.Bidirectional(layers.LSTM(3), backward_layer=backward)
-    return keras.Sequential([keras.Input((3, 4)), both, layers.Dense(2)])
+    return keras.Sequential([keras.Input((2, 4)), both, layers.Dense(2)])
 
 
 def stacked_cells():
     cells = layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(2)])
-    return keras.Sequential([keras.Input((3, 4)), layers.RNN(cells), layers.Dense(2)])
+    return keras.Sequential([keras.Input((2, 4)), layers.RNN(cells), layers.Dense(2)])
 
 
 def time_distributed():
@@ -349,7 +349,7 @@ register_masked(MinimalCell)
 def own_layers():
     return keras.Sequential(
         [
-            keras.Input((3, 4)),
+            keras.Input((2, 4)),
             layers.TimeDistributed(Gate()),
             layers.RNN(MinimalCell(3)),
             layers.Dense(2),

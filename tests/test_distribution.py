@@ -17,6 +17,8 @@ from tests.keras_bridge.layers.test_masked import assert_trained_at_zeros
 from tests.models_zoo import compiled, inputs, mlp, pruned
 from tests.search import test_workers as small
 
+pytestmark = pytest.mark.slow
+
 TENSORFLOW = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]

@@ -210,14 +210,8 @@ def obstacle(
 
 def is_distributed(model: keras.Model) -> bool:
     """Whether Keras trains the model on several devices."""
-    if keras.distribution.distribution() is not None:
-        return True
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    here = tf.distribute.get_strategy()
-    return tf.distribute.has_strategy() or model.distribute_strategy is not here
+    strategy = getattr(model, "_distribute_strategy", None)
+    return bool(keras.distribution.distribution() is not None or strategy)
 
 
 def free_memory() -> int:

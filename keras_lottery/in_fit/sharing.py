@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.keras_bridge.gradient_change import GradientChange
-from keras_lottery.keras_bridge.internals.optimizers import slots
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
@@ -108,15 +107,11 @@ class SharedWeights(keras.callbacks.Callback):
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(20)])
-    >>> model = kl.mask_model(model)
-    >>> compress(model, bits=2)
-    >>> model.compile("adam", "mse")
-    >>> x, y = np.ones((8, 10)), np.ones((8, 20))
-    >>> history = model.fit(x, y, callbacks=[SharedWeights()], verbose=0)
-    >>> len(np.unique(model.layers[0].kernel))
-    4
+    ```python
+    kl.compress.compress(model, bits=3)
+    model.fit(x, y, epochs=2, callbacks=[kl.compress.SharedWeights()])
+    len(np.unique(model.layers[0].kernel))  # still 8, and the zeros
+    ```
     """
 
     def __init__(self) -> None:
@@ -192,7 +187,14 @@ def _summed(gradient: Any, segments: Any, number: int) -> Any:
 
 
 def _clear_slots(optimizer: Any, weights: list[keras.Variable]) -> None:
+    if not optimizer.built:
+        return
     shared = {id(weight) for weight in weights}
-    for weight, slot in slots(optimizer):
-        if id(weight) in shared:
-            slot.assign(np.zeros(slot.shape))
+    trained = optimizer._trainable_variables
+    for slots in vars(optimizer).values():
+        # Keras keeps the slots of a kind in a list, in the order of the weights.
+        if not isinstance(slots, list) or len(slots) != len(trained):
+            continue
+        for weight, slot in zip(trained, slots, strict=True):
+            if id(weight) in shared and slot is not None and slot is not weight:
+                slot.assign(np.zeros(slot.shape))

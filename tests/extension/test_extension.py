@@ -86,6 +86,7 @@ def test_a_search_and_prune_take_its_names(extension, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_the_command_line_takes_the_names_of_an_installed_package(tmp_path):
     info = tmp_path / "lottery_extension-1.0.dist-info"
     info.mkdir()

@@ -558,6 +558,7 @@ def test_ones_own_inputs(tk):
     assert is_masked(masked)
 
 
+@pytest.mark.slow
 def test_the_import_leaves_the_process_as_it_was():
     """`TF_USE_LEGACY_KERAS` would make Keras 2 of `tf.keras`, here and in children."""
     code = (

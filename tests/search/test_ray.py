@@ -11,7 +11,7 @@ import pytest
 from keras_lottery.search import LotteryTicketSearch
 from tests.search.test_workers import FIT, build
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")

@@ -14,6 +14,8 @@ import pytest
 
 from keras_lottery.search import LotteryTicketSearch, workers
 
+pytestmark = pytest.mark.slow
+
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype("float32")
 Y = (X[:, 0] * X[:, 1] > 0).astype("int32")

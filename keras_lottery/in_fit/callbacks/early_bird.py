@@ -11,10 +11,10 @@ import numpy as np
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
     check_masked,
+    steps_done,
     whole,
 )
 from keras_lottery.keras_bridge import architecture
-from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.layers import State, get_state
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import (
@@ -93,17 +93,15 @@ class EarlyBird(Configured):
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10)])
-    >>> model = kl.mask_model(model)
-    >>> model.compile(keras.optimizers.SGD(1e-4), "mse")
-    >>> x, y = np.ones((8, 10)), np.ones((8, 10))
-    >>> callback = EarlyBird(0.8)
-    >>> history = model.fit(x, y, epochs=20, callbacks=[callback], verbose=0)
-    >>> callback.epoch, callback.steps, callback.steps_saved
-    (4, 5, 15)
-    >>> kl.get_sparsity(model), callback.masks.sparsity
-    (0.0, 0.8)
+    ```python
+    model = kl.mask_model(kl.models.lenet_300_100())
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callback = kl.EarlyBird(0.8)
+    model.fit(x, y, epochs=20, callbacks=[callback])  # stops when the masks stay
+    callback.epoch, callback.steps_saved
+    kl.set_masks(model, callback.masks)  # to train on from here, or:
+    callback.ticket(rewind=True).save("early.ticket")
+    ```
     """
 
     def __init__(
@@ -171,13 +169,12 @@ class EarlyBird(Configured):
     def on_train_begin(self, logs: dict | None = None) -> None:
         check_masked(self)
         self._forget()
-        self._first = get_state(self.model)
-        self._first_step = steps_done(self.model.optimizer)
+        self._first, self._first_step = get_state(self.model), steps_done(self.model)
         rehearse(self.model, self.sparsity, *self._how())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.masks, self._last = self._masks(), get_state(self.model)
-        self.epoch, self.steps = epoch, steps_done(self.model.optimizer)
+        self.epoch, self.steps = epoch, steps_done(self.model)
         self._epochs += 1
         self._queue.append(self._compared(self.masks))
         pairs = itertools.combinations(self._queue, 2)

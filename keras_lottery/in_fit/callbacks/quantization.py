@@ -6,8 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_lottery.in_fit.callbacks.common import check_masked
-from keras_lottery.keras_bridge.internals.patches import at_last
+from keras_lottery.in_fit.callbacks.common import at_last, check_masked
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.masked import Masked
 
@@ -40,18 +39,10 @@ class QuantizationAware(keras.callbacks.Callback):
 
     Example:
 
-    >>> import numpy as np
-    >>> import keras_lottery as kl
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
-    >>> model = kl.mask_model(model)
-    >>> kl.prune(model, 0.5)
-    >>> model.compile("adam", "mse")
-    >>> x, y = np.ones((8, 8)), np.ones((8, 2))
-    >>> history = model.fit(x, y, callbacks=[QuantizationAware()], verbose=0)
-    >>> kernel = np.asarray(model.layers[0].kernel)
-    >>> steps = kernel / (np.abs(kernel).max(axis=0) / 127)
-    >>> np.allclose(steps, np.round(steps), atol=1e-3), kl.get_sparsity(model)
-    (True, 0.5)
+    ```python
+    model.fit(x, y, epochs=2, callbacks=[kl.callbacks.QuantizationAware()])
+    kl.export.to_litert(model, "model.tflite", quantize="int8", representative_data=x)
+    ```
     """
 
     def on_train_begin(self, logs: dict | None = None) -> None:

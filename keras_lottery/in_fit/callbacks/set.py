@@ -43,14 +43,13 @@ class SET(Regrowth):
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> digits = kl.data.load("digits")
-    >>> model = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
-    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-    >>> regrowth = SET(0.9, end_step=100, frequency=20)
-    >>> history = model.fit(*digits.train, epochs=1, callbacks=[regrowth], verbose=0)
-    >>> round(kl.get_sparsity(model), 3)
-    0.9
+    ```python
+    model = kl.mask_model(kl.models.lenet_300_100())
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    regrowth = kl.SET(0.9, end_step=1000, frequency=20)
+    model.fit(x, y, epochs=8, callbacks=[regrowth])
+    kl.get_sparsity(model)  # 0.9, from the first step to the last
+    ```
     """
 
     def __init__(

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.objective import Objective
-from keras_lottery.keras_bridge.graph import parent
 from keras_lottery.keras_bridge.layers import (
     State,
     get_state,
@@ -71,17 +70,12 @@ def layer_criticality(
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> digits = kl.data.load("digits")
-    >>> model = kl.models.lenet_300_100(digits.input_shape)
-    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> model.compile("adam", loss, metrics=["accuracy"])
-    >>> epochs = kl.analysis.Checkpoints(epochs=[0])
-    >>> _ = model.fit(*digits.train, callbacks=[epochs], verbose=0)
-    >>> table = layer_criticality(model, epochs.states, digits.test)
-    >>> table[["layer", "checkpoint"]].values.tolist()
-    [['hidden_1', 0], ['hidden_1', 'random'], ['hidden_2', 0], ['hidden_2', 'random'],
-     ['output', 0], ['output', 'random']]
+    ```python
+    epochs = kl.analysis.Checkpoints(epochs=[0, 1, 10])
+    model.fit(x, y, epochs=20, callbacks=[epochs])
+    table = kl.analysis.layer_criticality(model, epochs.states, (x_test, y_test))
+    table.pivot_table("drop", index="layer", columns="checkpoint")
+    ```
     """
     import pandas as pd
 
@@ -160,7 +154,8 @@ def layer_groups(model: keras.Model) -> dict[str, list[str]]:
 
 def _source(layer: Any, paths: dict[int, str], kernels: set[str]) -> str | None:
     """The layer with a kernel that a layer reads through others without one."""
-    while (layer := parent(layer)) is not None:
+    while layer._inbound_nodes and len(layer._inbound_nodes[0].parent_nodes) == 1:
+        layer = layer._inbound_nodes[0].parent_nodes[0].operation
         if (path := paths.get(id(layer))) in kernels:
             return path
     return None

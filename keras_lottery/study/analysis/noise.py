@@ -122,17 +122,12 @@ def train_and_measure_instability(
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> digits = kl.data.load("digits")
-    >>> model = kl.models.lenet_300_100(digits.input_shape)
-    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> model.compile("adam", loss, metrics=["accuracy"])
-    >>> dense = train_rewind_points(
-    ...     model, *digits.train, test_data=digits.test, at=[0], epochs=1)
-    >>> table = train_and_measure_instability(
-    ...     dense, *digits.train, test_data=digits.test, points=3)
-    >>> table[["ticket", "step", "density", "pair"]].values.tolist()
-    [[0.0, 0.0, 1.0, 0.0]]
+    ```python
+    data = {"test_data": (x_test, y_test)}
+    dense = kl.analysis.train_rewind_points(model, x, y, at=[0, 100], epochs=20, **data)
+    table = kl.analysis.train_and_measure_instability(dense, x, y, **data)
+    table[["step", "instability"]]  # SGD is stable from step 100 on, if it is near zero
+    ```
     """
     import pandas as pd
 

@@ -48,20 +48,11 @@ def write_report(
 
     Example:
 
-    >>> import tempfile
-    >>> import keras, numpy as np
-    >>> import keras_lottery as kl
-    >>> rng = np.random.default_rng(0)
-    >>> x, y = rng.random((40, 4, 4)), rng.integers(0, 2, 40)
-    >>> model = keras.Sequential(
-    ...     [keras.Input((4, 4)), keras.layers.Flatten(),
-    ...      keras.layers.Dense(2, "softmax")])
-    >>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    >>> folder = tempfile.mkdtemp()
-    >>> search = kl.LotteryTicketSearch(model, [0.5], directory=folder, workers=0)
-    >>> table = search.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
-    >>> write_report(folder).name
-    'report.html'
+    ```python
+    search = kl.LotteryTicketSearch(build, directory="runs/lenet")
+    search.search(x, y, validation_data=validation, epochs=10)
+    write_report("runs/lenet")  # runs/lenet/report.html
+    ```
     """
     import jinja2
 

@@ -79,6 +79,7 @@ class TestChoosing:
 
 class TestFiles:
     @pytest.mark.once
+    @pytest.mark.slow
     def test_without_the_library_a_masked_file_is_refused(self, tmp_path):
         """And a file of what it stripped needs Keras alone."""
         time_distributed = layers.TimeDistributed(layers.Dense(2))
