@@ -1,5 +1,10 @@
 """Lottery tickets and pruning for Keras 3: find a winning ticket, study it, ship it."""
 
+from keras_lottery.keras_bridge.backend import check_backend
+
+# Before Keras is imported, which would ask for a backend to be installed in vain.
+check_backend()
+
 from keras_lottery import interop, masks
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError

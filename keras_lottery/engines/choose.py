@@ -11,6 +11,7 @@ from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.engines.fused import FusedEngine
 from keras_lottery.engines.vectorized import VectorizedEngine
+from keras_lottery.keras_bridge.internals.optimizers import innermost
 
 ENGINES: dict[str, type[Engine]] = {
     "fit": FitEngine,
@@ -79,8 +80,7 @@ def _not_stacked(model: keras.Model) -> str | None:
     """Why the vectorized engine cannot train a model, or None."""
     if keras.backend.backend() != "jax":
         return f"the backend is {keras.backend.backend()}"
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if optimizer.use_ema:
+    if innermost(model.optimizer).use_ema:
         return "the optimizer keeps moving averages"
     if convolves(model) and not _on_accelerator():
         return "stacked convolutions are slow on processors"

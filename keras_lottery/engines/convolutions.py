@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_lottery.keras_bridge.layers import walk
+
 
 def convolves(model: keras.Model) -> bool:
     """Whether the model has convolutions, which XLA on processors is slow at.
@@ -9,4 +11,4 @@ def convolves(model: keras.Model) -> bool:
     >>> convolves(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]))
     True
     """
-    return any(hasattr(layer, "kernel_size") for layer in model._flatten_layers())
+    return any(hasattr(layer, "kernel_size") for _, layer in walk(model))

@@ -13,6 +13,12 @@ import numpy as np
 from keras_lottery.engines.data import Data, is_tf_dataset
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
+from keras_lottery.keras_bridge.internals.optimizers import (
+    innermost,
+    postpone_averages,
+    schedule_of,
+    take_averages,
+)
 from keras_lottery.keras_bridge.layers import get_state, set_state
 from keras_lottery.keras_bridge.layers.state import State, read
 from keras_lottery.tickets import Ticket
@@ -99,15 +105,14 @@ class Engine:
         )
         self.callbacks = list(callbacks)
         self.class_weight = class_weight
-        self.optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        schedule = self.optimizer._learning_rate
-        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        self.optimizer = innermost(model.optimizer)
+        if schedule := schedule_of(self.optimizer):
             schedule = OffsetSchedule(self.optimizer, schedule, steps)
             self.optimizer.learning_rate = schedule
         model.optimizer.build(model.trainable_variables)
         # `fit` would put the moving averages in the place of the weights wherever an
         # engine cuts the training; here it is done once, at the end.
-        model.optimizer.finalize_variable_values = lambda variables: None
+        postpone_averages(model.optimizer)
         self._fresh = [read(v) for v in model.optimizer.variables]
         logs = evaluate(model, first_batch(data.validation))
         self.objective = resolve(objective, model, logs)
@@ -150,9 +155,7 @@ class Engine:
                 "`rewind_to`, or leave the callback out."
             )
         record.validate()
-        type(self.optimizer).finalize_variable_values(
-            self.optimizer, self.model.trainable_variables
-        )
+        take_averages(self.optimizer, self.model.trainable_variables)
         seconds = time.perf_counter() - began - record.seconds
         final = get_state(self.model)
         test, train = self._score("test")[1], self._score("train")[1]
@@ -218,7 +221,7 @@ class Engine:
         ):
             variable.assign(np.array(value))
         set_state(self.model, ticket.weights, ticket.masks)
-        schedule = self.optimizer._learning_rate
+        schedule = schedule_of(self.optimizer)
         if isinstance(schedule, OffsetSchedule):
             schedule.offset.assign(ticket.step)
             if ticket.learning_rate is not None:

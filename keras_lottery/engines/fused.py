@@ -210,8 +210,14 @@ def obstacle(
 
 def is_distributed(model: keras.Model) -> bool:
     """Whether Keras trains the model on several devices."""
-    strategy = getattr(model, "_distribute_strategy", None)
-    return bool(keras.distribution.distribution() is not None or strategy)
+    if keras.distribution.distribution() is not None:
+        return True
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    here = tf.distribute.get_strategy()
+    return tf.distribute.has_strategy() or model.distribute_strategy is not here
 
 
 def free_memory() -> int:

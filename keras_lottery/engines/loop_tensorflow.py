@@ -10,7 +10,9 @@ import numpy as np
 
 from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.engine import EVALUATION_BATCH
-from keras_lottery.keras_bridge.layers import named_masks
+from keras_lottery.keras_bridge.internals.layers import random_generators
+from keras_lottery.keras_bridge.internals.models import compute_loss
+from keras_lottery.keras_bridge.layers import named_masks, walk
 from keras_lottery.keras_bridge.layers.masked import premasked
 
 
@@ -101,9 +103,10 @@ class TensorFlowLoop:
         model, (x, y, weights) = self.model, batch
         variables = model.trainable_variables
         with tf.GradientTape() as tape:
-            training = {"training": True} if model._call_has_training_arg else {}
+            trains = "training" in model.call_signature_parameters
+            training = {"training": True} if trains else {}
             predicted = model(x, **training)
-            loss = model._compute_loss(x, y, predicted, weights, training=True)
+            loss = compute_loss(model, x, y, predicted, weights)
             loss = model.optimizer.scale_loss(loss)
         gradients = [
             gradient if gradient is None else _masked(gradient, masks.get(id(variable)))
@@ -151,9 +154,9 @@ def xla_pays(model: keras.Model) -> bool:
 
     if model.jit_compile or tf.config.list_logical_devices("GPU"):
         return model.jit_compile
-    layers = list(model._flatten_layers())
+    layers = [model, *(layer for _, layer in walk(model))]
     # XLA draws other random numbers: a training would not be that of `fit`.
-    draws = any(layer._seed_generators for layer in layers)
+    draws = any(random_generators(layer) for layer in layers)
     supported = all(layer.supports_jit for layer in layers)
     return supported and not draws and not convolves(model)
 

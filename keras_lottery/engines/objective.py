@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.metrics import direction_of
+from keras_lottery.keras_bridge.internals.metrics import direction_of
 
 if TYPE_CHECKING:
     import pandas as pd

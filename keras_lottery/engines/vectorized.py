@@ -17,7 +17,8 @@ import numpy as np
 from keras_lottery.engines.engine import EVALUATION_BATCH, Record, Training, Work
 from keras_lottery.engines.fused import FusedEngine, free_memory
 from keras_lottery.engines.loop_jax import values
-from keras_lottery.keras_bridge.layers import named_variables
+from keras_lottery.keras_bridge.graph import output_shapes
+from keras_lottery.keras_bridge.layers import named_variables, walk
 from keras_lottery.keras_bridge.layers.state import State
 from keras_lottery.tickets import Ticket
 
@@ -117,10 +118,7 @@ class VectorizedEngine(FusedEngine):
     def _at_once(self) -> int:
         """How many tickets half of the free memory holds, by a rough count."""
         outputs = [
-            output.shape[1:]
-            for layer in self.model._flatten_layers(include_self=False)
-            for node in layer._inbound_nodes
-            for output in node.output_tensors
+            shape[1:] for _, layer in walk(self.model) for shape in output_shapes(layer)
         ]
         count = EVALUATION_BATCH * sum(math.prod(shape) for shape in outputs)
         # Now, the next step's, the best so far, and gradients.

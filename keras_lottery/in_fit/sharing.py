@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.keras_bridge.gradient_change import GradientChange
+from keras_lottery.keras_bridge.internals.optimizers import slots
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
@@ -187,14 +188,7 @@ def _summed(gradient: Any, segments: Any, number: int) -> Any:
 
 
 def _clear_slots(optimizer: Any, weights: list[keras.Variable]) -> None:
-    if not optimizer.built:
-        return
     shared = {id(weight) for weight in weights}
-    trained = optimizer._trainable_variables
-    for slots in vars(optimizer).values():
-        # Keras keeps the slots of a kind in a list, in the order of the weights.
-        if not isinstance(slots, list) or len(slots) != len(trained):
-            continue
-        for weight, slot in zip(trained, slots, strict=True):
-            if id(weight) in shared and slot is not None and slot is not weight:
-                slot.assign(np.zeros(slot.shape))
+    for weight, slot in slots(optimizer):
+        if id(weight) in shared:
+            slot.assign(np.zeros(slot.shape))

@@ -5,12 +5,13 @@ dropped and renamed some keys of the configs; a key that it does not know, and t
 not known to mean nothing, is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.layers import children, own_variables
 from keras_lottery.keras_bridge.layers.state import finalize
 
 # What no Keras 3 layer asks for, with the values that mean what Keras 3 does anyway.
@@ -53,6 +54,11 @@ def unwrapped(layer: Any) -> Any:
     """The layer inside TFMOT's pruning wrapper, or the layer itself."""
     # By name: a model without the wrapper needs no TFMOT.
     return layer.layer if type(layer).__name__ == WRAPPER else layer
+
+
+def input_structure(model: Any) -> Any:
+    """The symbolic inputs of a tf_keras model, in the structure that it takes."""
+    return model._nested_inputs
 
 
 def is_model(layer: Any) -> bool:
@@ -260,7 +266,7 @@ def _trace(model: Any, layers: dict[int, Any]) -> keras.Model:
                 ):
                     tensors[id(old)] = out
         new = keras.Model(
-            keras.tree.map_structure(traced, model._nested_inputs),
+            keras.tree.map_structure(traced, input_structure(model)),
             keras.tree.map_structure(traced, model._nested_outputs),
             name=model.name,
         )
@@ -271,7 +277,7 @@ def _trace(model: Any, layers: dict[int, Any]) -> keras.Model:
 def _copy_variables(old: Any, new: Any, path: str) -> list[tuple[Any, keras.Variable]]:
     """Copies a layer's variables, and those of the layers inside it, in order."""
     sources = [*old._trainable_weights, *old._non_trainable_weights]
-    targets = [*new._trainable_variables, *new._non_trainable_variables]
+    targets = own_variables(new)
     shapes = [[tuple(v.shape) for v in side] for side in (sources, targets)]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -281,14 +287,12 @@ def _copy_variables(old: Any, new: Any, path: str) -> list[tuple[Any, keras.Vari
     for source, target in zip(sources, targets, strict=True):
         target.assign(np.asarray(source))
     pairs = list(zip(sources, targets, strict=True))
-    parts = [_parts(layer) for layer in (old, new)]
-    for source, target in zip(*parts, strict=True):
+    inside = old._flatten_layers(recursive=False, include_self=False), children(new)
+    for source, target in zip(*map(_with_weights, inside), strict=True):
         pairs += _copy_variables(source, target, f"{path}/{source.name}")
     finalize(new)
     return pairs
 
 
-def _parts(layer: Any) -> list[Any]:
-    """The layers inside a layer that have weights."""
-    parts = layer._flatten_layers(recursive=False, include_self=False)
-    return [part for part in parts if part.weights]
+def _with_weights(layers: Iterable[Any]) -> list[Any]:
+    return [layer for layer in layers if layer.weights]

@@ -9,11 +9,13 @@ import keras
 import numpy as np
 
 from keras_lottery.interop import tf_keras as legacy
+from keras_lottery.keras_bridge.internals.layers import own_variables
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     mask_model,
     named_variables,
     set_masks,
+    walk,
 )
 from keras_lottery.keras_bridge.layers.kinds import masked_by_default
 from keras_lottery.keras_bridge.layers.state import read
@@ -152,7 +154,9 @@ def _mask(plain: keras.Model, found: dict[str, np.ndarray]) -> keras.Model:
         return masked
     variables = named_variables(plain)
     wanted = {id(variables[name]) for name in found}
-    masked = mask_model(plain, lambda layer: any(id(v) in wanted for v in _own(layer)))
+    masked = mask_model(
+        plain, lambda layer: any(id(v) in wanted for v in own_variables(layer))
+    )
     masks = get_masks(masked)
     lost = [name for name in found if name not in masks and not found[name].all()]
     if lost:
@@ -165,24 +169,19 @@ def _mask(plain: keras.Model, found: dict[str, np.ndarray]) -> keras.Model:
     return masked
 
 
-def _own(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """A layer's variables, without those of the layers inside it."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
-
-
 def _has_zeros(layer: keras.layers.Layer) -> bool:
-    return any(not read(variable).all() for variable in _own(layer))
+    return any(not read(variable).all() for variable in own_variables(layer))
 
 
 def _compare(model: Any, masked: keras.Model, x: Any) -> None:
     """Raises RuntimeError unless both models give the same outputs."""
     if x is None:
-        x = keras.tree.map_structure(_draw, model._nested_inputs)
+        x = keras.tree.map_structure(_draw, legacy.input_structure(model))
     outputs = [
         [np.asarray(y, np.float64) for y in keras.tree.flatten(m(x, training=False))]
         for m in (model, masked)
     ]
-    half = any("16" in layer.compute_dtype for layer in masked._flatten_layers())
+    half = any("16" in layer.compute_dtype for _, layer in walk(masked))
     tolerance = _HALF_TOLERANCE if half else _TOLERANCE
     for i, (old, new) in enumerate(zip(*outputs, strict=True)):
         largest = float(np.abs(old - new).max(initial=0))

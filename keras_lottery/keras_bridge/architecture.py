@@ -1,7 +1,6 @@
 """A model without its weights, as text."""
 
 import json
-import random
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,12 +8,7 @@ from typing import Any
 
 import keras
 
-# Keras has no public name for it.
-from keras.src.backend.common import global_state
-
 from keras_lottery.keras_bridge.layers.names import walk
-
-_WAITING = "uninitialized_variables"
 
 
 def to_text(model: keras.Model) -> str:
@@ -63,37 +57,6 @@ def from_text(text: str) -> keras.Model:
                 stacklevel=2,
             )
     return model
-
-
-def outline(text: str) -> keras.Model:
-    """The model with variables that have shapes and no values, and take no memory.
-
-    A layer that makes variables of arrays cannot be made so; the model then has values.
-
-    Raises:
-        TypeError: as `from_text`.
-        Exception: of any kind, if the text is no architecture.
-
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> text = to_text(model).replace('"units": 3', '"units": 1000000000000')
-    >>> [tuple(variable.shape) for variable in outline(text).variables]
-    [(4, 1000000000000), (1000000000000,)]
-    """
-    # The seeds of layers and initialisers are drawn here, and thrown away.
-    state = random.getstate()
-    waiting = global_state.get_global_attribute(_WAITING) or []
-    global_state.set_global_attribute(_WAITING, [])
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            return from_text(text)
-    except (TypeError, ValueError) as error:
-        if "in a stateless scope" not in str(error):
-            raise
-    finally:
-        # Else Keras gives values to these variables when another scope ends.
-        global_state.set_global_attribute(_WAITING, waiting)
-        random.setstate(state)
-    return from_text(text)
 
 
 def _has_assets(layer: Any) -> bool:

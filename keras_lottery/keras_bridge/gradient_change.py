@@ -6,12 +6,18 @@ from typing import Any
 
 import keras
 
+from keras_lottery.keras_bridge.internals.optimizers import innermost, trained_variables
+from keras_lottery.keras_bridge.internals.patches import overridden
+
 Change = Callable[[list[Any], list[keras.Variable]], list[Any]]
 """Gradients and their variables to other gradients."""
 
 
 class GradientChange:
     """Lets a function change the gradients of a model before its optimizer has them.
+
+    Overrides the optimizer's `apply` and the model's `make_train_function`, for Keras
+    has no hook between the gradients and the update.
 
     A `fit` that raises cannot tell anyone: the next one then removes the change before
     it begins, if nothing else did.
@@ -29,7 +35,7 @@ class GradientChange:
     """
 
     def __init__(self, model: keras.Model, change: Change) -> None:
-        self.optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        self.optimizer = innermost(model.optimizer)
         if "apply" in vars(self.optimizer):
             raise ValueError(
                 "Another callback changes the gradients of this `fit` already. "
@@ -45,8 +51,7 @@ class GradientChange:
 
     def override(self, thing: Any, name: str, function: Any) -> None:
         """Puts a function in the place of a method, until the change is removed."""
-        setattr(thing, name, function)
-        self.afterwards(delattr, thing, name)
+        self._undo.enter_context(overridden(thing, name, function))
 
     def afterwards(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Has a function called when the change is removed."""
@@ -59,7 +64,7 @@ class GradientChange:
 
     def _apply(self, grads: Any, trainable_variables: Any = None) -> None:
         optimizer = self.optimizer
-        variables = trainable_variables or optimizer._trainable_variables
+        variables = trainable_variables or trained_variables(optimizer)
         changed = self._change(list(grads), list(variables))
         type(optimizer).apply(optimizer, changed, trainable_variables)
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.models import compute_loss
 from keras_lottery.keras_bridge.layers import (
     State,
     get_state,
@@ -30,7 +31,7 @@ Objective = Callable[[keras.Model, Any, Any], Any]
 
 def loss(model: keras.Model, x: Any, y: Any) -> Any:
     """The compiled loss of a batch in inference mode, regularisation included."""
-    return model.compute_loss(x, y, model(x, training=False), training=False)
+    return compute_loss(model, x, y, model(x, training=False), training=False)
 
 
 def training_loss(model: keras.Model, x: Any, y: Any) -> Any:
@@ -39,7 +40,7 @@ def training_loss(model: keras.Model, x: Any, y: Any) -> Any:
     Dropout drops and BatchNormalization takes the batch's statistics, but their
     variables stay as they are.
     """
-    return model.compute_loss(x, y, model(x, training=True), training=True)
+    return compute_loss(model, x, y, model(x, training=True))
 
 
 def gradients(

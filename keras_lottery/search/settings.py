@@ -17,8 +17,9 @@ import numpy as np
 from keras_lottery.engines.data import is_tf_dataset
 from keras_lottery.engines.objective import Objective
 from keras_lottery.files import CorruptedFileError, read_json
+from keras_lottery.keras_bridge.internals.graph import is_graph
+from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import walk
-from keras_lottery.keras_bridge.layers.inside import lists_its_layers
 from keras_lottery.search.store import Store
 
 # More of these may be asked for later: what is there stays valid.
@@ -117,12 +118,12 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
                 "class": type(layer).__name__,
                 **_without_names(describe(layer.get_config())),
             }
-    compiled = model._compile_config.config
+    compiled = compile_arguments(model)
     optimizer = describe(compiled["optimizer"])
     optimizer.pop("name")  # numbered by a counter of the process
     return {
         "layers": layers,
-        **describe(dict(compiled)),
+        **describe(compiled),
         "optimizer": optimizer,
     }
 
@@ -137,7 +138,7 @@ def describe_wiring(model: keras.Model) -> dict[str, Any]:
         if isinstance(part, keras.Sequential):
             names = [type(layer).__name__ for layer in part.layers]
             wirings[path] = {str(i): name for i, name in enumerate(names)}
-        elif lists_its_layers(part):
+        elif is_graph(part):
             config = part.get_config()
             layers = config["layers"]
             place = {layer["name"]: i for i, layer in enumerate(layers)}

@@ -7,12 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.graph import Use, inputs_of, run
 from keras_lottery.keras_bridge.layers import get_masks, set_masks, walk
 from keras_lottery.keras_bridge.layers.state import zero_slots
 from keras_lottery.masks import Masks
 from keras_lottery.structured import filter_criteria
+from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.filter_criteria import FilterCriterion, Filters
-from keras_lottery.structured.graph import Graph, Tensor, graph_of, run
+from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import plain_copy
 from keras_lottery.structured.rules import Depthwise, Linear, PerChannel, weights_of
@@ -216,7 +218,7 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
     for start in range(0, len(arrays[0]), BATCH):
         calls = iter(graph.calls)
 
-        def execute(node: Any, values: list[Any], known: dict[int, Any]) -> list[Any]:
+        def execute(use: Use, values: list[Any]) -> list[Any]:
             call = next(calls)  # noqa: B023
             if isinstance(graph.rules[id(call.layer)], Linear):
                 sizes = np.abs(keras.ops.convert_to_numpy(values[0]))
@@ -224,8 +226,7 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
                 groups = graph.groups[call.inputs[0].atoms]
                 np.add.at(total, groups, sizes.sum(axis=0, dtype="float64"))
                 np.add.at(count, groups, len(sizes))
-            args, kwargs = node.arguments.fill_in(known)
-            return keras.tree.flatten(node.operation(*args, **kwargs))
+            return use.compute()
 
         batch = [
             keras.ops.convert_to_tensor(array[start : start + BATCH], dtype)
@@ -239,17 +240,17 @@ def _inputs(
     model: keras.Model, data: tuple[Any, Any]
 ) -> tuple[list[np.ndarray], list[str]]:
     """The arrays in the order of the model's inputs, and the types that these have."""
-    paths = keras.tree.flatten_with_path(graph_of(model)._inputs_struct)
+    structure = inputs_of(model)
     # As Keras calls them: by key where the model takes a dictionary.
     tensors = {
         path[-1] if path and isinstance(path[-1], str) else tensor.name: tensor
-        for path, tensor in paths
+        for path, tensor in keras.tree.flatten_with_path(structure)
     }
     x = data[0] if isinstance(data, tuple | list) and len(data) == 2 else None
     if isinstance(x, Mapping):
         given = [x[name] for name in tensors if name in x]
     else:
-        keyed = len(tensors) > 1 and isinstance(graph_of(model)._inputs_struct, dict)
+        keyed = len(tensors) > 1 and isinstance(structure, dict)
         given = [] if x is None or keyed else keras.tree.flatten(x)
     arrays = [np.asarray(array) for array in given]
     shapes = [tuple(tensor.shape) for tensor in tensors.values()]

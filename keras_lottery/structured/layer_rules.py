@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_lottery.keras_bridge.internals.graph import function_name
 from keras_lottery.structured.activations import apply, is_elementwise
-from keras_lottery.structured.graph import Call
+from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules import (
     Concatenation,
     Depthwise,
@@ -57,9 +58,7 @@ def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
 def rule_for(layer: Any, call: Call) -> Rule:
     """The rule of a layer, by its class; without one, all its channels stay."""
     kind = type(layer)
-    maker = RULES.get(kind)
-    if maker is None and kind.__module__.startswith("keras.src.ops."):
-        maker = OPERATIONS.get(kind.__name__)
+    maker = RULES.get(kind) or OPERATIONS.get(function_name(layer))
     if maker is None:
         return Rule(layer, NO_RULE.format(kind.__name__))
     if getattr(layer, "data_format", "channels_last") != "channels_last":
@@ -292,7 +291,7 @@ def _operator(maker: RuleMaker) -> RuleMaker:
 
 
 # Functions of `keras.ops` in a Functional model, by the class that Keras has for each.
-OPERATIONS: dict[str, RuleMaker] = {
+OPERATIONS: dict[str | None, RuleMaker] = {
     "Add": _operator(_add),
     "Subtract": _operator(_subtract),
     "Multiply": _operator(_multiply),

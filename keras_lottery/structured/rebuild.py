@@ -5,9 +5,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.layers.copying import own_objects
+from keras_lottery.keras_bridge.graph import input_layers
+from keras_lottery.keras_bridge.internals.graph import is_graph
+from keras_lottery.keras_bridge.internals.layers import copy_lambda
+from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.keras_bridge.layers.copying import clone, own_objects
 from keras_lottery.keras_bridge.layers.state import finalize, read
-from keras_lottery.structured.graph import Graph, Tensor, graph_of, is_graph
+from keras_lottery.structured.channels import Tensor
+from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.rules import Keep, Rule, Weights, weights_of
 
 
@@ -33,17 +38,14 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
         return made[id(layer)]
 
     def build(model: keras.Model, entries: list[Tensor] | None = None) -> keras.Model:
-        inside = graph_of(model)
         inputs = [
-            _input(x, int(keep(entries[i]).sum()) if entries else None)
-            for i, x in enumerate(inside.inputs)
+            _input(layer, int(keep(entries[i]).sum()) if entries else None)
+            for i, layer in enumerate(input_layers(model))
         ]
         if isinstance(model, keras.Sequential):
             steps = [copy(layer) for layer in model.layers]
             return keras.Sequential([inputs[0], *steps], name=model.name)
-        outputs = inside._run_through_graph(inputs, operation_fn=copy)
-        struct = keras.tree.pack_sequence_as(inside._inputs_struct, inputs)
-        return keras.Model(struct, outputs, name=model.name)
+        return clone(model, copy, keras.tree.pack_sequence_as(model.input, inputs))
 
     with keras.saving.custom_object_scope(own_objects(graph.model)):
         model = build(graph.model)
@@ -54,9 +56,8 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
     return model
 
 
-def _input(tensor: Any, channels: int | None) -> Any:
-    """A new model input like `tensor`, with as many channels as stay."""
-    layer = tensor._keras_history.operation
+def _input(layer: Any, channels: int | None) -> Any:
+    """A new model input like that of an InputLayer, with the channels that stay."""
     config = layer.get_config()
     shape = config.pop("batch_shape")
     if channels:
@@ -66,14 +67,7 @@ def _input(tensor: Any, channels: int | None) -> Any:
 
 def _remade(layer: Any, config: dict[str, Any]) -> Any:
     if type(layer) is keras.layers.Lambda:
-        # Keras reads no Python lambda from a config.
-        return keras.layers.Lambda(
-            layer.function,
-            output_shape=layer._output_shape,
-            mask=layer.mask,
-            arguments=layer.arguments,
-            name=layer.name,
-        )
+        return copy_lambda(layer)
     return type(layer).from_config({**layer.get_config(), **config})
 
 
@@ -97,8 +91,8 @@ def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
 
 def _copy_trainable(old: Any, new: Any) -> None:
     """Parents come first, so a layer's own setting is the last one written."""
-    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
-    for before, after in pairs:
+    new.trainable = old.trainable
+    for (_, before), (_, after) in zip(walk(old), walk(new), strict=True):
         after.trainable = before.trainable
 
 

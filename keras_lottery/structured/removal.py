@@ -7,10 +7,12 @@ from typing import Literal, overload
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.layers import is_masked, strip_masks
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.copying import check_convertible
-from keras_lottery.structured.graph import Graph, Tensor, is_graph
+from keras_lottery.structured.channels import Tensor
+from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.layer_rules import NO_RULE, rule_for
 from keras_lottery.structured.rebuild import rebuild
 from keras_lottery.structured.rules import Keep, Linear, Lookup, Rule

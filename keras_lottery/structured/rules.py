@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.structured.activations import apply, is_elementwise
-from keras_lottery.structured.graph import Call, Graph, Tensor, width
+from keras_lottery.structured.channels import Call, Channels, Tensor, width
 
 Weights = dict[str, np.ndarray]
 Keep = Callable[[Tensor], np.ndarray]
@@ -30,12 +30,12 @@ class Rule:
         self.reason = reason
         self.calls: list[Call] = []
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         """Gives the call its output tensors, and ties channels that go together."""
         for shape in call.output_shapes:
-            call.outputs.append(graph.new_tensor(width(shape)))
+            call.outputs.append(channels.new_tensor(width(shape)))
         for tensor in [*call.inputs, *call.outputs]:
-            graph.fix(tensor)
+            channels.fix(tensor)
 
     def values(self, call: Call) -> list[np.ndarray]:
         """The constants among the channels of each output."""
@@ -64,13 +64,13 @@ class Rule:
         """What stays of an array of a weight's shape, such as its initial values."""
         return array
 
-    def tie_calls(self, call: Call, graph: Graph) -> None:
+    def tie_calls(self, call: Call, channels: Channels) -> None:
         """Ties a shared layer's inputs, and its outputs, over its calls."""
         first = self.calls[0]
         if self.ties_calls and call is not first:
             before, now = first.inputs + first.outputs, call.inputs + call.outputs
             for one, other in zip(before, now, strict=True):
-                graph.tie(one.atoms, other.atoms)
+                channels.tie(one.atoms, other.atoms)
 
 
 class PerChannel(Rule):
@@ -99,9 +99,9 @@ class PerChannel(Rule):
         self.config = config
         self.ties_calls = bool(weights_of(layer)) or bool(config(1))
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         call.outputs.append(Tensor(call.inputs[0].atoms))
-        self.tie_calls(call, graph)
+        self.tie_calls(call, channels)
 
     def values(self, call: Call) -> list[np.ndarray]:
         value = call.inputs[0].value
@@ -159,14 +159,14 @@ class Linear(Rule):
         self.activation = activation or keras.activations.linear
         self.is_followed = is_elementwise(self.activation)
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         first = self.calls[0]
         outputs = self.gains.shape[1]
-        new = graph.new_tensor(outputs) if call is first else None
+        new = channels.new_tensor(outputs) if call is first else None
         call.outputs.append(new or Tensor(first.outputs[0].atoms))
         if not self.is_followed:
-            graph.fix(call.outputs[0])
-        self.tie_calls(call, graph)
+            channels.fix(call.outputs[0])
+        self.tie_calls(call, channels)
 
     def folded(self) -> np.ndarray:
         """What each input adds to the bias from now on; NaN where it is read."""
@@ -236,9 +236,9 @@ class Linear(Rule):
 class Lookup(Rule):
     """Channels that are looked up in a table, by numbers that are no channels."""
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         outputs = self.layer.output_dim
-        new = graph.new_tensor(outputs) if call is self.calls[0] else None
+        new = channels.new_tensor(outputs) if call is self.calls[0] else None
         call.outputs.append(new or Tensor(self.calls[0].outputs[0].atoms))
 
     def values(self, call: Call) -> list[np.ndarray]:
@@ -264,9 +264,9 @@ class Depthwise(Rule):
         self.reads = (kernel != 0).any(positions).ravel()
         self.bias = weights_of(layer).get("bias", np.zeros(len(self.gains)))
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         call.outputs.append(Tensor(self._repeat(call.inputs[0].atoms)))
-        self.tie_calls(call, graph)
+        self.tie_calls(call, channels)
 
     def values(self, call: Call) -> list[np.ndarray]:
         value = self._repeat(call.inputs[0].value)
@@ -316,10 +316,10 @@ class Merge(Rule):
         super().__init__(layer, "other channels are live there")
         self.function = function
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         call.outputs.append(Tensor(call.inputs[0].atoms))
         for other in call.inputs[1:]:
-            graph.tie(call.inputs[0].atoms, other.atoms)
+            channels.tie(call.inputs[0].atoms, other.atoms)
 
     def values(self, call: Call) -> list[np.ndarray]:
         return [self.function(np.stack([tensor.value for tensor in call.inputs]))]
@@ -349,7 +349,7 @@ class Concatenation(Rule):
 
     ties_calls = False
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         atoms = np.concatenate([tensor.atoms for tensor in call.inputs])
         call.outputs.append(Tensor(atoms))
 
@@ -379,11 +379,11 @@ class Regrouping(Rule):
         self.config = config
         self.ties_calls = bool(config(1))
 
-    def link(self, call: Call, graph: Graph) -> None:
+    def link(self, call: Call, channels: Channels) -> None:
         atoms = self._columns(call, call.inputs[0].atoms)
         call.outputs.append(Tensor(atoms[0]))
-        graph.tie(np.broadcast_to(atoms[0], atoms.shape).ravel(), atoms.ravel())
-        self.tie_calls(call, graph)
+        channels.tie(np.broadcast_to(atoms[0], atoms.shape).ravel(), atoms.ravel())
+        self.tie_calls(call, channels)
 
     def values(self, call: Call) -> list[np.ndarray]:
         return [common(self._columns(call, call.inputs[0].value))]

@@ -13,6 +13,7 @@ from keras_lottery import engines
 from keras_lottery.engines import Work
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.engines.objective import Objective
+from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import get_state, redraw
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
@@ -142,7 +143,7 @@ def compare_transfer(
     own = get_state(masked)
     if optimizer is not None:
         given = fresh_optimizer(keras.optimizers.get(optimizer))
-        masked.compile(**{**masked._compile_config.config, "optimizer": given})
+        masked.compile(**{**compile_arguments(masked), "optimizer": given})
     trainer = engines.make(
         engine, masked, data, length, eval_freq=eval_freq, objective=objective
     )

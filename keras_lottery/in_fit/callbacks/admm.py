@@ -7,12 +7,12 @@ import numpy as np
 
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
-    at_last,
     check_masked,
     whole,
 )
 from keras_lottery.in_fit.callbacks.pull import Pull
 from keras_lottery.in_fit.callbacks.regrowth import trained_weights
+from keras_lottery.keras_bridge.internals.patches import at_last
 from keras_lottery.keras_bridge.layers import get_masks, get_state
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import allocation_of, default_allocation, prune

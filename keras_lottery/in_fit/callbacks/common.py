@@ -2,41 +2,13 @@
 
 import inspect
 import numbers
-from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-from keras import ops
 
 from keras_lottery.keras_bridge.layers import is_masked
 
 NAMED = ("criterion", "allocation")
-
-
-def at_last(callback: keras.callbacks.Callback, function: Callable[[], None]) -> None:
-    """Calls a function when `fit` ends, after the callbacks behind this one as well.
-
-    One of them may put back the weights of an earlier step, and their masks, as
-    `EarlyStopping(restore_best_weights=True)` does.
-
-    Args:
-        callback: in its `on_train_end`.
-        function: what is called.
-    """
-    history = getattr(callback.model, "history", None)
-    # Keras has its own History behind the callbacks of the user. All callbacks of one
-    # `fit` share their parameters.
-    if history is None or history.params is not callback.params:
-        function()
-        return
-    before = history.on_train_end
-
-    def on_train_end(logs: dict | None = None) -> None:
-        history.on_train_end = before
-        before(logs)
-        function()
-
-    history.on_train_end = on_train_end
 
 
 class Configured(keras.callbacks.Callback):
@@ -86,13 +58,3 @@ def whole(**arguments: Any) -> None:
             raise ValueError(
                 f"Expected a whole number. Received: {name}={value!r}. Round it."
             )
-
-
-def steps_done(model: keras.Model) -> int:
-    """How many steps the model's optimizer has made, as learning-rate schedules count.
-
-    A step is a batch, also where gradients are accumulated.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    # `iterations` would be the updates.
-    return int(ops.convert_to_numpy(optimizer._iterations))

@@ -11,10 +11,10 @@ import numpy as np
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
     check_masked,
-    steps_done,
     whole,
 )
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.layers import State, get_state
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import (
@@ -169,12 +169,13 @@ class EarlyBird(Configured):
     def on_train_begin(self, logs: dict | None = None) -> None:
         check_masked(self)
         self._forget()
-        self._first, self._first_step = get_state(self.model), steps_done(self.model)
+        self._first = get_state(self.model)
+        self._first_step = steps_done(self.model.optimizer)
         rehearse(self.model, self.sparsity, *self._how())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.masks, self._last = self._masks(), get_state(self.model)
-        self.epoch, self.steps = epoch, steps_done(self.model)
+        self.epoch, self.steps = epoch, steps_done(self.model.optimizer)
         self._epochs += 1
         self._queue.append(self._compared(self.masks))
         pairs = itertools.combinations(self._queue, 2)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.keras_bridge.gradient_change import GradientChange
+from keras_lottery.keras_bridge.internals.optimizers import forget_variable
 from keras_lottery.keras_bridge.layers import named_masks
 
 
@@ -38,7 +39,7 @@ class Pull:
         }
         self._rho = optimizer.add_variable((), name="rho")
         for variable in self._own_variables():
-            self._change.afterwards(optimizer._untrack_variable, variable)
+            self._change.afterwards(forget_variable, optimizer, variable)
         for saved in {id(one): one for one in (outer, optimizer)}.values():
             self._change.override(saved, "save_own_variables", self._saving(saved))
 

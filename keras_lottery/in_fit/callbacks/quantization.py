@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_lottery.in_fit.callbacks.common import at_last, check_masked
+from keras_lottery.in_fit.callbacks.common import check_masked
+from keras_lottery.keras_bridge.internals.patches import at_last
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.masked import Masked
 

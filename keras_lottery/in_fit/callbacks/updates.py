@@ -4,10 +4,10 @@ import warnings
 
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
-    at_last,
     check_masked,
-    steps_done,
 )
+from keras_lottery.keras_bridge.internals.optimizers import steps_done
+from keras_lottery.keras_bridge.internals.patches import at_last
 from keras_lottery.keras_bridge.layers import get_sparsity
 
 
@@ -44,7 +44,7 @@ class MaskUpdates(Configured):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         check_masked(self)
-        self._step = steps_done(self.model)
+        self._step = steps_done(self.model.optimizer)
         # A schedule that lies behind the optimizer is caught up with at once.
         self._next = min(self._step, self.end_step)
         self._updated = self._sparsity_left = None
@@ -64,7 +64,7 @@ class MaskUpdates(Configured):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # The last execution of an epoch may be shorter than its number says.
-        self._step = steps_done(self.model)
+        self._step = steps_done(self.model.optimizer)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         if self._next <= self.end_step <= self._step:

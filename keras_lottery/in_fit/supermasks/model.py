@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.in_fit.supermasks.kinds import EdgePopup, kind_of
+from keras_lottery.keras_bridge.internals.layers import set_untracked
 from keras_lottery.keras_bridge.layers import named_masks, read_as
 from keras_lottery.keras_bridge.layers.copying import check_convertible
 from keras_lottery.masks import Masks
@@ -40,6 +41,9 @@ class Supermask(keras.Model):
             range.
     """
 
+    _masker: Any
+    _pairs: dict[str, tuple[keras.Variable, keras.Variable]]
+
     def __init__(
         self,
         network: keras.Model,
@@ -62,9 +66,9 @@ class Supermask(keras.Model):
         for variable in network.variables:
             # Layers stay as they are: one that is not trainable keeps no statistics.
             variable.trainable = False
-        # Past Keras, which would take the network's variables for this layer's own.
-        object.__setattr__(self, "_masker", masker)
-        object.__setattr__(self, "_pairs", pairs)
+        # Keras would take the network's variables for this layer's own.
+        set_untracked(self, "_masker", masker)
+        set_untracked(self, "_pairs", pairs)
         self.scores = {
             name: self._new_scores(name, weight) for name, (_, weight) in pairs.items()
         }

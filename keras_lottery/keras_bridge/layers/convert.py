@@ -7,6 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_lottery.keras_bridge.internals.layers import own_variables
+from keras_lottery.keras_bridge.internals.models import compile_arguments
+from keras_lottery.keras_bridge.internals.optimizers import schedule_of
 from keras_lottery.keras_bridge.layers.copying import check_convertible, duplicate
 from keras_lottery.keras_bridge.layers.inside import class_of, hold, release
 from keras_lottery.keras_bridge.layers.kinds import (
@@ -150,7 +153,7 @@ def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
                 isinstance(layer, default)
                 or variable.name in ("kernel", "recurrent_kernel")
             )
-            for variable in layer._trainable_variables
+            for variable in own_variables(layer)
         )
     }
     if left_out:
@@ -225,7 +228,7 @@ def compile_alike(model: keras.Model, new: keras.Model) -> None:
             stacklevel=3,
         )
         return
-    config = dict(model._compile_config.config)
+    config = compile_arguments(model)
     config["optimizer"] = fresh_optimizer(model.optimizer)
     config["metrics"] = _fresh_metrics(config["metrics"])
     config["weighted_metrics"] = _fresh_metrics(config["weighted_metrics"])
@@ -234,9 +237,10 @@ def compile_alike(model: keras.Model, new: keras.Model) -> None:
 
 def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
     """An optimizer with the same settings and no slots yet."""
-    schedule = getattr(optimizer, "_learning_rate", None)
+    schedule = schedule_of(optimizer)
     # A schedule of the user's need not be registered with Keras.
-    with keras.saving.custom_object_scope({type(schedule).__name__: type(schedule)}):
+    own = {type(schedule).__name__: type(schedule)} if schedule else {}
+    with keras.saving.custom_object_scope(own):
         return type(optimizer).from_config(optimizer.get_config())
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import keras
 
-from keras_lottery.keras_bridge.layers.inside import class_of, lists_its_layers
+from keras_lottery.keras_bridge.internals.graph import is_graph
+from keras_lottery.keras_bridge.internals.layers import (
+    build_like,
+    children,
+    copy_lambda,
+)
+from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
 from keras_lottery.keras_bridge.layers.state import finalize, read
 
@@ -29,8 +35,8 @@ def copy_model(
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if id(layer) not in new:
-            if lists_its_layers(layer):
-                new[id(layer)] = _clone(layer, copy)
+            if is_graph(layer):
+                new[id(layer)] = clone(layer, copy)
             else:
                 new[id(layer)] = _from_config(layer, configure)
         return new[id(layer)]
@@ -70,7 +76,7 @@ def check_convertible(model: keras.Model) -> None:
         raise ValueError(
             f"Expected `model` to be a Keras model. Received: model={model!r}"
         )
-    if not model.built or (lists_its_layers(model) and not model.inputs):
+    if not model.built or (is_graph(model) and not model.inputs):
         raise ValueError(
             f"Expected a built model. Received: model '{model.name}' without weights. "
             "Start it with `keras.Input(shape)`, call `model.build(input_shape)`, or "
@@ -78,14 +84,24 @@ def check_convertible(model: keras.Model) -> None:
         )
 
 
-def _clone(
-    model: keras.Model, copy: Callable[[keras.layers.Layer], keras.layers.Layer]
+def clone(
+    model: keras.Model,
+    copy: Callable[[keras.layers.Layer], keras.layers.Layer],
+    inputs: Any = None,
 ) -> keras.Model:
+    """A Sequential or Functional model of copies of its layers, not compiled.
+
+    Args:
+        model: the model.
+        copy: makes the copy of a layer, one for all the places where it is used.
+        inputs: the new model's inputs, in the structure of `model.input`; by default
+            inputs like those of the model.
+    """
     # `clone_model` would compile the clone by serialising the loss, which a function
     # of the user's does not survive.
     compiled, model.compiled = model.compiled, False
     try:
-        return keras.models.clone_model(model, clone_function=copy)
+        return keras.models.clone_model(model, inputs, clone_function=copy)
     finally:
         model.compiled = compiled
 
@@ -94,7 +110,7 @@ def _from_config(
     layer: keras.layers.Layer, configure: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> keras.layers.Layer:
     if isinstance(layer, keras.layers.Lambda):
-        return _same_lambda(layer)
+        return copy_lambda(layer)
     try:
         return type(layer).from_config(configure(layer.get_config()))
     except Exception as error:
@@ -104,18 +120,6 @@ def _from_config(
             "are layers or other objects), and register functions and objects of your "
             f"own with `keras.saving.register_keras_serializable`. Keras says: {error}"
         ) from error
-
-
-def _same_lambda(layer: Any) -> keras.layers.Layer:
-    # Its config has a function's code alone, which Keras rightly does not trust.
-    return type(layer)(
-        layer.function,
-        output_shape=layer._output_shape,
-        mask=layer.mask,
-        arguments=layer.arguments,
-        name=layer.name,
-        dtype=layer.dtype_policy,
-    )
 
 
 def own_objects(model: keras.Model) -> dict[str, Any]:
@@ -144,15 +148,10 @@ def _build_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     has_build = type(old).build is not keras.layers.Layer.build
     if has_build and not new.built:
         new.build_from_config(old.get_build_config())
-    children = [
-        layer._flatten_layers(include_self=False, recursive=False)
-        for layer in (old, new)
-    ]
-    for one, other in zip(*children, strict=False):
+    for one, other in zip(children(old), children(new), strict=False):
         _build_alike(one, other)
     if not has_build:
-        new.built = True
-        new._build_shapes_dict = old._build_shapes_dict
+        build_like(new, old)
 
 
 def _check_apart(old: keras.Model, new: keras.Model) -> None:

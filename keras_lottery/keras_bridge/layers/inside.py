@@ -14,15 +14,22 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_lottery.keras_bridge.internals.graph import is_graph
+from keras_lottery.keras_bridge.internals.layers import (
+    Hooks,
+    children,
+    set_class,
+    set_untracked,
+)
 from keras_lottery.keras_bridge.layers.kinds import MASKED_LAYERS, ORDINARY_LAYERS
-from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer, set_class
+from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer
 from keras_lottery.keras_bridge.layers.names import named_children, walk
 
 _KEY = "keras_lottery"
 
 
 @keras.saving.register_keras_serializable("keras_lottery")
-class MaskedInside:
+class MaskedInside(Hooks):
     """Mixin of a layer that holds masked layers; `isinstance` sees the layer's class.
 
     Its config is the ordinary layer's, and under one more key the class of that layer
@@ -64,11 +71,11 @@ class MaskedInside:
             {**record["class"], "config": config}, custom_objects=own
         )
         _mask_inside(layer, record["masked"])
-        object.__setattr__(layer, "_built_once", tuple(record.get("built", ())))
+        set_untracked(layer, "_built_once", tuple(record.get("built", ())))
         return layer
 
-    def _post_build(self) -> None:
-        super()._post_build()  # type: ignore[misc]
+    def after_build(self) -> None:
+        super().after_build()
         self._mask_missing()
 
     def build_from_config(self, config: Any) -> None:
@@ -76,8 +83,7 @@ class MaskedInside:
         self._mask_missing()
 
     def _mask_missing(self) -> None:
-        missing = _mask_children(self, self._missing)
-        object.__setattr__(self, "_missing", missing)
+        set_untracked(self, "_missing", _mask_children(self, self._missing))
 
     def load_own_variables(self, store: Any) -> None:
         self._mask_missing()
@@ -106,14 +112,14 @@ class MaskedInside:
 
 def _mask_inside(layer: Any, paths: Iterable[str]) -> None:
     """Masks the layers at these paths, now or as soon as they are there."""
-    if lists_its_layers(layer):
+    if is_graph(layer):
         missing = _mask_children(layer, paths)
         if missing:
             raise ValueError(f"Model '{layer.name}' has no layers {list(missing)}.")
         return
     if not isinstance(layer, MaskedInside):
         set_class(layer, _holder_of(type(layer)))
-    object.__setattr__(layer, "_missing", (*layer._missing, *paths))
+    set_untracked(layer, "_missing", (*layer._missing, *paths))
     # A layer with a `build` of its own makes or builds those inside there, and may want
     # to find ordinary ones (SpectralNormalization does).
     if layer.built or class_of(layer).build is keras.layers.Layer.build:
@@ -122,19 +128,19 @@ def _mask_inside(layer: Any, paths: Iterable[str]) -> None:
 
 def _mask_children(parent: Any, paths: Iterable[str]) -> tuple[str, ...]:
     """Masks what is there; returns the paths of what is not."""
-    children = dict(named_children(parent))
+    inside = dict(named_children(parent))
     deeper: dict[str, list[str]] = {}
     missing = []
     for path in paths:
         name, _, rest = path.partition("/")
-        if name not in children:
+        if name not in inside:
             missing.append(path)
         elif rest:
             deeper.setdefault(name, []).append(rest)
-        elif not isinstance(children[name], Masked):
-            _mask_again(children[name])
+        elif not isinstance(inside[name], Masked):
+            _mask_again(inside[name])
     for name, rests in deeper.items():
-        _mask_inside(children[name], rests)
+        _mask_inside(inside[name], rests)
     return tuple(missing)
 
 
@@ -160,13 +166,8 @@ def hold(model: keras.layers.Layer) -> None:
 def _hold(layer: Any, seen: dict[int, bool]) -> bool:
     """Whether the layer is masked or holds masked ones."""
     if id(layer) not in seen:
-        children = layer._flatten_layers(include_self=False, recursive=False)
-        holds = any([_hold(child, seen) for child in children])
-        if (
-            holds
-            and not lists_its_layers(layer)
-            and not isinstance(layer, MaskedInside)
-        ):
+        holds = any([_hold(child, seen) for child in children(layer)])
+        if holds and not is_graph(layer) and not isinstance(layer, MaskedInside):
             set_class(layer, _holder_of(type(layer)))
         seen[id(layer)] = holds or isinstance(layer, Masked)
     return seen[id(layer)]
@@ -181,12 +182,6 @@ def release(model: keras.layers.Layer) -> None:
 def class_of(layer: Any) -> type[keras.layers.Layer]:
     """The class of a layer, masked or not, whatever it holds."""
     return layer.ordinary_class if isinstance(layer, MaskedInside) else type(layer)
-
-
-def lists_its_layers(layer: Any) -> bool:
-    """Whether the layer is a Sequential or Functional model, not a subclass of them."""
-    module = type(layer).__module__.partition(".")[0]
-    return isinstance(layer, keras.Model) and module == "keras"
 
 
 def _holder_of(ordinary_class: type[keras.layers.Layer]) -> type[MaskedInside]:

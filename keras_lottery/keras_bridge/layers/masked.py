@@ -15,6 +15,16 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from keras_lottery.keras_bridge.internals.layers import (
+    Hooks,
+    forget_variable,
+    own_variables,
+    set_class,
+    set_path,
+    unlocked,
+    variable_behind,
+)
+
 
 class _Premasked(threading.local):
     """Whether this thread reads the variables as they are."""
@@ -83,7 +93,7 @@ def read_as(values: Mapping[int, Any]) -> Iterator[None]:
         _instead.values = before
 
 
-class Masked:
+class Masked(Hooks):
     """Mixin that masks the weights named in `masked_weights`.
 
     The mask of a weight `w` is the non-trainable boolean variable `w_mask`; `layer.w`
@@ -99,17 +109,14 @@ class Masked:
     # Of the layer that it is mixed into.
     built: bool
     name: str
-    _trainable_variables: list[keras.Variable]
-    _non_trainable_variables: list[keras.Variable]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for name in vars(cls).get("masked_weights", ()):
             setattr(cls, name, _MaskedWeight(name, getattr(cls, name, None)))
 
-    def _post_build(self) -> None:
-        # Keras calls it when a layer has been built, before its state is locked.
-        super()._post_build()  # type: ignore[misc]
+    def after_build(self) -> None:
+        super().after_build()
         self._add_masks()
 
     def _add_masks(self) -> None:
@@ -132,7 +139,7 @@ class Masked:
             trainable=False,
             autocast=False,
         )
-        mask._path = f"{weight.path}_mask"
+        set_path(mask, f"{weight.path}_mask")
         weight.pruning_mask = mask
         if keras.backend.backend() == "tensorflow":
             # The other backends update weights outside of the layer's reach.
@@ -141,13 +148,11 @@ class Masked:
 
     def _remove_masks(self) -> None:
         for name in self.masked_weights:
-            weight, mask = self.weight_variable(name), self.mask_variable(name)
+            weight = self.weight_variable(name)
             weight.pruning_mask = None
             if isinstance(weight.constraint, _Projection):
                 weight.constraint = weight.constraint.constraint
-            self._untrack_variable(mask)  # type: ignore[attr-defined]
-            # Layer's own `__delattr__` would collect garbage for each of them.
-            super(keras.layers.Layer, self).__delattr__(f"{name}_mask")
+            forget_variable(self, f"{name}_mask")
 
     def mask_variable(self, name: str) -> keras.Variable:
         """The mask of the weight `name`."""
@@ -155,8 +160,7 @@ class Masked:
 
     def weight_variable(self, name: str) -> keras.Variable:
         """The variable behind the weight `name`, before masking."""
-        # Keras keeps what it reads through a property in an underscored attribute.
-        variable = vars(self).get(name, vars(self).get(f"_{name}"))
+        variable = variable_behind(self, name)
         if not isinstance(variable, keras.Variable) or "float" not in variable.dtype:
             raise ValueError(
                 f"Expected `{name}` of the layer '{self.name}' to be a variable of "
@@ -177,7 +181,7 @@ class Masked:
             keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        own = self._trainable_variables + self._non_trainable_variables
+        own = own_variables(self)
         if self.built and len(store.keys()) != len(own):
             raise ValueError(
                 f"Expected {len(own)} variables for the masked layer "
@@ -187,8 +191,7 @@ class Masked:
             )
         keras.layers.Layer.load_own_variables(self, store)
 
-    # `quantize` itself is bound when a layer is made, before its class changes.
-    def _check_quantize_args(self, *args: Any, **kwargs: Any) -> None:
+    def before_quantize(self) -> None:
         raise NotImplementedError(
             f"The masked layer '{self.name}' cannot be quantized. "
             "Call `strip_masks(model)` first and quantize the model it returns."
@@ -205,7 +208,7 @@ class Masked:
 
 def mask_layer(layer: keras.layers.Layer, masked_class: type[Masked]) -> None:
     """Makes an ordinary layer, built or not, a masked one where it is."""
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "_is_quantized", False):
+    if getattr(layer, "lora_enabled", False) or layer.quantization_mode is not None:
         raise ValueError(
             f"The layer '{layer.name}' has LoRA weights or is quantized, so that its "
             "weight is not the product of a variable and a mask. Prune first, or leave "
@@ -213,12 +216,8 @@ def mask_layer(layer: keras.layers.Layer, masked_class: type[Masked]) -> None:
         )
     set_class(layer, masked_class)
     if layer.built:
-        locked = layer._tracker.locked
-        layer._tracker.unlock()
-        try:
+        with unlocked(layer):
             layer._add_masks()
-        finally:
-            layer._tracker.locked = locked
 
 
 def unmask_layer(layer: Masked, ordinary_class: type[keras.layers.Layer]) -> None:
@@ -227,11 +226,6 @@ def unmask_layer(layer: Masked, ordinary_class: type[keras.layers.Layer]) -> Non
         layer.zero_pruned()
         layer._remove_masks()
     set_class(layer, ordinary_class)
-
-
-def set_class(layer: Any, new_class: type) -> None:
-    """Changes the class of a layer, past Keras's tracking of attributes."""
-    object.__setattr__(layer, "__class__", new_class)
 
 
 def _masked(weight: Any, mask: Any) -> Any:

@@ -12,6 +12,11 @@ from collections.abc import Iterator
 
 import keras
 
+from keras_lottery.keras_bridge.internals.layers import (
+    children,
+    own_variables,
+    random_generators,
+)
 from keras_lottery.keras_bridge.layers.masked import Masked
 
 
@@ -37,8 +42,8 @@ def named_children(
     parent: keras.layers.Layer,
 ) -> list[tuple[str, keras.layers.Layer]]:
     """The layers right inside of another one, by stable name."""
-    children = list(parent._flatten_layers(include_self=False, recursive=False))
-    return list(zip(stable_names(children), children, strict=True))
+    inside = children(parent)
+    return list(zip(stable_names(inside), inside, strict=True))
 
 
 def stable_names(layers: list[keras.layers.Layer]) -> list[str]:
@@ -80,9 +85,8 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     seen: set[int] = set()
     for path, layer in [("", model), *walk(model)]:
         masks = {id(mask) for mask, _ in _masks_of(layer)}
-        own = [*layer._trainable_variables, *layer._non_trainable_variables]
-        own += [generator.state for generator in layer._seed_generators]
-        for variable in own:
+        states = [generator.state for generator in random_generators(layer)]
+        for variable in [*own_variables(layer), *states]:
             if id(variable) in seen or id(variable) in masks:
                 continue
             seen.add(id(variable))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.keras_bridge.internals.optimizers import slots
 from keras_lottery.keras_bridge.layers.masked import Masked
 from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
 from keras_lottery.masks import Masks
@@ -175,18 +176,8 @@ def _sync(model: keras.Model) -> None:
 
 def zero_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
     """Zeroes the slots of what is pruned of (mask, weight) pairs, by name."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    for one in getattr(optimizer, "_inner_optimizers", ()):
-        zero_slots(variables, one)
-    if optimizer is None or not optimizer.built:
-        return
     masks = {id(weight): mask for mask, weight in variables.values()}
-    weights = optimizer._trainable_variables
-    for slots in vars(optimizer).values():
-        # Keras keeps the slots of a kind in a list, in the order of the weights.
-        if not isinstance(slots, list) or len(slots) != len(weights):
-            continue
-        for weight, slot in zip(weights, slots, strict=True):
-            if id(weight) in masks and getattr(slot, "shape", None) == weight.shape:
-                mask = masks[id(weight)]
-                slot.assign(ops.multiply(slot, ops.cast(mask, slot.dtype)))
+    for weight, slot in slots(optimizer):
+        if id(weight) in masks and slot.shape == weight.shape:
+            mask = ops.cast(masks[id(weight)], slot.dtype)
+            slot.assign(ops.multiply(slot, mask))

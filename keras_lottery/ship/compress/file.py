@@ -1,7 +1,10 @@
 """Compressed models on disk."""
 
+import contextlib
 import json
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -112,7 +115,9 @@ def load_compressed(
     Args:
         path: where from.
         max_bytes: how many bytes the variables of the model may take. A small file may
-            hold a large model that is almost all zeros.
+            hold a large model that is almost all zeros. The layers are made before
+            their shapes are compared: as `keras.saving.load_model` does, this trusts
+            whoever wrote the file not to claim layers of another size.
 
     Returns:
         The masked model, not compiled.
@@ -126,8 +131,7 @@ def load_compressed(
     with refuse_damage(path):
         text, state, masks = decode(data, max_bytes)
     try:
-        # Before any memory is taken, for it may be of any size.
-        model = architecture.outline(text)
+        model = architecture.from_text(text)
         shapes = {n: tuple(v.shape) for n, v in named_variables(model).items()}
         fits = shapes == {name: array.shape for name, array in state.items()}
         fits = fits and named_masks(model).keys() == masks.keys()
@@ -141,7 +145,6 @@ def load_compressed(
         raise CorruptedFileError(
             f"'{os.fspath(path)}' holds the variables of another model than its own."
         )
-    model = architecture.from_text(text)
     set_state(model, state, masks)
     return model
 
@@ -155,7 +158,7 @@ def _architecture(model: keras.Model) -> str:
 
 def _check_layers(model: keras.Model, text: str) -> None:
     """Raises ValueError, with the layer's name, if Keras would not read the text."""
-    with keras.saving.custom_object_scope(own_objects(model)):
+    with keras.saving.custom_object_scope(own_objects(model)), _same_random_state():
         failed = _failure(text)
         for path, layer in walk(model) if failed else ():
             reason = _failure(json.dumps(keras.saving.serialize_keras_object(layer)))
@@ -172,10 +175,20 @@ def _check_layers(model: keras.Model, text: str) -> None:
 def _failure(text: str) -> str:
     """Why Keras cannot make a layer of its text, or nothing."""
     try:
-        architecture.outline(text)
+        architecture.from_text(text)
     except Exception as error:
         return str(error) or repr(error)
     return ""
+
+
+@contextlib.contextmanager
+def _same_random_state() -> Iterator[None]:
+    """Layers that are made and thrown away draw seeds meanwhile."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _half(name: str, array: np.ndarray) -> np.ndarray:

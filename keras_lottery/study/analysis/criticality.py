@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.objective import Objective
+from keras_lottery.keras_bridge.graph import parent
 from keras_lottery.keras_bridge.layers import (
     State,
     get_state,
@@ -154,8 +155,7 @@ def layer_groups(model: keras.Model) -> dict[str, list[str]]:
 
 def _source(layer: Any, paths: dict[int, str], kernels: set[str]) -> str | None:
     """The layer with a kernel that a layer reads through others without one."""
-    while layer._inbound_nodes and len(layer._inbound_nodes[0].parent_nodes) == 1:
-        layer = layer._inbound_nodes[0].parent_nodes[0].operation
+    while (layer := parent(layer)) is not None:
         if (path := paths.get(id(layer))) in kernels:
             return path
     return None

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_lottery.keras_bridge.gradients import check_compiled
+from keras_lottery.keras_bridge.internals.models import compute_loss, without_penalties
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 
@@ -73,12 +74,8 @@ def _without_penalties(model: keras.Model, x: Any, y: Any, outputs: Any) -> Any:
     They say nothing of the data, and the temperature, which softens the outputs alone,
     would make them count for as many times more.
     """
-    # What Keras takes for `model.losses`.
-    model._losses_override.append(ops.zeros(()))
-    try:
-        return model.compute_loss(x, y, outputs, training=True)
-    finally:
-        model._losses_override.clear()
+    with without_penalties(model):
+        return compute_loss(model, x, y, outputs)
 
 
 def _softened(temperature: float, logits: bool, outputs: Any) -> Any:
@@ -96,7 +93,9 @@ def _are_logits(model: keras.Model) -> bool | None:
     classes = "categorical_crossentropy", "sparse_categorical_crossentropy"
     if function not in [getattr(keras.losses, name) for name in classes]:
         return None
-    return bool(getattr(loss, "_fn_kwargs", {}).get("from_logits", False))
+    return isinstance(loss, keras.losses.Loss) and bool(
+        loss.get_config().get("from_logits", False)
+    )
 
 
 grasp = Grasp()

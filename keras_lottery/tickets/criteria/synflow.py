@@ -10,6 +10,8 @@ import numpy as np
 from keras import layers, ops
 
 from keras_lottery.keras_bridge.gradients import gradients
+from keras_lottery.keras_bridge.internals.layers import computing_in
+from keras_lottery.keras_bridge.internals.patches import overridden
 from keras_lottery.keras_bridge.layers import State, walk
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
@@ -135,25 +137,12 @@ def _linear(model: keras.Model) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _, layer in walk(model):
             if layer.dtype_policy.quantization_mode is None:
-                stack.enter_context(_replaced(layer, "_dtype_policy", float32))
+                stack.enter_context(computing_in(layer, float32))
             if isinstance(layer, _PASSED):
-                stack.enter_context(_replaced(layer, "call", _same))
+                stack.enter_context(overridden(layer, "call", _same))
             elif callable(vars(layer).get("activation")):
-                stack.enter_context(_replaced(layer, "activation", _same))
+                stack.enter_context(overridden(layer, "activation", _same))
         yield
-
-
-@contextlib.contextmanager
-def _replaced(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
-    # Past Keras's tracking of attributes.
-    own = vars(layer)
-    before = {name: own[name]} if name in own else {}
-    own[name] = value
-    try:
-        yield
-    finally:
-        del own[name]
-        own.update(before)
 
 
 def _same(x: Any, *args: Any, **kwargs: Any) -> Any:

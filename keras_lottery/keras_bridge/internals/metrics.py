@@ -1,4 +1,7 @@
-"""What Keras knows of the metrics that a model reports."""
+"""What Keras knows of the metrics that a model reports.
+
+Everything here was seen on Keras 3.15.
+"""
 
 import keras
 
@@ -6,8 +9,8 @@ import keras
 def direction_of(model: keras.Model, name: str) -> str | None:
     """Whether a metric is to rise or to fall, or None where Keras does not know.
 
-    Private: `Metric._direction`, which `EarlyStopping(mode="auto")` reads; seen on
-    Keras 3.15. Without it, the user has to say the direction of every metric.
+    `Metric._direction`, which `EarlyStopping(mode="auto")` reads, seen on Keras 3.15.
+    Without it, the user has to say the direction of every metric.
 
     Args:
         model: a compiled model that has been evaluated.

@@ -1,0 +1,62 @@
+"""The graph of a Sequential or Functional model, as Keras keeps it.
+
+Everything here was seen on Keras 3.15.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+# Keras exports no name for the class of its Functional models.
+from keras.src.models.functional import Functional
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether a layer is a Sequential or Functional model, and no subclass.
+
+    `keras.src.models.functional.Functional`, seen on Keras 3.15. Without it, a
+    subclass, whose `call` may do anything, would pass for a graph.
+    """
+    return type(layer) in (keras.Sequential, Functional)
+
+
+def functional(model: keras.Model) -> Any:
+    """The Functional model behind a Sequential one, or the model itself.
+
+    `Sequential._functional`, seen on Keras 3.15. `keras.Model(inputs, outputs)` of a
+    Sequential model would be another one, and count among the names.
+    """
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def nodes_in_order(model: keras.Model) -> Iterator[Any]:
+    """Each use of a layer in a model's graph, after those that it reads from.
+
+    A node has `operation`, `arguments`, `input_tensors` and `outputs`.
+
+    `Functional._nodes_by_depth`, seen on Keras 3.15. The public `operations` has each
+    layer once, so that shared layers could not be followed.
+    """
+    nodes = functional(model)._nodes_by_depth
+    for depth in sorted(nodes, reverse=True):
+        yield from (node for node in nodes[depth] if not node.is_input)
+
+
+def nodes_of(layer: Any) -> list[Any]:
+    """Each use of a layer in any graph; none in a model without one.
+
+    `Layer._inbound_nodes`, seen on Keras 3.15. The public `output` raises for layers
+    that are used twice or never.
+    """
+    return list(layer._inbound_nodes)
+
+
+def function_name(operation: Any) -> str | None:
+    """The class name of a function of `keras.ops` in a graph, `None` for other layers.
+
+    `keras.src.ops`, seen on Keras 3.15, which exports no name for these classes.
+    Without it, no channel is followed through `x + y`.
+    """
+    kind = type(operation)
+    return kind.__name__ if kind.__module__.startswith("keras.src.ops.") else None

@@ -1,0 +1,51 @@
+"""How a model is compiled, and its loss.
+
+Everything here was seen on Keras 3.15.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """What a model was given to `compile`, by the names of the arguments.
+
+    `Model._compile_config`, seen on Keras 3.15. The public `get_compile_config` gives
+    them as text, of which Keras does not make a loss, metric or schedule of the user's
+    own that is not registered: a masked copy could not be compiled.
+    """
+    return dict(model._compile_config.config)
+
+
+def compute_loss(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    predicted: Any,
+    weights: Any = None,
+    training: bool = True,
+) -> Any:
+    """The compiled loss of a batch, as `fit` asks for it.
+
+    `Model._compute_loss`, seen on Keras 3.15. The public `compute_loss` may be the
+    user's own and take no `training`, in which case the model would not train.
+    """
+    return model._compute_loss(x, y, predicted, weights, training=training)
+
+
+@contextlib.contextmanager
+def without_penalties(model: keras.Model) -> Iterator[None]:
+    """Inside, the compiled loss is without what regularisers and layers add to it.
+
+    `Layer._losses_override`, seen on Keras 3.15: what `Model.losses` is then. To
+    subtract the penalties again would lose the digits of a small loss.
+    """
+    model._losses_override.append(ops.zeros(()))
+    try:
+        yield
+    finally:
+        model._losses_override.clear()

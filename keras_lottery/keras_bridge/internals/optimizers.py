@@ -1,0 +1,95 @@
+"""What an optimizer keeps: its learning rate, its steps and its slots.
+
+Everything here was seen on Keras 3.15.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimizer that makes the updates, inside of one that scales losses."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def schedule_of(
+    optimizer: Any,
+) -> keras.optimizers.schedules.LearningRateSchedule | None:
+    """The learning-rate schedule of an optimizer, or `None` if its rate is constant.
+
+    `Optimizer._learning_rate`, seen on Keras 3.15. The public `learning_rate` is the
+    schedule's current value: a ticket could not enter a schedule further on.
+    """
+    rate = getattr(innermost(optimizer), "_learning_rate", None)
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    return rate if isinstance(rate, schedules) else None
+
+
+def steps_done(optimizer: Any) -> int:
+    """How many steps an optimizer has made, as learning-rate schedules count them.
+
+    `Optimizer._iterations`, seen on Keras 3.15. A step is a batch, also where gradients
+    are accumulated; the public `iterations` would be the updates then, and masks would
+    change too late.
+    """
+    return int(ops.convert_to_numpy(innermost(optimizer)._iterations))
+
+
+def trained_variables(optimizer: Any) -> list[keras.Variable]:
+    """The variables that an optimizer was built for, in the order of its slots.
+
+    `Optimizer._trainable_variables`, seen on Keras 3.15. Nothing public tells which
+    slot is of which weight.
+    """
+    return list(optimizer._trainable_variables)
+
+
+def slots(optimizer: Any) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """(weight, slot) for each slot of an optimizer, such as a momentum.
+
+    The slots of a kind are in a list, in the order of the weights, beside
+    `Optimizer._variables`, which has all of them in one: seen on Keras 3.15. Without
+    them, momentum moves pruned weights again, and those that share a value apart.
+    """
+    optimizer = innermost(optimizer)
+    # MultiOptimizer has one for each group of weights.
+    for one in getattr(optimizer, "optimizers", ()):
+        yield from slots(one)
+    if optimizer is None or not optimizer.built:
+        return
+    weights = trained_variables(optimizer)
+    others = {id(optimizer._variables), id(optimizer._trainable_variables)}
+    for kept in vars(optimizer).values():
+        is_list = isinstance(kept, list) and id(kept) not in others
+        if is_list and len(kept) == len(weights):
+            for weight, slot in zip(weights, kept, strict=True):
+                if isinstance(slot, keras.Variable):
+                    yield weight, slot
+
+
+def forget_variable(optimizer: Any, variable: keras.Variable) -> None:
+    """Removes a variable that was added to an optimizer.
+
+    `Optimizer._untrack_variable`, seen on Keras 3.15. There is a public way to add one
+    and none to remove it: what a callback adds would be saved with the model.
+    """
+    optimizer._untrack_variable(variable)
+
+
+def postpone_averages(optimizer: Any) -> None:
+    """Leaves it to `take_averages` to make moving averages the weights.
+
+    Overrides `Optimizer.finalize_variable_values`, as seen on Keras 3.15. `fit` calls
+    it whenever it ends, and an engine that trains in several `fit`s would go on from
+    the averages. `use_ema=False` is no way out: there would be no averages then.
+    """
+    vars(optimizer)["finalize_variable_values"] = lambda variables: None
+
+
+def take_averages(optimizer: Any, variables: list[keras.Variable]) -> None:
+    """Makes moving averages the weights, where the optimizer keeps them."""
+    optimizer = innermost(optimizer)
+    type(optimizer).finalize_variable_values(optimizer, variables)

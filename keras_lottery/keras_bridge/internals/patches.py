@@ -1,0 +1,55 @@
+"""Methods of Keras that are other ones for a while.
+
+Everything here was seen on Keras 3.15.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+
+@contextlib.contextmanager
+def overridden(thing: Any, name: str, value: Any) -> Iterator[None]:
+    """Inside, an attribute or a method of one object is another.
+
+    Past `Layer.__setattr__`, as seen on Keras 3.15, which tracks what it is given.
+    """
+    own = vars(thing)
+    before = {name: own[name]} if name in own else {}
+    own[name] = value
+    try:
+        yield
+    finally:
+        del own[name]
+        own.update(before)
+
+
+def at_last(callback: keras.callbacks.Callback, function: Callable[[], None]) -> None:
+    """Calls a function when `fit` ends, after the callbacks behind this one as well.
+
+    One of them may put back the weights of an earlier step, and their masks, as
+    `EarlyStopping(restore_best_weights=True)` does.
+
+    Overrides `on_train_end` of the History that `fit` puts behind the callbacks of the
+    user, as seen on Keras 3.15. A callback has no hook of its own that comes later, and
+    no way to the list that it is in.
+
+    Args:
+        callback: in its `on_train_end`.
+        function: what is called.
+    """
+    history = getattr(callback.model, "history", None)
+    # All callbacks of one `fit` share their parameters.
+    if history is None or history.params is not callback.params:
+        function()
+        return
+    patch = contextlib.ExitStack()
+
+    def on_train_end(logs: dict | None = None) -> None:
+        patch.close()
+        history.on_train_end(logs)
+        function()
+
+    patch.enter_context(overridden(history, "on_train_end", on_train_end))
