@@ -44,8 +44,8 @@ def accuracy_of(
             one for two classes.
         x: inputs.
         y: class numbers of shape (rows,).
-        threads, xnnpack: how LiteRT runs a .tflite file, as of `benchmark`.
-        threshold: where one output decides between two classes, as of `benchmark`.
+        threads, xnnpack: how LiteRT runs a .tflite file, same as `benchmark`.
+        threshold: where one output decides between two classes, same as `benchmark`.
 
     Raises:
         ValueError: if the file takes or returns anything else.

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +41,7 @@ class Deployment:
         file: the file that was chosen, or a SavedModel's directory.
         card: a JSON file beside it: how it was made, what was measured, versions, the
             command that does it again, and the SHA-256 of what it tells of.
-        table: all files that were tried, a row each: as of `benchmark`, with `level`,
+        table: all files that were tried, a row each: that of `benchmark`, with `level`,
             `density`, `validation_accuracy`, which chooses, `accuracy` on the test
             data, and whether the row is `pareto` and `chosen`.
         failed: what could not be made, and why.
@@ -89,7 +89,7 @@ def deploy(
     Args:
         run: the directory of a search.
         target: `"mobile"`, .tflite files, or `"server"`, SavedModels.
-        data: the run's data set: a name as of `kl.data.load`, or `Splits`.
+        data: the run's data set: a name for `kl.data.load`, or `Splits`.
             By default what `keras-lottery find` noted in the run.
         prefer: which of the files that are accurate enough is written: the one of
             least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
@@ -99,7 +99,7 @@ def deploy(
             network.
         directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
             a card of the same name, ending in `.json`.
-        threads, seconds: as of `benchmark`.
+        threads, seconds: same as `benchmark`.
         say: takes a line about each file that is tried.
 
     Raises:
@@ -122,39 +122,9 @@ def deploy(
     if target == "server":
         saved_model_path(file)
     with tempfile.TemporaryDirectory() as folder:
-        tried: list[dict[str, Any]] = []
-        failed: dict[str, str] = {}
-        for level, replicate in tickets:
-            ticket = _trained(search, level, replicate)
-            name = f"level_{level:02}" if level else "dense"
-            model = ticket.trained_model()
-            # The same for all, which differ in their masks and weights.
-            threshold = threshold_of(model)
-            for each in candidates(name, model, target, splits.x_train, failed):
-                say(f"{each.name}: {', '.join(each.made)}")
-                try:
-                    report = each.write(Path(folder), ENDINGS[target])
-                    accuracy = accuracy_of(
-                        report.path, *splits.validation, threads, threshold=threshold
-                    )
-                except ExportError as error:
-                    failed[each.name] = str(error)
-                    continue
-                tried.append(
-                    {
-                        "level": level,
-                        "replicate": replicate,
-                        "density": ticket.masks.density,
-                        "validation_accuracy": accuracy,
-                        "made": each.made,
-                        "report": report,
-                    }
-                )
-        failed = {name: _in_short(reason) for name, reason in failed.items()}
-        if not tried:
-            raise ExportError(f"No file of '{run}' works: {failed}")
+        tried, failed = _try(search, tickets, target, splits, threads, folder, say)
         say(f"measuring {len(tried)} files")
-        table = _measured(tried, splits.test, threads, seconds, threshold)
+        table = _measured(tried, splits.test, threads, seconds)
         table["pareto"] = pareto(table)
         row = choose(table, prefer, tolerance)
         table["chosen"] = table.index == row
@@ -198,14 +168,58 @@ def deploy(
     return Deployment(file, card, table, failed)
 
 
+def _try(
+    run: Run,
+    tickets: Sequence[tuple[int, int]],
+    target: str,
+    splits: datasets.Splits,
+    threads: int,
+    folder: str,
+    say: Callable[[str], object],
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Writes what each ticket can become: files that work, and why others do not."""
+    tried: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for level, replicate in tickets:
+        ticket = _trained(run, level, replicate)
+        name = f"level_{level:02}" if level else "dense"
+        model = ticket.trained_model()
+        row = {
+            "level": level,
+            "replicate": replicate,
+            "density": ticket.masks.density,
+            "threshold": threshold_of(model),
+        }
+        for each in candidates(name, model, target, splits.x_train, failed):
+            say(f"{each.name}: {', '.join(each.made)}")
+            try:
+                report = each.write(Path(folder), ENDINGS[target])
+                accuracy = accuracy_of(
+                    report.path,
+                    *splits.validation,
+                    threads,
+                    threshold=row["threshold"],
+                )
+            except ExportError as error:
+                failed[each.name] = str(error)
+                continue
+            made = {"made": each.made, "report": report}
+            tried.append({**row, **made, "validation_accuracy": accuracy})
+    failed = {name: _in_short(reason) for name, reason in failed.items()}
+    if not tried:
+        raise ExportError(f"No file of '{run.directory}' works: {failed}")
+    return tried, failed
+
+
 def _measured(
     tried: list[dict[str, Any]],
     test: tuple[Any, Any],
     threads: int,
     seconds: float,
-    threshold: float,
 ) -> "pd.DataFrame":
     files = [each["report"].path for each in tried]
+    # The threshold is the same for all, which differ in their masks and weights.
+    threshold = tried[0]["threshold"]
     table = benchmark(
         files, test, threads=threads, seconds=seconds, threshold=threshold
     )
