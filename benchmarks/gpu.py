@@ -26,6 +26,7 @@ import keras_lottery as kl
 from keras_lottery.engines import Engine, Work, make
 from keras_lottery.engines.data import Data
 from keras_lottery.masks import Masks
+from keras_lottery.tables import text_table
 from keras_lottery.tickets import Ticket
 
 TRAININGS = 5 * (1 + 25 * 4)
@@ -104,17 +105,17 @@ def main() -> None:
             rates[name].append(run())
             walls[name].append(time.perf_counter() - began)
     print(f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} processors")
-    print(f"{'':<22}{'net-steps/s':>12}  {'spread':<20}{'ratio':>7}  with judging")
+    rows = []
     first = statistics.median(rates["fit, 1 net"])
     for name, values in rates.items():
         count = options.nets if name.startswith("vectorized") else 1
         middle = statistics.median(values)
         spread = f"{min(values):,.0f} to {max(values):,.0f}"
         whole = count * options.steps / statistics.median(walls[name])
-        print(
-            f"{name:<22}{middle:>12,.0f}  {spread:<20}{middle / first:>7.1f}"
-            f"  {whole:,.0f}"
-        )
+        ratio = f"{middle / first:.1f}"
+        rows.append([name, f"{middle:,.0f}", spread, ratio, f"{whole:,.0f}"])
+    header = ["engine", "net-steps/s", "spread", "ratio", "with judging"]
+    print(text_table(rows, header))
     hours = TRAININGS * LENGTH / middle / 3600
     print(
         f"Figure 4, {TRAININGS} trainings of {LENGTH:,} steps at that rate: "

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_lottery.masks import Masks
+from keras_lottery.tables import text_table
 from keras_lottery.tickets.allocation import Global, Scores
 
 LAYERS = 50
@@ -90,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     results = {}
     print(f"{options.millions} million weights, {options.rounds} rounds")
-    print(f"{'':16} {'partition, s':>12} {'time ratio (range)':>22} {'memory':>7}")
+    lines = []
     for name, (layers, alive, sparsity, values) in CASES.items():
         scores, masks = network(options.millions * 10**6, layers, alive, values)
         base, ours = time_ratios(scores, masks, sparsity, options.rounds)
@@ -105,10 +106,10 @@ def main() -> None:
         spread = (
             f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
-        print(
-            f"{name:16} {statistics.median(base):12.3f} {spread:>22} {memory:7.2f}",
-            flush=True,
-        )
+        seconds = f"{statistics.median(base):.3f}"
+        lines.append([name, seconds, spread, f"{memory:.2f}"])
+    header = ["case", "partition, s", "time ratio (range)", "memory"]
+    print(text_table(lines, header))
     if options.json:
         figures = {"weights": options.millions * 10**6, "cases": results}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

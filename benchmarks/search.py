@@ -206,24 +206,24 @@ def added() -> set[str]:
 
 def measure(part: str, runs: Runs, pairs: int) -> list[dict]:
     """Times interleaved runs; prints and returns the ratios to the first of them."""
+    from keras_lottery.tables import text_table
+
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(pairs):
         for name, run in runs.items():
             times[name].append(run())
     first = next(iter(times.values()))
-    rows = []
-    print(f"\n{part:<26}{'ratio':>7}  {'spread':<14}{'seconds':>9}{'least':>9}")
+    rows, lines = [], []
     for name, values in times.items():
         ratios = sorted(a / b for a, b in zip(values, first, strict=True))
         row = {"part": part, "name": name, "ratio": statistics.median(ratios)}
         row |= {"least_ratio": ratios[0], "greatest_ratio": ratios[-1]}
         rows.append(row | {"seconds": values})
         spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(
-            f"{name:<26}{row['ratio']:>7.2f}  {spread:<14}"
-            f"{statistics.median(values):>9.2f}{min(values):>9.2f}",
-            flush=True,
-        )
+        seconds = f"{statistics.median(values):.2f}", f"{min(values):.2f}"
+        lines.append([name, f"{row['ratio']:.2f}", spread, *seconds])
+    header = [part, "ratio", "spread", "seconds", "least"]
+    print(f"\n{text_table(lines, header)}", flush=True)
     return rows
 
 

@@ -31,6 +31,7 @@ from keras_lottery.keras_bridge.layers import get_state, set_state
 from keras_lottery.papers.data import Splits
 from keras_lottery.pruning import prune_snapshot
 from keras_lottery.search.settings import versions
+from keras_lottery.tables import text_table
 
 LEARNED: dict[str, dict[str, Any]] = {
     "learned": {"kind": "bernoulli", "rescale": False},
@@ -161,15 +162,14 @@ def measured(
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over the replicates, in percent."""
-    lines = [f"{'mask':36}{'test accuracy':>16}{'weights left':>15}{'published':>11}"]
+    lines = []
     for name, runs in rows.items():
         accuracies = [100 * run["accuracy"] for run in runs]
         spread = f" ± {np.std(accuracies, ddof=1):.2f}" if len(runs) > 1 else ""
         density = 100 * np.mean([run["density"] for run in runs])
         mean = f"{np.mean(accuracies):.2f}{spread}"
-        published = PUBLISHED.get(name, "")
-        lines.append(f"{name:36}{mean:>16}{density:>15.1f}{published:>11}")
-    return "\n".join(lines)
+        lines.append([name, mean, f"{density:.1f}", str(PUBLISHED.get(name, ""))])
+    return text_table(lines, ["mask", "test accuracy", "weights left", "published"])
 
 
 def main() -> None:

@@ -368,9 +368,10 @@ def measure(names: list[str], model: str, steps: int, pairs: int) -> dict:
 
 def table(model: str, rates: dict[str, list[float]]) -> list[dict]:
     """Prints and returns the ratios to the first contender."""
+    from keras_lottery.tables import text_table
+
     first = next(iter(rates))
-    rows = []
-    print(f"\n{model:<26}{'ratio':>7}  {'spread':<14}{'steps/s':>8}{'best':>8}")
+    rows, lines = [], []
     for name, values in rates.items():
         ratios = sorted(a / b for a, b in zip(values, rates[first], strict=True))
         rows.append(
@@ -386,7 +387,9 @@ def table(model: str, rates: dict[str, list[float]]) -> list[dict]:
         spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
         median, best = statistics.median(values), max(values)
         ratio = rows[-1]["ratio"]
-        print(f"{name:<26}{ratio:>7.2f}  {spread:<14}{median:>8.0f}{best:>8.0f}")
+        lines.append([name, f"{ratio:.2f}", spread, f"{median:.0f}", f"{best:.0f}"])
+    header = [model, "ratio", "spread", "steps/s", "best"]
+    print(f"\n{text_table(lines, header)}")
     return rows
 
 
