@@ -13,9 +13,9 @@ from keras_lottery.registry import Registry
 
 pytestmark = pytest.mark.once
 
-# NumPy: what is sooner imported than TensorFlow.
+# JAX: what is sooner imported than TensorFlow.
 ENV = os.environ | {
-    "KERAS_BACKEND": "numpy",
+    "KERAS_BACKEND": "jax",
     "PYTHONPATH": str(Path(__file__).parents[1]),
 }
 MODULES = (kl.allocation, kl.controls, kl.criteria, kl.rewind, kl.schedules)

@@ -39,7 +39,7 @@ def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
 
     Example:
 
-    >>> from keras_lottery.compact import PerChannel, register_rule
+    >>> from keras_lottery.structured import PerChannel, register_rule
     >>> class Halve(keras.layers.Layer):
     ...     def call(self, x):
     ...         return x / 2
