@@ -8,7 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.in_fit.callbacks.common import InFit
 from keras_lottery.keras_bridge.gradient_change import GradientChange
+from keras_lottery.keras_bridge.internals.models import restored_epoch
 from keras_lottery.keras_bridge.internals.optimizers import slots
 from keras_lottery.keras_bridge.layers import (
     get_masks,
@@ -22,6 +24,8 @@ MOST_BITS = 12
 # Weights of one value stay equal but for the last digits, which vector units round
 # in their own way.
 _SPREAD = 1e-3
+# How near two values of a layer are only where the last digits tell them apart.
+_SAME = 1e-6
 
 
 def compress(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
@@ -87,19 +91,21 @@ def _share(live: np.ndarray, most: int) -> np.ndarray:
     return kmeans.cluster_centers_[kmeans.labels_, 0].astype(live.dtype)
 
 
-class SharedWeights(keras.callbacks.Callback):
+class SharedWeights(InFit):
     """Trains the values that weights share, as one parameter each.
 
     The gradients of the weights that share a value are summed, as the gradient of that
     value is, and given to each of them: an optimizer that updates weight by weight
-    then moves them together. Slots of the optimizer start at zero for shared weights.
-    Everything else trains as ever. Clusters are read off the model when training
-    begins: the live weights of a masked kernel that are equal. A `fit` after one that
-    raised trains them apart, as without this callback.
+    then moves them together. Slots of the optimizer start at zero for shared weights,
+    but where `BackupAndRestore` has restored them. Everything else trains as ever.
+    Clusters are read off the model when training begins: the live weights of a masked
+    kernel that are equal. A `fit` after one that raised trains them apart, as without
+    this callback.
 
     Raises:
-        ValueError: when training begins, if the model is not masked or has no kernel
-            that `compress` has been at.
+        ValueError: when training begins, if the model is not masked, has no kernel
+            that `compress` has been at, or was restored to the middle of an epoch,
+            where weights that share a value are equal but for their last digits.
         RuntimeError: at the end of an epoch, if the optimizer moved weights of one
             value apart (Muon does).
 
@@ -120,8 +126,12 @@ class SharedWeights(keras.callbacks.Callback):
         self._clusters: dict[str, np.ndarray] = {}
         self._change: GradientChange | None = None
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def start(self) -> None:
+        """Reads which weights share a value."""
         self._clusters = clusters(self.model)
+        restored = restored_epoch(self.model) is not None
+        if restored:
+            _check_apart(self.model)
         if not self._clusters:
             raise ValueError(
                 "SharedWeights needs a model with shared weights. Received: model "
@@ -143,10 +153,20 @@ class SharedWeights(keras.callbacks.Callback):
             ]
 
         self._change = GradientChange(self.model, summed)
-        shared = [weights[name] for name in self._clusters]
-        _clear_slots(self._change.optimizer, shared)
+        if not restored:
+            shared = [weights[name] for name in self._clusters]
+            _clear_slots(self._change.optimizer, shared)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        # Before other callbacks save the model of this epoch.
+        if batch + 1 == self.params["steps"]:
+            self._make_equal()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # The length of an epoch is not always known before.
+        self._make_equal()
+
+    def _make_equal(self) -> None:
         state = get_state(self.model)
         for name, labels in self._clusters.items():
             values = state[name]
@@ -163,6 +183,7 @@ class SharedWeights(keras.callbacks.Callback):
         set_state(self.model, state)
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
         if self._change is not None:
             self._change.remove()
 
@@ -179,6 +200,21 @@ def clusters(model: keras.Model) -> dict[str, np.ndarray]:
             found[name] = np.zeros(mask.shape, np.int32)
             found[name][mask] = labels + 1
     return found
+
+
+def _check_apart(model: keras.Model) -> None:
+    """Raises ValueError if values of a kernel differ in their last digits alone."""
+    state = get_state(model)
+    for name, mask in get_masks(model).items():
+        values = np.unique(state[name][mask]).astype(np.float64)
+        if len(values) <= 2**MOST_BITS and np.any(
+            np.diff(values) <= _SAME * np.abs(values).max(initial=0)
+        ):
+            raise ValueError(
+                f"Weights of `{name}` share values but for their last digits. "
+                "Received: a training restored to the middle of an epoch. Back up at "
+                'the end of epochs, by `BackupAndRestore(save_freq="epoch")`.'
+            )
 
 
 def _summed(gradient: Any, segments: Any, number: int) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
-    check_masked,
+    InFit,
     whole,
 )
 from keras_lottery.in_fit.callbacks.pull import Pull
@@ -78,7 +78,7 @@ def update(
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
-class ADMMPruning(Configured):
+class ADMMPruning(Configured, InFit):
     """Trains the weights of a masked model towards a sparse copy of them, then prunes.
 
     Minimises the loss f(W) where W has no more weights than the sparsity leaves. The
@@ -90,7 +90,8 @@ class ADMMPruning(Configured):
 
     Frozen layers are pruned too, by magnitude. With `steps_per_execution`, Z and U
     change between executions. A `fit` that raises leaves the model dense, and the next
-    one trains it as ever. Where another callback puts weights back when training ends,
+    one trains it as ever; one that `BackupAndRestore` restores is refused, since Z and
+    U are lost then. Where another callback puts weights back when training ends,
     as EarlyStopping with `restore_best_weights`, it is those that are pruned.
 
     Args:
@@ -123,6 +124,8 @@ class ADMMPruning(Configured):
     kl.get_sparsity(model), callback.residuals  # 0.9, and a residual for each epoch
     ```
     """
+
+    not_in_backups = "Z, U and rho"
 
     def __init__(
         self,
@@ -167,8 +170,8 @@ class ADMMPruning(Configured):
         self._rho = rho
         self._epoch_start = self._step = self._updated = 0
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        check_masked(self)
+    def start(self) -> None:
+        """Projects the weights that the training starts from."""
         self.residuals = []
         self._rho = self.rho
         self._epoch_start = self._step = self._updated = 0
@@ -179,6 +182,7 @@ class ADMMPruning(Configured):
         self._aim()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         self._epoch_start = self._step
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -191,6 +195,7 @@ class ADMMPruning(Configured):
             self._update()
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
         if self._updated < self._step:
             self._update()
         if self._pull is not None:

@@ -2,13 +2,57 @@
 
 import inspect
 import numbers
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
+from keras_lottery.keras_bridge.internals.models import restored_epoch
 from keras_lottery.keras_bridge.layers import is_masked
 
 NAMED = ("criterion", "allocation")
+
+
+class InFit(keras.callbacks.Callback):
+    """A callback that starts with the first epoch, from the model that is trained.
+
+    In `on_train_begin` the callbacks behind this one have not been called yet. One of
+    them may put back the weights, masks and optimizer of an earlier training, as
+    `BackupAndRestore` does. A subclass reads the model in `start`.
+    """
+
+    not_in_backups: ClassVar[str] = ""
+    """What the callback keeps of the epochs before, and must not start without."""
+
+    _started = False
+
+    def start(self) -> None:
+        """Called once in each `fit`, after `on_train_begin` of all callbacks."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        check_masked(self)
+        self._started = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._start()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        # There was no epoch to train, if the training that was restored had ended.
+        self._start()
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        epoch = restored_epoch(self.model)
+        if epoch is not None and self.not_in_backups:
+            raise ValueError(
+                f"{type(self).__name__} keeps {self.not_in_backups}, which the files "
+                "of `BackupAndRestore` do not hold: a training that was interrupted "
+                "cannot go on as if it had not been. Received: a training restored at "
+                f"epoch {epoch}. Delete the backup, and train from the beginning."
+            )
+        self.start()
 
 
 class Configured(keras.callbacks.Callback):

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
-    check_masked,
+    InFit,
     whole,
 )
 from keras_lottery.keras_bridge import architecture
@@ -51,7 +51,7 @@ def mask_distance(one: Masks, other: Masks) -> float:
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
-class EarlyBird(Configured):
+class EarlyBird(Configured, InFit):
     """Stops training as soon as the masks that pruning would give have settled.
 
     At the end of each epoch it notes the masks that `prune` would set then, and stops
@@ -62,7 +62,8 @@ class EarlyBird(Configured):
         kl.set_masks(model, callback.masks)
         model.fit(...)
 
-    `callback.ticket(rewind=True)` goes back to the weights before the training.
+    `callback.ticket(rewind=True)` goes back to the weights before the training. A
+    training that `BackupAndRestore` restores is refused, since these are lost then.
 
     Args:
         sparsity: the share of prunable weights to be zero in the ticket; of filters,
@@ -103,6 +104,8 @@ class EarlyBird(Configured):
     callback.ticket(rewind=True).save("early.ticket")
     ```
     """
+
+    not_in_backups = "the initial weights, and the masks of the last epochs"
 
     def __init__(
         self,
@@ -166,8 +169,8 @@ class EarlyBird(Configured):
         self._first_step = 0
         self._epochs = 0
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        check_masked(self)
+    def start(self) -> None:
+        """Reads the weights that the training starts from."""
         self._forget()
         self._first = get_state(self.model)
         self._first_step = steps_done(self.model.optimizer)
@@ -189,6 +192,7 @@ class EarlyBird(Configured):
             self.steps_saved = round((self.params["epochs"] - epoch - 1) * per_epoch)
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
         if not self.settled:
             last = f"{self.distances[-1]:.4f}" if self.distances else "not known yet"
             warnings.warn(

@@ -121,8 +121,8 @@ class GradualPruning(MaskUpdates):
         due = (step - self.begin_step) % self.frequency == 0
         return due and self.begin_step <= step <= self.end_step
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        super().on_train_begin(logs)
+    def start(self) -> None:
+        super().start()
         if self.final_sparsity > self._sparsity():
             rehearse(self.model, self.final_sparsity, *self._how())
 

@@ -135,9 +135,9 @@ class NeST(MaskUpdates):
             return self._pruning.is_update_step(step)
         return step == self.peak_step or (step > 0 and step % self.frequency == 0)
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def start(self) -> None:
         self._gradients = DenseGradients(self.model, self.data, self.batch_size)
-        super().on_train_begin(logs)
+        super().start()
         start_sparse(self, self.initial_sparsity, self._step)
         self._pruning.set_model(self.model)
 

@@ -68,8 +68,8 @@ class Regrowth(MaskUpdates):
         """Whether weights grow before the step number `step`."""
         return step > 0 and step % self.frequency == 0 and step < self.end_step
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        super().on_train_begin(logs)
+    def start(self) -> None:
+        super().start()
         self._dense = start_sparse(self, self.sparsity, self._step)
         masks = trained_masks(self)
         if self.sparsity and masks.kept != kept_after(masks, self.sparsity):

@@ -82,9 +82,9 @@ class RigL(Regrowth):
         self.alpha = alpha
         self.batch_size = batch_size
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def start(self) -> None:
         self._gradients = DenseGradients(self.model, self.data, self.batch_size)
-        super().on_train_begin(logs)
+        super().start()
 
     def drop_fraction(self, step: int) -> float:
         """α/2 (1 + cos(π t / T_end))."""

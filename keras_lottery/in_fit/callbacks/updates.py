@@ -4,14 +4,14 @@ import warnings
 
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
-    check_masked,
+    InFit,
 )
 from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.internals.patches import at_last
 from keras_lottery.keras_bridge.layers import get_sparsity
 
 
-class MaskUpdates(Configured):
+class MaskUpdates(Configured, InFit):
     """Changes the masks of a model before some of its training steps.
 
     A step is a batch. Steps are counted by the optimizer, as for a learning-rate
@@ -42,14 +42,15 @@ class MaskUpdates(Configured):
         """Changes the masks of `self.model` as they have to be at a step."""
         raise NotImplementedError
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        check_masked(self)
+    def start(self) -> None:
+        """Reads the optimizer's step. A subclass prunes and checks the model here."""
         self._step = steps_done(self.model.optimizer)
         # A schedule that lies behind the optimizer is caught up with at once.
         self._next = min(self._step, self.end_step)
         self._updated = self._sparsity_left = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         self._epoch_start = self._step
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -67,6 +68,7 @@ class MaskUpdates(Configured):
         self._step = steps_done(self.model.optimizer)
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
         if self._next <= self.end_step <= self._step:
             if self.is_update_step(self.end_step):
                 self._update(self.end_step)

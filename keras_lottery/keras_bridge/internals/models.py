@@ -49,3 +49,13 @@ def without_penalties(model: keras.Model) -> Iterator[None]:
         yield
     finally:
         model._losses_override.clear()
+
+
+def restored_epoch(model: keras.Model) -> int | None:
+    """The epoch that `BackupAndRestore` has put a model's training back to, if it did.
+
+    `Trainer._initial_epoch`, seen on Keras 3.15. A callback has no public way to know
+    whether another one, before or behind it in the list, has restored the model: what
+    it knows of the epochs before would be missing without a word.
+    """
+    return getattr(model, "_initial_epoch", None)

@@ -75,7 +75,7 @@ def watch(callback, model, weights, steps=2):
     """The callback in a training by hand: these weights at the ends of epochs."""
     callback.set_model(model)
     callback.set_params({"epochs": len(weights), "steps": steps})
-    callback.on_train_begin()
+    callback.start()
     model.stop_training = False
     for epoch, state in enumerate(weights):
         set_state(model, state)

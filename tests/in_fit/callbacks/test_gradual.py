@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_lottery.in_fit.callbacks import GradualPruning
-from keras_lottery.in_fit.callbacks.common import steps_done
+from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_sparsity,
@@ -213,7 +213,7 @@ def test_steps_are_those_of_learning_rate_schedules(scaled):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model = masked(optimizer=optimizer)
     fit(model, 4)
-    assert steps_done(model) == 4
+    assert steps_done(model.optimizer) == 4
     assert 100 - float(model.optimizer.learning_rate) == pytest.approx(4)
 
 

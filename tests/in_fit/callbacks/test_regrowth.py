@@ -331,7 +331,7 @@ def test_a_batch_is_drawn_from_structures_of_data():
         return {name: np.zeros(m.shape) for name, m in get_masks(model).items()}
 
     callback.set_model(model)
-    callback.on_train_begin()
+    callback.start()
     assert callback._gradients.batch_size == 3
     callback._gradients = gradients
     callback.update(2)
@@ -377,7 +377,7 @@ def test_where_nothing_is_trained_there_is_nothing_to_regrow():
     callback = make(SET)
     callback.set_model(model)
     with pytest.raises(ValueError, match=r"SET needs .* all frozen"):
-        callback.on_train_begin()
+        callback.start()
     assert get_masks(model).sparsity == 0
 
 
@@ -398,7 +398,7 @@ def test_weights_that_are_not_numbers_are_named():
     model = fresh()
     callback = make(SET, 0.5)
     callback.set_model(model)
-    callback.on_train_begin()
+    callback.start()
     _, weight = named_masks(model)["dense_1/kernel"]
     weight.assign(np.full(weight.shape, np.nan))
     with pytest.raises(ValueError, match="scores of `dense_1/kernel` hold NaN"):
@@ -410,7 +410,7 @@ def test_pruned_weights_that_moved_start_at_zero():
     model = fresh("adam")
     callback = make(SET, 0.5, 8, frequency=1, zeta=1.0)
     callback.set_model(model)
-    callback.on_train_begin()
+    callback.start()
     before = get_masks(model)
     for _, weight in named_masks(model).values():
         weight.assign(np.ones(weight.shape))
