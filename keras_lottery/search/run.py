@@ -277,7 +277,7 @@ class Run:
 
     def _start_weights(self, level: int, replicate: int) -> State:
         initial = self.initial(replicate)
-        if not level or self.settings.get("prune_at_init"):
+        if not level or self.settings["prune_at_init"]:
             return initial
         training, masks = self._finder(level - 1, replicate)
         snapshot = Snapshot(

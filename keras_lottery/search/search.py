@@ -12,7 +12,12 @@ import loky
 
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.engines.objective import Objective, named
-from keras_lottery.files import CorruptedFileError, write_atomically, write_json
+from keras_lottery.files import (
+    CorruptedFileError,
+    digest,
+    write_atomically,
+    write_json,
+)
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable
@@ -32,8 +37,6 @@ from keras_lottery.search.settings import (
     describe_callback,
     describe_data,
     describe_model,
-    describe_state,
-    describe_wiring,
     merge,
     restore,
     stored_objective,
@@ -95,7 +98,8 @@ class LotteryTicketSearch(Run):
             of the data.
         seed: of everything that is random.
         directory: where the search is stored; run again with the same settings, it goes
-            on where it stopped. By default a temporary directory.
+            on where it stopped. Functions of your own are known by their names: after a
+            change in one, choose another directory. By default a temporary directory.
         prunable: which layers are pruned, as of `mask_model`.
         report_levels: the levels whose tickets and controls are trained; all by
             default. (A ticket that the next masks are found in is trained anyway.)
@@ -225,7 +229,7 @@ class LotteryTicketSearch(Run):
             "replicates": settings["replicates"],
             "report_levels": settings["report_levels"],
             "seed": settings["seed"],
-            "prune_at_init": bool(settings.get("prune_at_init")),
+            "prune_at_init": settings["prune_at_init"],
         }
         model = architecture.from_text(settings["architecture"])
         model = with_stored_weights(model, run.store)
@@ -363,8 +367,7 @@ class LotteryTicketSearch(Run):
             "granularity": self.granularity,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,
-            # Of a search that does not, as of one stored before there was a choice.
-            "prune_at_init": self.prune_at_init or None,
+            "prune_at_init": self.prune_at_init,
             "seed": self.seed,
             "steps": length,
             "mask_steps": plan.trunk and plan.trunk.describe(),
@@ -381,11 +384,11 @@ class LotteryTicketSearch(Run):
             "train": describe_data(data.train),
             "validation": describe_data(data.validation),
             "test": describe_data(data.test),
-            "model": describe_model(model) | {"wiring": describe_wiring(model)},
+            "model": describe_model(model),
             "replicates": self.replicates,
             "controls": self.controls,
             "report_levels": self.report_levels,
-            "initial": describe_state(initial),
+            "initial": digest(initial),
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }

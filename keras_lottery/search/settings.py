@@ -5,10 +5,8 @@ import functools
 import hashlib
 import inspect
 import json
-import platform
-import types
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -24,12 +22,17 @@ from keras_lottery.search.store import Store
 
 # More of these may be asked for later: what is there stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels")
-CODE = ", code "
 NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "tolerance", "versions")
 
 
 def describe(value: Any) -> Any:
-    """A value as JSON: names, numbers, and the settings of objects."""
+    """A value as JSON: numbers, texts, the settings of objects, the names of functions.
+
+    What a function does is not described: a changed one of the same name is the same.
+
+    >>> describe({"rates": (0.5, np.float32(0.25)), "score": functools.reduce})
+    {'rates': [0.5, 0.25], 'score': '_functools.reduce'}
+    """
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):
@@ -48,36 +51,8 @@ def describe(value: Any) -> Any:
         return {"class": type(value).__name__, **describe(value.get_config())}
     if isinstance(value, functools.partial):
         return describe({"function": value.func, "args": value.args, **value.keywords})
-    if inspect.isfunction(value):
-        return describe_function(value)
     kind = value if hasattr(value, "__qualname__") else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def describe_function(function: types.FunctionType) -> str:
-    """A function's name and, of one of the user's, a digest of its code.
-
-    The values that it was made with are left out: the time of day may be among them.
-    """
-    name = f"{function.__module__}.{function.__qualname__}"
-    if (function.__module__ or "").partition(".")[0] in ("keras", "keras_lottery"):
-        return name
-    digest = hashlib.sha256(repr(_code(function.__code__, function.__doc__)).encode())
-    python = ".".join(platform.python_version_tuple()[:2])
-    return f"{name}{CODE}{python}:{digest.hexdigest()[:8]}"
-
-
-def _code(code: types.CodeType, docstring: str | None) -> list[Any]:
-    """What a function's code does, wherever it stands in its file."""
-    constants = [
-        _code(one, None)
-        if isinstance(one, types.CodeType)
-        # A set has another order in each process.
-        else repr(sorted(map(repr, one)) if isinstance(one, frozenset) else one)
-        for one in code.co_consts
-        if one is None or one != docstring
-    ]
-    return [code.co_code.hex(), code.co_names, constants]
 
 
 def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
@@ -110,7 +85,10 @@ def restore(described: Any, *classes: type) -> Any:
 
 
 def describe_model(model: keras.Model) -> dict[str, Any]:
-    """A model's layers and how it is compiled; automatic names left out."""
+    """A model's layers, their wiring, and how it is compiled.
+
+    Automatic names are left out.
+    """
     layers = {}
     for path, layer in walk(model):
         if not isinstance(layer, keras.Model):
@@ -123,12 +101,13 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
     optimizer.pop("name")  # numbered by a counter of the process
     return {
         "layers": layers,
+        "wiring": _describe_wiring(model),
         **describe(compiled),
         "optimizer": optimizer,
     }
 
 
-def describe_wiring(model: keras.Model) -> dict[str, Any]:
+def _describe_wiring(model: keras.Model) -> dict[str, Any]:
     """How the layers of a model, and of those inside of it, follow one another.
 
     They are numbered, as Keras counts the names of those that have none.
@@ -188,14 +167,10 @@ def describe_array(array: Any) -> str:
     '(2, 3) float64 17b0761f87b081d5cf10757ccc89f12b'
     """
     array = np.ascontiguousarray(array)
-    digest = hashlib.sha256(array).hexdigest()[:32]
+    if array.dtype.hasobject:  # texts, of which the array has addresses
+        array = array.astype(str)
+    digest = hashlib.sha256(array.view(np.uint8)).hexdigest()[:32]
     return f"{array.shape} {array.dtype} {digest}"
-
-
-def describe_state(state: Mapping[str, np.ndarray]) -> str:
-    """A digest of a model's state."""
-    text = json.dumps({name: describe_array(state[name]) for name in sorted(state)})
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def versions() -> dict[str, str]:
@@ -211,24 +186,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def read_settings(store: Store) -> dict[str, Any]:
-    """The stored settings; for one that is of a later date than they, what it was then.
-
-    Raises:
-        FileNotFoundError: if there is no search in the directory.
-        CorruptedFileError: if they are damaged.
-    """
-    stored = read_json(store.settings)
-    levels = len(stored["schedule"]["sparsities"])
-    return {
-        "granularity": "weight",
-        "report_levels": list(range(1, levels + 1)),
-        "engine": "fit",
-        "in_workers": False,
-        **stored,
-    }
-
-
 def stored_objective(settings: Mapping[str, Any]) -> Objective:
     """What the trainings of a stored search are compared by."""
     return restore(settings["objective"], Objective)
@@ -237,94 +194,76 @@ def stored_objective(settings: Mapping[str, Any]) -> Objective:
 def merge(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the store is to have from now on, which is not changed.
 
+    The weights that the search began with stay those that it is known by, and what was
+    asked for before is still there.
+
     Raises:
         ValueError: if it holds another search; the differences are shown.
     """
     try:
-        stored: Mapping[str, Any] = read_settings(store)
+        stored = read_json(store.settings)
     except FileNotFoundError:
-        stored = settings
+        return dict(settings)
     except CorruptedFileError as error:
         warnings.warn(f"{error}. It is written again.", stacklevel=3)
-        stored = settings
-    check_same(stored, settings, store.directory)
-    # The weights that the search began with stay those that it is known by, and what
-    # was asked for before is still there.
-    kept = {
+        return dict(settings)
+    check_same(
+        _compared(stored, settings), _compared(settings, stored), store.directory
+    )
+    return {
+        **settings,
         "initial": stored["initial"],
         "replicates": max(stored["replicates"], settings["replicates"]),
         "controls": stored["controls"] | settings["controls"],
         "report_levels": sorted({*stored["report_levels"], *settings["report_levels"]}),
     }
-    return {**settings, **kept}
+
+
+def _compared(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be the same in both.
+
+    Of controls, that is the functions of the user's own, stored as [name, trials], that
+    were asked for in both.
+    """
+    controls = {
+        name: given[0]
+        for name, given in settings["controls"].items()
+        if name in other["controls"] and not isinstance(given, int)
+    }
+    fixed = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
+    return fixed | {"controls": controls}
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:
-    """Raises ValueError, with the differences, if two searches are not the same."""
+    """Raises ValueError, with the differences, unless settings are the same.
+
+    Args:
+        old: those that are stored.
+        new: those that are asked for.
+        directory: where they are stored.
+    """
     # What was stored went through JSON; compare what JSON makes of the new one.
-    new = json.loads(json.dumps(new))
-    if "wiring" not in old["model"]:  # stored when it was not compared
-        new["model"].pop("wiring", None)
-    # A single training has no controls.
-    controls = [settings.get("controls", {}) for settings in (old, new)]
-    shared = controls[0].keys() & controls[1].keys()
-    before, now = (_own_controls(each, shared) for each in controls)
-    differences = [
-        f"  {path}: {there!r} there, {here!r} here"
-        for path, there, here in _differences(
-            _compared(old) | {"controls": before}, _compared(new) | {"controls": now}
-        )
-    ]
-    if differences:
+    found = differences(old, json.loads(json.dumps(new)))
+    if lines := [f"  {path}: {one!r} there, {two!r} here" for path, one, two in found]:
         raise ValueError(
-            f"The directory '{directory}' holds a search with other settings:\n"
-            + "\n".join(differences)
+            f"'{directory}' was made with other settings:\n"
+            + "\n".join(lines)
             + "\nChoose another directory, or the same settings to go on with it."
         )
 
 
-def _own_controls(controls: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Of controls that are functions of one's own; trials may grow."""
-    return {name: controls[name][0] for name in names if type(controls[name]) is list}
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two values of JSON differ, and what either has there.
 
-
-def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if k not in NOT_COMPARED}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    >>> list(differences({"a": 1, "b": [1, {"c": 2}]}, {"a": 1, "b": [1, {"c": 3}]}))
+    [('b[1].c', 2, 3)]
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
             inner = f"{path}.{key}" if path else key
-            yield from _differences(old.get(key), new.get(key), inner)
-    elif _have_objects(old, new):
-        for i, (before, now) in enumerate(zip(old, new, strict=True)):
-            yield from _differences(before, now, f"{path}[{i}]")
-    elif not _same(old, new):
+            yield from differences(old.get(key), new.get(key), inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (one, two) in enumerate(zip(old, new, strict=True)):
+            yield from differences(one, two, f"{path}[{i}]")
+    elif old != new and not (old != old and new != new):  # NaN is NaN
         yield path, old, new
-
-
-def _have_objects(old: Any, new: Any) -> bool:
-    """Whether these are lists of objects, to be compared one by one."""
-    if not isinstance(old, list) or not isinstance(new, list) or len(old) != len(new):
-        return False
-    return any(isinstance(one, Mapping) for one in [*old, *new])
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Whether two values are the same, as far as can be told.
-
-    >>> _same("mine.f", "mine.f, code 3.12:1a2b3c4d")  # stored when it was not compared
-    True
-    >>> _same("mine.f, code 3.11:5e6f7a8b", "mine.f, code 3.12:1a2b3c4d")
-    True
-    >>> _same("mine.f, code 3.12:5e6f7a8b", "mine.f, code 3.12:1a2b3c4d")
-    False
-    """
-    if isinstance(old, str) and isinstance(new, Mapping):
-        return old == new.get("class")  # a callback was stored by its name
-    if isinstance(old, str) and isinstance(new, str) and old != new:
-        (name, _, code), (other, _, now) = old.partition(CODE), new.partition(CODE)
-        # Each Python compiles to a code of its own.
-        return name == other and code.partition(":")[0] != now.partition(":")[0]
-    return old == new or (old != old and new != new)  # NaN

@@ -1,6 +1,5 @@
 """A ticket's file: a record of its parts, without what its training does not use."""
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ WEIGHTS = ("kept", "all", "seed")
 def write(
     path: str | os.PathLike, fields: Mapping[str, Any], weights: str = "kept"
 ) -> None:
-    """Writes the fields of a ticket. Arguments and errors as of `Ticket.save`."""
+    """Writes the fields of a ticket; for arguments and errors see `Ticket.save`."""
     if not os.fspath(path).endswith(".ticket"):
         raise ValueError(
             "Expected a path that ends in '.ticket'. "
@@ -58,7 +57,7 @@ def write(
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """The fields of a ticket that `write` wrote. Errors as of `load_ticket`."""
+    """The fields of a ticket that `write` wrote; for errors see `load_ticket`."""
     meta, states, masks = files.read_record(path, "ticket")
     with files.refuse_damage(path):
         if masks is None:
@@ -114,8 +113,8 @@ def _draw(weights: State, fields: Mapping[str, Any]) -> dict[str, Any]:
             f"Received: seed={seed}, {'no' if text is None else 'an'} architecture. "
             "Save it with weights='kept'."
         )
-    digest = _digest(weights)
-    if _digest(redraw(_model(text), seed)) != digest:
+    digest = files.digest(weights)
+    if files.digest(redraw(_model(text), seed)) != digest:
         raise ValueError(
             "Expected starting weights that the architecture's initialisers draw with "
             f"the ticket's seed, {seed}. Received: others; they were rewound to a "
@@ -126,7 +125,7 @@ def _draw(weights: State, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _redraw(meta: Mapping[str, Any], path: str | os.PathLike) -> State:
     weights = redraw(_model(meta["architecture"]), meta["seed"])
-    if _digest(weights) != meta["digest"]:
+    if files.digest(weights) != meta["digest"]:
         raise ValueError(
             f"'{os.fspath(path)}' holds a seed instead of weights, and it draws others "
             f"here, with {_versions()}, than with {meta['drawn_with']}. "
@@ -144,12 +143,3 @@ def _model(text: str) -> keras.Model:
 
 def _versions() -> str:
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
-
-
-def _digest(state: State) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        array = np.ascontiguousarray(state[name])
-        digest.update(f"{name} {array.shape} {array.dtype.name} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -37,6 +37,24 @@ def build(learning_rate=0.01, metrics=("accuracy",), seed=None):
     return model
 
 
+def functional(crossed=False, units=6, learning_rate=0.01):
+    """A graph of layers, wired in one of two ways."""
+    x = keras.Input((6,))
+    one, two = (keras.layers.Dense(6, n)(x) for n in ("relu", "tanh"))
+    for name in ("a", "b"):
+        layer = keras.layers.Dense(units, name=name)
+        one, two = (layer(two), one) if crossed else (layer(one), two)
+    model = keras.Model(
+        x, keras.layers.Dense(2)(keras.layers.Concatenate()([one, two]))
+    )
+    model.compile(
+        keras.optimizers.SGD(learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
 def make(directory=None, model=build, **arguments):
     defaults = {"schedule": [0.5, 0.75], "controls": {"reinit": 1}, "replicates": 1}
     return LotteryTicketSearch(model, directory=directory, **(defaults | arguments))

@@ -1,6 +1,5 @@
 """A search in a directory: loaded, gone on with, killed, damaged."""
 
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -10,13 +9,10 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.files import CorruptedFileError, read_json, write_json
+from keras_lottery.files import CorruptedFileError
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.search.settings import describe_callback
-from keras_lottery.search.store import Store
-from keras_lottery.tickets.allocation import Uniform
 from keras_lottery.tickets.rewind import FineTune, Rewind
-from tests.search.small_search import FIT, Y, build, make, numbers
+from tests.search.small_search import FIT, Y, build, functional, make, numbers
 
 
 @pytest.fixture
@@ -32,22 +28,6 @@ def test_load_opens_a_stored_search(finished):
     pd.testing.assert_frame_equal(loaded.search(**FIT), finished.results())
     with pytest.raises(FileNotFoundError):
         LotteryTicketSearch.load(finished.store.directory / "nothing")
-
-
-@pytest.mark.once
-def test_a_search_of_fewer_settings_is_loaded_and_goes_on(tmp_path):
-    """Of an earlier version, which pruned weights and trained by `fit`, here."""
-    before = make(tmp_path, schedule=[0.5, 0.7], controls={})
-    table = before.search(**FIT | {"epochs": 1})
-    settings = json.loads(before.store.settings.read_text())
-    for name in ("granularity", "report_levels", "engine", "in_workers", "mask_steps"):
-        del settings[name]
-    del settings["model"]["wiring"]
-    before.store.settings.write_text(json.dumps(settings))
-    loaded = LotteryTicketSearch.load(tmp_path)
-    assert loaded.granularity == "weight"
-    assert loaded.report_levels == [1, 2]
-    pd.testing.assert_frame_equal(loaded.search(**FIT | {"epochs": 1}), table)
 
 
 @pytest.mark.once
@@ -97,6 +77,11 @@ def test_more_replicates_and_controls_may_be_asked_for_later(tmp_path, finished)
     pd.testing.assert_frame_equal(numbers(grown), numbers(finished))
 
 
+def weight(snapshot):
+    """A criterion of the user's own."""
+    return {name: snapshot.final[name] for name in snapshot.masks}
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("search", "fit", "message"),
@@ -106,6 +91,8 @@ def test_more_replicates_and_controls_may_be_asked_for_later(tmp_path, finished)
         ({}, {"batch_size": 8}, "batch_size: 16 there, 8 here"),
         ({}, {"y": 1 - Y[:100]}, "train"),
         ({"model": lambda: build(learning_rate=0.02)}, {}, "learning_rate"),
+        ({"criterion": weight}, {}, "criterion: 'magnitude' there, '.*weight' here"),
+        ({}, {"callbacks": [keras.callbacks.EarlyStopping()]}, "callbacks"),
     ],
 )
 def test_other_settings_in_the_same_directory_are_refused(
@@ -219,112 +206,11 @@ def test_clear_removes_the_search_and_nothing_else(copy):
     assert set(copy.iterdir()) == {copy / "notes.txt", store.lock}
 
 
-def stop(patience):
-    return [keras.callbacks.EarlyStopping("val_loss", patience=patience)]
-
-
-def scored(squared):
-    """A criterion of one's own; a changed one has the same name."""
-    if squared:
-
-        def score(snapshot):
-            return {name: snapshot.final[name] ** 2 for name in snapshot.masks}
-    else:
-
-        def score(snapshot):
-            return {name: abs(snapshot.final[name]) for name in snapshot.masks}
-
-    return score
-
-
-def functional(crossed):
-    """The same layers, wired in one of two ways."""
-    x = keras.Input((6,))
-    one, two = (keras.layers.Dense(6, n)(x) for n in ("relu", "tanh"))
-    for name in ("a", "b"):
-        layer = keras.layers.Dense(6, name=name)
-        one, two = (layer(two), one) if crossed else (layer(one), two)
-    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.Add()([one, two])))
-    model.compile(
-        "sgd", keras.losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"]
-    )
-    return model
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(
-    ("search", "fit", "message"),
-    [
-        (
-            [{}, {}],
-            [{"callbacks": stop(1)}, {"callbacks": stop(2)}],
-            r"callbacks\[0\]\.patience: 1 there, 2 here",
-        ),
-        (
-            [{"criterion": scored(False)}, {"criterion": scored(True)}],
-            [{}, {}],
-            "criterion: '.*scored.*' there",
-        ),
-        (
-            [
-                {"controls": {"c": (lambda t, s: t, 1)}},
-                {"controls": {"c": (reversed, 1)}},
-            ],
-            [{}, {}],
-            r"controls\.c: .* there, 'builtins\.reversed' here",
-        ),
-        (
-            [{"model": lambda: functional(False)}, {"model": lambda: functional(True)}],
-            [{}, {}],
-            r"wiring\.\.\d+ MaskedDense.*keras_history: ",
-        ),
-    ],
-)
-def test_what_changed_under_an_old_name_is_seen(tmp_path, search, fit, message):
-    short = FIT | {"epochs": 1}
-    arguments = {"schedule": [0.5], "controls": {}}
-    first = make(tmp_path, **arguments | search[0]).search(**short | fit[0])
-    with pytest.raises(ValueError, match=message):
-        make(tmp_path, **arguments | search[1]).search(**short | fit[1])
-    again = make(tmp_path, **arguments | search[0]).search(**short | fit[0])
-    pd.testing.assert_frame_equal(again, first)
-    if not search[0]:
-        loaded = LotteryTicketSearch.load(tmp_path).search(**short | fit[0])
-        pd.testing.assert_frame_equal(loaded, first)
-
-
-@pytest.mark.once
-def test_what_changes_nothing_is_not_compared(tmp_path):
-    """Paths, what callbacks keep for themselves, and how they were stored once."""
-    fit = FIT | {"epochs": 1}
-    arguments = {"schedule": [0.5], "controls": {}, "criterion": scored(False)}
-
-    def callbacks(now):
-        used = keras.callbacks.EarlyStopping("val_loss", patience=9, verbose=now)
-        used.best, used.wait = now, now
-        pruning = kl.GradualPruning(0.5, 0, 9, allocation=Uniform())
-        log = keras.callbacks.CSVLogger(tmp_path / f"{now}.csv")
-        return [used, pruning, log]
-
-    for callback in callbacks(0):
-        assert describe_callback(callback)["class"] == type(callback).__name__
-    first = make(tmp_path, **arguments).search(**fit, callbacks=callbacks(0)[::2])
-    again = make(tmp_path, **arguments).search(**fit, callbacks=callbacks(1)[::2])
-    pd.testing.assert_frame_equal(again, first)
-    path = Store(tmp_path).settings
-    stored = read_json(path)
-    stored["callbacks"] = ["EarlyStopping", "CSVLogger"]
-    stored["criterion"] = stored["criterion"].partition(",")[0]
-    write_json(path, stored)
-    again = make(tmp_path, **arguments).search(**fit, callbacks=callbacks(1)[::2])
-    pd.testing.assert_frame_equal(again, first)
-
-
 @pytest.mark.once
 def test_a_loaded_search_of_a_graph_goes_on(tmp_path):
     arguments = {"schedule": [0.5], "controls": {}}
     fit = FIT | {"epochs": 1}
-    make(tmp_path, lambda: functional(True), **arguments).search(**fit)
+    make(tmp_path, functional, **arguments).search(**fit)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = LotteryTicketSearch.load(tmp_path, replicates=2)

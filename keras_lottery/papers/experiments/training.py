@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from keras_lottery.engines import Engine
-from keras_lottery.files import CorruptedFileError, read_record, write_record
+from keras_lottery.files import CorruptedFileError, digest, read_record, write_record
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.papers.models import Recipe
 from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.settings import check_same, describe_state
+from keras_lottery.search.settings import check_same
 from keras_lottery.tickets import Ticket
 
 KIND = "reproduced training"
@@ -70,8 +70,8 @@ class Training:
             "seed": [self.replicate, self.order],
             "step": self.step,
             "checkpoints": list(self.checkpoints),
-            "start": describe_state(start),
-            "masks": describe_state(masks),
+            "start": digest(start),
+            "masks": digest(masks),
         }
         with contextlib.suppress(FileNotFoundError):
             try:

@@ -65,7 +65,7 @@ def test_other_data_are_another_training(lab, trained):
     other = Lab(SCALE, lab.directory, verbose=0)
     x = other.splits.x_test + np.float32(1e-3)
     other.splits = dataclasses.replace(other.splits, x_test=x)
-    with pytest.raises(ValueError, match=r"other settings:\n  test: "):
+    with pytest.raises(ValueError, match=r"other settings:\n  test\[0\]: "):
         other.train("one", checkpoints=[4, 8], replicate=1)
 
 
