@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import loky
 
+from keras_lottery import files
 from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
 from keras_lottery.engines.objective import Objective, named
-from keras_lottery.files import (
-    CorruptedFileError,
-    digest,
-    write_atomically,
-    write_json,
-)
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable
@@ -388,7 +383,7 @@ class LotteryTicketSearch(Run):
             "replicates": self.replicates,
             "controls": self.controls,
             "report_levels": self.report_levels,
-            "initial": digest(initial),
+            "initial": files.digest(initial),
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }
@@ -405,7 +400,7 @@ class LotteryTicketSearch(Run):
                 for replicate, start in enumerate(starts)
             )
         table = self.results()
-        write_atomically(
+        files.write_atomically(
             self.store.results, lambda file: table.to_csv(file, index=False)
         )
         return table
@@ -444,7 +439,7 @@ class LotteryTicketSearch(Run):
         if not resume:
             self.store.clear()
         self.store.clean()
-        write_json(self.store.settings, settings)
+        files.write_json(self.store.settings, settings)
         for replicate, weights in new.items():
             write_weights(self.store, replicate, weights)
         return [(starts | new)[replicate] for replicate in range(self.replicates)]
@@ -453,7 +448,7 @@ class LotteryTicketSearch(Run):
         """The engine, and workers or none, that a stored search was begun with."""
         try:
             stored = self.settings
-        except (FileNotFoundError, CorruptedFileError):
+        except (FileNotFoundError, files.CorruptedFileError):
             return {}
         return {
             "engine": stored["engine"],
