@@ -79,7 +79,7 @@ def search(directory, model, shape, test=True, **arguments):
     x = rng.random((48, *shape), dtype="float32")
     y = rng.integers(0, 3, 48)
     found = kl.LotteryTicketSearch(
-        model, **({"directory": directory, "workers": 0, "engine": "fit"} | arguments)
+        model, **({"directory": directory, "workers": 0, "engine": "fused"} | arguments)
     )
     test_data = (x[36:], y[36:]) if test else None
     found.search(
@@ -123,8 +123,25 @@ def copy(finished, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(finished, tmp_path_factory):
-    return Page(write_report(finished, tmp_path_factory.mktemp("pages") / "page.html"))
+def folder(finished, tmp_path_factory):
+    """The page and the files of its figures, written where no model can be built."""
+    folder = tmp_path_factory.mktemp("pages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(keras.layers.Layer, "__init__")
+        patch.delattr(architecture, "from_text")
+        write_report(finished, folder / "page.html", folder / "figures")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page(folder / "page.html")
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Leaves out what takes the most time."""
+    monkeypatch.setattr(write, "panels", lambda content: [])
 
 
 def test_the_page_has_every_section(page):
@@ -154,7 +171,7 @@ def test_names_are_escaped(page, finished):
     assert not page.all("b")
 
 
-def test_settings_are_escaped(copy):
+def test_settings_are_escaped(copy, no_figures):
     path = copy / "settings.json"
     text = '<script>"&'
     path.write_text(json.dumps(json.loads(path.read_text()) | {"callbacks": [text]}))
@@ -239,14 +256,13 @@ def test_lines_contrast(color):
     assert contrast(color, "#ffffff") >= 3
 
 
-def test_figures_become_files(finished, tmp_path):
-    write_report(finished, tmp_path / "page.html", tmp_path / "figures")
-    written = {path.name for path in (tmp_path / "figures").iterdir()}
+def test_figures_become_files(folder):
+    written = {path.name for path in (folder / "figures").iterdir()}
     assert {"accuracy.png", "accuracy.svg", "first_layer.png"} <= written
     assert len(written) == 2 * 9
 
 
-def test_an_unfinished_search_is_reported_as_such(copy):
+def test_an_unfinished_search_is_reported_as_such(copy, no_figures):
     shutil.rmtree(copy / "replicate_1")
     (copy / "replicate_0" / "level_02" / "ticket_0.safetensors").unlink()
     page = Page(write_report(copy))
@@ -266,14 +282,14 @@ def test_a_search_that_has_just_begun_is_reported(copy, left):
 
 
 @pytest.mark.parametrize("level", ["level_00", "level_02"])
-def test_damaged_files_are_left_out_and_named(copy, level):
+def test_damaged_files_are_left_out_and_named(copy, level, no_figures):
     path = copy / "replicate_0" / level / "ticket_0.safetensors"
     path.write_bytes(path.read_bytes()[:-200])
     page = Page(write_report(copy))
     assert f"{level}/ticket_0.safetensors' is damaged" in page.words
 
 
-def test_exports_are_listed_as_measured(copy):
+def test_exports_are_listed_as_measured(copy, no_figures):
     export = {"format": "litert", "path": "a<b.tflite", "bytes": 1234, "notes": []}
     export |= {"gzip_bytes": 600, "dense_bytes": 4936, "max_difference": 1e-7}
     export |= {"accuracy": 0.875, "keras_accuracy": None}
@@ -314,12 +330,6 @@ def test_the_tiles_name_the_best_ticket_and_its_rule(finished):
     assert tiles[0][1:] == ("none", "of 2 levels, on validation data")
 
 
-def test_a_report_builds_no_model(finished, tmp_path, monkeypatch):
-    monkeypatch.delattr(keras.layers.Layer, "__init__")
-    monkeypatch.delattr(architecture, "from_text")
-    write_report(finished, tmp_path / "page.html")
-
-
 def test_early_stops_count_from_where_a_training_began(finished):
     content = read_content(finished)
     is_ticket = content.results["level"] > 0
@@ -330,11 +340,10 @@ def test_early_stops_count_from_where_a_training_began(finished):
     assert text.count("777") > text.count("7,777")
 
 
-def test_inputs_without_pixels_are_not_drawn(tmp_path):
-    model = compile(keras.Input((7,)), keras.layers.Dense(3, "softmax"))
-    page = Page(write_report(search(tmp_path, model, (7,), schedule=[0.5])))
-    assert "<image" not in "".join(page.drawings)
-    assert "What is left" in page.words
+def test_inputs_without_pixels_are_not_drawn(finished):
+    content = read_content(finished)
+    settings = content.settings | {"train": ["(24, 30) float32", "(24,) int64"]}
+    assert pixels.first_layer(dataclasses.replace(content, settings=settings)) is None
 
 
 @pytest.mark.parametrize("settings", [None, "{}", '{"editor.fontSize": 12}'])
