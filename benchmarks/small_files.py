@@ -132,7 +132,7 @@ def run(
     images = batches(x, lambda moved: soft_targets(teachers, moved), case.shifts)
     model = kl.mask_model(model)
     if case.filter_sparsity:
-        kl.prune_filters(model, case.filter_sparsity)
+        kl.prune(model, case.filter_sparsity, "l1", granularity="filter")
         model = kl.mask_model(kl.compact(model))
     pruning = kl.GradualPruning(
         1 - case.density, 0, case.epochs * len(images) * 6 // 10

@@ -38,7 +38,7 @@ def main() -> None:
     add("--epochs", type=int, default=4, help="of the dense training (%(default)s)")
     add("--examples", type=int, help="training examples (all)")
     add("--sparsity", type=float, default=0.5, help="of filters (%(default)s)")
-    add("--criterion", default="l1", help="of `prune_filters` (%(default)s)")
+    add("--criterion", default="l1", help="of filters (%(default)s)")
     add("--replicates", type=int, default=3)
     add("--search", type=Path, help="a stored search, to compact its tickets")
     add("--out", type=Path, default=Path("runs/structured"))
@@ -65,7 +65,8 @@ def replicate(
     initial = get_state(model)
     seconds = {"dense": fit(model, options.epochs, splits, options.examples, seed)}
     models = {"dense": kl.strip_masks(model)}
-    kl.prune_filters(model, options.sparsity, options.criterion, data=splits.train)
+    how = options.sparsity, options.criterion
+    kl.prune(model, *how, granularity="filter", data=splits.train)
     small, report = kl.compact(model, return_report=True)
     print(report)
     models["pruned"], seconds["pruned"] = small, 0.0

@@ -30,10 +30,10 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
-from keras_lottery.pruning import prune, prune_at_init
+from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, results
 from keras_lottery.ship import compress, deploy, export
-from keras_lottery.structured import compact, prune_filters
+from keras_lottery.structured import compact, filter_criteria
 from keras_lottery.study import analysis, plots, report, tensorboard
 from keras_lottery.study.transfer import compare_transfer
 from keras_lottery.tickets import (
@@ -42,12 +42,10 @@ from keras_lottery.tickets import (
     allocation,
     controls,
     criteria,
+    grouping,
     load_ticket,
     rewind,
     schedules,
-)
-from keras_lottery.tickets import (
-    grouping as granularity,
 )
 
 __all__ = [
@@ -76,9 +74,10 @@ __all__ = [
     "data",
     "deploy",
     "export",
+    "filter_criteria",
     "get_masks",
     "get_sparsity",
-    "granularity",
+    "grouping",
     "interop",
     "layers",
     "learn_masks",
@@ -89,8 +88,6 @@ __all__ = [
     "models",
     "plots",
     "prune",
-    "prune_at_init",
-    "prune_filters",
     "register_masked",
     "report",
     "results",

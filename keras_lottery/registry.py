@@ -19,6 +19,8 @@ class Registry(dict[str, T]):
         form: what an object of one's own has to be, for errors.
         names: the library's own objects.
         kind: the class of such an object.
+        wrap: makes of what is given what `look_up` returns, once, at the door: of a
+            plain function, an object with all that the library asks of one.
 
     Example:
 
@@ -33,13 +35,19 @@ class Registry(dict[str, T]):
     """
 
     def __init__(
-        self, argument: str, form: str, names: Mapping[str, T], kind: Any = Callable
+        self,
+        argument: str,
+        form: str,
+        names: Mapping[str, Any],
+        kind: Any = Callable,
+        wrap: Callable[[Any], T] = lambda value: value,
     ) -> None:
-        super().__init__(names)
+        super().__init__({name: wrap(value) for name, value in names.items()})
         self._argument, self._form, self._kind = argument, form, kind
+        self._wrap = wrap
         self._own = frozenset(names)
 
-    def register(self, name: str, value: T | None = None) -> Any:
+    def register(self, name: str, value: Any = None) -> Any:
         """Gives an object of one's own a name, which does wherever the object does.
 
         An installed package makes its names known, to the command line as well, by
@@ -73,17 +81,17 @@ class Registry(dict[str, T]):
                 f"Expected {self._form} for the {self._argument} {name!r}. "
                 f"Received: {value!r}"
             )
-        self[name] = value
+        self[name] = self._wrap(value)
         return value
 
-    def look_up(self, value: str | T) -> T:
+    def look_up(self, value: Any) -> T:
         """What is registered under a name, or the object given instead of one.
 
         Raises:
             ValueError: if it is neither.
         """
         if isinstance(value, self._kind):
-            return value  # type: ignore[return-value]
+            return self._wrap(value)
         if isinstance(value, str):
             if value not in self:
                 load_extensions()

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import keras_lottery as kl
 from keras_lottery import criteria
 from keras_lottery.keras_bridge.gradients import gradients
 from keras_lottery.keras_bridge.layers import (
@@ -102,8 +101,7 @@ def in_rounds(scores, rounds):
         seen.append(snapshot)
         return scores(snapshot)
 
-    criterion.rounds = rounds
-    return criterion, seen
+    return criteria.in_rounds(rounds)(criterion), seen
 
 
 @given(
@@ -171,10 +169,6 @@ def test_rounds_of_blocks():
     assert abs(masks.kept - 11) <= 1
     for mask in masks.values():
         np.testing.assert_array_equal(mask[::2], mask[1::2])
-
-
-def test_prune_at_init_is_prune():
-    assert kl.prune_at_init is kl.prune
 
 
 def test_criteria_that_need_data_say_so():

@@ -10,17 +10,17 @@ from keras_lottery.cli.parsing import Parser, at_least, list_of, positive, share
 from keras_lottery.engines import ENGINES, Objective
 from keras_lottery.files import write_json
 from keras_lottery.papers import data, models
-from keras_lottery.pruning import default_allocation
 from keras_lottery.registry import load_extensions
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.results import in_words, objective_of, own_steps
 from keras_lottery.ship import export
 from keras_lottery.study import plots
 from keras_lottery.tables import text_table
-from keras_lottery.tickets.allocation import ALLOCATIONS, Allocation, Layerwise
+from keras_lottery.tickets import grouping
+from keras_lottery.tickets.allocation import ALLOCATIONS, AllocationLike, Layerwise
 from keras_lottery.tickets.controls import CONTROLS
 from keras_lottery.tickets.criteria import CRITERIA
-from keras_lottery.tickets.grouping import UNITS, Granularity, check
+from keras_lottery.tickets.grouping import Granularity
 from keras_lottery.tickets.rewind import REWINDS
 from keras_lottery.tickets.schedules import SCHEDULES
 
@@ -188,7 +188,7 @@ def _find(options: argparse.Namespace) -> None:
         recipe = replace(recipe, augment=False)
     allocation = _allocation(options.allocation, options.granularity, rate, recipe)
     if options.verbose:
-        if left := getattr(allocation, "exclude", ()):
+        if allocation is not None and (left := ALLOCATIONS.look_up(allocation).exclude):
             print(f"Not pruned, as in the model's paper: {', '.join(left)}")
         if recipe.augment:
             print("Training crops and flips the images (--no-augment: it does not)")
@@ -251,10 +251,11 @@ def _find(options: argparse.Namespace) -> None:
 
 def _allocation(
     name: str | None, granularity: Granularity, rate: float, recipe: models.Recipe
-) -> str | Allocation | None:
+) -> AllocationLike | None:
     """The allocation, without the layers that the recipe leaves alone."""
     # Filters are pruned with those that shortcuts tie them to, by no layer's own rate.
-    if granularity in UNITS:
+    kind = grouping.get(granularity)
+    if kind.across_layers:
         return Layerwise(rate=rate) if name == "layerwise" else name
     if name == "layerwise":
         # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
@@ -263,11 +264,10 @@ def _allocation(
         return Layerwise(rates, rate, exclude=recipe.left_alone)
     if not recipe.left_alone:
         return name
-    allocation = ALLOCATIONS.look_up(name or default_allocation(granularity))
-    # One of the user's own may have no such argument: it sees to that itself.
-    if not hasattr(allocation, "exclude"):
-        return name
-    return replace(allocation, exclude=recipe.left_alone)  # type: ignore[type-var]
+    allocation = ALLOCATIONS.look_up(name or kind.default_allocation)
+    left_out = allocation.leaving_out(recipe.left_alone)
+    # A function of the user's own sees to that itself, and is known by its name.
+    return name if left_out == allocation else left_out
 
 
 def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
@@ -347,7 +347,7 @@ def _levels(text: str) -> list[int]:
 
 def _granularity(text: str) -> str:
     try:
-        check(text)
+        grouping.get(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text

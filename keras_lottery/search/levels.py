@@ -23,6 +23,7 @@ from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets.allocation import Allocation
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import Grouped, Grouping
 from keras_lottery.tickets.rewind import Rewind, Span, from_rewind_point
 from keras_lottery.tickets.schedules import Schedule
 
@@ -34,6 +35,7 @@ class Plan:
     """What a search is to do.
 
     Args:
+        grouping: what is pruned together.
         schedule, criterion, allocation, rewind, report_levels, seed: as of
             `LotteryTicketSearch`.
         controls: (name, control, trial) of all.
@@ -46,6 +48,7 @@ class Plan:
     schedule: Schedule
     criterion: Criterion
     allocation: Allocation
+    grouping: Grouping
     rewind: Rewind
     report_levels: Sequence[int]
     seed: int
@@ -75,9 +78,9 @@ class Plan:
 
     def sparsities(self, masks: Masks) -> list[float]:
         """Of the levels; an allocation with rates of its own has a say in them."""
-        total = getattr(self.allocation, "total_sparsity", None)
-        if total is None or not self.schedule.by_rate:
+        if not self.schedule.by_rate:
             return list(self.schedule)
+        total = Grouped(self.allocation, self.grouping).total_sparsity
         return [total(sparsity, masks) for sparsity in self.schedule]
 
 
@@ -95,14 +98,17 @@ def rehearse(plan: Plan, model: keras.Model, initial: State, data: Any) -> None:
     # A training would move them: there are criteria that compare.
     moved = {} if plan.at_init else {name: 1.01 * initial[name] for name in masks}
     final = {**initial, **moved}
-    snapshot = Snapshot(masks, final, initial, initial, rng, model, data)
+    snapshot = Snapshot(
+        masks, final, initial, initial, rng, model, data, grouping=plan.grouping
+    )
     scores = plan.criterion(snapshot)
     if plan.at_init:
         check_informed(plan.criterion, scores)
     if plan.trunk and plan.trunk.settles:
         plan.criterion(dataclasses.replace(snapshot, model=None, data=None))
+    allocate = Grouped(plan.allocation, plan.grouping)
     for sparsity in plan.sparsities(masks):
-        masks = plan.allocation(scores, masks, sparsity)
+        masks = allocate(scores, masks, sparsity)
 
 
 def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Levels:
@@ -124,7 +130,7 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
         if not (trunk and trunk.settles):
             return None
         sparsity = sparsities[level]
-        found = plan.criterion, plan.allocation
+        found = plan.criterion, plan.allocation, plan.grouping
         per_epoch = max(1, engine.data.steps_per_epoch // plan.eval_freq)
         return Settled(masks, initial, rewind_point, sparsity, *found, per_epoch)
 
@@ -147,6 +153,7 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
             np.random.default_rng(seed("prune", level)),
             model,
             engine.data.arrays,
+            grouping=plan.grouping,
         )
         how = plan.criterion, plan.allocation
         masks, scores = prune_snapshot(snapshot, sparsity, *how)
@@ -161,9 +168,7 @@ def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Level
         if level in plan.report_levels:
             for name, control, trial in plan.controls:
                 rng = np.random.default_rng(seed(name, level, trial))
-                drawn = dataclasses.replace(
-                    snapshot, rng=rng, scores=scores, allocation=plan.allocation
-                )
+                drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
                 made = partial(control_registry.apply, control, ticket, drawn)
                 jobs.append(job(level, name, made, trial, may_diverge=True))
         trained = yield jobs

@@ -16,7 +16,7 @@ from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable
-from keras_lottery.pruning import allocation_of, criterion_of, default_allocation
+from keras_lottery.pruning import chosen
 from keras_lottery.search.levels import Plan, levels, rehearse
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.replicates import (
@@ -41,14 +41,14 @@ from keras_lottery.search.setup import Setup
 from keras_lottery.search.trainings import Trainings
 from keras_lottery.search.trunk import find_trunk
 from keras_lottery.search.workers import employ
-from keras_lottery.tickets import Ticket, schedules
+from keras_lottery.tickets import Ticket, grouping, schedules
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets import rewind as rewinds
-from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.allocation import AllocationLike
 from keras_lottery.tickets.controls import Control
-from keras_lottery.tickets.criteria import Criterion
-from keras_lottery.tickets.grouping import Granularity, check
+from keras_lottery.tickets.criteria import CriterionLike
+from keras_lottery.tickets.grouping import Granularity
 from keras_lottery.tickets.rewind import FineTune, Rewind, Span
 from keras_lottery.tickets.schedules import Schedule
 
@@ -72,7 +72,7 @@ class LotteryTicketSearch(Run):
         schedule: the sparsities of the levels: `schedules.geometric`,
             `schedules.one_shot`, or a list.
         criterion: what a weight is worth; a name of `criteria` or a function. With
-            `granularity="filter"`, a name of `prune_filters` as well.
+            `granularity="filter"`, a name of a criterion of filters as well.
         allocation: which layers are pruned how much; a name of `allocation`, one of its
             classes, or a function. By default `"global"`, and `"uniform"` for filters.
         granularity: what is pruned together, as of `prune`. With `"filter"` and
@@ -134,8 +134,8 @@ class LotteryTicketSearch(Run):
         self,
         model: keras.Model | Callable[[], keras.Model],
         schedule: Schedule | Sequence[float] | float = DEFAULT_SCHEDULE,
-        criterion: str | Criterion = "magnitude",
-        allocation: str | Allocation | None = None,
+        criterion: CriterionLike = "magnitude",
+        allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
         rewind: str | Rewind = "weights",
         rewind_to: int | str = 0,
@@ -160,8 +160,8 @@ class LotteryTicketSearch(Run):
             raise ValueError(f"Expected a seed of at least 0. Received: seed={seed}")
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
-        check(granularity)
-        self.allocation = allocation or default_allocation(granularity)
+        self._criterion, self._allocation = chosen(criterion, allocation, granularity)
+        self.allocation = allocation or grouping.get(granularity).default_allocation
         self.granularity = granularity
         self.rewind = rewind
         self.rewind_to = rewind_to
@@ -183,8 +183,6 @@ class LotteryTicketSearch(Run):
                 "with them: a schedule need not go beyond it. Received: "
                 f"report_levels={report_levels}"
             )
-        self._criterion = criterion_of(criterion, granularity)
-        self._allocation = allocations.get(self.allocation)
         self._controls = control_registry.resolve(self.controls)
         self._source = model
         if directory is None:
@@ -310,7 +308,8 @@ class LotteryTicketSearch(Run):
         plan = Plan(
             self.schedule,
             self._criterion,
-            allocation_of(model, self._allocation, self.granularity),
+            self._allocation,
+            grouping.get(self.granularity).of(model),
             self._rewind,
             self.report_levels,
             self.seed,

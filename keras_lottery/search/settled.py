@@ -11,6 +11,7 @@ from keras_lottery.pruning import prune_snapshot
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Allocation
 from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import Grouping, Weights
 
 TOLERANCE = 1 / 3
 LOOKS = 10
@@ -30,7 +31,7 @@ class Settled:
         masks: those that are trained with.
         initial, rewind_point: the states that a criterion may compare with.
         sparsity: of the masks to find.
-        criterion, allocation: how they are found.
+        criterion, allocation, grouping: how they are found.
         validations: how many there are in an epoch.
         tolerance: the share of newly pruned weights up to which masks count as settled.
 
@@ -44,6 +45,7 @@ class Settled:
     sparsity: float
     criterion: Criterion
     allocation: Allocation
+    grouping: Grouping = field(default_factory=Weights)
     validations: int = 1
     tolerance: float = TOLERANCE
     _asked: int = field(default=0, init=False)
@@ -62,6 +64,7 @@ class Settled:
             # The same random numbers each time: draws do not move the masks.
             np.random.default_rng(0),
             None,
+            grouping=self.grouping,
         )
         masks, _ = prune_snapshot(
             snapshot, self.sparsity, self.criterion, self.allocation

@@ -1,11 +1,9 @@
 """Removes for real what masks have made dead, and prunes whole units and filters."""
 
-from keras_lottery.structured.filter_criteria import Filters
-from keras_lottery.structured.filters import (
-    filter_masks,
-    prune_filters,
-    scores_of_filters,
-)
+from functools import partial
+
+from keras_lottery.structured import filter_criteria
+from keras_lottery.structured.filters import Filters, of_filters
 from keras_lottery.structured.layer_rules import register_rule
 from keras_lottery.structured.removal import CompactReport, compact
 from keras_lottery.structured.rules import (
@@ -20,6 +18,8 @@ from keras_lottery.structured.rules import (
 )
 from keras_lottery.structured.scratch import Start, multiply_adds, scratch
 from keras_lottery.structured.units import Units, find_units
+from keras_lottery.tickets import grouping
+from keras_lottery.tickets.grouping import Kind
 
 __all__ = [
     "CompactReport",
@@ -35,11 +35,19 @@ __all__ = [
     "Start",
     "Units",
     "compact",
-    "filter_masks",
     "find_units",
     "multiply_adds",
-    "prune_filters",
+    "of_filters",
     "register_rule",
-    "scores_of_filters",
     "scratch",
 ]
+
+grouping.register(
+    "filter",
+    Kind(
+        partial(find_units, "filter"),
+        across_layers=True,
+        criteria=filter_criteria.CRITERIA,
+    ),
+)
+grouping.register("channel", Kind(partial(find_units, "channel"), across_layers=True))

@@ -1,41 +1,14 @@
 """What a filter is worth: `Filters -> scores`, larger means keep.
 
-A filter is a filter of a convolution or a unit of a Dense layer, with those of other
-layers that it is tied to by residual connections.
+Each is a criterion by `of_filters`. A new one is a function, and a line in `CRITERIA`.
 """
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from keras_lottery.registry import Registry
-
-
-@dataclass(frozen=True)
-class Filters:
-    """The filters of a layer, or of layers that are tied together.
-
-    Args:
-        name: the layer's path; several are joined by `+`.
-        alive: booleans (filters,): which are not pruned yet.
-        kernels: an array (filters, weights) for each layer.
-        scales: gamma of each BatchNormalization behind them, of shape (filters,).
-        activations: gives the mean absolute value (filters,) of what the next layers
-            read, over the data.
-        rng: random numbers.
-    """
-
-    name: str
-    alive: np.ndarray
-    kernels: Sequence[np.ndarray]
-    scales: Sequence[np.ndarray]
-    activations: Callable[[], np.ndarray]
-    rng: np.random.Generator
-
-
-FilterCriterion = Callable[[Filters], np.ndarray]
+from keras_lottery.structured.filters import Filters, of_filters
+from keras_lottery.tickets.criteria import Criterion
 
 
 def l1(filters: Filters) -> np.ndarray:
@@ -91,7 +64,7 @@ def activation(filters: Filters) -> np.ndarray:
     return filters.activations()
 
 
-CRITERIA: Registry[FilterCriterion] = Registry(
+CRITERIA: Registry[Criterion] = Registry(
     "criterion",
     "a function of `Filters`",
     {
@@ -101,8 +74,8 @@ CRITERIA: Registry[FilterCriterion] = Registry(
         "random": random,
         "activation": activation,
     },
+    wrap=of_filters,
 )
-"""Criteria of filters by name."""
+"""Criteria of filters by name, for `granularity="filter"`."""
 
-get = CRITERIA.look_up
 register = CRITERIA.register

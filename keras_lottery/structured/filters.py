@@ -1,174 +1,115 @@
-"""`prune_filters`: whole units and filters, with all that belongs to them."""
+"""What a criterion of filters looks at, and how it becomes one of snapshots.
 
-from collections.abc import Callable, Mapping
-from functools import cache
+A filter is a filter of a convolution or a unit of a Dense layer, with those of other
+layers that it is tied to by residual connections.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, wraps
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.gradients import holding
 from keras_lottery.keras_bridge.graph import Use, inputs_of, run
-from keras_lottery.keras_bridge.layers import get_masks, set_masks, walk
-from keras_lottery.keras_bridge.layers.state import zero_slots
-from keras_lottery.masks import Masks
-from keras_lottery.structured import filter_criteria
 from keras_lottery.structured.channels import Tensor
-from keras_lottery.structured.filter_criteria import FilterCriterion, Filters
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import plain_copy
-from keras_lottery.structured.rules import Depthwise, Linear, PerChannel, weights_of
-from keras_lottery.structured.units import Units, units_of
-from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.structured.rules import Linear, PerChannel, weights_of
+from keras_lottery.structured.units import layers_of
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import Scores
+from keras_lottery.tickets.criteria import Criterion
 
 BATCH = 256
 
 
-def prune_filters(
-    model: keras.Model,
-    sparsity: float,
-    criterion: str | FilterCriterion = "l1",
-    allocation: str | Allocation = "uniform",
-    data: tuple[Any, Any] | None = None,
-    seed: int = 0,
-    optimizer: Any = None,
-) -> None:
-    """Prunes whole filters and units of a masked model, in place.
-
-    Those that a residual connection adds up, or that are tied otherwise, go together
-    and count once. The masks take the weights that make a pruned filter and those that
-    read it. Its bias, and the scale and offset of its normalisation, become zero; they
-    stay zero in training, since nothing reads the filter and their gradients are
-    exactly zero. Filters stay that the model returns, or that a layer without a rule
-    reads.
-
-    `compact(model)` then makes a smaller model of it.
+@dataclass(frozen=True)
+class Filters:
+    """The filters of a layer, or of layers that are tied together.
 
     Args:
-        model: a masked Sequential or Functional model (of `mask_model`).
-        sparsity: the share of the filters and units to be pruned afterwards, of all
-            that can be. Each layer keeps one at least.
-        criterion: what a filter is worth: `"l1"`, the sum of its absolute weights;
-            `"fpgm"`, its distance from the layer's others; `"bn_scale"`, the scale of
-            its BatchNormalization; `"activation"`, its mean absolute activation over
-            `data`; `"random"`; or a function of `Filters`.
-        allocation: which layers they are taken from; a name of `allocation` or a
-            function. Patterns are those of layers; layers that are tied are called
-            `conv_1+conv_3`. The scores of `"l1"` and `"fpgm"` grow with the layer's
-            inputs: between layers they cannot be compared.
-        data: training data (x, y), for `"activation"`; x as `fit` takes it: an array,
-            or a dictionary of arrays by the names of the inputs. y is not read.
-        seed: seed of `"random"`.
-        optimizer: the optimizer that trains the model, where it is not
-            `model.optimizer`.
+        name: the layer's path; several are joined by `+`.
+        alive: booleans (filters,): which are not pruned yet.
+        kernels: an array (filters, weights) for each layer.
+        scales: gamma of each BatchNormalization behind them, of shape (filters,).
+        activations: gives the mean absolute value (filters,) of what the next layers
+            read, over the data.
+        rng: random numbers.
+    """
 
-    Raises:
-        ValueError: if the model is not masked or is a subclassed model, if an argument
-            is out of range, or if a layer that reads a filter to be pruned is not
-            masked. The model is then unchanged.
+    name: str
+    alive: np.ndarray
+    kernels: Sequence[np.ndarray]
+    scales: Sequence[np.ndarray]
+    activations: Callable[[], np.ndarray]
+    rng: np.random.Generator
+
+
+def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
+    """The criterion of a function of a layer's filters, for `granularity="filter"`.
+
+    Args:
+        score: what each filter is worth, an array (filters,); larger is kept.
 
     Example:
 
     >>> import keras_lottery as kl
+    >>> @of_filters
+    ... def largest_weight(filters):
+    ...     return np.max([abs(kernel).max(axis=1) for kernel in filters.kernels], 0)
     >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
-    >>> kl.prune_filters(model, 0.9)
+    >>> kl.prune(model, 0.9, largest_weight, granularity="filter")
     >>> [layer.units for layer in kl.compact(model).layers if hasattr(layer, "units")]
     [30, 10, 10]
     """
-    graph, masks, silenced = _choose(model, sparsity, criterion, allocation, data, seed)
-    set_masks(model, masks, optimizer)
-    _zero_shifts(model, graph, silenced, optimizer)
 
-
-def filter_masks(
-    model: keras.Model,
-    sparsity: float,
-    criterion: str | FilterCriterion = "l1",
-    allocation: str | Allocation = "uniform",
-    data: tuple[Any, Any] | None = None,
-    seed: int = 0,
-) -> Masks:
-    """The masks that `prune_filters` would set, by the same arguments."""
-    return _choose(model, sparsity, criterion, allocation, data, seed)[1]
-
-
-def _choose(
-    model: keras.Model,
-    sparsity: float,
-    criterion: str | FilterCriterion,
-    allocation: str | Allocation,
-    data: tuple[Any, Any] | None,
-    seed: int,
-) -> tuple[Graph, Masks, np.ndarray]:
-    """The model's graph, the masks without the pruned groups, and which those are."""
-    masks = get_masks(model)
-    graph = Graph(plain_copy(model), rule_for)
-    units = units_of(graph, masks, allocations.get(allocation), "filter")
-    rng = np.random.default_rng(seed)
-    filters = _all_filters(graph, units, masks, data, rng)
-    alive = Masks({name: each.alive for name, each in filters.items()})
-    scores = _scores(filters, criterion)
-    silenced = units.choose(scores, alive, sparsity)
-    return graph, units.silence(masks, silenced), silenced
-
-
-def scores_of_filters(
-    model: keras.Model,
-    criterion: str | FilterCriterion,
-    data: tuple[Any, Any] | None,
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Scores of weights: each that makes a filter has the filter's score.
-
-    So that a criterion of filters does wherever one of weights does, with an allocation
-    of filters (`Units`). Arguments as of `prune_filters`.
-    """
-    masks = get_masks(model)
-    graph = Graph(plain_copy(model), rule_for)
-    units = units_of(graph, masks, allocations.get("uniform"), "filter")
-    filters = _all_filters(graph, units, masks, data, rng)
-    return units.spread(_scores(filters, criterion), masks)
-
-
-def _scores(
-    filters: Mapping[str, Filters], criterion: str | FilterCriterion
-) -> dict[str, np.ndarray]:
-    """A score of each filter, by layer."""
-    score = filter_criteria.get(criterion)
-    scores = {name: np.asarray(score(each)) for name, each in filters.items()}
-    for name, each in filters.items():
-        if scores[name].shape != each.alive.shape:
-            called = getattr(criterion, "__name__", criterion)
+    @wraps(score)
+    def criterion(snapshot: Snapshot) -> Scores:
+        if snapshot.model is None:
             raise ValueError(
-                f"Expected a score for each filter of '{name}', of shape "
-                f"{each.alive.shape}. Received: scores of shape {scores[name].shape} "
-                f"from criterion={called}."
+                f"criterion={criterion.__name__!r} follows the model from layer to "
+                "layer, which it does not have while it trains. Received: "
+                "mask_epochs='auto'. Give a number."
             )
+        with holding(snapshot.model, snapshot.final):
+            graph = Graph(plain_copy(snapshot.model), rule_for)
+            return {
+                filters.name: _checked(score, filters)
+                for filters in _all_filters(graph, snapshot)
+            }
+
+    return Criterion(criterion)
+
+
+def _checked(score: Callable[[Filters], np.ndarray], filters: Filters) -> np.ndarray:
+    scores = np.asarray(score(filters))
+    if scores.shape != filters.alive.shape:
+        raise ValueError(
+            f"Expected a score for each filter of '{filters.name}', of shape "
+            f"{filters.alive.shape}. Received: scores of shape {scores.shape} from "
+            f"criterion={score.__name__}."
+        )
     return scores
 
 
-def _all_filters(
-    graph: Graph,
-    units: Units,
-    masks: Masks,
-    data: tuple[Any, Any] | None,
-    rng: np.random.Generator,
-) -> dict[str, Filters]:
-    activations = cache(lambda: _activations(graph, data))
-    return {
-        name: _filters(name, groups, graph, masks, activations, rng)
-        for name, groups in units.layers.items()
-    }
+def _all_filters(graph: Graph, snapshot: Snapshot) -> list[Filters]:
+    activations = cache(lambda: _activations(graph, snapshot.data))
+    return [
+        _filters(name, groups, graph, snapshot, activations)
+        for name, groups in layers_of(graph, snapshot.masks).items()
+    ]
 
 
 def _filters(
     name: str,
     groups: np.ndarray,
     graph: Graph,
-    masks: Masks,
+    snapshot: Snapshot,
     activations: Callable[[], np.ndarray],
-    rng: np.random.Generator,
 ) -> Filters:
     """What the criteria may look at."""
 
@@ -189,7 +130,7 @@ def _filters(
             kept = rows(call.outputs[0], weights_of(rule.layer)[weight], axis)
             if kept:
                 kernels += kept
-                mask = masks[f"{graph.name(rule.layer)}/{weight}"]
+                mask = snapshot.masks[f"{graph.name(rule.layer)}/{weight}"]
                 alive += rows(call.outputs[0], mask, axis)
         elif isinstance(rule.layer, keras.layers.BatchNormalization):
             weights = weights_of(rule.layer)
@@ -201,7 +142,7 @@ def _filters(
         kernels=kernels,
         scales=[scale.mean(axis=1) for scale in scales],
         activations=lambda: activations()[groups],
-        rng=rng,
+        rng=snapshot.rng,
     )
 
 
@@ -274,26 +215,3 @@ def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
         got == wanted or (wanted is None and got > 0)
         for got, wanted in zip(array.shape, (None, *shape[1:]), strict=True)
     )
-
-
-def _zero_shifts(
-    model: keras.Model, graph: Graph, silenced: np.ndarray, optimizer: Any
-) -> None:
-    """Zeroes what shifts and scales the groups: biases and normalisations."""
-    layers = dict(walk(model))
-    pairs = {}
-    for rule in graph.rules.values():
-        path, call = graph.name(rule.layer), rule.calls[0]
-        names: tuple[str, ...] = ()
-        if isinstance(rule, Linear | Depthwise):
-            names = ("bias",)
-        elif isinstance(rule.layer, keras.layers.BatchNormalization):
-            names = ("gamma", "beta")
-        for name in names:
-            variable = getattr(layers[path], name, None)
-            dead = silenced[graph.groups[call.outputs[0].atoms]]
-            if variable is not None and dead.any():
-                array = np.where(dead, 0, keras.ops.convert_to_numpy(variable))
-                variable.assign(array)
-                pairs[f"{path}/{name}"] = (~dead, variable)
-    zero_slots(pairs, optimizer or getattr(model, "optimizer", None))

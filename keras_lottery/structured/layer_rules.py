@@ -30,7 +30,7 @@ RULES: dict[type, RuleMaker] = {layers.Embedding: lambda layer, call: Lookup(lay
 
 
 def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
-    """Teaches `compact` and `prune_filters` how layers of a class treat channels.
+    """Teaches `compact` and pruning of filters how layers of a class treat channels.
 
     The decorated function is given a layer and its first call and returns its `Rule`,
     such as `PerChannel(layer)` for a layer that treats each channel by itself. Without

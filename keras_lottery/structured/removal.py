@@ -99,7 +99,7 @@ def compact(
 
     >>> import keras_lottery as kl
     >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
-    >>> kl.prune_filters(model, 0.5)
+    >>> kl.prune(model, 0.5, granularity="filter")
     >>> small, report = kl.compact(model, return_report=True)
     >>> print(report)
     parameters  266,610 -> 125,810 (47.2%)

@@ -78,7 +78,7 @@ def scratch(
     >>> from keras_lottery.keras_bridge.layers import get_state
     >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
     >>> initial = get_state(model)
-    >>> kl.prune_filters(model, 0.5)
+    >>> kl.prune(model, 0.5, granularity="filter")
     >>> {name: start.epochs for name, start in scratch(model, initial, 10).items()}
     {'original': 10, 'scratch_e': 10, 'scratch_b': 21}
     """

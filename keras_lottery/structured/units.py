@@ -1,7 +1,8 @@
-"""Whole filters and units as groups of weights: those that make and that read them."""
+"""`granularity="filter"` and `"channel"`: whole filters and units, over all layers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -11,9 +12,10 @@ from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import makers, plain_copy
-from keras_lottery.structured.rules import Depthwise, Linear
-from keras_lottery.tickets.allocation import Allocation, Scores, largest
+from keras_lottery.structured.rules import Depthwise, Linear, Rule
+from keras_lottery.tickets.allocation import Scores, largest
 from keras_lottery.tickets.allocation.names import check_scores
+from keras_lottery.tickets.grouping import Grouping, Groups
 
 
 @dataclass(frozen=True)
@@ -35,67 +37,39 @@ class Slices:
 
 
 @dataclass(frozen=True)
-class Units:
-    """An allocation of whole filters and units, over scores and masks of weights.
+class Units(Grouping):
+    """Whole filters and units, of all the layers that they reach over.
 
     A filter is worth the mean score of its weights that are alive: those that make it,
-    or those that read it. The masks take both. Each layer keeps one filter at least.
-    The sparsity is the share of filters, of all that can be pruned; weights go with
-    them on both sides, so that theirs is higher.
+    or those that read it; or the score that a criterion of filters gives it. The masks
+    take both. Each layer keeps one filter at least. The sparsity is the share of
+    filters, of all that can be pruned; weights go with them on both sides, so that
+    theirs is higher.
 
     Args:
-        allocation: which layers the filters are taken from.
         role: `"filter"` to score by the weights that make a filter, `"channel"` by
             those that read it.
         layers: the groups of filters that can be pruned, by layers that are tied.
         slices: the weights that belong to groups.
         unmasked: the groups that layers without masks read, by their path.
+        shifts: the group of each entry of a bias or a normalisation, by variable.
         count: the number of groups.
     """
 
-    allocation: Allocation
     role: str
     layers: Mapping[str, np.ndarray]
     slices: Sequence[Slices]
     unmasked: Mapping[str, np.ndarray]
+    shifts: Mapping[str, np.ndarray]
     count: int
 
-    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
-        folded = self.fold(scores, masks)
-        return self.silence(masks, self.choose(folded, self.alive(masks), sparsity))
+    def fold(self, scores: Scores, masks: Masks) -> Groups:
+        alive = self.left(masks)
+        worth = self._worth(scores, masks)
+        best = {name: _with_best(score, alive[name]) for name, score in worth.items()}
+        return Groups(best, alive, partial(self._unfold, masks, alive))
 
-    @property
-    def total_sparsity(self) -> Callable[[float, Masks], float] | None:
-        """That of the allocation, if it has one."""
-        total = getattr(self.allocation, "total_sparsity", None)
-        return total and (lambda sparsity, masks: total(sparsity, self.alive(masks)))
-
-    def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
-        """As many filters of each layer, others of them, as of `Grouped.rearrange`."""
-        kept, before = self.alive(masks), self.alive(alive)
-        worth = self.fold(preference, alive)
-        silenced = np.zeros(self.count, bool)
-        for name, groups in self.layers.items():
-            count = int(kept[name].sum())
-            chosen = largest({name: worth[name]}, {name: before[name]}, count)[name]
-            silenced[groups[~chosen]] = True
-        dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
-        # Whether layers without masks may read them is decided where they are pruned.
-        return replace(self, unmasked={}).silence(dense, silenced)
-
-    def spread(self, scores: Scores, masks: Masks) -> dict[str, np.ndarray]:
-        """Scores of weights that `fold` makes these scores of filters of."""
-        worth = np.zeros(self.count)
-        for name, groups in self.layers.items():
-            worth[groups] = scores[name]
-        spread = {name: np.zeros(mask.shape) for name, mask in masks.items()}
-        for slices in self.slices:
-            if slices.role == self.role:
-                rows = np.moveaxis(spread[slices.weight], slices.axis, -1)
-                rows[...] = worth[slices.groups]
-        return spread
-
-    def alive(self, masks: Masks) -> Masks:
+    def left(self, masks: Masks) -> Masks:
         """Which filters some weight still makes, by layer."""
         left = np.zeros(self.count)
         for slices in self.slices:
@@ -103,8 +77,25 @@ class Units:
                 left += self._sum(slices, masks[slices.weight])
         return Masks({name: left[groups] > 0 for name, groups in self.layers.items()})
 
-    def fold(self, scores: Scores, masks: Masks) -> dict[str, np.ndarray]:
+    def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
+        kept, before = self.left(masks), self.left(alive)
+        worth = self._worth(preference, alive)
+        chosen: dict[str, np.ndarray] = {}
+        for name in self.layers:
+            count = int(kept[name].sum())
+            chosen |= largest(worth, {name: before[name]}, count)
+        dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
+        return self._silence(dense, self._lost(self.left(dense), chosen))
+
+    def idle(self, before: Masks, after: Masks) -> dict[str, np.ndarray]:
+        """The biases, and the scales and offsets of normalisations, of lost filters."""
+        lost = self._lost(self.left(before), self.left(after))
+        return {name: lost[groups] for name, groups in self.shifts.items()}
+
+    def _worth(self, scores: Scores, masks: Masks) -> Scores:
         """The scores of filters, by layer."""
+        if scores.keys() == self.layers.keys():
+            return scores  # of filters already
         check_scores(scores, masks)
         total, left = np.zeros(self.count), np.zeros(self.count)
         for slices in self.slices:
@@ -115,31 +106,16 @@ class Units:
         mean = total / np.maximum(left, 1)
         return {name: mean[groups] for name, groups in self.layers.items()}
 
-    def choose(self, scores: Scores, alive: Masks, sparsity: float) -> np.ndarray:
-        """Which groups are to be pruned, by number.
-
-        Args:
-            scores: of filters, by layer.
-            alive: the filters that are left, by layer.
-            sparsity: the share of filters to be pruned afterwards.
-        """
-        best = {name: _with_best(score, alive[name]) for name, score in scores.items()}
-        left = self.allocation(best, alive, sparsity)
-        empty = [name for name in left if alive[name].any() and not left[name].any()]
+    def _unfold(self, masks: Masks, alive: Masks, kept: Masks) -> Masks:
+        empty = [name for name in kept if alive[name].any() and not kept[name].any()]
         if empty:
             raise ValueError(
-                f"No filter of {empty} would be left. Received: sparsity={sparsity}. "
-                "Prune less, or leave them out: "
+                f"No filter of {empty} would be left: {kept.kept} of {kept.size} were "
+                "to be. Prune less, or leave them out: "
                 f"allocation=kl.allocation.Uniform(exclude={empty})."
             )
-        silenced = np.zeros(self.count, bool)
-        for name, groups in self.layers.items():
-            silenced[groups[alive[name] & ~left[name]]] = True
-        return silenced
-
-    def silence(self, masks: Masks, silenced: np.ndarray) -> Masks:
-        """The masks without the weights that make or read the groups."""
-        unmasked = [path for path, own in self.unmasked.items() if silenced[own].any()]
+        lost = self._lost(alive, kept)
+        unmasked = [path for path, own in self.unmasked.items() if lost[own].any()]
         if unmasked:
             raise ValueError(
                 f"The layers {sorted(unmasked)} read filters to be pruned and are not "
@@ -147,10 +123,21 @@ class Units:
                 "or leave out the layers before them: "
                 "allocation=kl.allocation.Uniform(exclude=[...])."
             )
+        return self._silence(masks, lost)
+
+    def _lost(self, before: Masks, after: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Which groups are no longer there, by number."""
+        lost = np.zeros(self.count, bool)
+        for name, groups in self.layers.items():
+            lost[groups[before[name] & ~after[name]]] = True
+        return lost
+
+    def _silence(self, masks: Masks, lost: np.ndarray) -> Masks:
+        """The masks without the weights that make or read the groups."""
         new = {name: mask.copy() for name, mask in masks.items()}
         for slices in self.slices:
             mask = np.moveaxis(new[slices.weight], slices.axis, 0)
-            mask[silenced[slices.groups]] = False
+            mask[lost[slices.groups]] = False
         return Masks(new)
 
     def _sum(self, slices: Slices, array: np.ndarray) -> np.ndarray:
@@ -159,22 +146,23 @@ class Units:
         return np.bincount(slices.groups, rows.sum(axis=1, dtype=float), self.count)
 
 
-def find_units(model: keras.Model, allocation: Allocation, role: str) -> Units:
-    """The filters of a masked model, as an allocation. Arguments as of `Units`.
+def find_units(role: str, model: keras.Model) -> Units:
+    """The filters of a masked model.
 
     Raises:
         ValueError: if it is not masked, is a subclassed model, or has none.
     """
     masks = get_masks(model)
-    return units_of(Graph(plain_copy(model), rule_for), masks, allocation, role)
-
-
-def units_of(graph: Graph, masks: Masks, allocation: Allocation, role: str) -> Units:
-    """The filters of a graph, as an allocation."""
+    graph = Graph(plain_copy(model), rule_for)
     slices: list[Slices] = []
     unmasked: dict[str, list[np.ndarray]] = {}
+    shifts: dict[str, np.ndarray] = {}
     for rule in graph.rules.values():
         path, call = graph.name(rule.layer), rule.calls[0]
+        shifts |= {
+            f"{path}/{name}": graph.groups[call.outputs[0].atoms]
+            for name in _shifts(rule)
+        }
         found: list[tuple[str, int | None, np.ndarray, str]] = []
         if isinstance(rule, Linear):
             reads, makes = (t.atoms for t in (call.inputs[0], call.outputs[0]))
@@ -195,16 +183,16 @@ def units_of(graph: Graph, masks: Masks, allocation: Allocation, role: str) -> U
             else:
                 unmasked.setdefault(path, []).append(groups)
     return Units(
-        allocation,
         role,
-        _layers(graph, masks),
+        layers_of(graph, masks),
         slices,
         {path: np.concatenate(groups) for path, groups in unmasked.items()},
+        shifts,
         int(graph.groups.max(initial=-1)) + 1,
     )
 
 
-def _layers(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
+def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
     """The groups that can be pruned, by the masked layers that make their channels."""
     fixed = graph.fixed_groups()
     masked = {name.rpartition("/")[0] for name in masks}
@@ -234,6 +222,17 @@ def _layers(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
             name += "'"
         named[name] = np.array(numbers)
     return named
+
+
+def _shifts(rule: Rule) -> list[str]:
+    """The weights of a layer that shift and scale the channels that it makes."""
+    names: tuple[str, ...] = ()
+    if isinstance(rule, Linear | Depthwise):
+        names = ("bias",)
+    elif isinstance(rule.layer, keras.layers.BatchNormalization):
+        names = ("gamma", "beta")
+    own = {weight.name for weight in getattr(rule.layer, "weights", ())}
+    return [name for name in names if name in own]
 
 
 def _with_best(scores: np.ndarray, alive: np.ndarray) -> np.ndarray:

@@ -17,13 +17,12 @@ from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import get_state, redraw
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import allocation_of
 from keras_lottery.search import results
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.store import Unit
 from keras_lottery.search.trainings import row
-from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets import Snapshot, Ticket, grouping
 from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets.carry_over import Replace, carry_over
 from keras_lottery.tickets.controls import Control
@@ -135,7 +134,7 @@ def compare_transfer(
         raise ValueError("Expected tickets of one network. Received: several")
     masked = carried[0].model
     forms = [
-        allocation_of(masked, None, each.granularity)
+        grouping.get(each.granularity).of(masked)
         for each in tickets
         if resolved  # The graph of a network of filters is followed for controls alone.
     ]
@@ -168,7 +167,7 @@ def compare_transfer(
                 rng,
                 masked,
                 data.arrays,
-                allocation=forms[replicate],
+                grouping=forms[replicate],
             )
             make = partial(_control, name, control, transferred, snapshot=snapshot)
             if replicate == trial == 0:

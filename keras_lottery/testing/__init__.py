@@ -1,5 +1,5 @@
-"""Contract tests: what every criterion, allocation, control, schedule and masked layer
-keeps to, the library's own and yours.
+"""Contract tests: what every criterion, allocation, grouping, control, schedule and
+masked layer keeps to, the library's own and yours.
 
 Each function takes a name or the object itself, and raises an AssertionError that says
 which rule is broken, and how. In the tests of a package of your own:
@@ -15,6 +15,7 @@ Tests of what is special about it, that a score is the one of the paper, remain 
 from keras_lottery.testing.allocation import check_allocation
 from keras_lottery.testing.control import check_control
 from keras_lottery.testing.criterion import check_criterion
+from keras_lottery.testing.grouping import check_grouping
 from keras_lottery.testing.masked_layer import check_masked_layer
 from keras_lottery.testing.schedule import check_schedule
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_allocation",
     "check_control",
     "check_criterion",
+    "check_grouping",
     "check_masked_layer",
     "check_schedule",
 ]

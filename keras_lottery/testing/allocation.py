@@ -1,17 +1,24 @@
 """What every allocation keeps to."""
 
+import itertools
+
 import numpy as np
 
 from keras_lottery.masks import Masks
 from keras_lottery.testing.example import SHAPES
 from keras_lottery.testing.rules import copies, refuses, rule, same, shapes
 from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation, Scores, kept_after
+from keras_lottery.tickets.allocation import (
+    Allocation,
+    AllocationLike,
+    Scores,
+    kept_after,
+)
 
 SPARSITIES = (0.35, 0.6, 0.9)
 
 
-def check_allocation(allocation: str | Allocation) -> None:
+def check_allocation(allocation: AllocationLike) -> None:
     """Checks an allocation on a small network: dense, pruned before, with equal scores.
 
     - It returns `Masks` of the names and shapes that it is given.
@@ -21,6 +28,9 @@ def check_allocation(allocation: str | Allocation) -> None:
     - The same scores give the same masks, and are left as they are.
     - NaN for a weight that is left, and a sparsity below that of the masks, raise
       ValueError.
+    - `total_sparsity` is 0 at 0, grows, and can be had.
+    - What is left out stays as it is: `leaving_out` names it in `exclude`, or gives the
+      allocation itself, which then sees to that by itself.
 
     The network has the weights `conv/kernel`, `dense/kernel` and `output/kernel`.
 
@@ -47,6 +57,8 @@ def check_allocation(allocation: str | Allocation) -> None:
         for sparsity in SPARSITIES:
             for given in (scores, tied):
                 _check(allocate, given, masks, sparsity)
+    _check_schedule(allocate, scores, dense)
+    _check_left_out(allocate, scores, pruned)
     undefined = {name: np.full(shape, np.nan) for name, shape in SHAPES.items()}
     refuses(
         lambda: allocate(undefined, dense, 0.5),
@@ -55,6 +67,41 @@ def check_allocation(allocation: str | Allocation) -> None:
     refuses(
         lambda: allocate(scores, pruned, 0.1),
         "an allocation raises ValueError for a sparsity that would revive weights",
+    )
+
+
+def _check_schedule(allocate: Allocation, scores: Scores, masks: Masks) -> None:
+    totals = [allocate.total_sparsity(s, masks) for s in (0.0, *SPARSITIES)]
+    rule(
+        totals[0] == 0 and all(a < b < 1 for a, b in itertools.pairwise(totals)),
+        "`total_sparsity` is 0 at 0, and grows to less than 1",
+        totals,
+    )
+    for total in totals:
+        left = allocate(scores, masks, total).kept
+        keep = kept_after(masks, total)
+        rule(left == keep, f"a total sparsity of {total} can be had", f"{left} weights")
+
+
+def _check_left_out(allocate: Allocation, scores: Scores, masks: Masks) -> None:
+    other = allocate.leaving_out(["dense"])
+    if other == allocate:
+        return
+    rule(
+        list(other.exclude) == ["dense"],
+        "`leaving_out` names in `exclude` what is left out",
+        other.exclude,
+    )
+    made = other(scores, masks, 0.4)
+    rule(
+        np.array_equal(made["dense/kernel"], masks["dense/kernel"]),
+        "what is left out stays as it is",
+        "another mask of `dense/kernel`",
+    )
+    rule(
+        made.kept == kept_after(masks, 0.4),
+        "a sparsity counts what is left out, too",
+        made.kept,
     )
 
 

@@ -24,10 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from keras_lottery.keras_bridge.layers import redraw, set_state
-from keras_lottery.masks import Masks
 from keras_lottery.registry import Registry
 from keras_lottery.tickets import Snapshot, Ticket
-from keras_lottery.tickets.allocation import largest
 
 Control = Callable[[Ticket, Snapshot], Ticket]
 
@@ -48,16 +46,8 @@ def shuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
     Reference:
         Frankle et al. 2021, "Pruning neural networks at initialization", section 5.
     """
-    rng, masks = snapshot.rng, ticket.masks
-    if rearrange := getattr(snapshot.allocation, "rearrange", None):
-        preference = {name: rng.random(mask.shape) for name, mask in masks.items()}
-        dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
-        return dataclasses.replace(ticket, masks=rearrange(masks, preference, dense))
-    shuffled = {
-        name: rng.permutation(mask.ravel()).reshape(mask.shape)
-        for name, mask in masks.items()
-    }
-    return dataclasses.replace(ticket, masks=Masks(shuffled))
+    masks = snapshot.grouping.shuffle(ticket.masks, snapshot.rng)
+    return dataclasses.replace(ticket, masks=masks)
 
 
 def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
@@ -87,19 +77,13 @@ def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
             "The control 'invert' needs the scores that the masks were found by. "
             "Received: snapshot.scores=None. A search gives them."
         )
-    if rearrange := getattr(snapshot.allocation, "rearrange", None):
-        worst = {n: -np.asarray(s, float) for n, s in snapshot.scores.items()}
-        found = rearrange(ticket.masks, worst, snapshot.masks)
-        return dataclasses.replace(ticket, masks=found)
-    masks: dict[str, np.ndarray] = {}
-    for name, mask in ticket.masks.items():
-        score = np.asarray(snapshot.scores[name])
-        # Flipped, equal scores are taken from the other end.
-        worst = {name: np.flip(-score.astype(np.result_type(score, np.float32)))}
-        alive = {name: np.flip(snapshot.masks[name])}
-        count = int(np.count_nonzero(mask))
-        masks[name] = np.flip(largest(worst, alive, count)[name])
-    return dataclasses.replace(ticket, masks=Masks(masks))
+    worst = {
+        # Of integers and booleans, too, a negative is the opposite.
+        name: -np.asarray(score).astype(np.result_type(score, np.float32))
+        for name, score in snapshot.scores.items()
+    }
+    masks = snapshot.grouping.rearrange(ticket.masks, worst, snapshot.masks)
+    return dataclasses.replace(ticket, masks=masks)
 
 
 def reinit_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:

@@ -1,7 +1,7 @@
 """What is known once a ticket is trained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -16,7 +16,8 @@ from keras_lottery.keras_bridge.gradients import (
 )
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
-from keras_lottery.tickets.allocation import Allocation, Scores
+from keras_lottery.tickets.allocation import Scores
+from keras_lottery.tickets.grouping import Grouping, Weights
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Snapshot:
         model: the masked model, its variables holding `final`.
         data: training data (x, y), arrays.
         scores: what the ticket's masks were found by, where controls see the snapshot.
-        allocation: what found them, for controls too. One of groups has a method
-            `rearrange`, as of `granularity.Grouped`.
+        grouping: what is pruned together.
     """
 
     masks: Masks
@@ -45,7 +45,7 @@ class Snapshot:
     model: keras.Model
     data: tuple[Any, Any] | None = None
     scores: Scores | None = None
-    allocation: Allocation | None = None
+    grouping: Grouping = field(default_factory=Weights)
 
     def gradients(
         self, state: State | None = None, objective: Objective = loss

@@ -203,7 +203,7 @@ class TestRemoval:
         dense = layers.Dense(6), layers.PReLU(shared_axes=[1]), layers.Dense(2)
         model = mask_model(stack(*image, *dense, shape=(4, 4, 2)))
         draw_weights(model, np.random.default_rng(0))
-        kl.prune_filters(model, 0.5)
+        kl.prune(model, 0.5, "l1", granularity="filter")
         small, _ = compacted(model)
         assert small.count_params() == 18 * 2 + 2 + 1 + 8 * 3 + 3 + 1 + 3 * 2 + 2
 
@@ -222,7 +222,7 @@ class TestRemoval:
         # Told as a list, and one value for all positions.
         x = layers.Dense(6, bias_initializer=constant([1, 0, 2, 3, 4, 5]), name="d")(x)
         model = mask_model(keras.Model(inputs, layers.Dense(2)(x)), ["d", "dense"])
-        kl.prune_filters(model, 0.5)
+        kl.prune(model, 0.5, "l1", granularity="filter")
         left = get_masks(model)["d/kernel"].any(axis=0)
         small, _ = compacted(model)
         small.save(tmp_path / "small.keras")

@@ -30,7 +30,7 @@ def pruned():
     initial = get_state(model)
     x = np.random.default_rng(0).normal(size=(32, 6, 6, 1)).astype("float32")
     model.fit(x, np.ones((32, 2)), epochs=2, verbose=0)
-    kl.prune_filters(model, 0.5)
+    kl.prune(model, 0.5, "l1", granularity="filter")
     return model, initial
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_lottery import allocation, controls, criteria, schedules, testing
+from keras_lottery import allocation, controls, criteria, grouping, schedules, testing
 from keras_lottery.keras_bridge.layers import MASKED_LAYERS, register_masked
 from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.masks import Masks
@@ -53,6 +53,21 @@ def test_every_criterion(name):
 @pytest.mark.parametrize("name", allocation.ALLOCATIONS)
 def test_every_allocation(name):
     testing.check_allocation(name)
+
+
+# Blocks count by their weights, and miss the count by half of one.
+GROUPINGS = {
+    **dict.fromkeys(grouping.GROUPINGS, 0),
+    "block_1x4": 2,
+    (3, 2): 3,
+    "2:4": 1,
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("granularity", GROUPINGS)
+def test_every_grouping(granularity):
+    testing.check_grouping(granularity, GROUPINGS[granularity])
 
 
 @pytest.mark.once

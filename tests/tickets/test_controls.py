@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from keras_lottery import controls
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import allocation_of
-from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets import Snapshot, Ticket, grouping
+from keras_lottery.tickets.allocation import Global, Uniform
+from keras_lottery.tickets.grouping import Grouped
 
 KERNELS = ("hidden/kernel", "output/kernel")
 
@@ -109,12 +110,13 @@ def test_invert_reverses_the_whole_order(dtype, scores, share):
 @pytest.mark.parametrize("granularity", [(5, 1), "2:4", "filter"])
 @pytest.mark.parametrize("name", ["shuffle", "random", "invert"])
 def test_masks_of_groups_stay_masks_of_groups(model, name, granularity):
-    allocate = allocation_of(model, None, granularity)
+    groups = grouping.get(granularity).of(model)
+    allocate = Grouped(Uniform() if granularity == "filter" else Global(), groups)
     ticket, snapshot = found(model)
     dense = Masks.dense({n: m.shape for n, m in ticket.masks.items()})
     masks = allocate(snapshot.scores, dense, 0.4)
     ticket = dataclasses.replace(ticket, masks=masks)
-    snapshot = dataclasses.replace(snapshot, masks=dense, allocation=allocate)
+    snapshot = dataclasses.replace(snapshot, masks=dense, grouping=groups)
     control = controls.get(name)(ticket, snapshot).masks
     assert control != masks
     for kernel, mask in control.items():

@@ -9,16 +9,27 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_lottery import allocation as allocations
+from keras_lottery import grouping
 from keras_lottery.masks import Masks
 from keras_lottery.testing import check_allocation
-from keras_lottery.tickets.allocation import ALLOCATIONS, Global, Uniform, kept_after
-from keras_lottery.tickets.grouping import Grouped, check, grouped
+from keras_lottery.tickets.allocation import (
+    ALLOCATIONS,
+    Global,
+    Layerwise,
+    Uniform,
+    kept_after,
+)
+from keras_lottery.tickets.grouping import Blocks, Grouped, NOfM
 
 pytestmark = pytest.mark.once
 
 # As (inputs, outputs).
 BLOCKS = {"block_1x4": (4, 1), "block_2x1": (1, 2), (3, 2): (3, 2), (1, 1): (1, 1)}
 SHAPES = {"conv/kernel": (3, 3, 4, 8), "dense/kernel": (21, 9), "output/kernel": (9, 4)}
+
+
+def grouped(allocation, granularity):
+    return Grouped(allocation, grouping.get(granularity).of(None))
 
 
 def matrix(array):
@@ -71,7 +82,7 @@ def prune_twice(allocate, scores, first, second):
 @given(networks(), st.floats(0, 0.95), st.floats(0, 0.95))
 def test_blocks_live_whole_or_die_whole(name, granularity, scores, first, second):
     size = BLOCKS[granularity]
-    allocate = Grouped(allocations.get(name), granularity)
+    allocate = grouped(allocations.get(name), granularity)
     for sparsity, old, new in prune_twice(allocate, scores, first, second):
         assert abs(new.kept - kept_after(old, sparsity)) <= np.prod(size) / 2
         for weight, mask in new.items():
@@ -84,7 +95,7 @@ def test_blocks_live_whole_or_die_whole(name, granularity, scores, first, second
 def test_blocks_of_the_largest_means_are_kept(granularity, scores, sparsity):
     size = BLOCKS[granularity]
     try:
-        new = Grouped(Global(), granularity)(scores, dense(scores), sparsity)
+        new = grouped(Global(), granularity)(scores, dense(scores), sparsity)
     except ValueError as error:
         assert "would be left" in str(error)
         return
@@ -104,7 +115,7 @@ def share(size, n, m):
 @given(networks(), st.floats(0, 1), st.sampled_from(["2:4", "1:2", "3:4"]))
 def test_n_of_m(scores, part, pattern):
     n, m = map(int, pattern.split(":"))
-    allocate = Grouped(Global(), pattern)
+    allocate = grouped(Global(), pattern)
     highest = 1 - n / m
     blocks = [tile for score in scores.values() for tile in tiles(score, m, 1)]
     least = sum(share(block.size, n, m) for block in blocks)
@@ -125,7 +136,7 @@ def test_n_of_m(scores, part, pattern):
 
 @given(networks(), st.floats(0, 0.9), st.sampled_from([*BLOCKS, "2:4"]))
 def test_the_same_sparsity_again_changes_nothing(scores, sparsity, granularity):
-    allocate = Grouped(Global(), granularity)
+    allocate = grouped(Global(), granularity)
     sparsity = min(sparsity, 0.5) if granularity == "2:4" else sparsity
     try:
         once = allocate(scores, dense(scores), sparsity)
@@ -140,7 +151,7 @@ def test_what_was_pruned_alone_stays_pruned_and_has_no_say(granularity):
     rng = np.random.default_rng(0)
     masks = Masks({n: rng.random(s) < 0.9 for n, s in SHAPES.items()})
     scores = {n: rng.random(s) for n, s in SHAPES.items()}
-    allocate = Grouped(Global(), granularity)
+    allocate = grouped(Global(), granularity)
     new = allocate(scores, masks, 0.45)
     assert abs(new.kept - kept_after(masks, 0.45)) <= 3
     assert not any((new[name] & ~masks[name]).any() for name in masks)
@@ -161,7 +172,7 @@ def test_layers_share_as_without_groups(name):
     rng = np.random.default_rng(0)
     scores = {n: rng.random(s) for n, s in SHAPES.items()}
     alone = allocations.get(name)(scores, dense(scores), 0.6)
-    groups = Grouped(allocations.get(name), "block_1x4")(scores, dense(scores), 0.6)
+    groups = grouped(allocations.get(name), "block_1x4")(scores, dense(scores), 0.6)
     for weight, mask in alone.items():
         assert abs(int(mask.sum()) - int(groups[weight].sum())) < 4
 
@@ -169,27 +180,30 @@ def test_layers_share_as_without_groups(name):
 @pytest.mark.parametrize("name", ALLOCATIONS)
 def test_groups_of_one_weight_are_the_allocation_itself(name):
     allocation = allocations.get(name)
-    check_allocation(Grouped(allocation, (1, 1)))
-    assert grouped(allocation, "weight") is allocation
+    check_allocation(grouped(allocation, (1, 1)))
+    check_allocation(grouped(allocation, "weight"))
 
 
 def test_blocks_of_a_convolution_run_along_its_flattened_inputs():
     """Height by width by inputs: with 6 channels, a block of 4 goes over pixels."""
     order = np.arange(12, dtype=float).reshape(1, 2, 6, 1)
-    masks = Grouped(Global(), "block_1x4")({"conv": order}, dense({"conv": order}), 0.6)
+    masks = grouped(Global(), "block_1x4")({"conv": order}, dense({"conv": order}), 0.6)
     assert np.flatnonzero(masks["conv"]).tolist() == [8, 9, 10, 11]
 
 
 def test_the_last_block_counts_by_its_size():
     score = np.array([[1.0], [1], [1], [1], [5], [5]])
-    masks = Grouped(Global(), "block_1x4")({"a": score}, dense({"a": score}), 0.5)
+    masks = grouped(Global(), "block_1x4")({"a": score}, dense({"a": score}), 0.5)
     # 3 of 6 weights: 2 are as near as 4, and the last block is worth more.
     assert masks["a"].ravel().tolist() == [False] * 4 + [True] * 2
 
 
 def test_an_allocations_own_rates_count():
-    assert Grouped(Global(), (4, 1)).total_sparsity(0.5, Masks.dense(SHAPES)) == 0.5
-    assert Grouped(lambda *_: None, (4, 1)).total_sparsity is None
+    assert grouped(Global(), (4, 1)).total_sparsity(0.5, Masks.dense(SHAPES)) == 0.5
+    rates = Layerwise({"output": 0.1}, rate=0.2)
+    masks = Masks.dense(SHAPES)
+    expected = rates.total_sparsity(0.2, masks)
+    assert grouped(rates, (4, 1)).total_sparsity(0.2, masks) == expected < 0.2
 
 
 ONES = {name: np.ones(shape) for name, shape in SHAPES.items()}
@@ -198,20 +212,20 @@ ONES = {name: np.ones(shape) for name, shape in SHAPES.items()}
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: Grouped(Global(), "typo"), "granularity='typo'"),
-        (lambda m: Grouped(Global(), "4:2"), "granularity='4:2'"),
-        (lambda m: Grouped(Global(), (0, 1)), r"granularity=\(0, 1\)"),
-        (lambda m: Grouped(Global(), None), "granularity=None"),
-        (lambda m: check("block_4"), "granularity='block_4'"),
+        (lambda m: grouped(Global(), "typo"), "granularity='typo'"),
+        (lambda m: grouped(Global(), "4:2"), "granularity='4:2'"),
+        (lambda m: grouped(Global(), (0, 1)), r"granularity=\(0, 1\)"),
+        (lambda m: grouped(Global(), None), "granularity=None"),
+        (lambda m: grouping.get("block_4"), "granularity='block_4'"),
         (
-            lambda m: Grouped(Global(), "2:4")(ONES, m, 0.6),
+            lambda m: grouped(Global(), "2:4")(ONES, m, 0.6),
             "at most 0.5: .* sparsity=0.6",
         ),
-        (lambda m: Grouped(Uniform(), "2:4")(ONES, m, 0.5), "allocation='global'"),
-        (lambda m: Grouped(Global(), (90, 90))(ONES, m, 0.99), "No group"),
-        (lambda m: Grouped(Global(), (4, 1))(ONES, m, 1.0), "sparsity=1.0"),
-        (lambda m: Grouped(Global(), (4, 1))({}, m, 0.5), "Expected scores"),
-        (lambda m: Grouped(Global(["typo"]), (4, 1))(ONES, m, 0.5), "'typo'"),
+        (lambda m: grouped(Uniform(), "2:4")(ONES, m, 0.5), "allocation='global'"),
+        (lambda m: grouped(Global(), (90, 90))(ONES, m, 0.99), "No group"),
+        (lambda m: grouped(Global(), (4, 1))(ONES, m, 1.0), "sparsity=1.0"),
+        (lambda m: grouped(Global(), (4, 1))({}, m, 0.5), "Expected scores"),
+        (lambda m: grouped(Global(["typo"]), (4, 1))(ONES, m, 0.5), "'typo'"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):
@@ -224,7 +238,7 @@ def test_nan_is_refused(granularity):
     scores = {n: s.copy() for n, s in ONES.items()}
     scores["dense/kernel"][20, 8] = np.nan
     with pytest.raises(ValueError, match="`dense/kernel` hold NaN"):
-        Grouped(Global(), granularity)(scores, Masks.dense(SHAPES), 0.3)
+        grouped(Global(), granularity)(scores, Masks.dense(SHAPES), 0.3)
 
 
 @pytest.mark.parametrize("granularity", [*BLOCKS, "2:4"])
@@ -232,7 +246,7 @@ def test_nan_is_refused(granularity):
 @given(scores=networks(), sparsity=st.floats(0.1, 0.5), seed=st.integers(0, 99))
 def test_groups_that_change_places_stay_groups(granularity, scores, sparsity, seed):
     """As many weights in each layer, in whole groups, of what may be kept."""
-    allocate = Grouped(Global(), granularity)
+    allocate = grouped(Global(), granularity)
     rng = np.random.default_rng(seed)
     try:
         before = allocate(scores, dense(scores), sparsity / 2)
@@ -243,7 +257,7 @@ def test_groups_that_change_places_stay_groups(granularity, scores, sparsity, se
     wishes = {name: rng.random(score.shape) for name, score in scores.items()}
     size = (4, 1) if granularity == "2:4" else BLOCKS[granularity]
     for alive in (dense(scores), before):
-        other = allocate.rearrange(masks, wishes, alive)
+        other = allocate.grouping.rearrange(masks, wishes, alive)
         for name, mask in other.items():
             assert mask.sum() == masks[name].sum()
             assert not (mask & ~alive[name]).any()
@@ -259,17 +273,15 @@ def test_groups_go_by_what_is_preferred():
     masks = Masks({"a": np.repeat([True, False, False, True], 4)[:, None]})
     wish = np.repeat([1.0, 2.0, 4.0, 3.0], 4)[:, None]
     wish[8] = 0.0  # A mean of 3 is as good as the other, which comes later.
-    other = Grouped(Global(), "block_1x4").rearrange(masks, {"a": wish}, masks)
+    other = Blocks(4, 1).rearrange(masks, {"a": wish}, masks)
     assert other == masks
     everywhere = Masks.dense({"a": (16, 1)})
-    other = Grouped(Global(), "block_1x4").rearrange(masks, {"a": wish}, everywhere)
+    other = Blocks(4, 1).rearrange(masks, {"a": wish}, everywhere)
     assert other["a"].ravel().tolist() == [False] * 8 + [True] * 8
 
 
 def test_n_of_m_change_places_within_blocks_too():
     score = np.tile([3.0, 2, 1, 0], 8)[:, None]
-    masks = Grouped(Global(), "2:4")({"a": score}, dense({"a": score}), 0.5)
-    other = Grouped(Global(), "2:4").rearrange(
-        masks, {"a": -score}, dense({"a": score})
-    )
+    masks = grouped(Global(), "2:4")({"a": score}, dense({"a": score}), 0.5)
+    other = NOfM(2, 4).rearrange(masks, {"a": -score}, dense({"a": score}))
     assert other["a"].ravel().tolist() == [False, False, True, True] * 8

@@ -15,10 +15,11 @@ from keras_lottery.in_fit.callbacks.regrowth import trained_weights
 from keras_lottery.keras_bridge.internals.patches import at_last
 from keras_lottery.keras_bridge.layers import get_masks, get_state
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import allocation_of, default_allocation, prune
+from keras_lottery.pruning import prune
 from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation
-from keras_lottery.tickets.grouping import Granularity, check
+from keras_lottery.tickets import grouping
+from keras_lottery.tickets.allocation import Allocation, AllocationLike
+from keras_lottery.tickets.grouping import Granularity, Grouped
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -133,7 +134,7 @@ class ADMMPruning(Configured, InFit):
         rho: float = 1e-3,
         growth: float = 1.0,
         frequency: int | None = None,
-        allocation: str | Allocation | None = None,
+        allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
     ) -> None:
         super().__init__()
@@ -154,8 +155,7 @@ class ADMMPruning(Configured, InFit):
                     "Expected frequency >= 1, or None for once an epoch. "
                     f"Received: frequency={frequency}"
                 )
-        check(granularity)
-        allocation = allocation or default_allocation(granularity)
+        allocation = allocation or grouping.get(granularity).default_allocation
         allocations.get(allocation)
         self.sparsity = sparsity
         self.rho = rho
@@ -220,7 +220,8 @@ class ADMMPruning(Configured, InFit):
         return {name: state[name] for name in get_masks(self.model)}
 
     def _project(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        allocate = allocation_of(self.model, self.allocation, self.granularity)
+        found = grouping.get(self.granularity).of(self.model)
+        allocate = Grouped(allocations.get(self.allocation), found)
         return project(arrays, get_masks(self.model), self.sparsity, allocate)
 
     def _update(self) -> None:

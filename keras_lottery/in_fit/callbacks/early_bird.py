@@ -17,18 +17,11 @@ from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.layers import State, get_state
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import (
-    criterion_of,
-    default_allocation,
-    filters_left,
-    masks_after,
-    rehearse,
-)
-from keras_lottery.tickets import Ticket
-from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation
-from keras_lottery.tickets.criteria import Criterion
-from keras_lottery.tickets.grouping import UNITS, Granularity, check
+from keras_lottery.pruning import chosen, masks_after, rehearse
+from keras_lottery.tickets import Ticket, grouping
+from keras_lottery.tickets.allocation import AllocationLike
+from keras_lottery.tickets.criteria import CriterionLike
+from keras_lottery.tickets.grouping import Granularity
 
 
 def mask_distance(one: Masks, other: Masks) -> float:
@@ -112,8 +105,8 @@ class EarlyBird(Configured, InFit):
         sparsity: float,
         threshold: float = 0.1,
         queue: int = 5,
-        criterion: str | Criterion = "magnitude",
-        allocation: str | Allocation | None = None,
+        criterion: CriterionLike = "magnitude",
+        allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
         data: tuple[Any, Any] | None = None,
         seed: int = 0,
@@ -142,15 +135,12 @@ class EarlyBird(Configured, InFit):
             raise ValueError(
                 f"Expected queue >= 2, masks to compare. Received: queue={queue}"
             )
-        check(granularity)
-        allocation = allocation or default_allocation(granularity)
-        allocations.get(allocation)
-        criterion_of(criterion, granularity)
+        chosen(criterion, allocation, granularity)
         self.sparsity = sparsity
         self.threshold = threshold
         self.queue = queue
         self.criterion = criterion
-        self.allocation = allocation
+        self.allocation = allocation or grouping.get(granularity).default_allocation
         self.granularity = granularity
         self.data = data
         self.seed = seed
@@ -172,6 +162,7 @@ class EarlyBird(Configured, InFit):
     def start(self) -> None:
         """Reads the weights that the training starts from."""
         self._forget()
+        self._grouping = grouping.get(self.granularity).of(self.model)
         self._first = get_state(self.model)
         self._first_step = steps_done(self.model.optimizer)
         rehearse(self.model, self.sparsity, *self._how())
@@ -180,7 +171,7 @@ class EarlyBird(Configured, InFit):
         self.masks, self._last = self._masks(), get_state(self.model)
         self.epoch, self.steps = epoch, steps_done(self.model.optimizer)
         self._epochs += 1
-        self._queue.append(self._compared(self.masks))
+        self._queue.append(self._grouping.left(self.masks))
         pairs = itertools.combinations(self._queue, 2)
         distances = [mask_distance(one, other) for one, other in pairs]
         if distances:
@@ -242,8 +233,3 @@ class EarlyBird(Configured, InFit):
     def _how(self) -> tuple[Any, ...]:
         how = self.criterion, self.allocation, self.granularity
         return *how, self.data, self.seed
-
-    def _compared(self, masks: Masks) -> Masks:
-        if self.granularity not in UNITS:
-            return masks
-        return filters_left(self.model, self.granularity, masks)

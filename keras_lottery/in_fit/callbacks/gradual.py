@@ -8,17 +8,11 @@ import keras
 from keras_lottery.in_fit.callbacks.common import whole
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
 from keras_lottery.keras_bridge.layers import get_masks
-from keras_lottery.pruning import (
-    criterion_of,
-    default_allocation,
-    prune,
-    rehearse,
-    sparsity_of,
-)
-from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation
-from keras_lottery.tickets.criteria import Criterion
-from keras_lottery.tickets.grouping import Granularity, check
+from keras_lottery.pruning import chosen, prune, rehearse
+from keras_lottery.tickets import grouping
+from keras_lottery.tickets.allocation import AllocationLike
+from keras_lottery.tickets.criteria import CriterionLike
+from keras_lottery.tickets.grouping import Granularity
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -63,8 +57,8 @@ class GradualPruning(MaskUpdates):
         frequency: int = 100,
         initial_sparsity: float = 0.0,
         power: float = 3,
-        criterion: str | Criterion = "magnitude",
-        allocation: str | Allocation | None = None,
+        criterion: CriterionLike = "magnitude",
+        allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
         data: tuple[Any, Any] | None = None,
         seed: int = 0,
@@ -86,10 +80,7 @@ class GradualPruning(MaskUpdates):
                 "Expected frequency >= 1 and power >= 0. Received: "
                 f"frequency={frequency}, power={power}"
             )
-        check(granularity)
-        allocation = allocation or default_allocation(granularity)
-        allocations.get(allocation)
-        criterion_of(criterion, granularity)
+        chosen(criterion, allocation, granularity)
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
         self.end_step = end_step
@@ -97,7 +88,7 @@ class GradualPruning(MaskUpdates):
         self.initial_sparsity = initial_sparsity
         self.power = power
         self.criterion = criterion
-        self.allocation = allocation
+        self.allocation = allocation or grouping.get(granularity).default_allocation
         self.granularity = granularity
         self.data = data
         self.seed = seed
@@ -123,6 +114,7 @@ class GradualPruning(MaskUpdates):
 
     def start(self) -> None:
         super().start()
+        self._grouping = grouping.get(self.granularity).of(self.model)
         if self.final_sparsity > self._sparsity():
             rehearse(self.model, self.final_sparsity, *self._how())
 
@@ -131,7 +123,7 @@ class GradualPruning(MaskUpdates):
         warn_below_final(self, self._step, self._sparsity())
 
     def _sparsity(self) -> float:
-        return sparsity_of(self.model, self.granularity)
+        return self._grouping.left(get_masks(self.model)).sparsity
 
     def update(self, step: int) -> None:
         """Prunes the model to the schedule's sparsity at a step."""

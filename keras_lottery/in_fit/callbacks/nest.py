@@ -16,7 +16,7 @@ from keras_lottery.in_fit.callbacks.regrowth import (
 )
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
 from keras_lottery.keras_bridge.layers import get_sparsity
-from keras_lottery.tickets.allocation import Allocation, Scores, kept_after
+from keras_lottery.tickets.allocation import AllocationLike, Scores, kept_after
 from keras_lottery.tickets.allocation.counts import largest_remainder
 
 
@@ -81,7 +81,7 @@ class NeST(MaskUpdates):
         frequency: int = 100,
         initial_sparsity: float = 0.9,
         peak_sparsity: float = 0.5,
-        allocation: str | Allocation = "erk",
+        allocation: AllocationLike = "erk",
         batch_size: int = 256,
         seed: int = 0,
     ) -> None:

@@ -17,7 +17,7 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation, Scores, kept_after, largest
+from keras_lottery.tickets.allocation import AllocationLike, Scores, kept_after, largest
 
 
 class Regrowth(MaskUpdates):
@@ -32,7 +32,7 @@ class Regrowth(MaskUpdates):
         sparsity: float | None,
         end_step: int,
         frequency: int,
-        allocation: str | Allocation,
+        allocation: AllocationLike,
         seed: int,
     ) -> None:
         super().__init__()

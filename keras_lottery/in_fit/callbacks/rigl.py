@@ -9,7 +9,7 @@ import numpy as np
 from keras_lottery.in_fit.callbacks.common import whole
 from keras_lottery.in_fit.callbacks.dense_gradients import DenseGradients
 from keras_lottery.in_fit.callbacks.regrowth import Regrowth
-from keras_lottery.tickets.allocation import Allocation, Scores
+from keras_lottery.tickets.allocation import AllocationLike, Scores
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -70,7 +70,7 @@ class RigL(Regrowth):
         data: tuple[Any, Any] | None = None,
         frequency: int = 100,
         alpha: float = 0.3,
-        allocation: str | Allocation = "erk",
+        allocation: AllocationLike = "erk",
         batch_size: int = 256,
         seed: int = 0,
     ) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_lottery.in_fit.callbacks.regrowth import Regrowth
 from keras_lottery.keras_bridge.layers import get_masks
-from keras_lottery.tickets.allocation import Allocation, Scores
+from keras_lottery.tickets.allocation import AllocationLike, Scores
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -58,7 +58,7 @@ class SET(Regrowth):
         end_step: int,
         frequency: int = 100,
         zeta: float = 0.3,
-        allocation: str | Allocation = "erk",
+        allocation: AllocationLike = "erk",
         seed: int = 0,
     ) -> None:
         super().__init__(sparsity, end_step, frequency, allocation, seed)

@@ -27,7 +27,7 @@ from keras_lottery.search.results import own_steps
 from keras_lottery.search.settings import describe, describe_data, describe_model
 from keras_lottery.study import plots
 from keras_lottery.tickets import schedules
-from keras_lottery.tickets.allocation import Allocation, Layerwise
+from keras_lottery.tickets.allocation import AllocationLike, Layerwise
 from keras_lottery.tickets.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Lab:
         rate: float | None = None,
         levels: int | None = None,
         schedule: Schedule | Sequence[float] | None = None,
-        allocation: str | Allocation | None = None,
+        allocation: AllocationLike | None = None,
         report_levels: Sequence[int] | None = None,
         recipe: Recipe | None = None,
         model: Model | None = None,

@@ -24,7 +24,7 @@ from keras_lottery.study.analysis import layer_criticality
 from keras_lottery.study.analysis.criticality import layer_groups
 from keras_lottery.study.analysis.evaluation import evaluate_states
 from keras_lottery.tickets.allocation import (
-    Allocation,
+    Function,
     Global,
     Scores,
     Uniform,
@@ -33,10 +33,10 @@ from keras_lottery.tickets.allocation import (
 )
 
 SPARSITIES = (0.8, 0.9, 0.95)
-OTHERS: dict[str, Allocation] = {"uniform": Uniform(), "global": Global()}
+OTHERS: dict[str, Function] = {"uniform": Uniform(), "global": Global()}
 
 
-def by_place(order: Sequence[str]) -> Allocation:
+def by_place(order: Sequence[str]) -> Function:
     """Layers as dense as their place in an order is high, the least critical first.
 
     >>> masks = Masks.dense({"a/kernel": (10, 10), "b/kernel": (10, 10)})

@@ -3,22 +3,30 @@
 `sparsity` is always the share of all the weights in `masks`, those of layers that are
 left out included. Counts are exact, ties go to the earlier position, and a pruned
 weight stays pruned.
+
+A new one is a subclass of `Allocation` in a file of its own, or a plain function, and a
+line in `ALLOCATIONS`.
 """
 
-from typing import Protocol
-
-from keras_lottery.masks import Masks
 from keras_lottery.registry import Registry
 from keras_lottery.tickets.allocation.counts import keep_by_layer, kept_after
 from keras_lottery.tickets.allocation.erdos_renyi import ErdosRenyi
 from keras_lottery.tickets.allocation.layerwise import Layerwise, Uniform
 from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.protocol import (
+    Allocation,
+    AllocationLike,
+    Function,
+    complete,
+)
 from keras_lottery.tickets.allocation.ranking import Scores, largest
 
 __all__ = [
     "ALLOCATIONS",
     "Allocation",
+    "AllocationLike",
     "ErdosRenyi",
+    "Function",
     "Global",
     "Layerwise",
     "Scores",
@@ -32,12 +40,6 @@ __all__ = [
 ]
 
 
-class Allocation(Protocol):
-    """What `prune` and the search call. Any such function will do."""
-
-    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks: ...
-
-
 ALLOCATIONS: Registry[Allocation] = Registry(
     "allocation",
     "a function (scores, masks, sparsity) -> masks",
@@ -48,6 +50,7 @@ ALLOCATIONS: Registry[Allocation] = Registry(
         "erdos_renyi": ErdosRenyi(kernel=False),
         "erk": ErdosRenyi(kernel=True),
     },
+    wrap=complete,
 )
 """Allocations by name."""
 

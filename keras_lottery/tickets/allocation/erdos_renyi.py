@@ -13,12 +13,12 @@ from keras_lottery.tickets.allocation.counts import (
     kept_after,
 )
 from keras_lottery.tickets.allocation.names import included
-from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.protocol import Allocation
 from keras_lottery.tickets.allocation.ranking import Scores
 
 
 @dataclass(frozen=True)
-class ErdosRenyi:
+class ErdosRenyi(Allocation):
     """Prunes wide layers more: a layer's density is ε times its sides over its size.
 
     A layer from n to m units has density ε (n + m) / (n m). With `kernel`, the sides of
@@ -64,10 +64,6 @@ class ErdosRenyi:
             {name: left[name] for name in names},
         )
         return keep_by_layer(scores, masks, kept_after(masks, sparsity), shares)
-
-    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
-        """The whole network's sparsity if the layers not left out have `sparsity`."""
-        return Global(self.exclude).total_sparsity(sparsity, masks)
 
     def _edges(self, shape: tuple[int, ...]) -> float:
         """How many weights a layer keeps at ε = 1."""

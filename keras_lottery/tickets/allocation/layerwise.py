@@ -13,12 +13,12 @@ from keras_lottery.tickets.allocation.counts import (
     kept_after,
 )
 from keras_lottery.tickets.allocation.names import check_patterns, included, matches
-from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.protocol import Allocation
 from keras_lottery.tickets.allocation.ranking import Scores
 
 
 @dataclass(frozen=True)
-class Layerwise:
+class Layerwise(Allocation):
     """Prunes each layer at its own rate: after k rounds its density is (1 - r)^k.
 
     Within a layer the largest scores are kept. k need not be whole: it is what makes
@@ -107,7 +107,7 @@ class Layerwise:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Allocation):
     """Gives every layer the same sparsity.
 
     Args:
@@ -118,7 +118,3 @@ class Uniform:
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         return Layerwise(exclude=self.exclude)(scores, masks, sparsity)
-
-    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
-        """The whole network's sparsity if the layers not left out have `sparsity`."""
-        return Global(self.exclude).total_sparsity(sparsity, masks)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation.counts import keep_among
 from keras_lottery.tickets.allocation.names import check_scores, included
+from keras_lottery.tickets.allocation.protocol import Allocation
 from keras_lottery.tickets.allocation.ranking import Scores, largest
 
 
 @dataclass(frozen=True)
-class Global:
+class Global(Allocation):
     """Keeps the weights of the largest scores, whichever layer they are in.
 
     Args:
@@ -25,8 +26,3 @@ class Global:
         keep = keep_among(names, masks, sparsity)
         chosen = largest(scores, {name: masks[name] for name in names}, keep)
         return Masks({name: chosen.get(name, mask) for name, mask in masks.items()})
-
-    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
-        """The whole network's sparsity if the layers not left out have `sparsity`."""
-        names = included(masks, self.exclude)
-        return sparsity * sum(masks[name].size for name in names) / masks.size

@@ -2,20 +2,23 @@
 
 A criterion is a function of a snapshot that returns, for each weight in
 `snapshot.masks`, an array of the weight's shape. Any such function may be given
-wherever a name may. One that is to prune in rounds has their number as an attribute
-`rounds` (`in_rounds`).
+wherever a name may. One that is to prune in rounds says so by `in_rounds`.
+
+A new one is a function in a file of its own, and a line in `CRITERIA`.
 """
 
-from collections.abc import Callable
-
 from keras_lottery.registry import Registry
-from keras_lottery.tickets import Snapshot
-from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.criteria.chance import random
+from keras_lottery.tickets.criteria.criterion import (
+    Criterion,
+    Function,
+    complete,
+)
+from keras_lottery.tickets.criteria.criterion import CriterionLike as CriterionLike
+from keras_lottery.tickets.criteria.criterion import in_rounds as in_rounds
 from keras_lottery.tickets.criteria.fisher import fisher
 from keras_lottery.tickets.criteria.grasp import grasp
 from keras_lottery.tickets.criteria.obd import obd
-from keras_lottery.tickets.criteria.rounds import in_rounds as in_rounds
 from keras_lottery.tickets.criteria.signs import SignForm
 from keras_lottery.tickets.criteria.snip import iterative_snip, snip
 from keras_lottery.tickets.criteria.synflow import synflow
@@ -31,9 +34,7 @@ from keras_lottery.tickets.criteria.weights import (
     small_init_small_final,
 )
 
-Criterion = Callable[[Snapshot], Scores]
-
-_OF_WEIGHTS: dict[str, Criterion] = {
+_OF_WEIGHTS: dict[str, Function] = {
     "large_final": magnitude,
     "small_final": small_final,
     "large_init": large_init,
@@ -43,7 +44,7 @@ _OF_WEIGHTS: dict[str, Criterion] = {
     "magnitude_increase": magnitude_increase,
     "distance": distance,
 }
-_OF_MODELS: dict[str, Criterion] = {
+_OF_MODELS: dict[str, Function] = {
     "snip": snip,
     "iterative_snip": iterative_snip,
     "grasp": grasp,
@@ -63,6 +64,7 @@ CRITERIA: Registry[Criterion] = Registry(
         **{f"{name}_same_sign": SignForm(c, True) for name, c in _OF_WEIGHTS.items()},
         **{f"{name}_diff_sign": SignForm(c, False) for name, c in _OF_WEIGHTS.items()},
     },
+    wrap=complete,
 )
 """Criteria by name."""
 

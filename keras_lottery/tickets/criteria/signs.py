@@ -31,8 +31,9 @@ class SignForm:
 
     Example:
 
-    >>> from keras_lottery.tickets.criteria import get
-    >>> get("large_final_diff_sign") == SignForm(get("large_final"), same=False)
+    >>> import keras_lottery as kl
+    >>> kept = SignForm(kl.criteria.magnitude, same=True)
+    >>> kl.criteria.get("large_final_same_sign").score == kept
     True
     """
 

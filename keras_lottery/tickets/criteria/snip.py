@@ -5,7 +5,7 @@ import numpy as np
 from keras_lottery.keras_bridge.gradients import training_loss
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
-from keras_lottery.tickets.criteria.rounds import in_rounds
+from keras_lottery.tickets.criteria.criterion import in_rounds
 
 
 def snip(snapshot: Snapshot) -> Scores:
@@ -27,7 +27,7 @@ def snip(snapshot: Snapshot) -> Scores:
     >>> x, y = kl.data.load("digits").train
     >>> model = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
     >>> model.compile(loss=keras.losses.SparseCategoricalCrossentropy(True))
-    >>> kl.prune_at_init(model, 0.9, "snip", data=(x[:100], y[:100]))
+    >>> kl.prune(model, 0.9, "snip", data=(x[:100], y[:100]))
     >>> round(kl.get_sparsity(model), 3)
     0.9
     """

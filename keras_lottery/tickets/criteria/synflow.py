@@ -15,7 +15,7 @@ from keras_lottery.keras_bridge.internals.patches import overridden
 from keras_lottery.keras_bridge.layers import State, walk
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
-from keras_lottery.tickets.criteria.rounds import in_rounds
+from keras_lottery.tickets.criteria.criterion import in_rounds
 
 # Linear, they pass on what they are given.
 _PASSED = (
@@ -57,7 +57,7 @@ def synflow(snapshot: Snapshot) -> Scores:
 
     >>> import keras_lottery as kl
     >>> model = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
-    >>> kl.prune_at_init(model, 0.99, "synflow")
+    >>> kl.prune(model, 0.99, "synflow")
     >>> round(kl.get_sparsity(model), 3)
     0.99
     """

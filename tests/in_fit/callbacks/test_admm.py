@@ -19,7 +19,6 @@ from keras_lottery.keras_bridge.layers import (
     set_masks,
     set_state,
 )
-from keras_lottery.pruning import filters_left
 from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 RATE = 0.1
@@ -225,7 +224,7 @@ def test_whole_filters_and_a_model_that_was_pruned_before():
     kl.prune(model, 0.25, granularity="filter")
     before = get_masks(model)
     fit(model, epochs=2, callbacks=[ADMMPruning(0.5, granularity="filter")])
-    (alive,) = filters_left(model, "filter", get_masks(model)).values()
+    (alive,) = kl.grouping.get("filter").of(model).left(get_masks(model)).values()
     assert alive.sum() == 2
     assert not any((m & ~before[name]).any() for name, m in get_masks(model).items())
 

@@ -20,7 +20,6 @@ from keras_lottery.keras_bridge.layers import (
     set_masks,
     set_state,
 )
-from keras_lottery.pruning import filters_left
 from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 # Such is LOOSE.
@@ -209,7 +208,7 @@ def test_filters_are_counted_as_such():
     callback = EarlyBird(0.5, queue=2, criterion="bn_scale", granularity="filter")
     watch(callback, model, [state, other])
     assert callback.distances == [0.5]
-    (alive,) = filters_left(model, "filter", callback.masks).values()
+    (alive,) = kl.grouping.get("filter").of(model).left(callback.masks).values()
     assert alive.tolist() == [True, False, True, False]
 
 

@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_lottery import criteria
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
-from keras_lottery.pruning import prune, prune_at_init
+from keras_lottery.pruning import prune
 from keras_lottery.tickets import Snapshot
 from tests.models_zoo import ZOO, arrays, assert_equal, compiled, residual, scramble
 
@@ -115,7 +115,7 @@ def test_synflow_loses_no_layer_where_magnitude_does(sparsity):
     left = {}
     for criterion in ("magnitude", "synflow"):
         pruned = mask_model(model)
-        prune_at_init(pruned, sparsity, criterion)
+        prune(pruned, sparsity, criterion)
         left[criterion] = [int(m.sum()) for m in get_masks(pruned).values()]
     assert sum(left["magnitude"]) == sum(left["synflow"])
     assert min(left["magnitude"]) == 0

@@ -1,4 +1,4 @@
-"""`prune_filters`: filters fall silent, stay silent, and `compact` removes them."""
+"""Pruned filters fall silent, stay silent, and `compact` removes them."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_lottery as kl
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
-from keras_lottery.structured import compact, prune_filters
+from keras_lottery.structured import compact, of_filters
 from tests.models_zoo import arrays, assert_equal, inputs, outputs, scramble
 from tests.structured.architectures import draw_weights, random_model
 
@@ -35,6 +35,11 @@ def masked(model):
     model = mask_model(model)
     draw_weights(model, np.random.default_rng(0))
     return model
+
+
+def prune_filters(model, sparsity, criterion="l1", *args, **options):
+    options["granularity"] = "filter"
+    kl.prune(model, sparsity, criterion, *args, **options)
 
 
 def widths(model):
@@ -144,7 +149,7 @@ class TestScores:
             ("bn_scale", [1]),
             # Unit 1 is never active behind its offset, unit 0 hardly.
             ("activation", [3]),
-            (lambda filters: np.arange(4) == 2, [2]),
+            (of_filters(lambda filters: np.arange(4) == 2), [2]),
         ],
     )
     def test_the_filter_left_is_the_best(self, criterion, left):
@@ -229,7 +234,7 @@ class TestRefusals:
             ({"sparsity": 0.5, "criterion": "activation"}, r"Pass `data=\(x, y\)`"),
             ({"sparsity": "0.5"}, "sparsity='0.5'"),
             (
-                {"sparsity": 0.5, "criterion": lambda filters: np.zeros(3)},
+                {"sparsity": 0.5, "criterion": of_filters(lambda filters: np.zeros(3))},
                 r"each filter of '.*', of shape \(\d,\).*shape \(3,\).*<lambda>",
             ),
             *(

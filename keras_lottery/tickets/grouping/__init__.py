@@ -1,0 +1,85 @@
+"""What is pruned together: `granularity=`.
+
+A grouping folds the scores of weights into scores of groups, and unfolds the groups
+that an allocation keeps into masks of weights. A new one is a subclass of `Grouping` in
+a file of its own, and a line in `GROUPINGS`; one that reaches over several layers is
+made of a model, in `structured/`, and registered there.
+"""
+
+import re
+from typing import Any
+
+from keras_lottery.registry import Registry
+from keras_lottery.tickets.grouping.blocks import Blocks, InsideWeights, NOfM
+from keras_lottery.tickets.grouping.grouping import Grouped, Grouping, Groups
+from keras_lottery.tickets.grouping.kind import Kind
+from keras_lottery.tickets.grouping.weights import Weights
+
+__all__ = [
+    "GROUPINGS",
+    "Blocks",
+    "Granularity",
+    "Grouped",
+    "Grouping",
+    "Groups",
+    "InsideWeights",
+    "Kind",
+    "NOfM",
+    "Weights",
+    "get",
+    "register",
+]
+
+Granularity = str | tuple[int, int]
+"""What `granularity=` may be."""
+
+GROUPINGS: Registry[Kind] = Registry(
+    "granularity",
+    "'block_1x4' (outputs x inputs), a pair (inputs, outputs), 'N:M' such as '2:4'",
+    {"weight": Kind(lambda model: Weights())},
+    kind=Kind,
+)
+"""Kinds of groupings by name."""
+
+register = GROUPINGS.register
+
+
+def get(granularity: Any) -> Kind:
+    """The kind of grouping that a granularity stands for.
+
+    - `"weight"`: each weight by itself.
+    - `"block_1x4"`, in LiteRT's words: one output by four consecutive inputs. Other
+      sizes are `"block_OUTxIN"`.
+    - `(inputs, outputs)`: the same as a pair, in the order of a Keras kernel:
+      `"block_1x4"` is `(4, 1)`.
+    - `"N:M"`, such as `"2:4"`: N of M consecutive inputs of an output stay.
+    - `"filter"` and `"channel"`: whole filters and units, over several layers, worth
+      the weights that make them or that read them.
+
+    Raises:
+        ValueError: if it is none of these.
+
+    Example:
+
+    >>> get("block_1x4").of(None) == get((4, 1)).of(None) == Blocks(inputs=4, outputs=1)
+    True
+    """
+    grouping = _parsed(granularity)
+    return Kind(lambda model: grouping) if grouping else GROUPINGS.look_up(granularity)
+
+
+def _parsed(granularity: Any) -> Grouping | None:
+    """Blocks and N:M, whose sizes are in what they are called."""
+    text = granularity if isinstance(granularity, str) else ""
+    if match := re.fullmatch(r"block_([1-9]\d*)x([1-9]\d*)", text):
+        return Blocks(inputs=int(match[2]), outputs=int(match[1]))
+    match = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)
+    if match and int(match[1]) < int(match[2]):
+        return NOfM(int(match[1]), int(match[2]))
+    if (
+        isinstance(granularity, tuple | list)
+        and len(granularity) == 2
+        and all(isinstance(side, int) and side > 0 for side in granularity)
+    ):
+        return Blocks(*granularity)
+    return None

@@ -1,0 +1,273 @@
+"""Groups inside of one weight: blocks, and N of every M.
+
+A weight is taken as a matrix of inputs by outputs: its last axis is the outputs, all
+the others together are the inputs. A Dense kernel is one already; a convolution's is
+(height · width · inputs, outputs), in which the channels of a pixel lie side by side.
+(Of a transposed convolution the last axis is the inputs, of a depthwise one the
+multiplier: blocks follow the array all the same.) Where a block does not divide the
+matrix, the last one of a row or column is smaller, and counts by its size.
+
+The scores of a group's weights are averaged, and the allocation is asked with that mean
+for each of them. Groups that it would cut live whole or die whole, those first of which
+most would be left, so that the number of weights is that of the allocation to within
+half a group, and that of a layer to within one. What is pruned stays pruned: a group
+that was cut before goes on with what is left of it.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation import Scores, kept_after
+from keras_lottery.tickets.allocation.names import check_scores
+from keras_lottery.tickets.grouping.grouping import Grouping, Groups
+
+
+class InsideWeights(Grouping):
+    """Groups of one weight's entries, which count by their size.
+
+    A subclass says which group each entry is in, and which are never pruned.
+    """
+
+    @abstractmethod
+    def label(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The number of each entry's group, for a weight of a shape."""
+
+    def fixed(self, score: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        """The entries that are never pruned: none."""
+        return np.zeros(alive.shape, bool)
+
+    def fold(self, scores: Scores, masks: Masks) -> Groups:
+        check_scores(scores, masks)
+        layers = [_Layer(self, n, np.asarray(scores[n]), m) for n, m in masks.items()]
+        return Groups(
+            {layer.name: layer.scores for layer in layers},
+            masks,
+            partial(self._unfold, layers, masks.size),
+            partial(self._nearest, layers, masks),
+        )
+
+    def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
+        return Masks(
+            {
+                name: _rearranged(
+                    self.label(mask.shape),
+                    mask,
+                    np.asarray(preference[name], float),
+                    alive[name],
+                )
+                for name, mask in masks.items()
+            }
+        )
+
+    def _nearest(self, layers: "list[_Layer]", masks: Masks, sparsity: float) -> float:
+        keep = kept_after(masks, sparsity)
+        if masks.kept < keep <= masks.kept + _largest(layers) / 2:
+            return masks.sparsity  # as near as groups came before
+        return self._highest(layers, masks, sparsity)
+
+    def _highest(self, layers: "list[_Layer]", masks: Masks, sparsity: float) -> float:
+        """The sparsity, or the highest that can be had."""
+        return sparsity
+
+    def _unfold(self, layers: "list[_Layer]", size: int, asked: Masks) -> Masks:
+        chosen = _whole([layer.kept(asked[layer.name]) for layer in layers], layers)
+        new = Masks(
+            {
+                layer.name: layer.mask(kept)
+                for layer, kept in zip(layers, chosen, strict=True)
+            }
+        )
+        most = _largest(layers)
+        if not new.kept:
+            raise ValueError(
+                f"No group of up to {most} weights would be left: {asked.kept} of "
+                f"{size} weights were to be. Lower the sparsity, or choose smaller "
+                f"groups. Received: {self!r}"
+            )
+        if abs(new.kept - asked.kept) > most / 2:
+            raise ValueError(
+                f"{self!r} cannot leave {asked.kept} of {size} weights in the layers "
+                f"that the allocation takes them from, but {new.kept}. Lower the "
+                "sparsity, or choose allocation='global'."
+            )
+        return new
+
+
+@dataclass(frozen=True)
+class Blocks(InsideWeights):
+    """Blocks of inputs by outputs.
+
+    Reference:
+        Mao et al. 2017, "Exploring the granularity of sparsity in convolutional neural
+        networks".
+
+    Example:
+
+    >>> Blocks(2, 1).label((4, 3))
+    array([[0, 1, 2],
+           [0, 1, 2],
+           [3, 4, 5],
+           [3, 4, 5]])
+    """
+
+    inputs: int
+    outputs: int
+
+    def label(self, shape: tuple[int, ...]) -> np.ndarray:
+        rows, columns = _matrix(shape)
+        blocks = -(-columns // self.outputs)
+        row = np.arange(rows) // self.inputs * blocks
+        return np.add.outer(row, np.arange(columns) // self.outputs).reshape(shape)
+
+
+@dataclass(frozen=True)
+class NOfM(InsideWeights):
+    """N of every M consecutive inputs of an output stay; the others are a group.
+
+    1 - N/M is the highest sparsity, or what comes nearest to it: of fewer inputs than
+    M, at an end, the same share stays, rounded up. Below it, some blocks are dense.
+
+    Raises:
+        ValueError: when called, if the sparsity, or what the allocation makes of it in
+            a layer, is above 1 - N/M.
+
+    Reference:
+        Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks
+        from scratch".
+
+    Example:
+
+    >>> score = np.array([[3.0], [1.0], [4.0], [2.0]])
+    >>> NOfM(2, 4).fixed(score, np.ones((4, 1), bool)).ravel()
+    array([ True, False,  True, False])
+    """
+
+    n: int
+    m: int
+
+    def label(self, shape: tuple[int, ...]) -> np.ndarray:
+        return Blocks(self.m, 1).label(shape)
+
+    def fixed(self, score: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        """The N largest of each block; of equals, the first.
+
+        >>> NOfM(2, 4).fixed(np.arange(7.0)[:, None], np.ones((7, 1), bool)).ravel()
+        array([False, False,  True,  True, False,  True,  True])
+        """
+        rows, columns = _matrix(alive.shape)
+        blocks = -(-rows // self.m)
+
+        def stack(array: np.ndarray) -> np.ndarray:
+            """The blocks, filled up with zeros: (blocks, m, outputs)."""
+            matrix = array.reshape(rows, columns)
+            filled = np.pad(matrix, ((0, blocks * self.m - rows), (0, 0)))
+            return filled.reshape(blocks, self.m, columns)
+
+        order = np.lexsort((-stack(score * 1.0), ~stack(alive)), axis=1)
+        sizes = np.minimum(rows - self.m * np.arange(blocks), self.m)
+        most = -(-sizes * self.n // self.m)
+        marks = np.argsort(order, axis=1) < most[:, np.newaxis, np.newaxis]
+        return marks.reshape(-1, columns)[:rows].reshape(alive.shape) & alive
+
+    def _highest(self, layers: "list[_Layer]", masks: Masks, sparsity: float) -> float:
+        highest = 1 - self.n / self.m
+        if sparsity > highest + 1e-9:
+            raise ValueError(
+                f"Expected a sparsity of at most {highest:.4g}: granularity="
+                f"'{self.n}:{self.m}' leaves {self.n} of {self.m} weights. Received: "
+                f"sparsity={sparsity:.4g}"
+            )
+        least = sum(int(np.count_nonzero(layer.fixed)) for layer in layers)
+        return min(sparsity, 1 - least / masks.size)
+
+
+class _Layer:
+    """The groups of one weight."""
+
+    def __init__(
+        self, grouping: InsideWeights, name: str, score: np.ndarray, mask: np.ndarray
+    ) -> None:
+        self.name = name
+        self.labels = grouping.label(mask.shape)
+        self.fixed = grouping.fixed(score, mask)
+        self.free = mask & ~self.fixed
+        self.sizes = self._count(self.free)
+        # With what is pruned: it may have been the rest of what a round went by.
+        self.largest = int(self._count(~self.fixed).max(initial=0))
+        total = np.bincount(self.labels[self.free], score[self.free], len(self.sizes))
+        mean = total / np.maximum(self.sizes, 1)
+        kind = np.result_type(score.dtype, "float32")
+        # NaN stays what it is, for the allocation to refuse.
+        first = np.where(np.isnan(score), score, np.inf)
+        self.scores = np.where(self.fixed, first, mean[self.labels]).astype(kind)
+
+    def kept(self, mask: np.ndarray) -> np.ndarray:
+        """How many weights of each group a mask keeps."""
+        return self._count(self.free & mask)
+
+    def mask(self, chosen: np.ndarray) -> np.ndarray:
+        """The mask that keeps the groups chosen."""
+        return self.free & chosen[self.labels] | self.fixed
+
+    def _count(self, marks: np.ndarray) -> np.ndarray:
+        groups = int(self.labels.max(initial=-1)) + 1
+        return np.bincount(self.labels[marks], minlength=groups)
+
+
+def _largest(layers: list[_Layer]) -> int:
+    return max(layer.largest for layer in layers)
+
+
+def _whole(kept: list[np.ndarray], layers: list[_Layer]) -> list[np.ndarray]:
+    """Which groups live: all that are kept whole, and as many of those that are cut.
+
+    Args:
+        kept: how many weights of each layer's groups are to be left.
+        layers: the layers.
+    """
+    cut = [
+        (-k[i] / layer.sizes[i], number, i)
+        for number, (k, layer) in enumerate(zip(kept, layers, strict=True))
+        for i in np.flatnonzero((k > 0) & (k < layer.sizes))
+    ]
+    chosen = [
+        (k > 0) & (k == layer.sizes) for k, layer in zip(kept, layers, strict=True)
+    ]
+    room = sum(int(kept[number][i]) for _, number, i in cut)
+    for _, number, i in sorted(cut):
+        size = int(layers[number].sizes[i])
+        if room >= size / 2:
+            chosen[number][i] = True
+            room -= size
+    return chosen
+
+
+def _rearranged(
+    labels: np.ndarray, mask: np.ndarray, preference: np.ndarray, alive: np.ndarray
+) -> np.ndarray:
+    """A mask in which groups of one size have changed places."""
+    labels, order = labels.ravel(), np.argsort(labels, axis=None, kind="stable")
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    new = np.zeros(mask.size, bool)
+    for size in np.unique(sizes[sizes > 0]):
+        places = order[np.add.outer(starts[sizes == size], np.arange(size))]
+        counts = np.sort(mask.ravel()[places].sum(axis=1))[::-1]
+        left = alive.ravel()[places]
+        wish = np.where(left, preference.ravel()[places], -np.inf)
+        total = np.where(left, wish, 0).sum(axis=1)
+        mean = total / np.maximum(left.sum(axis=1), 1)
+        best = np.lexsort((-mean, -left.sum(axis=1)))
+        rank = np.argsort(np.argsort(-wish, axis=1, kind="stable"), axis=1)
+        new[places[best]] = rank[best] < counts[:, np.newaxis]
+    return new.reshape(mask.shape)
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Inputs and outputs of a weight."""
+    outputs = shape[-1] if shape else 1
+    return int(np.prod(shape[:-1], dtype=int)), outputs
