@@ -52,9 +52,89 @@ class Batches(keras.utils.PyDataset):
         return keras.tree.map_structure(lambda array: array[chosen], self.data)
 
 
+class Stretch(keras.utils.PyDataset):
+    """The batches `start` to `stop` of each epoch of a `PyDataset` of the user's.
+
+    Args:
+        data: the `PyDataset`; it is told of the beginnings and ends of epochs.
+        length: batches in an epoch.
+        seed: seed of the order of the batches; `None` keeps the data's own.
+        start, stop: which of the epoch's batches.
+    """
+
+    def __init__(
+        self,
+        data: keras.utils.PyDataset,
+        length: int,
+        seed: int | None,
+        start: int,
+        stop: int,
+    ) -> None:
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self.data = data
+        self.length = length
+        self.seed = seed
+        self.start = start
+        self.stop = stop
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the batches of an epoch: of endless data, those that come next."""
+        self.order = np.arange(self.length)
+        if self.data.num_batches is None:
+            self.order += epoch * self.length
+        elif self.seed is not None:
+            order = np.random.default_rng([self.seed, epoch])
+            self.order = order.permutation(self.length)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self.data[int(self.order[self.start + index])]
+
+    def on_epoch_begin(self) -> None:
+        """Tells the data, if this is where an epoch begins."""
+        if self.start == 0:
+            self.data.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Tells the data, if this is where an epoch ends."""
+        if self.stop == self.length:
+            self.data.on_epoch_end()
+
+
 def is_tf_dataset(x: Any) -> bool:
     """Whether `x` is a `tf.data.Dataset`; TensorFlow is not imported for it."""
     return hasattr(x, "element_spec") and hasattr(x, "cardinality")
+
+
+def is_dataset(x: Any) -> bool:
+    """Whether `x` makes its own batches: a `PyDataset` or a `tf.data.Dataset`."""
+    return isinstance(x, keras.utils.PyDataset) or is_tf_dataset(x)
+
+
+def length_of(data: Any) -> int | None:
+    """Batches of a data set, or None if that is not known or there is no end."""
+    if not is_tf_dataset(data):
+        return data.num_batches
+    count = int(data.cardinality())
+    return None if count < 0 else count
+
+
+def first_batch(data: Any, size: int) -> Any:
+    """Some examples (x, y) or (x, y, sample_weight), to see whether they fit a model.
+
+    Args:
+        data: arrays or a data set.
+        size: how many, of arrays.
+    """
+    if is_tf_dataset(data):
+        return data.take(1)
+    if isinstance(data, keras.utils.PyDataset):
+        return tuple(data[0])
+    # Several devices need a batch that they can share out.
+    return keras.tree.map_structure(lambda array: array[:size], data)
 
 
 @dataclass(frozen=True)
@@ -62,12 +142,15 @@ class Data:
     """What a search trains and judges on.
 
     Args:
-        train: (x, y) or (x, y, sample_weight) of arrays, or a batched
-            `tf.data.Dataset`.
-        validation: of the same kinds; chooses the early stop and the best ticket.
+        train: (x, y) or (x, y, sample_weight) of arrays, a `keras.utils.PyDataset`, or
+            a batched `tf.data.Dataset`.
+        validation: of the same kinds; finds the early stop and the best ticket.
         test: of the same kinds or `None`; is only reported.
         batch_size: examples in a training step, for arrays.
-        shuffle: whether arrays are shuffled in every epoch.
+        shuffle: whether arrays, and the batches of a `PyDataset`, are shuffled in every
+            epoch.
+        steps: steps in an epoch of training data without a known end; the next epoch
+            goes on from there.
     """
 
     train: Any
@@ -75,35 +158,46 @@ class Data:
     test: Any = None
     batch_size: int = 32
     shuffle: bool = True
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.validation is None:
             raise ValueError(
-                "A search needs `validation_data=(x, y)`: they find the early stop and "
-                "choose the best ticket. Hold out a part of the training data."
+                "A search needs `validation_data=(x, y)`, or `validation_split`: they "
+                "find the early stop and choose the best ticket. Hold out a part of "
+                "the training data."
             )
-        if self.batch_size < 1:
-            raise ValueError(
-                f"Expected a batch size of at least 1. Received: {self.batch_size}"
-            )
+        for name in ("batch_size", "steps"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(
+                    f"Expected {name.replace('_', ' ')} of at least 1. "
+                    f"Received: {number}"
+                )
         for name in ("train", "validation", "test"):
-            _check(name, getattr(self, name))
+            if getattr(self, name) is not None and (name != "train" or not self.steps):
+                _check(name, getattr(self, name))
 
     @property
-    def parts(self) -> list[Any]:
-        """All that there is: training, validation and, perhaps, test data."""
-        return [self.train, self.validation, self.test or ()]
+    def parts(self) -> dict[str, Any]:
+        """The training, validation and, perhaps, test data, each with an end."""
+        train = self.train
+        if self.steps and is_tf_dataset(train):
+            train = train.repeat().take(self.steps)
+        elif self.steps:
+            train = Stretch(train, self.steps, None, 0, self.steps)
+        parts = {"train": train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def arrays(self) -> tuple[Any, Any] | None:
         """Training inputs and targets, where they are arrays."""
-        return None if is_tf_dataset(self.train) else self.train[:2]
+        return None if is_dataset(self.train) else self.train[:2]
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in one pass over the training data."""
-        if is_tf_dataset(self.train):
-            return int(self.train.cardinality())
+        if is_dataset(self.train):
+            return self.steps or length_of(self.train) or 0
         return max(self._size // self.batch_size, 1)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
@@ -112,7 +206,7 @@ class Data:
         Returns:
             Indices of shape [steps of an epoch, examples in a batch].
         """
-        batches = self.batches(0, self.steps_per_epoch, seed)
+        batches = self.batches(0, 0, self.steps_per_epoch, seed)
         batches.set_epoch(epoch)
         rows = np.reshape(
             batches.order[: len(batches) * batches.batch_size],
@@ -124,30 +218,39 @@ class Data:
     def _size(self) -> int:
         return len(keras.tree.flatten(self.train)[0])
 
-    def batches(self, start: int, stop: int, seed: int) -> Any:
-        """Batches `start` to `stop` of an epoch, as `fit` takes them."""
+    def batches(self, epoch: int, start: int, stop: int, seed: int) -> Any:
+        """Batches `start` to `stop` of an epoch and of those after it, for `fit`.
+
+        A `tf.data.Dataset` without an end has none here either: `fit` is to take
+        `stop - start` batches of it.
+        """
         if is_tf_dataset(self.train):
+            if self.steps:
+                return self.train.repeat().skip(epoch * self.steps + start)
             return self.train.skip(start).take(stop - start)
+        order = seed if self.shuffle else None
+        if isinstance(self.train, keras.utils.PyDataset):
+            return Stretch(self.train, self.steps_per_epoch, order, start, stop)
         size = min(self.batch_size, self._size)
-        return Batches(self.train, size, seed if self.shuffle else None, start, stop)
+        return Batches(self.train, size, order, start, stop)
 
 
 def _check(name: str, data: Any) -> None:
     """Raises ValueError if the data are not of a known, common length."""
-    if data is None:
-        return
-    if is_tf_dataset(data):
-        if int(data.cardinality()) < 1:
+    if is_dataset(data):
+        if not length_of(data):
+            remedy = {"train": "steps_per_epoch", "validation": "validation_steps"}
             raise ValueError(
                 f"Expected {name} data of a known length. Received: a data set of "
-                "unknown, infinite or no length. Use `dataset.take(n)` or "
-                "`tf.data.experimental.assert_cardinality`."
+                "unknown, infinite or no length. Use "
+                + (f"`{remedy[name]}`, " if name in remedy else "")
+                + "`dataset.take(n)` or `tf.data.experimental.assert_cardinality`."
             )
         return
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise ValueError(
-            f"Expected {name} data (x, y), (x, y, sample_weight) or a "
-            f"`tf.data.Dataset`. Received: {type(data).__name__}"
+            f"Expected {name} data (x, y), (x, y, sample_weight), a "
+            f"`keras.utils.PyDataset` or a `tf.data.Dataset`. Received: {type(data)}"
         )
     lengths = {
         len(array) if hasattr(array, "__len__") else None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data, is_tf_dataset
+from keras_lottery.engines.data import Data, first_batch, is_dataset
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge.internals.optimizers import (
@@ -114,7 +114,7 @@ class Engine:
         # engine cuts the training; here it is done once, at the end.
         postpone_averages(model.optimizer)
         self._fresh = [read(v) for v in model.optimizer.variables]
-        logs = evaluate(model, first_batch(data.validation))
+        logs = evaluate(model, first_batch(data.validation, EVALUATION_BATCH))
         self.objective = resolve(objective, model, logs)
 
     def train(
@@ -238,13 +238,13 @@ class Engine:
 
     def _score(self, part: str) -> tuple[float, float]:
         """The model's loss and objective on a part of the data, NaN without data."""
-        if getattr(self.data, part) is None:
+        if part not in self.data.parts:
             return math.nan, math.nan
         logs = self._evaluate(part)
         return logs["loss"], logs[self.objective.metric]
 
     def _evaluate(self, part: str) -> dict[str, float]:
-        return evaluate(self.model, getattr(self.data, part))
+        return evaluate(self.model, self.data.parts[part])
 
 
 class Record:
@@ -364,7 +364,7 @@ class Record:
 
 def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
     """The model's loss and metrics on data, by `model.evaluate`."""
-    if is_tf_dataset(data):
+    if is_dataset(data):
         return model.evaluate(data, verbose=0, return_dict=True)
     x, y, sample_weight = (*data, None)[:3]
     return model.evaluate(
@@ -375,11 +375,3 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
         verbose=0,
         return_dict=True,
     )
-
-
-def first_batch(data: Any) -> Any:
-    """A batch of the data, to see that they fit the model."""
-    if is_tf_dataset(data):
-        return data.take(1)
-    # Several devices need a batch that they can share out.
-    return keras.tree.map_structure(lambda array: array[:EVALUATION_BATCH], data)

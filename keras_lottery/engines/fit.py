@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_lottery.engines.data import Batches, is_tf_dataset, pieces
+from keras_lottery.engines.data import is_dataset, pieces
 from keras_lottery.engines.engine import EVALUATION_BATCH, Engine, Record, evaluate
 from keras_lottery.keras_bridge.layers.state import read
 
@@ -21,24 +21,25 @@ class FitEngine(Engine):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        data = self.data
-        self._ready = {
-            "train": data.train,
-            "validation": _ready(data.validation),
-            "test": data.test and _ready(data.test),
-        }
+        parts = self.data.parts
+        self._ready = {name: _ready(part) for name, part in parts.items()}
+        self._ready["train"] = parts["train"]
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
         watch = _Watch(record)
         callbacks = [watch, *copy.deepcopy(self.callbacks)]
 
+        data = self.data
+
         def run(first: int, last: int) -> None:
-            for epoch, until, *some in pieces(first, last, self.data.steps_per_epoch):
-                watch.batches = self.data.batches(some[0], some[1], seed)
+            for piece in pieces(first, last, data.steps_per_epoch):
+                epoch, until, start, stop = piece
+                watch.batches = data.batches(epoch, start, stop, seed)
                 self.model.fit(
                     watch.batches,
                     initial_epoch=epoch,
                     epochs=until,
+                    steps_per_epoch=data.steps and stop - start,
                     callbacks=callbacks,
                     class_weight=self.class_weight,
                     shuffle=False,
@@ -72,7 +73,7 @@ class _Watch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch_start = self.record.step
-        if isinstance(self.batches, Batches):
+        if isinstance(self.batches, keras.utils.PyDataset):
             self.batches.set_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -91,7 +92,7 @@ class _Watch(keras.callbacks.Callback):
 
 def _ready(data: Any) -> Any:
     """Data that are evaluated again and again, in the backend's own form."""
-    if keras.backend.backend() != "tensorflow" or is_tf_dataset(data):
+    if keras.backend.backend() != "tensorflow" or is_dataset(data):
         return data
     import tensorflow as tf
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import psutil
 
-from keras_lottery.engines.data import Data, is_tf_dataset
+from keras_lottery.engines.data import Data, is_dataset
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
 
@@ -117,11 +117,7 @@ class FusedEngine(FitEngine):
 
 def _loop(engine: FusedEngine) -> Loop:
     data = engine.data
-    parts = {
-        name: weighted(part)
-        for name in ("train", "validation", "test")
-        if (part := getattr(data, name)) is not None
-    }
+    parts = {name: weighted(part) for name, part in data.parts.items()}
     weights = parts["train"][2]
     if engine.class_weight is not None:
         weights = class_weights(parts["train"][1], engine.class_weight)
@@ -192,10 +188,9 @@ def obstacle(
         return f"callbacks need `fit` ({names})"
     if is_distributed(model):
         return "the training is distributed"
-    parts = [data.train, data.validation, data.test or ()]
-    if any(is_tf_dataset(part) for part in parts):
-        return "the data are a `tf.data.Dataset`"
-    arrays = [np.asarray(array) for array in keras.tree.flatten(parts)]
+    if any(is_dataset(part) for part in data.parts.values()):
+        return "the data are a `tf.data.Dataset` or a `PyDataset`"
+    arrays = [np.asarray(array) for array in keras.tree.flatten(data.parts)]
     if any(array.dtype.kind not in "biuf" for array in arrays):
         return "the data are not arrays of numbers"
     need = sum(array.nbytes for array in arrays)

@@ -11,7 +11,8 @@ import keras
 import loky
 
 from keras_lottery import files
-from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.engines.data import training_steps
+from keras_lottery.engines.given import gather
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, get_masks
@@ -234,8 +235,11 @@ class LotteryTicketSearch(Run):
         y: Any = None,
         *,
         validation_data: Any = None,
+        validation_split: float = 0.0,
         test_data: Any = None,
         batch_size: int = 32,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         epochs: int | None = None,
         steps: int | None = None,
         eval_freq: int | str = "epoch",
@@ -252,15 +256,26 @@ class LotteryTicketSearch(Run):
         """Runs the search, or what is left of it.
 
         Args:
-            x: training inputs: an array, a structure of arrays, or a batched
-                `tf.data.Dataset` of (inputs, targets). A data set keeps its own order:
-                only one that does not shuffle itself anew resumes to the bit.
-            y: targets, for arrays.
-            validation_data: (x, y) or a data set; finds the early stop and the best
-                ticket.
-            test_data: (x, y) or a data set; is reported, and never chooses.
+            x: training inputs, as in `fit`: an array, tensor, or table of pandas, a
+                list or dictionary of them; or batches (inputs, targets) or (inputs,
+                targets, sample weights) of a `keras.utils.PyDataset`, a
+                `tf.data.Dataset` or a Python generator. Only a data set that does not
+                shuffle itself anew resumes to the bit. A generator cannot be rewound:
+                `steps_per_epoch` batches of it are read once, kept in memory, and from
+                there on trained on as arrays are.
+            y: targets, for arrays; a list or dictionary for several outputs.
+            validation_data: (x, y), (x, y, sample_weight), a data set or a generator;
+                finds the early stop and the best ticket.
+            validation_split: takes this share of the arrays, the last examples, for
+                validation instead.
+            test_data: (x, y), (x, y, sample_weight) or a data set; is reported, and
+                never chooses.
             batch_size: examples in a step, for arrays; what is left over in an epoch is
                 dropped.
+            steps_per_epoch: batches that make an epoch, of a generator, or of a data
+                set of which it is not known, whose next epoch goes on from there.
+            validation_steps: batches that are validated on, of a generator or of a
+                `tf.data.Dataset` without a known end.
             epochs: length of the dense training.
             steps: the same in optimizer steps, instead of `epochs`.
             eval_freq: steps from one validation to the next, or `"epoch"`. With
@@ -275,7 +290,8 @@ class LotteryTicketSearch(Run):
             tolerance: how much worse than the dense network the best ticket may be, in
                 the objective's unit: of an accuracy, 0.002 is 0.2 percentage points. It
                 may be changed later.
-            shuffle: whether arrays are shuffled in every epoch.
+            shuffle: whether arrays, and the batches of a `PyDataset`, are shuffled in
+                every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see the loss and the objective of the last validation.
             verbose: 0 is silent; 1 shows progress on a terminal.
@@ -297,10 +313,23 @@ class LotteryTicketSearch(Run):
                 "Expected `sample_weight` or `class_weight`, as of `fit`. Received: "
                 "both. Multiply the sample weights by those of the classes."
             )
-        train = x
-        if not is_tf_dataset(x):
-            train = (x, y) if sample_weight is None else (x, y, sample_weight)
-        data = Data(train, validation_data, test_data, batch_size, shuffle)
+        if class_weight is not None and keras.tree.is_nested(y):
+            raise ValueError(
+                "Expected `class_weight` with one output, as in `fit`. Received: "
+                "several targets. Use `sample_weight`."
+            )
+        data = gather(
+            x,
+            y,
+            sample_weight,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            test_data=test_data,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+        )
         length = training_steps(data, epochs, steps, eval_freq)
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
         span = Span(k, length)
@@ -365,7 +394,8 @@ class LotteryTicketSearch(Run):
             "seed": self.seed,
             "steps": length,
             "mask_steps": plan.trunk and plan.trunk.describe(),
-            "batch_size": batch_size,
+            "batch_size": data.batch_size,
+            "steps_per_epoch": data.steps_per_epoch,
             "eval_freq": eval_freq,
             "shuffle": shuffle,
             "class_weight": class_weight,

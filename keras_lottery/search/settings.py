@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import is_tf_dataset
+from keras_lottery.engines.data import is_dataset, is_tf_dataset, length_of
 from keras_lottery.engines.objective import Objective
 from keras_lottery.files import CorruptedFileError, read_json
 from keras_lottery.keras_bridge.internals.graph import is_graph
@@ -152,11 +152,15 @@ def _without_names(config: Any) -> Any:
 
 
 def describe_data(data: Any) -> Any:
-    """Shapes and digests of arrays; of a `tf.data.Dataset` its form alone."""
+    """Shapes and digests of arrays; of a data set its form alone."""
     if data is None:
         return None
     if is_tf_dataset(data):
-        return {"batches": int(data.cardinality()), "elements": str(data.element_spec)}
+        return {"batches": length_of(data), "elements": str(data.element_spec)}
+    if is_dataset(data):
+        batch = keras.tree.flatten(tuple(data[0]))
+        elements = [f"{np.shape(array)} {np.asarray(array).dtype}" for array in batch]
+        return {"batches": length_of(data), "elements": elements}
     return [describe_array(array) for array in keras.tree.flatten(data)]
 
 

@@ -16,7 +16,7 @@ import cloudpickle
 import keras
 import loky
 
-from keras_lottery.engines.data import Data
+from keras_lottery.engines.data import Data, is_dataset
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.engines.objective import Objective
@@ -196,8 +196,8 @@ def _choose(
 
 def _obstacle(engine: Engine, setup: Setup) -> str | None:
     """Why other processes cannot train, if they cannot."""
-    if engine.data.arrays is None:
-        return "a `tf.data.Dataset` stays in its process"
+    if any(is_dataset(part) for part in engine.data.parts.values()):
+        return "a `tf.data.Dataset` or `PyDataset` stays in its process"
     if is_distributed(engine.model):
         return "the training is distributed"
     try:

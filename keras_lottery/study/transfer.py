@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_lottery import engines
 from keras_lottery.engines import Work
-from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.engines.data import training_steps
+from keras_lottery.engines.given import gather
 from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import get_state, redraw
@@ -63,7 +64,7 @@ def compare_transfer(
             trained. Its weights are those of the dense network, and of the layers that
             do not come from the ticket, in replicate 0; further replicates draw theirs
             from its initialisers. It is not changed.
-        x, y: training inputs and targets: arrays, or a batched `tf.data.Dataset`.
+        x, y: training data, same as in `LotteryTicketSearch.search`.
         validation_data: (x, y) or a data set; finds the early stop.
         test_data: (x, y) or a data set; is reported.
         optimizer: trains instead of the model's own.
@@ -123,8 +124,13 @@ def compare_transfer(
             "`model.compile(optimizer, loss, metrics=['accuracy'])` first."
         )
     resolved = control_registry.resolve(control_registry.trials(controls))
-    train = x if is_tf_dataset(x) else (x, y)
-    data = Data(train, validation_data, test_data, batch_size)
+    data = gather(
+        x,
+        y,
+        validation_data=validation_data,
+        test_data=test_data,
+        batch_size=batch_size,
+    )
     length = training_steps(data, epochs, steps, eval_freq)
     carried = [
         carry_over(each.masks, each.weights, each.architecture, model, replace)

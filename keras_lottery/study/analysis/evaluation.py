@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.engine import evaluate, first_batch
+from keras_lottery.engines.data import first_batch
+from keras_lottery.engines.engine import EVALUATION_BATCH, evaluate
 from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge.layers import (
     State,
@@ -72,7 +73,9 @@ def judged(
     """
     check_compiled(model)
     with borrowed(model):
-        return resolve(objective, model, evaluate(model, first_batch(data)))
+        return resolve(
+            objective, model, evaluate(model, first_batch(data, EVALUATION_BATCH))
+        )
 
 
 def check_compiled(model: keras.Model) -> None:

@@ -7,7 +7,8 @@ import keras
 
 from keras_lottery import engines
 from keras_lottery.engines import Training, Work
-from keras_lottery.engines.data import Data, is_tf_dataset, training_steps
+from keras_lottery.engines.data import Data, training_steps
+from keras_lottery.engines.given import gather
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, get_masks, get_state, mask_model
 from keras_lottery.keras_bridge.layers.convert import Prunable
@@ -171,14 +172,15 @@ def train_and_measure_instability(
 
 
 def _data(x: Any, y: Any, test_data: Any, batch_size: int) -> Data:
-    if is_tf_dataset(x):
-        raise ValueError(
-            "Expected arrays x and y, whose order the seed draws. Received: a "
-            "`tf.data.Dataset`, which has an order of its own."
-        )
     if test_data is None:
         raise ValueError("Expected `test_data` to measure on. Received: None")
-    return Data((x, y), test_data, None, batch_size)
+    data = gather(x, y, validation_data=test_data, batch_size=batch_size)
+    if data.arrays is None:
+        raise ValueError(
+            "Expected arrays x and y, whose order the seed draws. Received: a data "
+            "set, which has an order of its own."
+        )
+    return data
 
 
 def _train(

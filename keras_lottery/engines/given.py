@@ -1,0 +1,171 @@
+"""Data as `fit` takes them, made what engines train on."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.data import Data, is_dataset, is_tf_dataset, length_of
+
+
+def gather(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    validation_data: Any = None,
+    validation_split: float = 0.0,
+    test_data: Any = None,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+) -> Data:
+    """What was given, checked, and in the few forms that engines know.
+
+    Arguments are those of `LotteryTicketSearch.search`. What is not a data set becomes
+    NumPy arrays: tables and series of pandas, tensors, and generators, which cannot be
+    rewound, and are read once.
+
+    Raises:
+        ValueError: if the data cannot be trained on, or arguments do not fit them.
+    """
+    if isinstance(x, Iterator):
+        batches = _read(x, steps_per_epoch, "steps_per_epoch")
+        sizes = sorted({len(keras.tree.flatten(batch)[0]) for batch in batches})
+        if len(sizes) > 1:
+            raise ValueError(
+                "Expected a generator of batches of one size, as every step has the "
+                f"same shape. Received: batches of {sizes} examples. Take fewer "
+                "`steps_per_epoch`, or give arrays or a `keras.utils.PyDataset`."
+            )
+        batch_size, steps_per_epoch = sizes[0], None
+        train: Any = _together(batches)
+        _refuse(x, y, sample_weight)
+    elif is_dataset(x):
+        train = x
+        _refuse(x, y, sample_weight)
+    else:
+        weights = () if sample_weight is None else (sample_weight,)
+        train = _arrays("train", (x, y, *weights))
+    if steps_per_epoch is not None and (not is_dataset(train) or length_of(train)):
+        raise ValueError(
+            "Expected `steps_per_epoch` with a generator, or with a data set without a "
+            f"known end. Received: steps_per_epoch={steps_per_epoch} with data that "
+            "have one. Leave it out."
+        )
+    if validation_split:
+        if validation_data is not None:
+            raise ValueError(
+                "Expected `validation_data` or `validation_split`. Received: both."
+            )
+        train, validation_data = _split(train, validation_split)
+    validation = _part("validation", validation_data, validation_steps)
+    test = _part("test", test_data, None)
+    return Data(train, validation, test, batch_size, shuffle, steps_per_epoch)
+
+
+def _part(name: str, data: Any, steps: int | None) -> Any:
+    """Validation or test data."""
+    if isinstance(data, Iterator):
+        return _together(_read(data, steps, f"{name}_steps"))
+    if steps is None:
+        return data if data is None or is_dataset(data) else _arrays(name, data)
+    if not is_tf_dataset(data) or length_of(data):
+        raise ValueError(
+            f"Expected `{name}_steps` with a generator, or with a `tf.data.Dataset` "
+            f"without a known end. Received: {name}_steps={steps} with other {name} "
+            "data. Leave it out."
+        )
+    return data.repeat().take(steps)
+
+
+def _refuse(x: Any, y: Any, sample_weight: Any) -> None:
+    """Raises ValueError for what is in the batches of a data set or generator."""
+    if y is not None or sample_weight is not None:
+        raise ValueError(
+            "Expected neither `y` nor `sample_weight`, as the batches (x, y) or "
+            f"(x, y, sample_weight) hold them. Received: both {type(x)} and arrays."
+        )
+
+
+def _arrays(name: str, data: Any) -> Any:
+    """(x, y) or (x, y, sample_weight) of NumPy arrays, if it is such a thing."""
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        return data  # `Data` says what is wrong.
+    if data[1] is None:
+        raise ValueError(f"Expected {name} data (x, y). Received: y=None")
+    return keras.tree.map_structure(lambda leaf: _array(name, leaf), tuple(data))
+
+
+def _array(name: str, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if hasattr(leaf, "to_numpy"):  # pandas
+        array = leaf.to_numpy()
+        is_text = array.dtype == object and all(isinstance(v, str) for v in array.flat)
+        if array.dtype != object or is_text:
+            return array
+        raise ValueError(
+            f"Expected {name} data of one kind of numbers. Received: a "
+            f"{type(leaf).__name__} of mixed or missing values. Use "
+            "`.astype('float32')`."
+        )
+    if keras.ops.is_tensor(leaf) or hasattr(leaf, "__array__"):
+        return np.asarray(leaf)
+    raise ValueError(
+        f"Expected {name} data as arrays. Received: {type(leaf)}. Make it a NumPy "
+        "array, as `np.array(list)` or `sparse.toarray()` do."
+    )
+
+
+def _split(train: Any, share: float) -> tuple[Any, Any]:
+    """The first and the last examples, as `fit` splits them."""
+    if is_dataset(train):
+        raise ValueError(
+            "Expected `validation_split` with arrays. Received: a data set. Split it "
+            "by its `take` and `skip`, and give the rest as `validation_data`."
+        )
+    size = len(keras.tree.flatten(train)[0])
+    first = int(size * (1 - share))
+    if not 0 < first < size:
+        raise ValueError(
+            "Expected `validation_split` to leave examples on both sides. Received: "
+            f"validation_split={share} of {size} examples"
+        )
+    return (
+        keras.tree.map_structure(lambda array: array[:first], train),
+        keras.tree.map_structure(lambda array: array[first:], train),
+    )
+
+
+def _read(batches: Iterator[Any], steps: int | None, argument: str) -> list[Any]:
+    """So many batches of a generator, which is not read further."""
+    if argument == "test_steps":
+        raise ValueError(
+            "Expected test data with an end. Received: a generator. Give arrays."
+        )
+    if steps is None or steps < 1:
+        raise ValueError(
+            f"Expected `{argument}`: how many batches to read from the generator; they "
+            f"are kept in memory. Received: {argument}={steps}"
+        )
+    read = list(itertools.islice(batches, steps))
+    if len(read) < steps:
+        raise ValueError(
+            f"Expected a generator of {argument}={steps} batches. Received: one that "
+            f"ended after {len(read)}; was it read before?"
+        )
+    return [_arrays("generated", batch) for batch in read]
+
+
+def _together(batches: list[Any]) -> Any:
+    """One batch of many."""
+    if not all(isinstance(batch, tuple) for batch in batches):
+        raise ValueError(
+            "Expected a generator of (x, y) or (x, y, sample_weight). Received: "
+            f"{type(batches[0])}"
+        )
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
