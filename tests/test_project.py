@@ -103,13 +103,29 @@ def test_imports_point_one_way():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_every_room_has_its_place_in_the_order():
+def rooms() -> list[str]:
+    """The modules and folders of the package, those first that use no others."""
     config = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]
     layers = config["contracts"][0]["layers"]
-    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in SOURCES}
-    assert {name for layer in layers for name in layer.split(" | ")} == rooms - {
-        "__init__"
-    }
+    return [room for layer in reversed(layers) for room in layer.split(" | ")]
+
+
+def layout() -> str:
+    """The rooms in the order of the imports, by the first lines of their docstrings."""
+    rows = ["| in `keras_lottery/` | is |", "|---|---|"]
+    for room in rooms():
+        places = [PACKAGE / f"{room}.py"]
+        if not places[0].exists():
+            places = sorted((PACKAGE / room).rglob("__init__.py"))
+        for path in places:
+            name = path.relative_to(PACKAGE).as_posix().removesuffix("__init__.py")
+            text = (ast.get_docstring(parse(path)) or "").split("\n\n")[0]
+            rows.append(f"| `{name}` | {' '.join(text.split())} |")
+    return "\n".join(rows)
+
+
+def test_the_layout_in_contributing_is_that_of_the_docstrings():
+    assert layout() in read(ROOT / "CONTRIBUTING.md"), layout()
 
 
 def test_heavy_packages_are_imported_where_they_are_used():
