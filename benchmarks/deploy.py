@@ -291,9 +291,7 @@ def measured(
     rows: list[dict], options: argparse.Namespace, test: tuple | None
 ) -> pd.DataFrame:
     """The rows with what `benchmark` measured, beside their dense files."""
-    table = kl.deploy.benchmark(
-        [row["path"] for row in rows], test, seconds=options.seconds
-    )
+    table = kl.benchmark([row["path"] for row in rows], test, seconds=options.seconds)
     table["what"] = [row["what"] for row in rows]
     table["replicate"] = [row["replicate"] for row in rows]
     baselines = {

@@ -55,7 +55,7 @@ def engine(name: str, of: Data, steps: int) -> Engine:
 def tickets(model: keras.Model, count: int, steps: int) -> list[Work]:
     """Tickets of several densities, each with its own order of the data."""
     rng = np.random.default_rng(0)
-    state, masks = kl.layers.get_state(model), kl.get_masks(model)
+    state, masks = kl.get_state(model), kl.get_masks(model)
     works = []
     for seed in range(count):
         density = 0.8 ** (seed % 15)

@@ -35,8 +35,9 @@ import numpy as np
 import pandas as pd
 
 import keras_lottery as kl
+from keras_lottery.in_fit.callbacks import SharedWeights
 from keras_lottery.papers.data.splits import Arrays
-from keras_lottery.ship.compress import SharedWeights, load_compressed, save_compressed
+from keras_lottery.ship.compress import load_compressed, save_compressed
 
 BATCH = 128
 PIXELS = 28
@@ -139,7 +140,7 @@ def run(
     )
     fit(model, images, case.epochs, LEARNING_RATE, imitation, pruning)
     row["error pruned, %"] = error(model, test)
-    kl.compress.compress(model, case.bits)
+    kl.share_weights(model, case.bits)
     row["error shared, %"] = error(model, test)
     fit(model, images, SHARED_EPOCHS, LEARNING_RATE / 5, imitation, SharedWeights())
     report = save_compressed(model, path, float16=True)

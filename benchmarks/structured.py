@@ -80,7 +80,7 @@ def replicate(
     files = [options.out / f"{name}_{seed}.tflite" for name in models]
     for each, file in zip(models.values(), files, strict=True):
         kl.export.to_litert(each, file)
-    measured = kl.deploy.benchmark(files, splits.test).assign(model=list(models))
+    measured = kl.benchmark(files, splits.test).assign(model=list(models))
     measured = measured.set_index("model")
     dense = measured.loc["dense"]
     return [

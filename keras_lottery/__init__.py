@@ -5,7 +5,7 @@ from keras_lottery.keras_bridge.backend import check_backend
 # Before Keras is imported, which would ask for a backend to be installed in vain.
 check_backend()
 
-from keras_lottery import interop, masks
+from keras_lottery import interop
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.in_fit import callbacks
@@ -16,15 +16,18 @@ from keras_lottery.in_fit.callbacks import (
     GradualPruning,
     NeST,
     RigL,
+    share_weights,
 )
 from keras_lottery.in_fit.supermasks import Supermask, learn_masks, learned_ticket
 from keras_lottery.keras_bridge import layers
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_sparsity,
+    get_state,
     mask_model,
     register_masked,
     set_masks,
+    set_state,
     sparsity_summary,
     strip_masks,
 )
@@ -32,7 +35,9 @@ from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, results
-from keras_lottery.ship import compress, deploy, export
+from keras_lottery.ship import export
+from keras_lottery.ship.compress import load_compressed, save_compressed
+from keras_lottery.ship.deploy import benchmark, deploy, plot_files
 from keras_lottery.structured import compact, filter_criteria
 from keras_lottery.study import analysis, plots, report, tensorboard
 from keras_lottery.study.transfer import compare_transfer
@@ -65,10 +70,10 @@ __all__ = [
     "Ticket",
     "allocation",
     "analysis",
+    "benchmark",
     "callbacks",
     "compact",
     "compare_transfer",
-    "compress",
     "controls",
     "criteria",
     "data",
@@ -77,23 +82,28 @@ __all__ = [
     "filter_criteria",
     "get_masks",
     "get_sparsity",
+    "get_state",
     "grouping",
     "interop",
     "layers",
     "learn_masks",
     "learned_ticket",
+    "load_compressed",
     "load_ticket",
     "mask_model",
-    "masks",
     "models",
+    "plot_files",
     "plots",
     "prune",
     "register_masked",
     "report",
     "results",
     "rewind",
+    "save_compressed",
     "schedules",
     "set_masks",
+    "set_state",
+    "share_weights",
     "sparsity_summary",
     "strip_masks",
     "tensorboard",

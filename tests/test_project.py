@@ -173,6 +173,25 @@ def test_public_names_are_spelled_out_and_exist():
     assert [name for name in kl.__all__ if not hasattr(kl, name)] == []
 
 
+def test_a_public_name_stands_for_one_thing():
+    modules = {name for name in kl.__all__ if inspect.ismodule(getattr(kl, name))}
+    inside = {n for name in modules for n in getattr(getattr(kl, name), "__all__", ())}
+    assert not modules & inside
+    objects = [getattr(kl, name) for name in kl.__all__]
+    assert len({id(each) for each in objects}) == len(objects)
+
+
+def test_all_callbacks_are_in_one_module():
+    found = {
+        name.rpartition(".")[2]
+        for name, value in public_objects()
+        if inspect.isclass(value) and issubclass(value, keras.callbacks.Callback)
+    }
+    # What others are made of.
+    found -= {"Configured", "InFit", "MaskUpdates", "Regrowth"}
+    assert found <= set(kl.callbacks.__all__)
+
+
 def test_files_stay_short():
     lengths = {name_of(path): len(read(path).splitlines()) for path in SOURCES}
     assert {path: lines for path, lines in lengths.items() if lines > 450} == {}

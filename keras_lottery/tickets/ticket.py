@@ -139,7 +139,7 @@ class Ticket:
         >>> import keras_lottery as kl
         >>> digits = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
         >>> kl.prune(digits, 0.9)
-        >>> ticket = Ticket(kl.get_masks(digits), kl.layers.get_state(digits))
+        >>> ticket = Ticket(kl.get_masks(digits), kl.get_state(digits))
         >>> letters = kl.models.lenet_300_100((8, 8, 1), classes=26)
         >>> ticket = ticket.transfer(letters)
         >>> ticket.card["transfer"]["carried"]

@@ -27,7 +27,7 @@ def test_tickets_found_before_any_training(levels, tmp_path):
         initial = search.ticket(0, replicate).weights
         assert_same(ticket.weights, initial)
         dense = kl.mask_model(build())
-        kl.layers.set_state(dense, initial)
+        kl.set_state(dense, initial)
         kl.prune(dense, 0.75, "snip", data=(X[:100], Y[:100]))
         masks.append(kl.get_masks(dense))
         assert ticket.masks == masks[-1]

@@ -58,7 +58,7 @@ def test_what_is_not_trained_is_not_drawn_anew():
     np.testing.assert_allclose(
         masked.predict(X[:5], verbose=0), model.predict(X[:5], verbose=0), rtol=1e-5
     )
-    state, drawn = kl.layers.get_state(masked), kl.layers.redraw(masked, 1)
+    state, drawn = kl.get_state(masked), kl.layers.redraw(masked, 1)
     same = {name for name in state if np.array_equal(state[name], drawn[name])}
     assert "normalization/mean" in same and "frozen/kernel" in same
     assert "output/kernel" not in same
@@ -131,7 +131,7 @@ def test_trained_model_scores_what_the_results_say(finished):
     ]
     assert accuracy == pytest.approx(row["final_test_accuracy"])
     initial = finished.ticket(2).initial_model()
-    weights = kl.layers.get_state(initial)["dense/kernel"]
+    weights = kl.get_state(initial)["dense/kernel"]
     assert (weights[~finished.ticket(2).masks["dense/kernel"]] == 0).all()
 
 

@@ -4,14 +4,11 @@ Reference:
     Han, Mao & Dally 2015, "Deep Compression".
 """
 
-from keras_lottery.in_fit.sharing import SharedWeights, compress
 from keras_lottery.ship.compress.file import load_compressed, save_compressed
 from keras_lottery.ship.compress.report import CompressionReport
 
 __all__ = [
     "CompressionReport",
-    "SharedWeights",
-    "compress",
     "load_compressed",
     "save_compressed",
 ]

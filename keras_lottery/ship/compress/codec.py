@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_lottery.in_fit.sharing import MOST_BITS
+from keras_lottery.in_fit.callbacks.sharing import MOST_BITS
 from keras_lottery.masks import Masks
 from keras_lottery.ship.compress import coder
 

@@ -62,7 +62,7 @@ def save_compressed(
     >>> model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(100)])
     >>> model = kl.mask_model(model)
     >>> kl.prune(model, 0.9)
-    >>> kl.compress.compress(model, bits=4)
+    >>> kl.share_weights(model, bits=4)
     >>> folder = tempfile.TemporaryDirectory()
     >>> report = save_compressed(model, f"{folder.name}/small.klc")
     /...small.klc (compressed)

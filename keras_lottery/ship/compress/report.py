@@ -46,6 +46,6 @@ class CompressionReport:
             ["quantized", size(self.quantized_bytes)],
             ["coded", size(self.bytes)],
             ["sparsity", f"{self.sparsity:.2%}"],
-            ["shared values", shared or "none: call `compress(model)` before"],
+            ["shared values", shared or "none: call `share_weights(model)` before"],
         ]
         return f"{self.path} (compressed)\n{textwrap.indent(text_table(rows), '  ')}"

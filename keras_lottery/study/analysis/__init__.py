@@ -6,7 +6,6 @@ search's tickets, whose level 0 holds the dense network's first and last weights
 are tidy: one row a measurement.
 """
 
-from keras_lottery.study.analysis.checkpoints import Checkpoints
 from keras_lottery.study.analysis.connectivity import instability, interpolate
 from keras_lottery.study.analysis.correlation import weight_correlation
 from keras_lottery.study.analysis.criticality import layer_criticality
@@ -20,7 +19,6 @@ from keras_lottery.study.analysis.noise import (
 from keras_lottery.study.analysis.overlap import mask_overlap
 
 __all__ = [
-    "Checkpoints",
     "densities_by_level",
     "generalisation_gap",
     "instability",

@@ -72,7 +72,7 @@ def layer_criticality(
     Example:
 
     ```python
-    epochs = kl.analysis.Checkpoints(epochs=[0, 1, 10])
+    epochs = kl.callbacks.Checkpoints(epochs=[0, 1, 10])
     model.fit(x, y, epochs=20, callbacks=[epochs])
     table = kl.analysis.layer_criticality(model, epochs.states, (x_test, y_test))
     table.pivot_table("drop", index="layer", columns="checkpoint")

@@ -87,7 +87,7 @@ def test_rounding_keeps_zeros_and_is_a_fixed_point(kernel):
 def test_pruned_weights_stay_zero(trained):
     model, masks, seen, _ = trained
     assert kl.get_masks(model) == masks
-    for name, kernel in kl.layers.get_state(model).items():
+    for name, kernel in kl.get_state(model).items():
         if name in masks:
             assert np.all(kernel[~masks[name]] == 0), name
     dead = ~masks["dense/kernel"]

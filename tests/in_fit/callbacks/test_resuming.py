@@ -9,8 +9,11 @@ import pytest
 from keras.callbacks import BackupAndRestore
 
 import keras_lottery as kl
-from keras_lottery.in_fit.callbacks import QuantizationAware
-from keras_lottery.in_fit.sharing import SharedWeights, compress
+from keras_lottery.in_fit.callbacks import (
+    QuantizationAware,
+    SharedWeights,
+    share_weights,
+)
 from tests.models_zoo import arrays, assert_equal
 
 RNG = np.random.default_rng(0)
@@ -49,14 +52,14 @@ def start():
     """One model for all tests, with weights that share values."""
     dense = keras.layers.Dense(4, use_bias=False)
     model = kl.mask_model(keras.Sequential([keras.Input((6,)), dense]))
-    compress(model, bits=2)
-    return model, kl.get_masks(model), kl.layers.get_state(model)
+    share_weights(model, bits=2)
+    return model, kl.get_masks(model), kl.get_state(model)
 
 
 def fresh():
     model, masks, state = start()
     kl.layers.set_masks(model, masks)
-    kl.layers.set_state(model, state)
+    kl.set_state(model, state)
     model._initial_epoch = None  # As of a new process.
     return compiled(model)
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from keras_lottery import CorruptedFileError
+from keras_lottery.in_fit.callbacks import share_weights
 from keras_lottery.keras_bridge.layers import (
     MaskedDense,
     get_masks,
     get_state,
     mask_model,
 )
-from keras_lottery.ship.compress import compress, load_compressed, save_compressed
+from keras_lottery.ship.compress import load_compressed, save_compressed
 from keras_lottery.ship.compress.codec import encode
 from keras_lottery.ship.compress.file import _architecture
 from tests.models_zoo import (
@@ -30,7 +31,7 @@ from tests.models_zoo import (
 
 def shared(build=mlp, bits=2):
     model = pruned(scramble(build()))
-    compress(model, bits)
+    share_weights(model, bits)
     return model
 
 
@@ -53,7 +54,7 @@ def test_a_model_without_shared_weights(tmp_path):
     model = pruned(scramble(mlp()))
     report = save_compressed(model, tmp_path / "model.klc")
     assert set(report.values.values()) == {None}
-    assert "none: call `compress(model)` before" in str(report)
+    assert "none: call `share_weights(model)` before" in str(report)
     assert_equal(
         list(get_state(model).values()),
         list(get_state(load_compressed(report.path)).values()),
@@ -78,7 +79,7 @@ def large():
 
 def test_the_report(tmp_path, capsys):
     model = pruned(large(), 0.95)
-    compress(model, bits=4)
+    share_weights(model, bits=4)
     report = save_compressed(model, tmp_path / "model.klc")
     assert report.bytes == (tmp_path / "model.klc").stat().st_size
     assert report.bytes < report.quantized_bytes < report.pruned_bytes
@@ -95,7 +96,7 @@ def test_the_report(tmp_path, capsys):
 
 def test_half_precision_of_the_rest(tmp_path):
     model = pruned(large(), 0.95)
-    compress(model, bits=4)
+    share_weights(model, bits=4)
     before = get_state(model)
     whole = save_compressed(model, tmp_path / "whole.klc")
     half = save_compressed(model, tmp_path / "half.klc", float16=True)

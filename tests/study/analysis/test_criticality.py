@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from keras_lottery import mask_model, prune
+from keras_lottery.in_fit.callbacks import Checkpoints
 from keras_lottery.keras_bridge.layers import get_masks, get_state, set_state
-from keras_lottery.study.analysis import Checkpoints, layer_criticality
+from keras_lottery.study.analysis import layer_criticality
 from keras_lottery.study.analysis.criticality import layer_groups
 from tests.study.analysis.small_networks import (
     TEST,

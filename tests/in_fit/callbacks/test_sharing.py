@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_lottery as kl
+from keras_lottery.in_fit.callbacks import SharedWeights, share_weights
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
@@ -13,13 +14,12 @@ from keras_lottery.keras_bridge.layers import (
     set_masks,
     set_state,
 )
-from keras_lottery.ship.compress import SharedWeights, compress
 from tests.models_zoo import ZOO, compiled, fit, inputs, mlp, pruned, scramble
 
 
 def shared(build=mlp, bits=2, sparsity=0.4):
     model = pruned(scramble(build()), sparsity)
-    compress(model, bits)
+    share_weights(model, bits)
     return model
 
 
@@ -34,7 +34,7 @@ def live_values(model):
 def test_at_most_so_many_values_and_nothing_else_changes(build):
     model = pruned(scramble(build()), 0.4)
     before, masks = get_state(model), get_masks(model)
-    compress(model, bits=2)
+    share_weights(model, bits=2)
     assert get_masks(model) == masks
     for name, array in get_state(model).items():
         if name not in masks:
@@ -55,7 +55,7 @@ def test_k_means_from_evenly_spread_centroids():
     model.layers[0]._kernel.assign(kernel)
     (name,) = get_masks(model)
     set_masks(model, {name: kernel != 0})
-    compress(model, bits=2)
+    share_weights(model, bits=2)
     np.testing.assert_allclose(
         live_values(model)[name], [-0.99, -0.33, 0.33, 0.985], atol=1e-6
     )
@@ -75,17 +75,17 @@ def test_steps_are_counted_on():
 def test_fewer_weights_than_values_stay_as_they_are():
     model = pruned(scramble(mlp()), 0.9)
     before = get_state(model)
-    compress(model, bits=8)
+    share_weights(model, bits=8)
     for name, array in get_state(model).items():
         np.testing.assert_allclose(array, before[name], rtol=1e-6)
 
 
 def test_bits_by_layer():
     model = pruned(scramble(mlp()), 0.0)
-    compress(model, {"dense_1": 1, "dense*": 3})
+    share_weights(model, {"dense_1": 1, "dense*": 3})
     assert [len(values) for values in live_values(model).values()] == [8, 2]
     model = pruned(scramble(mlp()), 0.0)
-    compress(model, {"dense_1": np.int64(1)})
+    share_weights(model, {"dense_1": np.int64(1)})
     assert [len(values) for values in live_values(model).values()] == [24, 2]
 
 
@@ -103,19 +103,19 @@ def test_wrong_bits_are_refused(bits, message):
     model = pruned(scramble(mlp()))
     before = get_state(model)
     with pytest.raises(ValueError, match=message):
-        compress(model, bits)
+        share_weights(model, bits)
     for name, array in get_state(model).items():
         np.testing.assert_array_equal(array, before[name])
 
 
 def test_unmasked_models_and_nan_are_refused():
     with pytest.raises(ValueError, match="mask_model"):
-        compress(mlp())
+        share_weights(mlp())
     model = pruned(scramble(mlp()), 0.0)
     weight = named_masks(model)["dense/kernel"][1]
     weight.assign(np.full(weight.shape, np.nan))
     with pytest.raises(ValueError, match="`dense/kernel` holds weights"):
-        compress(model)
+        share_weights(model)
 
 
 def numeric_gradient(model, name, label, labels, step=1e-2):
@@ -139,7 +139,7 @@ def test_a_value_moves_by_the_sum_of_its_weights_gradients():
     )
     model.build((None, 4))
     model = pruned(scramble(model), 0.4)
-    compress(model, bits=2)
+    share_weights(model, bits=2)
     before = get_state(model)
     expected = {}
     for name in get_masks(model):

@@ -28,7 +28,7 @@ _SPREAD = 1e-3
 _SAME = 1e-6
 
 
-def compress(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
+def share_weights(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
     """Makes each layer's live weights share a few values, in place.
 
     The live weights of a masked kernel are clustered by k-means, from centroids spread
@@ -56,7 +56,7 @@ def compress(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
     >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(20)])
     >>> model = kl.mask_model(model)
     >>> kl.prune(model, 0.5)
-    >>> compress(model, bits=3)
+    >>> share_weights(model, bits=3)
     >>> len(np.unique(model.layers[0].kernel))  # 8 values, and the zeros
     9
     """
@@ -115,8 +115,8 @@ class SharedWeights(InFit):
     Example:
 
     ```python
-    kl.compress.compress(model, bits=3)
-    model.fit(x, y, epochs=2, callbacks=[kl.compress.SharedWeights()])
+    kl.share_weights(model, bits=3)
+    model.fit(x, y, epochs=2, callbacks=[kl.callbacks.SharedWeights()])
     len(np.unique(model.layers[0].kernel))  # still 8, and the zeros
     ```
     """
@@ -136,7 +136,7 @@ class SharedWeights(InFit):
             raise ValueError(
                 "SharedWeights needs a model with shared weights. Received: model "
                 f"'{self.model.name}', of which no kernel has fewer values than "
-                "weights. Call `compress(model)` before `fit`."
+                "weights. Call `share_weights(model)` before `fit`."
             )
         weights = {n: weight for n, (_, weight) in named_masks(self.model).items()}
         segments = {}
