@@ -192,11 +192,6 @@ def test_all_callbacks_are_in_one_module():
     assert found <= set(kl.callbacks.__all__)
 
 
-def test_files_stay_short():
-    lengths = {name_of(path): len(read(path).splitlines()) for path in SOURCES}
-    assert {path: lines for path, lines in lengths.items() if lines > 450} == {}
-
-
 @pytest.mark.parametrize(
     "command",
     [
