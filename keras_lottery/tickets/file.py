@@ -13,6 +13,7 @@ from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, redraw
 from keras_lottery.masks import Masks
 
+META = ("step", "steps", "learning_rate", "architecture", "card", "seed")
 WEIGHTS = ("kept", "all", "seed")
 """Which starting weights a file holds."""
 
@@ -62,7 +63,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     with files.refuse_damage(path):
         if masks is None:
             raise ValueError("it has no masks")
-        for group, names in meta.get("packed", {}).items():
+        for group, names in meta["packed"].items():
             for name in names:
                 states[group][name] = _unpack(
                     states[group][name],
@@ -73,11 +74,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
             "masks": masks,
             "weights": states.get("weights"),
             "trained": states["trained"] if meta["is_trained"] else None,
-            "seed": meta.get("seed"),
-            **{
-                name: meta[name]
-                for name in ("step", "steps", "learning_rate", "architecture", "card")
-            },
+            **{name: meta[name] for name in META},
         }
     if fields["weights"] is None:
         fields["weights"] = _redraw(meta, path)
