@@ -18,7 +18,15 @@ ENV = os.environ | {
     "KERAS_BACKEND": "jax",
     "PYTHONPATH": str(Path(__file__).parents[1]),
 }
-MODULES = (kl.allocation, kl.controls, kl.criteria, kl.rewind, kl.schedules)
+MODULES = (
+    kl.allocation,
+    kl.filter_criteria,
+    kl.grouping,
+    kl.controls,
+    kl.criteria,
+    kl.rewind,
+    kl.schedules,
+)
 
 
 def powers():
@@ -36,6 +44,22 @@ def test_what_is_registered_is_found_by_name():
     assert made.names() == ["cube", "square"]
     assert made.register("cube", abs) is abs, "registered again, as notebooks do"
     assert made.look_up("cube") is abs
+
+
+def test_what_is_given_is_wrapped_once():
+    made = Registry("power", "a function", {"square": lambda x: x * x}, wrap=Power)
+    assert made.register("absolute", abs) is abs, "a decorator leaves it as it is"
+    assert made.look_up("square")(3) == 9 and made.look_up("absolute")(-3) == 3
+    assert made.look_up("absolute") is made.look_up("absolute")
+    assert type(made.look_up(abs)) is Power
+
+
+class Power:
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 Each is a criterion by `of_filters`. A new one is a function, and a line in `CRITERIA`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -64,6 +66,10 @@ def activation(filters: Filters) -> np.ndarray:
     return filters.activations()
 
 
+def _complete(score: Criterion | Callable[[Filters], np.ndarray]) -> Criterion:
+    return score if isinstance(score, Criterion) else of_filters(score)
+
+
 CRITERIA: Registry[Criterion] = Registry(
     "criterion",
     "a function of `Filters`",
@@ -74,8 +80,9 @@ CRITERIA: Registry[Criterion] = Registry(
         "random": random,
         "activation": activation,
     },
-    wrap=of_filters,
+    wrap=_complete,
 )
 """Criteria of filters by name, for `granularity="filter"`."""
 
+get = CRITERIA.look_up
 register = CRITERIA.register

@@ -41,7 +41,7 @@ def check_grouping(granularity: Granularity | Kind, within: int = 0) -> None:
     >>> check_grouping("filter")
     >>> check_grouping("block_1x4")
     Traceback (most recent call last):
-    AssertionError: Broken rule: at sparsity 0.2, 458 groups are left...
+    AssertionError: Broken rule: at sparsity 0.4, 343 groups are left...
     """
     model = example.snapshot().model
     grouping = groupings.get(granularity).of(model)

@@ -48,7 +48,7 @@ class Ticket:
 
     @property
     def granularity(self) -> Granularity:
-        """What was pruned together, as of `prune`; `"weight"` if the card does not say.
+        """What was pruned together, see `prune`; `"weight"` if the card does not say.
 
         >>> card = {"settings": {"granularity": "block_1x4"}}
         >>> Ticket(Masks.dense({}), {}, card=card).granularity

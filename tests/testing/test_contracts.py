@@ -11,7 +11,9 @@ from keras_lottery import allocation, controls, criteria, grouping, schedules, t
 from keras_lottery.keras_bridge.layers import MASKED_LAYERS, register_masked
 from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.masks import Masks
+from keras_lottery.testing.example import SHAPES
 from keras_lottery.tickets.allocation import Global
+from keras_lottery.tickets.grouping import Groups, Kind, Weights
 from keras_lottery.tickets.schedules import Schedule
 
 rng = np.random.default_rng(0)
@@ -154,6 +156,80 @@ def last_of_equals(scores, masks, sparsity):
     ],
 )
 def test_an_allocation_that_breaks_a_rule(allocate, rule):
+    with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
+        testing.check_allocation(allocate)
+
+
+class Greedy(Weights):
+    """Takes a row of weights more than the allocation does."""
+
+    def fold(self, scores, masks):
+        def unfold(chosen):
+            dense = chosen["dense/kernel"].copy()
+            if chosen.sparsity > masks.sparsity:
+                dense[np.nonzero(dense)[0][0]] = False
+            return Masks({**chosen, "dense/kernel": dense})
+
+        return Groups(scores, masks, unfold)
+
+
+class Reviving(Weights):
+    def fold(self, scores, masks):
+        return Groups(scores, masks, lambda chosen: Masks.dense(SHAPES))
+
+
+class Moving(Weights):
+    """Keeps as many weights in all, and not in each layer."""
+
+    def rearrange(self, masks, preference, alive):
+        return Global()(preference, alive, masks.sparsity)
+
+
+class Renaming(Weights):
+    def left(self, masks):
+        return Masks({"all": np.concatenate([m.ravel() for m in masks.values()])})
+
+
+class Idle(Weights):
+    def idle(self, before, after):
+        return {"dense/bias": np.ones(8, bool)}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("made", "rule"),
+    [
+        (Greedy(), "at sparsity 0.2, 458 groups are left.*: 45"),
+        (Reviving(), "458 groups are left.*: 572"),
+        (Moving(), "`rearrange` keeps as many groups in each layer"),
+        (Renaming(), "`fold` gives the masks that `left` gives"),
+        (Idle(), "nothing is idle where nothing was pruned"),
+    ],
+)
+def test_a_grouping_that_breaks_a_rule(made, rule):
+    with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
+        testing.check_grouping(Kind(lambda model: made))
+
+
+class Forgetful(Global):
+    def leaving_out(self, patterns):
+        return Global(["output"])
+
+
+class Backwards(Global):
+    def total_sparsity(self, sparsity, masks):
+        return 1 - sparsity
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("allocate", "rule"),
+    [
+        (Forgetful(), "names in `exclude` what is left out"),
+        (Backwards(), "`total_sparsity` is 0 at 0"),
+    ],
+)
+def test_an_allocation_whose_protocol_breaks_a_rule(allocate, rule):
     with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
         testing.check_allocation(allocate)
 

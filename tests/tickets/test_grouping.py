@@ -241,7 +241,30 @@ def test_nan_is_refused(granularity):
         grouped(Global(), granularity)(scores, Masks.dense(SHAPES), 0.3)
 
 
-@pytest.mark.parametrize("granularity", [*BLOCKS, "2:4"])
+@pytest.mark.parametrize("granularity", ["weight", *BLOCKS, "2:4"])
+@given(scores=networks(), seed=st.integers(0, 99))
+def test_all_groups_unfolded_are_what_was_folded(granularity, scores, seed):
+    """And of some there is nothing else, whatever was pruned before."""
+    rng = np.random.default_rng(seed)
+    groups_of = grouping.get(granularity).of(None)
+    masks = Masks({n: rng.random(s.shape) < 0.8 for n, s in scores.items()})
+    groups = groups_of.fold(scores, masks)
+    assert groups.masks == groups_of.left(masks) == masks
+    assert {n: s.shape for n, s in groups.scores.items()} == {
+        n: m.shape for n, m in masks.items()
+    }
+    if masks.kept:
+        assert groups.unfold(masks) == masks
+    some = Masks({n: m & (rng.random(m.shape) < 0.9) for n, m in masks.items()})
+    try:
+        new = groups.unfold(some)
+    except ValueError as error:
+        assert "would be left" in str(error) or "cannot leave" in str(error)
+        return
+    assert not any((new[name] & ~masks[name]).any() for name in masks)
+
+
+@pytest.mark.parametrize("granularity", ["weight", *BLOCKS, "2:4"])
 @settings(max_examples=10)
 @given(scores=networks(), sparsity=st.floats(0.1, 0.5), seed=st.integers(0, 99))
 def test_groups_that_change_places_stay_groups(granularity, scores, sparsity, seed):
@@ -255,9 +278,13 @@ def test_groups_that_change_places_stay_groups(granularity, scores, sparsity, se
         assert "would be left" in str(error)
         return
     wishes = {name: rng.random(score.shape) for name, score in scores.items()}
-    size = (4, 1) if granularity == "2:4" else BLOCKS[granularity]
-    for alive in (dense(scores), before):
-        other = allocate.grouping.rearrange(masks, wishes, alive)
+    size = {"weight": (1, 1), "2:4": (4, 1)}.get(granularity) or BLOCKS[granularity]
+    shuffled = allocate.grouping.shuffle(masks, rng)
+    for alive, other in (
+        (dense(scores), allocate.grouping.rearrange(masks, wishes, dense(scores))),
+        (before, allocate.grouping.rearrange(masks, wishes, before)),
+        (dense(scores), shuffled),
+    ):
         for name, mask in other.items():
             assert mask.sum() == masks[name].sum()
             assert not (mask & ~alive[name]).any()

@@ -175,6 +175,10 @@ class ADMMPruning(Configured, InFit):
         self.residuals = []
         self._rho = self.rho
         self._epoch_start = self._step = self._updated = 0
+        self._allocate = Grouped(
+            allocations.get(self.allocation),
+            grouping.get(self.granularity).of(self.model),
+        )
         weights = self._weights()
         self._split = self._project(weights)
         self._duals = {name: np.zeros_like(w) for name, w in weights.items()}
@@ -220,9 +224,8 @@ class ADMMPruning(Configured, InFit):
         return {name: state[name] for name in get_masks(self.model)}
 
     def _project(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        found = grouping.get(self.granularity).of(self.model)
-        allocate = Grouped(allocations.get(self.allocation), found)
-        return project(arrays, get_masks(self.model), self.sparsity, allocate)
+        masks = get_masks(self.model)
+        return project(arrays, masks, self.sparsity, self._allocate)
 
     def _update(self) -> None:
         weights = self._weights()

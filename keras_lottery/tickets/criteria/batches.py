@@ -39,7 +39,7 @@ def mean_over_batches(
         snapshot: what to differentiate, at its final weights.
         function: takes and returns an array of a weight's shape.
         batches: (x, y) of each; they count by their examples.
-        objective: as of `gradients`.
+        objective: same as in `gradients`.
     """
     sums, total = {n: np.zeros(m.shape) for n, m in snapshot.masks.items()}, 0
     with holding(snapshot.model, snapshot.final):

@@ -18,7 +18,7 @@ class Grasp:
     """w (H g): keeps the weights without which the gradient would be smaller.
 
     g is the gradient and H the Hessian of the compiled loss on all of the data, by the
-    weights that are left, in training mode (as of `snip`) and without penalties, as
+    weights that are left, in training mode (same as `snip`) and without penalties, as
     regularisers add them. To first order, removing weights w changes the gradient flow
     gᵀg by -2 Σ w (H g). The paper calls S = -w (H g) the score and prunes the largest:
     here, larger means keep.

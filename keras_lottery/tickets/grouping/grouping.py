@@ -43,7 +43,8 @@ class Grouping(ABC):
         """The groups of what is left, with scores made of those of their weights.
 
         Args:
-            scores: an array for each name in `masks`, of its shape.
+            scores: an array for each name in `masks`, of its shape, or for each of
+                `left(masks)`, by a criterion of groups.
             masks: the weights that are left. What is pruned stays pruned, and its
                 scores have no say.
         """
@@ -54,7 +55,7 @@ class Grouping(ABC):
 
         Args:
             masks: what is kept now.
-            preference: scores of weights; the groups of the largest are kept.
+            preference: scores as `fold` takes them; the groups of the largest are kept.
             alive: the weights that may be kept, at least as many.
         """
 

@@ -290,9 +290,27 @@ def test_less_sparsity_than_there_is_would_revive_and_is_refused(allocate):
     assert allocate(ONES, masks, 0.6) == masks
 
 
+def test_a_plain_function_has_the_whole_protocol():
+    function = lambda scores, masks, sparsity: Global()(scores, masks, sparsity)  # noqa: E731
+    allocate = allocation.get(function)
+    masks = Masks.dense({"a": (2, 3), "b": (4,)})
+    assert isinstance(allocate, allocation.Allocation)
+    assert allocate(ONES, masks, 0.5) == Global()(ONES, masks, 0.5)
+    assert allocate.total_sparsity(0.5, masks) == 0.5
+    assert allocate.exclude == ()
+    assert allocate.leaving_out(["a"]) is allocate
+    assert allocation.get(allocate) is allocate
+
+
+def test_layers_are_left_out_of_a_copy():
+    allocate = Layerwise({"a": 0.1}, rate=0.3)
+    assert allocate.leaving_out(["b"]) == Layerwise({"a": 0.1}, 0.3, exclude=["b"])
+    assert allocate.exclude == ()
+
+
 def test_get():
     assert allocation.get("layerwise") == Layerwise()
-    function = Global(exclude=["a"])
-    assert allocation.get(function) is function
+    own = Global(exclude=["a"])
+    assert allocation.get(own) is own
     with pytest.raises(ValueError, match=r"\['erdos_renyi', .*allocation='typo'"):
         allocation.get("typo")
