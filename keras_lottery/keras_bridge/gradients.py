@@ -96,10 +96,10 @@ def batch_gradients(
     Args:
         model: a masked model.
         batches: (x, y) of each batch.
-        objective: as of `gradients`.
+        objective: same as `gradients`.
 
     Yields:
-        The number of examples in the batch, and its gradient, as of `gradients`.
+        The number of examples in the batch, and its gradient, like that of `gradients`.
     """
     yield from _evaluate(_gradient, model, objective, batches)
 
@@ -118,14 +118,14 @@ def hessian_vector_product(
     The Hessian is that of the weights which the vector has: others are held fixed.
 
     Args:
-        model, x, y, batch_size, objective, state: as of `gradients`.
+        model, x, y, batch_size, objective, state: same as `gradients`.
         vector: mapping of the names of weights to arrays of their shapes.
 
     Returns:
         Mapping of the vector's names to arrays of the same shapes.
 
     Raises:
-        ValueError: as of `gradients`, or if the vector does not fit the model.
+        ValueError: same as `gradients`, or if the vector does not fit the model.
         FloatingPointError: if a product is not finite.
 
     Example:

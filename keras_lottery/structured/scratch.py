@@ -51,7 +51,7 @@ def scratch(
 
     Args:
         model: a masked model, whose masks have pruned units and filters.
-        initial: the state that it was first trained from, as of `get_state`.
+        initial: the state that it was first trained from, see `get_state`.
         epochs: for how many it was.
         seed: of the new weights.
 

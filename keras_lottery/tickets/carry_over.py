@@ -52,7 +52,7 @@ def carry_over(
 
     Args:
         masks, weights, text: the ticket's; `text` is its architecture.
-        model, replace: as of `Ticket.transfer`, and so are the errors.
+        model, replace: same as `Ticket.transfer`, and so are the errors.
     """
     pruned = {_layer(name) for name in masks}
     chosen = {id(layer) for path, layer in walk(model) if path in pruned}

@@ -100,7 +100,7 @@ class ADMMPruning(Configured, InFit):
         rho: the weight of the quadratic term.
         growth: the factor by which rho grows at each update of Z and U; 1 keeps it.
         frequency: steps from one update to the next; by default an epoch.
-        allocation, granularity: as of `prune`.
+        allocation, granularity: same as `prune`.
 
     Attributes:
         residuals: ||W - Z|| / ||W|| at each update: how far the weights still are from

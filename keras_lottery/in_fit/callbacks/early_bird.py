@@ -64,7 +64,7 @@ class EarlyBird(Configured, InFit):
         threshold: the distance that masks have to stay below, above 0. Masks of
             sparsity s are 2 min(s, 1 - s) apart at most: choose less.
         queue: how many masks are compared.
-        criterion, allocation, granularity, data, seed: as of `prune`. The paper's are
+        criterion, allocation, granularity, data, seed: same as `prune`. The paper's are
             `criterion="bn_scale", granularity="filter", allocation="global"`.
 
     Attributes:

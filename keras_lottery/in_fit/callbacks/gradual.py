@@ -33,7 +33,7 @@ class GradualPruning(MaskUpdates):
         initial_sparsity: s_i, the sparsity at `begin_step`.
         power: exponent; 3 is Zhu & Gupta's, 1 is linear, 0 prunes to `final_sparsity`
             at once.
-        criterion, allocation, granularity, data, seed: as of `prune`.
+        criterion, allocation, granularity, data, seed: same as `prune`.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model

@@ -41,7 +41,7 @@ class RigL(Regrowth):
             data.
         frequency: ΔT, steps from one update to the next, below `end_step`.
         alpha: α, the share of live weights that the first updates drop.
-        allocation: how many weights each layer of a dense model keeps, as of `prune`:
+        allocation: how many weights each layer of a dense model keeps, see `prune`:
             `"uniform"`, `"erdos_renyi"` and `"erk"` are the paper's.
         batch_size: examples in a batch of `data`.
         seed: seed of the start and of the batches.

@@ -29,7 +29,7 @@ class SET(Regrowth):
         frequency: steps from one update to the next, below `end_step`; the paper's is
             an epoch.
         zeta: ζ, the share of live weights that are dropped at an update.
-        allocation: how many weights each layer of a dense model keeps, as of `prune`.
+        allocation: how many weights each layer of a dense model keeps, see `prune`.
         seed: seed of the start and of growth.
 
     Raises:

@@ -84,7 +84,7 @@ class EdgePopup:
         return round(size * (1 - self.sparsity))
 
     def mask(self, scores: Any, alive: Any, seed: Any = None) -> Any:
-        """Zeros and ones that have a gradient. Arguments as of `Bernoulli`."""
+        """Zeros and ones that have a gradient. Arguments are those of `Bernoulli`."""
         size = math.prod(scores.shape)
         count = self.kept(size)
         ranked = ops.reshape(ops.where(alive, scores, -math.inf), (size,))

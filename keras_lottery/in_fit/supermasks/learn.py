@@ -56,7 +56,7 @@ def learn_masks(
             square root for `"edge_popup"` ("scaled" weights).
         signed_constant: whether every weight is ±σ with the sign it has, where σ is the
             standard deviation of the layer's weights.
-        prunable: which layers to mask, as of `mask_model`.
+        prunable: which layers to mask, see `mask_model`.
         seed: seed of the initial scores and of the draws.
 
     Raises:

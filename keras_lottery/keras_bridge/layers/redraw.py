@@ -22,7 +22,7 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
         seed: the seed of the draw; the same seed draws the same state.
 
     Returns:
-        Mapping of variable name to array, as of `get_state(model)`.
+        Mapping of variable name to array, like that of `get_state(model)`.
     """
     check_convertible(model)
     keras.utils.set_random_seed(seed)

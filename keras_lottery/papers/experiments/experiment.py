@@ -135,7 +135,7 @@ def effect(
     """A claim of an effect above zero, whose mean has to be above half of its size.
 
     Args:
-        what, published, source, value, unit: as of `Claim`.
+        what, published, source, value, unit: same as `Claim`.
         size: the published effect; 0 where a paper has a figure of curves alone: the
             claim is then one of direction alone.
     """

@@ -36,7 +36,7 @@ def fine_tune(
         name: of the masks.
         trained: the weights of the dense network at the end of its training.
         masks: what is left.
-        replicate, recipe, model: as of `Lab.train`.
+        replicate, recipe, model: same as `Lab.train`.
     """
     return lab.train(
         f"{name}_fine_tuned_{replicate}",
@@ -65,7 +65,7 @@ def admm(
         name: of the network.
         start: its trained weights.
         sparsity: the share of weights to prune.
-        replicate, recipe, model: as of `Lab.train`.
+        replicate, recipe, model: same as `Lab.train`.
         allocation: of the sparsity.
     """
     half = recipe.steps // 2

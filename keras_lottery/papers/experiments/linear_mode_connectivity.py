@@ -80,7 +80,7 @@ def barrier_from(
         start: the weights at step k.
         masks: those that are left.
         k: the step that the copies start at.
-        replicate, model: as of `Lab.train`.
+        replicate, model: same as `Lab.train`.
     """
     ends = [
         lab.train(

@@ -111,7 +111,7 @@ def gain(
 
     Args:
         table: of results.
-        density: the level's, as of `at`.
+        density: the level's, see `at`.
         variant: which variant.
         over: another one at the same level, or `"dense"`.
         column: which accuracy.
@@ -127,7 +127,7 @@ def sooner(
 ) -> np.ndarray:
     """By how many percent of its steps a variant stops sooner than another.
 
-    Arguments as of `gain`.
+    Arguments are those of `gain`.
     """
     other = ("ticket", 1.0) if over == "dense" else (over, density)
     return 100 * (

@@ -20,7 +20,7 @@ def lenet(
 
     Args:
         cpu, paper: the cost at these scales, in words.
-        levels, report: as of `Scale`; two levels at smoke scale.
+        levels, report: same as `Scale`; two levels at smoke scale.
         how: changes to the recipe. `drops` and `warm_up` are shares of the training.
     """
     recipe = models.recipe("lenet_300_100")
@@ -69,7 +69,7 @@ def cifar_10(
     Args:
         model: its name, in `models`.
         paper, smoke: the cost at these scales, in words.
-        levels, report: as of `Scale`; two levels at smoke scale.
+        levels, report: same as `Scale`; two levels at smoke scale.
         how: changes to the recipe.
     """
     recipe = dataclasses.replace(models.recipe(model), **how)
@@ -101,8 +101,8 @@ def of_length(
 
     Args:
         recipe: the recipe.
-        steps, eval_freq: as of `Recipe`.
-        drops, warm_up: as of `Recipe`, but as shares of the training.
+        steps, eval_freq: same as `Recipe`.
+        drops, warm_up: same as `Recipe`, but as shares of the training.
         how: other changes.
     """
     return dataclasses.replace(

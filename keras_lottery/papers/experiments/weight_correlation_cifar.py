@@ -157,7 +157,7 @@ def experiment(
     Args:
         model: its name in `models`.
         title: its name in words.
-        run: as of `Experiment`.
+        run: same as `Experiment`.
         trainings: how many there are at the paper's scale.
         published: the R_p of the trained weights and those half pruned by ADMM,
             in %, and the data set that it is of.

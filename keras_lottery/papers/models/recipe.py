@@ -123,7 +123,7 @@ def build(
             the recipe augments.
         recipe: The recipe.
         input_shape, classes: As of the builder.
-        compiling: `optimizer` and `learning_rate`, as of `compile_model`.
+        compiling: `optimizer` and `learning_rate`, see `compile_model`.
 
     Returns:
         The model, compiled.

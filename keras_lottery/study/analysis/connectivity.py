@@ -185,5 +185,5 @@ def _check_pruned(argument: str, state: State, model: keras.Model) -> None:
             raise ValueError(
                 f"Expected `{argument}` to be zero where the model is pruned. "
                 f"Received: other weights of `{name}`. Give a model without masks, as "
-                "of `strip_masks`, or the state of a masked model, as of `get_state`."
+                "of `strip_masks`, or the state of a masked model, see `get_state`."
             )

@@ -49,7 +49,7 @@ def layer_criticality(
         replicates: how often each layer is re-randomised. Where it is not 0, Keras's
             global random seed is set.
         seed: of what is drawn.
-        layers: names of the variables (as of `layers.named_variables`) that go back
+        layers: names of the variables (see `layers.named_variables`) that go back
             together, by a name for them. By default each layer that has a weight of
             two or more dimensions, with its biases and with the normalisation that
             reads its output.

@@ -94,7 +94,7 @@ def weight_histograms(
     Arguments and errors are those of `weight_movement`.
 
     Args:
-        initial, final, masks: as of `weight_movement`.
+        initial, final, masks: same as `weight_movement`.
         bins: number of bins, of equal width. The kept and the pruned weights of a layer
             share their bins.
 

@@ -49,8 +49,8 @@ def train_rewind_points(
         steps: the same in optimizer steps, instead of `epochs`.
         batch_size: examples in a step.
         seed: of the order of the data.
-        prunable: as of `mask_model`.
-        engine: as of `engines.make`.
+        prunable: same as `mask_model`.
+        engine: same as `engines.make`.
         verbose: 0 is silent; 1 shows progress on a terminal.
 
     Returns:
@@ -102,10 +102,10 @@ def train_and_measure_instability(
         x, y: training inputs and targets: arrays, or structures of them.
         test_data: (x, y) or a data set to measure on.
         pairs: how many pairs of each ticket.
-        points: as of `interpolate`.
+        points: same as `interpolate`.
         batch_size: examples in a step.
         seed: of the orders of the data.
-        engine: as of `engines.make`.
+        engine: same as `engines.make`.
         verbose: 0 is silent; 1 shows progress on a terminal.
 
     Returns:

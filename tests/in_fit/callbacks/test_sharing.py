@@ -64,7 +64,7 @@ def test_k_means_from_evenly_spread_centroids():
 def test_steps_are_counted_on():
     """SGD has as many variables as this model, and none of them is a slot."""
     model = pruned(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
-    compress(model, bits=1)
+    share_weights(model, bits=1)
     model.compile("sgd", "mse")
     x, y = np.ones((4, 4)), np.ones((4, 3))
     for _ in range(2):
