@@ -84,7 +84,8 @@ def deploy(
     The dense network, the run's best ticket (`Run.best`, with its own tolerance and
     with this one) and its most accurate ticket are exported in each way that suits the
     target, as they are and compacted. Every file is run, compared with its Keras model,
-    and measured. Validation data choose; test data are reported.
+    and measured. Validation data choose; test data are reported. Tickets are compared
+    by the search's objective, files by their accuracy: the model is a classifier.
 
     Args:
         run: the directory of a search.

@@ -39,7 +39,7 @@ def interpolate(
         model: a compiled model, masked or not; it is left as it was.
         state_a, state_b: two of its states, such as the ends of two trainings. Where
             the model's masks prune, they must be zero.
-        data: (x, y) or a batched `tf.data.Dataset` to measure on.
+        data: (x, y), a `PyDataset` or a `tf.data.Dataset` to measure on.
         points: how many values of α, 0 and 1 among them.
         statistics: inputs (an array) on which the statistics of `BatchNormalization`
             layers are estimated anew at every point between the ends: the mean over

@@ -45,7 +45,7 @@ def layer_criticality(
             it was. Its masks stay: pruned weights are zero in every checkpoint.
         checkpoints: states by label, such as `Checkpoints().states` by epoch, or
             `{"initial": dense.weights}` of a stored search's `dense = ticket(0)`.
-        data: (x, y) or a batched `tf.data.Dataset` to measure on.
+        data: (x, y), a `PyDataset` or a `tf.data.Dataset` to measure on.
         replicates: how often each layer is re-randomised. Where it is not 0, Keras's
             global random seed is set.
         seed: of what is drawn.

@@ -46,7 +46,7 @@ def evaluate_states(
     Args:
         model: a compiled model, masked or not; it is left as it was. Its masks stay.
         states: of all its variables.
-        data: (x, y), (x, y, sample_weight) or a batched `tf.data.Dataset`.
+        data: (x, y), (x, y, sample_weight), a `PyDataset` or `tf.data.Dataset`.
         objective: what `judged` made of the user's.
         prepare: is called with a state's index once the model holds it.
 
@@ -73,9 +73,8 @@ def judged(
     """
     check_compiled(model)
     with borrowed(model):
-        return resolve(
-            objective, model, evaluate(model, first_batch(data, EVALUATION_BATCH))
-        )
+        logs = evaluate(model, first_batch(data, EVALUATION_BATCH))
+        return resolve(objective, model, logs)
 
 
 def check_compiled(model: keras.Model) -> None:
