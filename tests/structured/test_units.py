@@ -10,7 +10,7 @@ from keras import layers
 import keras_lottery as kl
 from keras_lottery import controls
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
-from keras_lottery.structured import compact, find_units
+from keras_lottery.structured import compact, find_units, of_filters
 from keras_lottery.tickets.allocation import Global, Layerwise, Uniform
 from keras_lottery.tickets.grouping import Grouped
 from tests.models_zoo import arrays, assert_equal, inputs, outputs
@@ -223,6 +223,21 @@ def test_rounds_score_what_is_left():
     assert left == [18, 9]
     units = find_units("filter", model)
     assert units.left(get_masks(model)).kept == round(18 * 0.25)
+
+
+@pytest.mark.once
+def test_criteria_of_filters_see_what_rounds_left():
+    model, seen = masked(), []
+
+    @of_filters
+    def criterion(filters):
+        kernel = filters.kernels[0]
+        assert (kernel.any(axis=1) == filters.alive).all()
+        seen.append(int(filters.alive.sum()))
+        return abs(kernel).sum(axis=1)
+
+    kl.prune(model, 0.75, criterion, granularity="filter", rounds=2)
+    assert sum(seen[:3]) == 18 and sum(seen[3:]) == 9
 
 
 def test_gradual_pruning_silences_filters_step_by_step():

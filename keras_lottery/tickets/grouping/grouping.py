@@ -11,6 +11,7 @@ from keras_lottery.tickets.allocation import Allocation, Scores
 
 
 def _same(sparsity: float) -> float:
+    """Groups that are counted come to any sparsity, to within half of one."""
     return sparsity
 
 
