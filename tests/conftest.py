@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read by TensorFlow when it is imported.
@@ -37,9 +38,20 @@ REASONS = {"tensorflow": "needs TensorFlow", "once": "tested once, on TensorFlow
 
 def pytest_collection_finish() -> None:
     """Garbage need not be sought in what was imported, nor after each few objects."""
+    gc.set_threshold(20_000, 20, 100)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Iterator[None]:
+    """Nor in what a file of tests has left: each conversion to LiteRT seeks it."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from keras_lottery.keras_bridge.layers import mask_model, named_masks, register_masked
@@ -387,6 +388,17 @@ ARCHITECTURES = {
 }
 
 
+def cases(names, everywhere):
+    """Parameters of a test: those not named run on TensorFlow only.
+
+    For what differs between them in Keras, and not in the backend.
+    """
+    return [
+        pytest.param(name, marks=() if name in everywhere else pytest.mark.once)
+        for name in names
+    ]
+
+
 def scramble(model, seed=0):
     """Draws all weights and statistics, so that none is left at zero or one."""
     rng = np.random.default_rng(seed)
@@ -429,6 +441,11 @@ def outputs(model, x=None):
     """The model's outputs, side by side."""
     y = model(inputs(model) if x is None else x, training=False)
     return np.concatenate([np.asarray(part) for part in keras.tree.flatten(y)], -1)
+
+
+# How to compile a model that trains for a few steps only: on TensorFlow, tracing takes
+# longer than they do.
+EAGER = {"run_eagerly": True} if keras.backend.backend() == "tensorflow" else {}
 
 
 def compiled(model, optimizer="adam", **kwargs):

@@ -117,18 +117,20 @@ class LotteryTicketSearch(Run):
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> splits = kl.data.load("digits")
-    >>> def build():
-    ...     model = kl.models.lenet_300_100(splits.input_shape)
-    ...     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True),
-    ...                   metrics=["accuracy"])
-    ...     return model
-    >>> search = LotteryTicketSearch(build, schedule=[0.5], controls={})
-    >>> table = search.search(*splits.train, validation_data=splits.validation,
-    ...                       test_data=splits.test, epochs=1)
-    >>> list(table["density"])
-    [1.0, 0.5]
+    ```python
+    digits = kl.data.load("digits")
+
+    def build():
+        model = kl.models.lenet_300_100(digits.input_shape)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+        return model
+
+    search = kl.LotteryTicketSearch(build, directory="runs/digits", replicates=3)
+    table = search.search(*digits.train, validation_data=digits.validation, epochs=8)
+    search.verdict()
+    search.best_ticket().save("winner.ticket")
+    ```
     """
 
     def __init__(

@@ -96,20 +96,13 @@ def compare_transfer(
 
     Example:
 
-    >>> import keras_lottery as kl
-    >>> digits = kl.data.load("digits")
-    >>> def compiled(optimizer):
-    ...     model = kl.models.lenet_300_100(digits.input_shape)
-    ...     loss = keras.losses.SparseCategoricalCrossentropy(True)
-    ...     model.compile(optimizer, loss, metrics=["accuracy"])
-    ...     return model
-    >>> search = kl.LotteryTicketSearch(compiled("adam"), [0.5], controls=[])
-    >>> table = search.search(*digits.train, validation_data=digits.validation,
-    ...                       epochs=1)
-    >>> table = compare_transfer(search.ticket(1), compiled("sgd"), *digits.train,
-    ...                          validation_data=digits.validation, epochs=1)
-    >>> list(table["variant"])
-    ['ticket', 'random', 'reinit', 'ticket']
+    ```python
+    ticket = kl.load_ticket("winner.ticket")
+    table = kl.compare_transfer(
+        ticket, model, x, y, validation_data=validation, epochs=8, replicates=5
+    )
+    kl.results.verdict(table)
+    ```
     """
     tickets = [ticket] if isinstance(ticket, Ticket) else list(ticket)
     replicates = len(tickets) if replicates is None else replicates

@@ -1,5 +1,7 @@
 """A small trained network, for criteria and controls to look at."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -8,6 +10,7 @@ from keras_lottery.keras_bridge.layers import (
     get_state,
     mask_model,
     named_masks,
+    set_masks,
     set_state,
 )
 from keras_lottery.masks import Masks
@@ -24,7 +27,9 @@ def snapshot(seed: int = 0) -> Snapshot:
     numbers are the same every time.
     """
     rng = np.random.default_rng(seed)
-    model = _model()
+    model, dense, state = _model()
+    set_masks(model, dense)
+    set_state(model, state)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(scale=0.3, size=variable.shape).astype("float32"))
     initial = get_state(model)
@@ -60,7 +65,9 @@ def contents(of: Snapshot) -> dict[str, np.ndarray]:
     }
 
 
-def _model() -> keras.Model:
+@functools.cache
+def _model() -> tuple[keras.Model, Masks, dict[str, np.ndarray]]:
+    """A dense model, its masks and its state: it is built and compiled once."""
     model = keras.Sequential(
         [
             keras.Input((6, 6, 1)),
@@ -78,7 +85,7 @@ def _model() -> keras.Model:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return model
+    return model, get_masks(model), get_state(model)
 
 
 def _moved(

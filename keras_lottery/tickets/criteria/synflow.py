@@ -57,7 +57,7 @@ def synflow(snapshot: Snapshot) -> Scores:
 
     >>> import keras_lottery as kl
     >>> model = kl.mask_model(kl.models.lenet_300_100((8, 8, 1)))
-    >>> kl.prune(model, 0.99, "synflow")
+    >>> kl.prune(model, 0.99, "synflow", rounds=5)
     >>> round(kl.get_sparsity(model), 3)
     0.99
     """

@@ -209,8 +209,9 @@ def test_frozen_layers_are_pruned_by_magnitude():
     assert mask.tolist() == largest(before, 12).tolist()
 
 
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("granularity", ["weight", "block_1x4"])
+@pytest.mark.parametrize(
+    ("last", "granularity"), [(False, "weight"), (True, "block_1x4")]
+)
 def test_weights_put_back_are_pruned(last, granularity):
     model = compiled(mask_model(scramble(mlp())))
     stop = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)

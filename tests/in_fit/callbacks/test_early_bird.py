@@ -20,7 +20,16 @@ from keras_lottery.keras_bridge.layers import (
     set_masks,
     set_state,
 )
-from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
+from tests.models_zoo import (
+    EAGER,
+    arrays,
+    assert_equal,
+    cnn,
+    compiled,
+    fit,
+    mlp,
+    scramble,
+)
 
 # Such is LOOSE.
 pytestmark = pytest.mark.filterwarnings("ignore:Any two masks of sparsity")
@@ -187,7 +196,8 @@ def test_masks_that_do_not_settle_are_offered_with_a_warning():
 )
 def test_masks_are_those_that_prune_would_set(arguments):
     build = cnn if arguments.get("granularity") == "filter" else mlp
-    model = mask_model(compiled(scramble(build()), keras.optimizers.SGD(1e-3)))
+    model = compiled(scramble(build()), keras.optimizers.SGD(1e-3), **EAGER)
+    model = mask_model(model)
     if "data" in arguments:
         arguments = {**arguments, "data": (np.ones((4, 4)), np.ones((4, 2)))}
     callback = EarlyBird(0.5, threshold=LOOSE, queue=2, **arguments)

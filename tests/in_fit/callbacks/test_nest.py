@@ -38,7 +38,7 @@ def line_and_cubic(step, final, peak_step, end_step, initial, peak):
     return final + (peak - final) * (1 - part) ** 3
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.floats(0.6, 0.9),
     st.floats(0.6, 0.9),

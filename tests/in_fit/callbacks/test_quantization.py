@@ -11,6 +11,7 @@ from keras import layers
 import keras_lottery as kl
 from keras_lottery.in_fit.callbacks import QuantizationAware
 from keras_lottery.in_fit.callbacks.quantization import rounded
+from tests.models_zoo import EAGER
 
 FLOATS = st.floats(-8, 8, width=32)
 KERNELS = arrays.arrays("float32", (5, 3), elements=FLOATS)
@@ -151,7 +152,7 @@ def test_gradients_pass_as_if_nothing_were_rounded(data):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def one_step(model, rate, *callbacks):
-        model.compile(keras.optimizers.SGD(rate), loss)
+        model.compile(keras.optimizers.SGD(rate), loss, **EAGER)
         seen = Seen()
         callbacks = [*callbacks, seen]
         model.fit(*data, batch_size=32, callbacks=callbacks, verbose=0)

@@ -14,7 +14,15 @@ from keras_lottery.in_fit.supermasks.kinds import Bernoulli, EdgePopup
 from keras_lottery.keras_bridge.layers import copy_model, get_state, is_masked
 from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.keras_bridge.layers.state import read
-from tests.models_zoo import ARCHITECTURES, ZOO, assert_equal, inputs, outputs, scramble
+from tests.models_zoo import (
+    ARCHITECTURES,
+    EAGER,
+    ZOO,
+    assert_equal,
+    inputs,
+    outputs,
+    scramble,
+)
 
 SETTINGS = {
     "bernoulli": {"kind": "bernoulli"},
@@ -172,7 +180,7 @@ def test_every_kind_of_layer(build, kind, tmp_path):
     learned = kl.learn_masks(model, kind, seed=0)
     x = inputs(model, 4)
     y = keras.tree.map_structure(lambda part: np.ones(part.shape), model(x))
-    learned.compile(keras.optimizers.SGD(1.0), "mse")
+    learned.compile(keras.optimizers.SGD(1.0), "mse", **EAGER)
     scores = {name: read(value) for name, value in learned.scores.items()}
     learned.fit(x, y, verbose=0)
     moved = [not np.array_equal(learned.scores[name], scores[name]) for name in scores]

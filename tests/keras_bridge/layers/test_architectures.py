@@ -25,9 +25,11 @@ from keras_lottery.pruning import prune
 from keras_lottery.tickets.allocation import kept_after
 from tests.models_zoo import (
     ARCHITECTURES,
+    EAGER,
     Doubled,
     arrays,
     assert_equal,
+    cases,
     compiled,
     fit,
     outputs,
@@ -53,7 +55,10 @@ class Case:
         self.other_masked = mask_model(self.other)
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES, ids=str)
+ON_EVERY_BACKEND = "residual", "attention", "subclassed", "recurrent", "spectral"
+
+
+@pytest.fixture(scope="module", params=cases(ARCHITECTURES, ON_EVERY_BACKEND), ids=str)
 def case(request):
     return Case(request.param)
 
@@ -99,11 +104,9 @@ def test_masking_changes_no_output_and_pruned_weights_stay_zero_in_training(
     prune(masked, 0.5, criterion="random")
     name = request.node.callspec.params["case"]
     optimizer = list(OPTIMIZERS)[list(ARCHITECTURES).index(name) % len(OPTIMIZERS)]
-    eager = keras.backend.backend() == "tensorflow"
     before = {name: read(weight) for name, (_, weight) in named_masks(masked).items()}
-    # Tracing takes longer than these few steps.
-    fit(compiled(masked, OPTIMIZERS[optimizer](), run_eagerly=eager), batches=2)
-    if eager or name != "spectral":
+    fit(compiled(masked, OPTIMIZERS[optimizer](), **EAGER), batches=2)
+    if EAGER or name != "spectral":
         # On JAX, SpectralNormalization reaches the variable past its mask.
         assert not pruned_weights(masked).any()
     after = get_state(masked)

@@ -6,10 +6,20 @@ import pytest
 from keras import layers
 
 from keras_lottery.keras_bridge.layers import get_state, mask_model, redraw, set_state
-from tests.models_zoo import ZOO, arrays, assert_equal, mlp, pruned, scramble
+from tests.models_zoo import (
+    arrays,
+    assert_equal,
+    branches,
+    cnn,
+    mlp,
+    nested_used_twice,
+    pruned,
+    scramble,
+    separable,
+)
 
 
-@pytest.mark.parametrize("build", ZOO.values(), ids=list(ZOO))
+@pytest.mark.parametrize("build", [cnn, separable, nested_used_twice, branches])
 def test_a_state_of_the_same_model_with_other_weights(build):
     model = pruned(scramble(build()))
     before = arrays(model)

@@ -1,6 +1,8 @@
 import dataclasses
 import fnmatch
+import functools
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -33,33 +35,42 @@ def build(name, seed=None):
     return models.get(name)(input_shape=(size, size, 1), seed=seed)
 
 
+@functools.cache
+def small(name):
+    """A small one that no test changes."""
+    return build(name, seed=1)
+
+
+@functools.cache
+def full_size(name):
+    """As on the paper's data set, but for its weights: drawing millions takes long."""
+    file = inspect.getmodule(models.get(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file, "glorot_normals", lambda seed: itertools.repeat("zeros"))
+        return models.get(name)()
+
+
 def kernels(model):
     return [np.asarray(w) for w in model.weights if w.name == "kernel"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_size_is_the_papers(name):
-    assert models.get(name)().count_params() == PARAMETERS[name]
+    assert full_size(name).count_params() == PARAMETERS[name]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", SMALL)
 class TestEveryModel:
     def test_seed_fixes_the_weights(self, name):
-        for one, same, other in zip(
-            *(kernels(build(name, seed)) for seed in (1, 1, 2)), strict=True
-        ):
+        made = small(name), build(name, seed=1), build(name, seed=2)
+        for one, same, other in zip(*map(kernels, made), strict=True):
             np.testing.assert_array_equal(one, same)
             assert not np.array_equal(one, other)
 
-    def test_unseeded_weights_differ_and_follow_the_global_seed(self, name):
-        keras.utils.set_random_seed(0)
-        one, other = kernels(build(name))[0], kernels(build(name))[0]
-        keras.utils.set_random_seed(0)
-        np.testing.assert_array_equal(kernels(build(name))[0], one)
-        assert not np.array_equal(one, other)
-
     def test_initialisation_is_gaussian_glorot_with_zero_biases(self, name):
-        model = build(name, seed=0)
+        model = small(name)
         kernel = max(kernels(model), key=np.size)
         *field, fan_in, fan_out = kernel.shape
         deviation = np.sqrt(2 / (np.prod(field) * (fan_in + fan_out)))
@@ -69,36 +80,20 @@ class TestEveryModel:
         assert not any(np.any(w) for w in model.weights if w.name == "bias")
 
     def test_outputs_logits_and_is_uncompiled(self, name):
-        model = build(name)
+        model = small(name)
         assert not model.compiled
         assert model.output_shape == (None, 10)
         assert model.get_layer("output").activation is keras.activations.linear
 
     def test_each_prunable_layer_has_one_rate(self, name):
-        masks = get_masks(mask_model(build(name)))
+        masks = get_masks(mask_model(small(name)))
         rates = models.recipe(name).rates
         matching = {
             weight: [p for p in rates if fnmatch.fnmatch(weight, f"{p}/kernel")]
             for weight in masks
         }
-        assert len(masks) == len(kernels(build(name)))
+        assert len(masks) == len(kernels(small(name)))
         assert all(len(patterns) == 1 for patterns in matching.values()), matching
-
-    def test_trains_by_its_recipe(self, name):
-        recipe = models.recipe(name)
-        model = models.compile_model(build(name, seed=0), recipe)
-        assert model.optimizer.name == recipe.optimizer
-        assert float(model.optimizer.learning_rate) == pytest.approx(
-            recipe.learning_rate
-        )
-        if keras.backend.backend() == "tensorflow":
-            # Tracing takes longer than these few steps.
-            model.run_eagerly, model.jit_compile = True, False
-        x = np.random.default_rng(0).random((20, *model.input_shape[1:]), np.float32)
-        y = np.arange(20) % 10
-        history = model.fit(x, y, batch_size=20, epochs=5, verbose=0)
-        assert int(model.optimizer.iterations) == 5
-        assert history.history["loss"][-1] < history.history["loss"][0]
 
     def test_evaluations_fall_between_executions(self, name):
         recipe = models.recipe(name)
@@ -117,17 +112,46 @@ class TestEveryModel:
         ]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["lenet_300_100", "lenet_5", "conv_2", "resnet_20"])
+def test_trains_by_its_recipe(name):
+    recipe = models.recipe(name)
+    model = models.compile_model(build(name, seed=0), recipe)
+    assert model.optimizer.name == recipe.optimizer
+    assert float(model.optimizer.learning_rate) == pytest.approx(recipe.learning_rate)
+    if keras.backend.backend() == "tensorflow":
+        # Tracing takes longer than these few steps.
+        model.run_eagerly, model.jit_compile = True, False
+    x = np.random.default_rng(0).random((20, *model.input_shape[1:]), np.float32)
+    y = np.arange(20) % 10
+    history = model.fit(x, y, batch_size=20, epochs=3, verbose=0)
+    assert int(model.optimizer.iterations) == 3
+    assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+@pytest.mark.parametrize("name", ["lenet_300_100", "resnet_20"])
+def test_unseeded_weights_differ_and_follow_the_global_seed(name):
+    keras.utils.set_random_seed(0)
+    one, other = kernels(build(name))[0], kernels(build(name))[0]
+    keras.utils.set_random_seed(0)
+    np.testing.assert_array_equal(kernels(build(name))[0], one)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.once
 def test_layers_of_one_shape_start_from_different_weights():
-    *_, first, second, _ = kernels(build("conv_6", seed=0))
+    *_, first, second, _ = kernels(small("conv_6"))
     assert first.shape == second.shape
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.once
 def test_any_number_of_classes_and_flat_inputs():
     model = models.lenet_300_100(input_shape=(7,), classes=3)
     assert model.output_shape == (None, 3)
 
 
+@pytest.mark.once
 def test_recipes_are_the_papers():
     settings = {
         name: (r.optimizer, r.learning_rate, r.batch_size, r.steps, r.eval_freq)
@@ -148,22 +172,26 @@ def test_recipes_are_the_papers():
     assert augmented == {"resnet_20", "vgg_19"}
 
 
+@pytest.mark.once
 def test_recipe_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         models.recipe("conv_2").steps = 1
 
 
+@pytest.mark.once
 def test_small_images_are_refused_by_lenet_5():
     with pytest.raises(ValueError, match=r"16x16.*Received: input_shape=\(8, 8, 1\)"):
         models.lenet_5(input_shape=(8, 8, 1))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("find", [models.get, models.recipe])
 def test_unknown_name_lists_the_choices(find):
     with pytest.raises(ValueError, match=r"lenet_300_100.*Received: model='lenet'"):
         find("lenet")
 
 
+@pytest.mark.once
 def test_recipe_of_an_unknown_function_lists_the_choices():
     with pytest.raises(ValueError, match="lenet_300_100"):
         models.recipe(lambda: None)
@@ -177,11 +205,12 @@ GRIDS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", GRIDS)
 def test_rounds_leave_the_papers_shares_of_weights(name):
     shapes = {
         f"{layer.name}/kernel": tuple(layer.kernel.shape)
-        for layer in models.get(name)().layers
+        for layer in full_size(name).layers
         if hasattr(layer, "kernel")
     }
     masks = Masks.dense(shapes)
@@ -193,9 +222,10 @@ def test_rounds_leave_the_papers_shares_of_weights(name):
         assert round(100 * (1 - sparsity), 1) == percent
 
 
+@pytest.mark.once
 class TestConvolutionalNetworks:
     def test_shortcuts_and_output_are_left_alone(self):
-        masks = get_masks(mask_model(models.resnet_20()))
+        masks = get_masks(mask_model(full_size("resnet_20")))
         exclude = models.recipe("resnet_20").left_alone
         left = [n for n in masks if any(matches(n, pattern) for pattern in exclude)]
         assert sum(masks[name].size for name in left) == 2560 + 640
@@ -225,6 +255,10 @@ class TestConvolutionalNetworks:
         assert set(moved.ravel()) <= {*x.ravel(), 0}
 
 
+def lenet():
+    return build("lenet_300_100")
+
+
 class TestSteps:
     def test_rates_rise_and_drop(self):
         steps = models.Steps(0.1, drops=(20, 30), warm_up=10)
@@ -243,7 +277,7 @@ class TestSteps:
         recipe = dataclasses.replace(
             models.recipe("resnet_20"), warm_up=10, weight_decay=1e-3
         )
-        model = models.compile_model(build("lenet_300_100"), recipe)
+        model = models.compile_model(lenet(), recipe)
         assert float(model.optimizer.learning_rate) == 0
         config = model.optimizer.get_config()
         assert config["momentum"] == 0.9
@@ -259,7 +293,7 @@ class TestSteps:
             weight_decay=1e-2,
             momentum=0.9,
         )
-        optimizer = models.compile_model(build("lenet_300_100"), recipe).optimizer
+        optimizer = models.compile_model(lenet(), recipe).optimizer
         weight = keras.Variable([1.0])
         optimizer.build([weight])
         optimizer.apply([keras.ops.zeros(1)], [weight])
@@ -270,33 +304,32 @@ class TestSteps:
         recipe = dataclasses.replace(
             models.recipe("lenet_300_100"), weight_decay=1e-2, momentum=0.9
         )
-        model = models.compile_model(build("lenet_300_100"), recipe, optimizer)
+        model = models.compile_model(lenet(), recipe, optimizer)
         assert model.optimizer.weight_decay == 1e-2
 
     @pytest.mark.parametrize("rate", [1, np.float32(1), np.int64(1)])
     def test_any_number_warms_up_and_drops(self, rate):
         recipe = dataclasses.replace(models.recipe("resnet_20"), warm_up=10)
-        model = models.compile_model(build("lenet_300_100"), recipe, learning_rate=rate)
+        model = models.compile_model(lenet(), recipe, learning_rate=rate)
         schedule = model.optimizer.get_config()["learning_rate"]["config"]
         assert schedule["learning_rate"] == 1.0
         assert (tuple(schedule["drops"]), schedule["warm_up"]) == ((20_000, 25_000), 10)
 
 
+@pytest.mark.once
 class TestCompileModel:
     recipe = models.recipe("lenet_300_100")
 
     def test_optimizer_and_learning_rate_can_be_replaced(self):
         model = models.compile_model(
-            build("lenet_300_100"), self.recipe, optimizer="sgd", learning_rate=0.5
+            lenet(), self.recipe, optimizer="sgd", learning_rate=0.5
         )
         assert isinstance(model.optimizer, keras.optimizers.SGD)
         assert float(model.optimizer.learning_rate) == 0.5
 
     def test_learning_rate_may_be_a_schedule(self):
         schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-        model = models.compile_model(
-            build("lenet_300_100"), self.recipe, learning_rate=schedule
-        )
+        model = models.compile_model(lenet(), self.recipe, learning_rate=schedule)
         assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
         assert model.optimizer.get_config()["learning_rate"]["config"] == (
             schedule.get_config()
@@ -304,23 +337,23 @@ class TestCompileModel:
 
     def test_unknown_optimizer_is_refused(self):
         with pytest.raises(ValueError, match=r"'adam', .*Received: optimizer='adma'"):
-            models.compile_model(build("lenet_300_100"), self.recipe, "adma")
+            models.compile_model(lenet(), self.recipe, "adma")
 
     def test_optimizer_object_is_used_as_it_is(self):
         optimizer = keras.optimizers.Nadam(0.25)
-        model = models.compile_model(build("lenet_300_100"), self.recipe, optimizer)
+        model = models.compile_model(lenet(), self.recipe, optimizer)
         assert model.optimizer is optimizer
 
     def test_optimizer_object_and_learning_rate_are_refused(self):
         with pytest.raises(ValueError, match=r"learning_rate=0\.1"):
             models.compile_model(
-                build("lenet_300_100"),
+                lenet(),
                 self.recipe,
                 optimizer=keras.optimizers.SGD(),
                 learning_rate=0.1,
             )
 
     def test_speed_settings_come_from_the_recipe(self):
-        model = models.compile_model(build("lenet_300_100"), self.recipe)
+        model = models.compile_model(lenet(), self.recipe)
         assert model.steps_per_execution == 100
         assert model.jit_compile is True

@@ -5,6 +5,8 @@ from keras import layers
 
 from keras_lottery.ship.export.data import accuracy, as_inputs, checks_for, some_rows
 
+pytestmark = pytest.mark.once
+
 
 def classifier(units, **compile_args):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(units)])

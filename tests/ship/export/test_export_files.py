@@ -10,6 +10,8 @@ from keras_lottery.ship.export.files import (
     staged,
 )
 
+pytestmark = pytest.mark.once
+
 
 def saved_model(folder, text):
     folder.mkdir(parents=True)

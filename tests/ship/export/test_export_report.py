@@ -6,6 +6,8 @@ import pytest
 
 from keras_lottery.ship.export import ExportReport
 
+pytestmark = pytest.mark.once
+
 REPORT = ExportReport(
     path=Path("a.tflite"),
     format="litert",

@@ -4,6 +4,8 @@ import pytest
 from keras_lottery.ship.export import ExportError
 from keras_lottery.ship.export.verify import compare
 
+pytestmark = pytest.mark.once
+
 EXPECTED = np.eye(10, 4) + 0.1
 
 

@@ -10,6 +10,8 @@ from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import largest
 from keras_lottery.tickets.criteria import SignForm
 
+pytestmark = pytest.mark.once
+
 # The weights of one layer before and after training.
 W_I = np.array([1.0, -2.0, 3.0, -4.0, 0.5], "float32")
 W_F = np.array([-3.0, -2.5, 1.0, 5.0, 0.1], "float32")

@@ -1,6 +1,7 @@
 """Scores made of derivatives, against finite differences of the loss."""
 
 import dataclasses
+import itertools
 import sys
 
 import keras
@@ -79,10 +80,12 @@ def loss_at(made, state):
     return -log[np.arange(len(y)), y].mean()
 
 
-def assert_close(made, scores, expected, rtol):
-    pairs = [(scores[n][p], expected(n, p)) for n, p in each_weight(made)]
-    found, wanted = np.array(pairs).T
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * abs(wanted).max())
+def assert_close(made, scores, expected, rtol, every=1):
+    """Of every weight that is left, or of every third one, in all layers."""
+    chosen = itertools.islice(each_weight(made), 0, None, every)
+    found, wanted = np.array([(scores[n][p], expected(n, p)) for n, p in chosen]).T
+    atol = rtol * max(abs(scores[n][m]).max() for n, m in made.masks.items())
+    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
 
 
 def slopes(made, change=1e-2):
@@ -100,7 +103,7 @@ def test_snip_is_the_slope_of_the_loss_in_the_mask():
     slope = slopes(made)
     expected = lambda n, p: abs(made.final[n][p] * slope(n, p))  # noqa: E731
     scores = criteria.get("snip")(made)
-    assert_close(made, scores, expected, 2e-3)
+    assert_close(made, scores, expected, 2e-3, every=3)
     for name, array in criteria.get("iterative_snip")(made).items():
         np.testing.assert_array_equal(array, scores[name])
 
@@ -140,8 +143,9 @@ def test_models_without_a_loss_are_refused(name):
         criteria.get(name)(made)
 
 
-@pytest.mark.parametrize("temperature", [1, 5])
-@pytest.mark.parametrize("head", [None, "softmax"])
+@pytest.mark.parametrize(
+    ("temperature", "head"), [(1, None), (5, None), (5, "softmax")]
+)
 def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
     """2 w (H g), by differences of the gradient of what is left."""
     loss = LOGITS if head is None else PROBABILITIES
@@ -165,7 +169,7 @@ def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
         return made.final[name][position] * (above - below) / 0.04
 
     with compiled_once():
-        assert_close(made, Grasp(temperature)(made), expected, 5e-3)
+        assert_close(made, Grasp(temperature)(made), expected, 5e-3, every=3)
 
 
 @pytest.mark.parametrize("head", [None, "softmax"])
@@ -280,7 +284,7 @@ def curvature(made):
 )
 def test_obd_has_the_exact_second_derivatives(loss, head, classes, monkeypatch):
     """In a network of ReLUs, whose outputs are linear in each single weight."""
-    monkeypatch.setattr(sys.modules[criteria.obd.__module__], "BATCHES", 600)
+    monkeypatch.setattr(sys.modules[criteria.obd.__module__], "BATCHES", 300)
     made = snapshot("relu", loss, head, classes, examples=3, seed=2)
     if classes == 1:
         made = dataclasses.replace(made, data=(made.data[0], made.data[1][:, None]))
@@ -290,7 +294,7 @@ def test_obd_has_the_exact_second_derivatives(loss, head, classes, monkeypatch):
     scores = criteria.get("obd")(made)
     assert all((scores[n] >= 0).all() and scores[n].any() for n in scores)
     with compiled_once():
-        assert_close(made, scores, expected, 0.03)
+        assert_close(made, scores, expected, 0.03, every=3)
 
 
 def test_obd_refuses_losses_whose_curvature_it_does_not_know():

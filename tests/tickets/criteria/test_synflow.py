@@ -95,7 +95,7 @@ def test_flow_is_conserved_in_a_convolutional_network():
     np.testing.assert_array_equal(model(x, training=False), outputs)
 
 
-def narrow(depth=12):
+def narrow(depth=6):
     """Wide at both ends, and two units wide between: a layer is soon lost."""
     hidden = [layers.Dense(8, "relu", name=f"hidden_{i}") for i in range(depth)]
     return keras.Sequential(
@@ -108,14 +108,13 @@ def narrow(depth=12):
     )
 
 
-@pytest.mark.parametrize("sparsity", [0.99, 0.999])
-def test_synflow_loses_no_layer_where_magnitude_does(sparsity):
+def test_synflow_loses_no_layer_where_magnitude_does():
     keras.utils.set_random_seed(0)
     model = mask_model(narrow())
     left = {}
-    for criterion in ("magnitude", "synflow"):
+    for criterion, rounds in (("magnitude", 1), ("synflow", 50)):
         pruned = mask_model(model)
-        prune(pruned, sparsity, criterion)
+        prune(pruned, 0.999, criterion, rounds=rounds)
         left[criterion] = [int(m.sum()) for m in get_masks(pruned).values()]
     assert sum(left["magnitude"]) == sum(left["synflow"])
     assert min(left["magnitude"]) == 0
