@@ -1,4 +1,4 @@
-"""Files: the formats and guarantees of what the library writes.
+"""Formats and guarantees of what the library writes: whole or not at all, and checked.
 
 A record is a safetensors file: arrays, masks packed to bits, and an array `meta` that
 holds a JSON of everything else. Masks and JSON are compressed by zlib, and the file's

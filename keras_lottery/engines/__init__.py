@@ -1,4 +1,4 @@
-"""Engines: how tickets are trained, and in which order the data come."""
+"""How a ticket is trained: by `model.fit`, in a fused loop, or many at once."""
 
 from keras_lottery.engines.choose import ENGINES as ENGINES
 from keras_lottery.engines.choose import make as make

@@ -1,4 +1,4 @@
-"""What decides by convolutions which way of training is fast."""
+"""Whether a model has convolutions, on which the choice of an engine depends."""
 
 import keras
 

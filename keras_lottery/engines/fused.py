@@ -18,9 +18,6 @@ from keras_lottery.engines.data import Data, is_dataset
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
 
-Arrays = Any
-"""(inputs, targets, sample weights or None) on the device."""
-
 # Their update of a weight looks at nothing but the weight, its gradient and its slots
 # (Lamb and Adafactor also at norms and means): a zero without gradient stays zero.
 KEEP_ZEROS = {

@@ -1,4 +1,4 @@
-"""Removes for real what masks have made dead, and prunes whole units and filters."""
+"""What reaches over several layers: groups of filters and units, and their removal."""
 
 from functools import partial
 

@@ -1,4 +1,5 @@
-"""Tickets and snapshots: what one trains, and what training it gives.
+"""What one trains, and the pieces that make it: criteria, groupings, allocations,
+schedules, rewinds and controls.
 
 A ticket is masks and the weights, and the step of the schedule, to start from.
 Training it gives a snapshot: initial, rewind-point and final weights. Pruning a
