@@ -173,7 +173,7 @@ def load_ticket(path: str | os.PathLike) -> Ticket:
     """Reads a ticket that `Ticket.save` wrote.
 
     The file's checksum is verified; nothing is unpickled. Where it holds a seed instead
-    of weights, they are drawn, which sets Keras's global random seed.
+    of weights, they are drawn.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers.copying import check_convertible, copy_model
 from keras_lottery.keras_bridge.layers.names import named_variables, walk
 from keras_lottery.keras_bridge.layers.state import get_state
@@ -15,7 +16,7 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
 
     Seeds that were given to initialisers or to layers are set aside: with them, every
     draw would be the same. What is not trained keeps its values: frozen layers, and
-    those adapted to data. Sets Keras's global random seed.
+    those adapted to data.
 
     Args:
         model: a built model; it is left untouched.
@@ -25,14 +26,14 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
         Mapping of variable name to array, like that of `get_state(model)`.
     """
     check_convertible(model)
-    keras.utils.set_random_seed(seed)
     kept = {
         id(variable)
         for _, layer in walk(model)
         if not layer.trainable or hasattr(layer, "finalize_state")
         for variable in layer.variables
     }
-    state = get_state(copy_model(model, configure=_without_seeds))
+    with seeded(seed):
+        state = get_state(copy_model(model, configure=_without_seeds))
     own = get_state(model)
     return {
         name: own[name] if id(variable) in kept else state[name]

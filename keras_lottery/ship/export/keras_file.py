@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_lottery.keras_bridge.internals.randomness import undrawn
 from keras_lottery.ship.export.data import checks_for
 from keras_lottery.ship.export.deliver import deliver
 from keras_lottery.ship.export.files import file_path
@@ -64,4 +65,6 @@ def to_keras(
 
 
 def _read(path: Path) -> Run:
-    return run_keras(keras.saving.load_model(path, compile=False))
+    with undrawn():
+        model = keras.saving.load_model(path, compile=False)
+    return run_keras(model)

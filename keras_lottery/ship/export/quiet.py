@@ -1,27 +1,32 @@
 """Silence for converters that talk."""
 
+import io
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drops all output: TensorFlow's C++ code writes to the process's own stderr."""
+    """Drops all output: TensorFlow's C++ code writes to the process's own stderr.
+
+    `sys.stderr` stays what it is: a logger that is made meanwhile keeps it.
+    """
     sys.stderr.flush()
-    stderr = os.dup(2)
+    disabled, stderr = logging.root.manager.disable, os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        with (
-            open(os.devnull, "w") as nowhere,
-            redirect_stdout(nowhere),
-            redirect_stderr(nowhere),
-            warnings.catch_warnings(),
-        ):
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            os.dup2(nowhere.fileno(), 2)
+            logging.disable()
+            os.dup2(nowhere, 2)
             yield
     finally:
+        sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
+        os.close(nowhere)
+        logging.disable(disabled)

@@ -46,8 +46,7 @@ def layer_criticality(
         checkpoints: states by label, such as `Checkpoints().states` by epoch, or
             `{"initial": dense.weights}` of a stored search's `dense = ticket(0)`.
         data: (x, y), a `PyDataset` or a `tf.data.Dataset` to measure on.
-        replicates: how often each layer is re-randomised. Where it is not 0, Keras's
-            global random seed is set.
+        replicates: how often each layer is re-randomised.
         seed: of what is drawn.
         layers: names of the variables (see `layers.named_variables`) that go back
             together, by a name for them. By default each layer that has a weight of
