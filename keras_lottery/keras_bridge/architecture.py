@@ -1,13 +1,12 @@
 """A model without its weights, as text."""
 
 import json
-import tempfile
 import warnings
-from pathlib import Path
-from typing import Any
 
 import keras
 
+from keras_lottery.keras_bridge.internals.randomness import undrawn
+from keras_lottery.keras_bridge.layers.assets import has_assets
 from keras_lottery.keras_bridge.layers.names import walk
 
 
@@ -19,10 +18,11 @@ def to_text(model: keras.Model) -> str:
             nothing.
     """
     for path, layer in walk(model):
-        if hasattr(layer, "save_assets") and _has_assets(layer):
+        if has_assets(layer):
             raise ValueError(
-                f"The vocabulary of layer '{path}' ({type(layer).__name__}) is not in "
-                "its config, and a model made of that would lack it. Give the layer "
+                f"The vocabulary of layer '{path}' ({type(layer).__name__}), or what "
+                "else it saves beside its variables, is not in its config, and a model "
+                "made of that would lack it. Give the layer "
                 "its vocabulary when you make it, such as `StringLookup(vocabulary="
                 "adapted.get_vocabulary())`, or apply it to the data outside of the "
                 "model."
@@ -45,7 +45,8 @@ def from_text(text: str) -> keras.Model:
     """
     config = json.loads(text)
     compiled = config.pop("compile_config", None)
-    model = keras.saving.deserialize_keras_object(config)
+    with undrawn():
+        model = keras.saving.deserialize_keras_object(config)
     if compiled:
         try:
             model.compile_from_config(compiled)
@@ -57,10 +58,3 @@ def from_text(text: str) -> keras.Model:
                 stacklevel=2,
             )
     return model
-
-
-def _has_assets(layer: Any) -> bool:
-    """Whether a layer keeps something outside of its config and its variables."""
-    with tempfile.TemporaryDirectory() as folder:
-        layer.save_assets(folder)
-        return any(Path(folder).iterdir())

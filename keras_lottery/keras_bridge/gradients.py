@@ -22,6 +22,11 @@ from keras_lottery.keras_bridge.layers import (
     set_state,
 )
 from keras_lottery.keras_bridge.layers.masked import premasked
+from keras_lottery.keras_bridge.layers.recurrent import (
+    batch_size_of,
+    check_whole_batches,
+    recurrent_states,
+)
 
 BATCH_SIZE = 256
 
@@ -84,7 +89,7 @@ def gradients(
     [[-4.0], [-6.0]]
     """
     with holding(model, state):
-        batches = in_batches(x, y, batch_size)
+        batches = in_batches(model, x, y, batch_size)
         return _mean(batch_gradients(model, batches, objective))
 
 
@@ -151,7 +156,7 @@ def hessian_vector_product(
             f"weight's shape. Received: {wrong or 'none'}"
         )
     with holding(model, state):
-        batches = in_batches(x, y, batch_size)
+        batches = in_batches(model, x, y, batch_size)
         return _mean(_evaluate(_hessian_product, model, objective, batches, vector))
 
 
@@ -222,10 +227,20 @@ def compiled_once(kept: dict[Any, Any] | None = None) -> Iterator[None]:
         _compiled.kept = before
 
 
-def in_batches(x: Any, y: Any, size: int) -> Iterator[tuple[Any, Any]]:
-    """Data (x, y) in batches of so many examples; the last one may be smaller."""
+def in_batches(
+    model: keras.Model, x: Any, y: Any, size: int
+) -> Iterator[tuple[Any, Any]]:
+    """Data (x, y) in batches of so many examples; the last one may be smaller.
+
+    Of a model whose batches have a fixed size, all have that.
+
+    Raises:
+        ValueError: if `size` is below 1, or the data do not fill such batches.
+    """
     if size < 1:
         raise ValueError(f"Expected `batch_size` of at least 1. Received: {size}")
+    check_whole_batches(model, length(x))
+    size = batch_size_of(model) or size
     for start in range(0, length(x), size):
         some = slice(start, start + size)
         yield _map(operator.itemgetter(some), (x, y))
@@ -287,12 +302,14 @@ def _evaluate(
     # All is passed as arguments: JAX would compile closed-over values into the program.
     state = {id(v): v for v in [*model.variables, *model.metrics_variables]}
     fixed = [variable for key, variable in state.items() if key not in chosen]
+    states = recurrent_states(model)
 
     def differentiate(
         values: list[Any], others: list[Any], along: list[Any], x: Any, y: Any
     ) -> list[Any]:
         def function(values: list[Any]) -> Any:
-            pairs = zip([*variables, *fixed], [*values, *others], strict=True)
+            held = [*variables, *fixed, *states]
+            pairs = zip(held, [*values, *others], strict=True)
             with keras.StatelessScope(list(pairs), collect_losses=True), premasked():
                 return objective(model, x, y)
 
@@ -307,6 +324,8 @@ def _evaluate(
     own = get_state(model)  # The zeros of the masks are in it.
     values = [keras.ops.convert_to_tensor(own[name]) for name in names]
     others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
+    # Each batch is a sequence of its own.
+    others += [keras.ops.zeros_like(variable) for variable in states]
     for batch in batches:
         x, y = _map(keras.ops.convert_to_tensor, batch)
         results = compiled(values, others, along, x, y)

@@ -14,6 +14,11 @@ import numpy as np
 
 from keras_lottery.keras_bridge.gradients import holding
 from keras_lottery.keras_bridge.graph import Use, inputs_of, run
+from keras_lottery.keras_bridge.layers.recurrent import (
+    at_rest,
+    batch_size_of,
+    check_whole_batches,
+)
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.layer_rules import rule_for
@@ -156,7 +161,9 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
     arrays, dtypes = _inputs(graph.model, data)
     total = np.zeros(graph.groups.max() + 1)
     count = np.zeros(len(total))
-    for start in range(0, len(arrays[0]), BATCH):
+    check_whole_batches(graph.model, len(arrays[0]))
+    size = batch_size_of(graph.model) or BATCH
+    for start in range(0, len(arrays[0]), size):
         calls = iter(graph.calls)
 
         def execute(use: Use, values: list[Any]) -> list[Any]:
@@ -170,10 +177,11 @@ def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
             return use.compute()
 
         batch = [
-            keras.ops.convert_to_tensor(array[start : start + BATCH], dtype)
+            keras.ops.convert_to_tensor(array[start : start + size], dtype)
             for array, dtype in zip(arrays, dtypes, strict=True)
         ]
-        run(graph.model, batch, execute)
+        with at_rest(graph.model):
+            run(graph.model, batch, execute)
     return total / np.maximum(count, 1)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from keras_lottery.keras_bridge.graph import input_layers
 from keras_lottery.keras_bridge.internals.graph import is_graph
-from keras_lottery.keras_bridge.internals.layers import copy_lambda
-from keras_lottery.keras_bridge.layers import walk
-from keras_lottery.keras_bridge.layers.copying import clone, own_objects
+from keras_lottery.keras_bridge.internals.randomness import undrawn
+from keras_lottery.keras_bridge.layers import named_variables, walk
+from keras_lottery.keras_bridge.layers.assets import copy_assets, copy_own
+from keras_lottery.keras_bridge.layers.copying import clone, own_objects, remade
 from keras_lottery.keras_bridge.layers.state import finalize, read
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
@@ -34,7 +35,7 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
             else:
                 config, _ = shrunk[id(layer)]
                 config |= _initializers(graph.rules[id(layer)], keep)
-                made[id(layer)] = _remade(layer, config)
+                made[id(layer)] = remade(layer, lambda own: {**own, **config})
         return made[id(layer)]
 
     def build(model: keras.Model, entries: list[Tensor] | None = None) -> keras.Model:
@@ -47,7 +48,7 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
             return keras.Sequential([inputs[0], *steps], name=model.name)
         return clone(model, copy, keras.tree.pack_sequence_as(model.input, inputs))
 
-    with keras.saving.custom_object_scope(own_objects(graph.model)):
+    with keras.saving.custom_object_scope(own_objects(graph.model)), undrawn():
         model = build(graph.model)
     _copy_trainable(graph.model, model)
     for rule in graph.rules.values():
@@ -63,12 +64,6 @@ def _input(layer: Any, channels: int | None) -> Any:
     if channels:
         shape = (*shape[:-1], channels)
     return type(layer)(batch_shape=shape, **config).output
-
-
-def _remade(layer: Any, config: dict[str, Any]) -> Any:
-    if type(layer) is keras.layers.Lambda:
-        return copy_lambda(layer)
-    return type(layer).from_config({**layer.get_config(), **config})
 
 
 def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
@@ -100,7 +95,11 @@ def _copy_weights(old: Any, new: Any, weights: Weights) -> None:
     for name, array in weights.items():
         getattr(new, name).assign(array)
     if not weights and isinstance(old, keras.layers.Layer):
-        for before, after in zip(old.variables, new.variables, strict=True):
+        # By name: quantisation adds variables in another order.
+        sources = named_variables(old)
+        for name, variable in named_variables(new).items():
             # A copy: JAX would train the two models in one buffer.
-            after.assign(read(before))
+            variable.assign(read(sources[name]))
+        copy_assets(old, new)
+        copy_own(old, new)
         finalize(new)

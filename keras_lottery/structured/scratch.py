@@ -16,7 +16,7 @@ from keras_lottery.keras_bridge.layers import (
     set_state,
 )
 from keras_lottery.keras_bridge.layers.convert import compile_alike
-from keras_lottery.keras_bridge.layers.copying import copy_model
+from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import compact, plain_copy
@@ -158,7 +158,7 @@ def _kernels(layer: Any) -> list[Any]:
 
 def _with(model: keras.Model, state: State) -> keras.Model:
     """A copy with another state."""
-    new = copy_model(model)
+    new = duplicate(model)
     compile_alike(model, new)
     set_state(new, state)
     return new

@@ -491,3 +491,11 @@ class TestTheNewModel:
 def draw_and_return(model):
     draw_weights(model, np.random.default_rng(0))
     return model
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_a_quantised_model_is_copied_whole(mode):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dense(4)])
+    model.quantize(mode)
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
+    np.testing.assert_array_equal(compact(model)(x), model(x))

@@ -13,6 +13,10 @@ from keras_lottery.keras_bridge.gradients import (
     training_loss,
 )
 from keras_lottery.keras_bridge.layers import named_masks
+from keras_lottery.keras_bridge.layers.recurrent import (
+    batch_size_of,
+    check_whole_batches,
+)
 from keras_lottery.tickets.allocation import Scores
 
 
@@ -25,7 +29,8 @@ class DenseGradients:
     Args:
         model: a masked model.
         data: (x, y), arrays or structures of them.
-        batch_size: examples in a batch, if there are as many.
+        batch_size: examples in a batch, if there are as many. Where the batches of the
+            model have a fixed size, that one counts.
 
     Raises:
         ValueError: if there are no data, x and y differ in length, the model does not
@@ -40,12 +45,15 @@ class DenseGradients:
         self.model = model
         self.data = training_arrays(data)
         self.size = length(self.data)
-        self.batch_size = min(batch_size, self.size)
+        fixed = batch_size_of(model)
+        self.batch_size = fixed or min(batch_size, self.size)
         # Filled in the first call.
         self._compiled: dict[Any, Any] = {}
         # Not kept: Keras makes the variables of metrics in the first step.
         try:
-            x, y = _each(lambda array: array[:1], self.data)
+            if fixed and fixed > self.size:
+                check_whole_batches(model, self.size)
+            x, y = _each(lambda array: array[: fixed or 1], self.data)
             gradients(model, x, y, objective=training_loss)
         except Exception as error:
             shapes = _each(np.shape, self.data)

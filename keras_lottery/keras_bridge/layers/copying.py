@@ -1,7 +1,6 @@
 """New models like given ones."""
 
 import inspect
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,8 @@ from keras_lottery.keras_bridge.internals.layers import (
     children,
     copy_lambda,
 )
+from keras_lottery.keras_bridge.internals.randomness import undrawn
+from keras_lottery.keras_bridge.layers.assets import copy_assets, copy_own
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
 from keras_lottery.keras_bridge.layers.state import finalize, read
@@ -38,10 +39,10 @@ def copy_model(
             if is_graph(layer):
                 new[id(layer)] = clone(layer, copy)
             else:
-                new[id(layer)] = _from_config(layer, configure)
+                new[id(layer)] = remade(layer, configure)
         return new[id(layer)]
 
-    with keras.saving.custom_object_scope(own_objects(model)):
+    with keras.saving.custom_object_scope(own_objects(model)), undrawn():
         copied = copy(model)
         _check_apart(model, copied)
         _build_alike(model, copied)
@@ -52,14 +53,13 @@ def copy_model(
 def duplicate(model: keras.Model) -> keras.Model:
     """A model of the same architecture, weights, masks and seeds, not compiled."""
     new = copy_model(model)
-    for (path, old_layer), (_, new_layer) in zip(
-        [("", model), *walk(model)], [("", new), *walk(new)], strict=True
-    ):
+    layers = [[each, *(layer for _, layer in walk(each))] for each in (model, new)]
+    for old_layer, new_layer in zip(*layers, strict=True):
         # Parents come first, so a child's own setting is the last one written, and
         # then that of a variable.
         new_layer.trainable = old_layer.trainable
-        if hasattr(old_layer, "save_assets"):
-            _copy_assets(path, old_layer, new_layer)
+    copy_assets(model, new)
+    copy_own(model, new)
     sources, targets = _variables(model), _variables(new)
     for name, target in targets.items():
         # A copy: JAX would train the two models in one buffer.
@@ -106,13 +106,20 @@ def clone(
         model.compiled = compiled
 
 
-def _from_config(
-    layer: keras.layers.Layer, configure: Callable[[dict[str, Any]], dict[str, Any]]
-) -> keras.layers.Layer:
+def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A new layer of a layer's config, with the vocabulary that it was adapted to.
+
+    Args:
+        layer: a layer, or a function of `keras.ops`. Its variables are not copied.
+        configure: changes the config before the new layer is made of it.
+
+    Raises:
+        ValueError: if it cannot be made.
+    """
     if isinstance(layer, keras.layers.Lambda):
         return copy_lambda(layer)
     try:
-        return type(layer).from_config(configure(layer.get_config()))
+        new = type(layer).from_config(configure(layer.get_config()))
     except Exception as error:
         raise ValueError(
             f"'{layer.name}' of class {type(layer).__name__} cannot be made again from "
@@ -120,6 +127,8 @@ def _from_config(
             "are layers or other objects), and register functions and objects of your "
             f"own with `keras.saving.register_keras_serializable`. Keras says: {error}"
         ) from error
+    copy_assets(layer, new)
+    return new
 
 
 def own_objects(model: keras.Model) -> dict[str, Any]:
@@ -187,20 +196,3 @@ def _check_alike(old: keras.Model, new: keras.Model) -> None:
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     masks = {f"{name}_mask": mask for name, (mask, _) in named_masks(model).items()}
     return named_variables(model) | masks
-
-
-def _copy_assets(path: str, old: Any, new: Any) -> None:
-    """Copies what a layer keeps outside of variables: the vocabulary of a lookup."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            store: dict[str, Any] = {}
-            old.save_own_variables(store)
-            old.save_assets(folder)
-            new.load_own_variables(store)
-            new.load_assets(folder)
-    except Exception as error:
-        raise ValueError(
-            f"The state of layer '{path}' ({type(old).__name__}) cannot be copied: "
-            f"{error}. Give it its vocabulary when you make it, or apply it to the "
-            "data outside of the model."
-        ) from error

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.signature import Arrays, input_names
 
 
@@ -36,7 +37,10 @@ def checks_for(
     if representative is not None:
         rows = _rows(representative)
         return Checks(representative, f"{rows:,} rows of representative data")
-    return Checks(_random_inputs(model, 32), "32 random rows")
+    # Whole batches, where their size is fixed.
+    size = batch_size_of(model) or 1
+    rows = size * max(1, 32 // size)
+    return Checks(_random_inputs(model, rows), f"{rows} random rows")
 
 
 def as_inputs(model: keras.Model, x: Any, argument: str) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.ship.export.data import Checks, accuracy
 from keras_lottery.ship.export.errors import ExportError, step
 from keras_lottery.ship.export.files import gzip_size_of, size_of, staged
@@ -65,7 +66,9 @@ def deliver(
     try:
         with staged(path) as draft:
             with _on_cpu():
-                expected = run_keras(given)(checks.inputs)
+                # A copy: what the model keeps from call to call stays as it is, and
+                # recurrent states start at zero, as in the file.
+                expected = run_keras(duplicate(given))(checks.inputs)
             check_finite(expected, f"the Keras model '{given.name}'")
             dense_bytes = _dense_bytes(plain, write, path.name)
 

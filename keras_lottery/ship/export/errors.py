@@ -16,4 +16,6 @@ def step(what: str) -> Iterator[None]:
     except (ExportError, OSError, MemoryError):
         raise
     except Exception as error:
-        raise ExportError(f"{what} failed: {error}") from error
+        # Some have no text, such as a failed `assert`.
+        why = str(error) or repr(error)
+        raise ExportError(f"{what} failed: {why}") from error

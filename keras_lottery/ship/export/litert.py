@@ -9,10 +9,12 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.data import as_inputs, checks_for, some_rows
 from keras_lottery.ship.export.deliver import deliver, require_tensorflow
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import file_path
+from keras_lottery.ship.export.remedies import check_calibration, remedies_named
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, in_batches, input_signature
 from keras_lottery.ship.export.source import (
@@ -66,8 +68,9 @@ def to_litert(
     Raises:
         ValueError: if an argument is unfit.
         ExportError: if the file fails its check, or needs operations of TensorFlow
-            that LiteRT lacks (recurrent layers do, unless they have `unroll=True`);
-            nothing is written then.
+            that LiteRT lacks; nothing is written then. The error names the layers
+            that may need them, and what to do: recurrent ones (`unroll=True`), lookups
+            and float64.
         ImportError: if `ai-edge-litert` is not installed.
         RuntimeError: if the backend is not TensorFlow.
     """
@@ -105,19 +108,24 @@ def to_litert(
         compute_in_float32(plain)
         notes.append("Computes in float32, since LiteRT lacks mixed precision.")
 
+    if quantize == "int8":
+        check_calibration(plain)
     write = partial(_write, quantize=quantize, examples=examples)
-    return deliver(
-        given,
-        plain,
-        file,
-        "litert",
-        write=write,
-        write_sparse=partial(write, sparse=True) if sparse and not eight_bits else None,
-        read=_read,
-        checks=checks,
-        precision="int8" if eight_bits else quantize or precision(given),
-        notes=notes,
-    )
+    with remedies_named(plain):
+        return deliver(
+            given,
+            plain,
+            file,
+            "litert",
+            write=write,
+            write_sparse=(
+                partial(write, sparse=True) if sparse and not eight_bits else None
+            ),
+            read=_read,
+            checks=checks,
+            precision="int8" if eight_bits else quantize or precision(given),
+            notes=notes,
+        )
 
 
 def _write(
@@ -137,7 +145,9 @@ def _write(
     if quantize == "float16":
         options["target_spec"] = {"supported_types": [tf.float16]}
     if quantize == "int8" and examples is not None:
-        options["representative_dataset"] = partial(_rows, examples)
+        options["representative_dataset"] = partial(
+            _batches, examples, batch_size_of(model) or 1
+        )
     model.export(
         path,
         format="litert",
@@ -147,17 +157,20 @@ def _write(
     )
 
 
-def _rows(examples: Arrays) -> Iterator[Arrays]:
-    for i in range(len(next(iter(examples.values())))):
-        yield {name: array[i : i + 1] for name, array in examples.items()}
+def _batches(examples: Arrays, size: int) -> Iterator[Arrays]:
+    """The whole batches of the examples."""
+    for end in range(size, len(next(iter(examples.values()))) + 1, size):
+        yield {name: array[end - size : end] for name, array in examples.items()}
 
 
 def _read(path: Path) -> Run:
     interpreter = _interpreter_class()(model_path=str(path))
     _check_readers(interpreter)
     runner = interpreter.get_signature_runner("serving_default")
+    details = next(iter(runner.get_input_details().values()))
+    fixed = int(details["shape_signature"][0])
     # Row by row, as on a phone: a file need not take any other batch.
-    return in_batches(lambda inputs: runner(**inputs), 1)
+    return in_batches(lambda inputs: runner(**inputs), 1, fixed if fixed > 0 else None)
 
 
 def _check_readers(interpreter: Any) -> None:

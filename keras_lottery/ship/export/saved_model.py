@@ -72,6 +72,8 @@ def _read(path: Path) -> Run:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
+    _, signature = loaded.signatures["serving_default"].structured_input_signature
+    sizes = [spec.shape[0] for spec in signature.values()]
 
     def run(inputs: Arrays) -> Arrays:
         # A signature outlives its variables unless `loaded` is kept, as it is here.
@@ -80,4 +82,4 @@ def _read(path: Path) -> Run:
         )
         return {name: output.numpy() for name, output in outputs.items()}
 
-    return in_batches(run, 256)
+    return in_batches(run, 256, sizes[0])

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
+
 # What Keras names an input that was given no name, numbered by a counter.
 AUTOMATIC = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
@@ -46,7 +48,7 @@ def output_names(model: keras.Model) -> list[str]:
 def input_signature(model: keras.Model) -> list[Any]:
     """The `input_signature` of `model.export` that gives the inputs their names."""
     specs = [
-        keras.InputSpec(dtype=tensor.dtype, shape=(None, *tensor.shape[1:]), name=name)
+        keras.InputSpec(dtype=tensor.dtype, shape=tuple(tensor.shape), name=name)
         for name, tensor in zip(input_names(model), model.inputs, strict=True)
     ]
     return [keras.tree.pack_sequence_as(_structure(model, "input"), specs)]
@@ -62,19 +64,29 @@ def run_keras(model: keras.Model) -> Run:
         arrays = map(keras.ops.convert_to_numpy, outputs)
         return dict(zip(output_names(model), arrays, strict=True))
 
-    return in_batches(run, 256)
+    return in_batches(run, 256, batch_size_of(model))
 
 
-def in_batches(run: Run, size: int) -> Run:
-    """`run`, fed with at most `size` rows at a time."""
+def in_batches(run: Run, most: int, fixed: int | None = None) -> Run:
+    """`run`, fed with at most so many rows at a time, or with a fixed number of them.
+
+    What lacks in the last of these is filled up by repeating the last row.
+    """
+    size = fixed or most
+
+    def part(array: np.ndarray, start: int) -> np.ndarray:
+        some = array[start : start + size]
+        lacking = size - len(some) if fixed else 0
+        return np.concatenate([some, some[-1:].repeat(lacking, axis=0)])
 
     def run_all(inputs: Arrays) -> Arrays:
         rows = len(next(iter(inputs.values())))
         parts = [
-            run({name: array[i : i + size] for name, array in inputs.items()})
-            for i in range(0, rows, size)
+            run({name: part(array, start) for name, array in inputs.items()})
+            for start in range(0, rows, size)
         ]
-        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        return {name: array[:rows] for name, array in joined.items()}
 
     return run_all
 

@@ -156,7 +156,7 @@ def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> No
         )
     momenta = [layer.momentum for layer in normalisations]
     try:
-        for index, (batch, _) in enumerate(in_batches(x, (), batch_size)):
+        for index, (batch, _) in enumerate(in_batches(model, x, (), batch_size)):
             for layer in normalisations:
                 # The mean of so many batches; the first replaces what was there.
                 layer.momentum = index / (index + 1)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.gradients import (
@@ -22,9 +23,9 @@ BATCHES, LARGEST = 100, 32
 Batches = Iterable[tuple[Any, Any]]
 
 
-def batches(x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
+def batches(model: keras.Model, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
     """Data in small batches: of one example where there are few."""
-    return in_batches(x, y, min(max(length(x) // BATCHES, 1), LARGEST))
+    return in_batches(model, x, y, min(max(length(x) // BATCHES, 1), LARGEST))
 
 
 def mean_over_batches(

@@ -18,6 +18,6 @@ def fisher(snapshot: Snapshot) -> Scores:
         Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher
         pruning": the saliency of a feature map, for weights.
     """
-    data = batches(*snapshot.training_data())
+    data = batches(snapshot.model, *snapshot.training_data())
     mean = mean_over_batches(snapshot, np.square, data)
     return {name: snapshot.final[name] ** 2 * mean[name] / 2 for name in snapshot.masks}

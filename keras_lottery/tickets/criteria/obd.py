@@ -9,6 +9,11 @@ import numpy as np
 from keras import ops
 
 from keras_lottery.keras_bridge.gradients import length
+from keras_lottery.keras_bridge.layers.recurrent import (
+    at_rest,
+    batch_size_of,
+    check_whole_batches,
+)
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.criteria.batches import BATCHES, batches, mean_over_batches
@@ -37,10 +42,14 @@ def obd(snapshot: Snapshot) -> Scores:
     """
     _loss_of(snapshot.model)
     x, _ = snapshot.training_data()
-    some = keras.tree.map_structure(lambda array: array[:1], x)
-    shape = ops.shape(snapshot.model(some, training=False))[1:]
+    model = snapshot.model
+    size = batch_size_of(model) or 1
+    check_whole_batches(model, length(x))
+    some = keras.tree.map_structure(lambda array: array[:size], x)
+    with at_rest(model):
+        shape = ops.shape(model(some, training=False))[1:]
     uniform = snapshot.rng.random((length(x), *shape), "float32")
-    once = list(batches(x, uniform))
+    once = list(batches(model, x, uniform))
     drawn = itertools.chain(
         once,
         # Few batches are taken again, with other targets.

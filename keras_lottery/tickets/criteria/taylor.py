@@ -17,6 +17,6 @@ def taylor(snapshot: Snapshot) -> Scores:
         Molchanov et al. 2017, "Pruning convolutional neural networks for resource
         efficient inference": the Taylor criterion, for weights.
     """
-    data = batches(*snapshot.training_data())
+    data = batches(snapshot.model, *snapshot.training_data())
     mean = mean_over_batches(snapshot, np.abs, data)
     return {name: np.abs(snapshot.final[name]) * mean[name] for name in snapshot.masks}

@@ -1,0 +1,105 @@
+"""What a layer keeps outside of its config and its variables.
+
+The vocabulary that a lookup was adapted to is such a thing. Keras writes it into files
+beside the variables (`save_assets`), or among them under a name that no variable has
+(`save_own_variables`), and a layer that is made of the config alone lacks it.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_lottery.keras_bridge.layers.names import walk
+
+
+def has_assets(layer: Any) -> bool:
+    """Whether a layer keeps something outside of its config and its variables."""
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            if any(Path(folder).iterdir()):
+                return True
+    return _saves_itself(layer) and len(_store(layer)) > len(layer.variables)
+
+
+def copy_assets(old: Any, new: Any) -> None:
+    """Copies the files of a layer, and of those inside that the new one has already.
+
+    Before it is built, since the size of a vocabulary may be that of its output, and
+    again afterwards for the layers that are made then.
+
+    Raises:
+        ValueError: if they cannot be copied.
+    """
+    for one, other in _pairs(old, new):
+        if not hasattr(one, "save_assets"):
+            continue
+        with tempfile.TemporaryDirectory() as folder, _copying(one):
+            one.save_assets(folder)
+            if any(Path(folder).iterdir()):
+                other.load_own_variables(_store(one))
+                other.load_assets(folder)
+                _check_equal(one, other)
+
+
+def _check_equal(one: Any, other: Any) -> None:
+    # Keras writes a line for each word, and a word may hold several.
+    if hasattr(one, "get_vocabulary"):
+        before, after = one.get_vocabulary(), other.get_vocabulary()
+        if list(before) != list(after):
+            raise ValueError(
+                f"its vocabulary of {len(before)} words would be one of {len(after)}"
+            )
+
+
+def copy_own(old: Any, new: Any) -> None:
+    """Copies what layers that save themselves in a way of their own would save.
+
+    Raises:
+        ValueError: if it cannot be copied.
+    """
+    for one, other in _pairs(old, new):
+        if _saves_itself(one):
+            with _copying(one):
+                other.load_own_variables(_store(one))
+
+
+def _pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
+    """A layer and those inside, each with the one of the same path in the other."""
+    if not isinstance(old, keras.layers.Layer):
+        return  # A function of `keras.ops`.
+    inside = {"": new, **dict(walk(new))}
+    for path, layer in [("", old), *walk(old)]:
+        if path in inside:
+            yield layer, inside[path]
+
+
+def _store(layer: Any) -> dict[str, Any]:
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    return store
+
+
+def _saves_itself(layer: Any) -> bool:
+    """Whether `save_own_variables` is neither Keras's nor this library's."""
+    return any(
+        "save_own_variables" in vars(owner)
+        and owner.__module__.partition(".")[0] not in ("keras", "keras_lottery")
+        for owner in type(layer).__mro__
+    )
+
+
+@contextlib.contextmanager
+def _copying(layer: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"What layer '{layer.name}' ({type(layer).__name__}) keeps outside of its "
+            f"variables cannot be copied: {error}. Give it a vocabulary when you make "
+            "it, or apply it to the data outside of the model."
+        ) from error

@@ -1,0 +1,224 @@
+"""Models that keep more than variables: vocabularies, recurrent states, fixed batches.
+
+Each public function gives a model of equal outputs, or refuses it clearly; the given
+model stays as it is.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_lottery as kl
+from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.layers.copying import duplicate
+from keras_lottery.keras_bridge.layers.recurrent import recurrent_states
+from keras_lottery.structured import scratch
+
+RNG = np.random.default_rng(0)
+NUMBERS = np.array([[10], [20], [30], [10]])
+WORDS = np.array([["a b"], ["b c"], ["c"], ["a"]])
+
+
+def model_of(layer, shape, dtype, batch=None, compiled=True):
+    x = keras.Input(shape, batch, dtype)
+    y = layers.Dense(6, "relu")(layer(x))
+    model = keras.Model(x, layers.Dense(2)(y))
+    if compiled:
+        model.compile("sgd", "mse")
+    return model
+
+
+@keras.saving.register_keras_serializable("unusual")
+class Counts(layers.Layer):
+    """Keeps a number in no variable, and saves it itself."""
+
+    shift = 0.0
+
+    def save_own_variables(self, store):
+        store["shift"] = np.array(self.shift)
+
+    def load_own_variables(self, store):
+        self.shift = float(np.array(store["shift"]))
+
+    def call(self, x):
+        return x + self.shift
+
+
+def lookup(kind, mode):
+    layer = getattr(layers, kind)(output_mode=mode)
+    data = WORDS if kind == "TextVectorization" else NUMBERS
+    data = data.astype(int if kind == "IntegerLookup" else str)
+    layer.adapt(data)
+    model = model_of(layer, (1,), "int64" if kind == "IntegerLookup" else "string")
+    return model, keras.ops.convert_to_tensor(data)
+
+
+def own():
+    layer = Counts()
+    layer.shift = 3.0
+    return model_of(layer, (3,), "float32"), np.ones((4, 3), "float32")
+
+
+VOCABULARIES = {
+    f"{kind}-{mode}": functools.partial(lookup, kind, mode)
+    for kind in ("IntegerLookup", "StringLookup", "TextVectorization")
+    for mode in ("multi_hot", "tf_idf")
+} | {"own": own}
+
+
+def outputs(model, x):
+    return np.array(keras.ops.convert_to_numpy(model(x)))
+
+
+def halved(model):
+    masked = kl.mask_model(model)
+    kl.prune(masked, 0.5)
+    return masked
+
+
+COPIES = {
+    "duplicate": duplicate,
+    "mask_model": kl.mask_model,
+    "strip_masks": lambda model: kl.layers.strip_masks(kl.mask_model(model)),
+    "compact": kl.compact,
+    "compact, masked": lambda model: kl.compact(kl.mask_model(model)),
+}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("build", VOCABULARIES.values(), ids=VOCABULARIES)
+def test_copies_keep_what_lies_in_no_variable(build, tmp_path):
+    model, x = build()
+    expected = outputs(model, x)
+    for name, copied in COPIES.items():
+        new = copied(model)
+        np.testing.assert_array_equal(outputs(new, x), expected, err_msg=name)
+    new.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(again, x), expected)
+    masked = halved(model)
+    starts = scratch(masked, kl.layers.get_state(masked), 1)
+    for start in starts.values():
+        assert outputs(start.model, x).shape == expected.shape
+    np.testing.assert_array_equal(
+        outputs(starts["original"].model, x), outputs(masked, x)
+    )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("build", VOCABULARIES.values(), ids=VOCABULARIES)
+def test_files_without_room_for_it_refuse_it(build, tmp_path):
+    model, _ = build()
+    with pytest.raises(ValueError, match="beside its variables"):
+        kl.save_compressed(kl.mask_model(model), tmp_path / "model.klc")
+    with pytest.raises(ValueError, match="beside its variables"):
+        architecture.to_text(model)
+
+
+@pytest.mark.tensorflow
+def test_vocabularies_that_files_of_keras_mix_up_are_refused():
+    """Keras writes a line for each word."""
+    layer = layers.StringLookup(output_mode="multi_hot")
+    layer.adapt([["a\nb"], ["c"]])
+    with pytest.raises(ValueError, match="cannot be copied"):
+        duplicate(model_of(layer, (1,), "string"))
+
+
+def recurrent(stateful=True):
+    lstm = layers.LSTM(3, stateful=stateful, unroll=True)
+    return halved(model_of(lstm, (3, 2), "float32", batch=4)), (8, 3, 2)
+
+
+def fixed():
+    layer = layers.Dense(5, "relu")
+    return halved(model_of(layer, (3,), "float32", batch=4)), (8, 3)
+
+
+def used(build):
+    """A model that has been used, data for it, and its states."""
+    model, shape = build()
+    x = RNG.normal(size=shape).astype("float32")
+    model(x[:4])
+    return model, (x, np.ones((8, 2), "float32")), states(model)
+
+
+def states(model):
+    arrays = [np.array(keras.ops.convert_to_numpy(v)) for v in recurrent_states(model)]
+    return arrays + [np.array(array) for array in model.get_weights()]
+
+
+def assert_unchanged(model, before):
+    for one, other in zip(states(model), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+EXPORTS = {
+    "to_keras": (".keras", {}),
+    "to_saved_model": ("", {}),
+    "to_litert": (".tflite", {}),
+}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("export", EXPORTS)
+@pytest.mark.parametrize("build", [recurrent, fixed])
+def test_exports_check_in_the_models_batches_and_leave_its_state(
+    build, export, tmp_path
+):
+    model, (x, _), before = used(build)
+    suffix, options = EXPORTS[export]
+    path = tmp_path / f"model{suffix}"
+    report = getattr(kl.export, export)(model, path, **options)
+    assert report.max_difference < 1e-5
+    assert report.checked_on == "32 random rows"
+    assert_unchanged(model, before)
+    report = getattr(kl.export, export)(
+        model, path, test_data=(x[:5], np.zeros(5, int)), **options
+    )
+    assert report.accuracy == report.keras_accuracy
+
+
+@pytest.mark.tensorflow
+def test_eight_bits_are_calibrated_in_the_models_batches(tmp_path):
+    model, (x, _), before = used(fixed)
+    report = kl.export.to_litert(
+        model, tmp_path / "m.tflite", quantize="int8", representative_data=x
+    )
+    assert report.checked_on == "8 rows of representative data"
+    assert_unchanged(model, before)
+
+
+CRITERIA = ["fisher", "grasp", "obd", "snip", "taylor"]
+
+
+@pytest.mark.parametrize("build", [recurrent, fixed])
+def test_criteria_take_the_models_batches_and_leave_its_state(build):
+    model, (x, y), before = used(build)
+    for criterion in CRITERIA:
+        masks = kl.pruning.masks_after(model, 0.6, criterion, data=(x, y))
+        assert_unchanged(model, before)
+        for state in recurrent_states(model):
+            state.assign(np.zeros(state.shape))
+        # Where the model has been does not count.
+        assert kl.pruning.masks_after(model, 0.6, criterion, data=(x, y)) == masks
+        for state, array in zip(recurrent_states(model), before, strict=False):
+            state.assign(array)
+        with pytest.raises(ValueError, match="Received: 7 examples"):
+            kl.prune(model, 0.7, criterion, data=(x[:7], y[:7]))
+
+
+@pytest.mark.parametrize("build", [recurrent, fixed])
+def test_gradients_in_fit_take_the_models_batches(build):
+    model, (x, y), _ = used(build)
+    callback = kl.RigL(None, 3, (x, y), frequency=1)
+    model.fit(x, y, 4, callbacks=[callback], verbose=0)
+    assert kl.get_sparsity(model) == pytest.approx(0.5, abs=0.02)
+
+
+def test_activations_of_filters_take_the_models_batches():
+    model, data, before = used(fixed)
+    kl.prune(model, 0.6, "activation", granularity="filter", data=data)
+    assert len(states(model)) == len(before)
