@@ -1,6 +1,7 @@
 """The flow through a weight: what the network alone says, without data."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +10,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_lottery.keras_bridge.gradients import gradients
+from keras_lottery.keras_bridge.gradients import gradients, holding
 from keras_lottery.keras_bridge.internals.layers import computing_in
 from keras_lottery.keras_bridge.internals.patches import overridden
 from keras_lottery.keras_bridge.layers import State, walk
+from keras_lottery.keras_bridge.layers.recurrent import at_rest, batch_size_of
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.criteria.criterion import in_rounds
@@ -36,18 +38,19 @@ def synflow(snapshot: Snapshot) -> Scores:
     """|w| ∂R/∂|w|, R = 1ᵀ (Π_l |W_l|) 1: keeps the weights that most flow goes through.
 
     R is the sum of the outputs of the network made linear, its weights' magnitudes in
-    their place, for an input of ones, in float32 whatever the dtype policies say.
-    Activations, the head's too, are left out, biases are zero, and BatchNorm is in
-    inference mode: a factor |γ|/σ. Of data, only shapes are looked at, if there are
-    any.
+    their place, for an input of ones, in float32 whatever the dtype policies say; in
+    float64 where variables are of it. Where it is too large for that, as it is in deep
+    networks, scores are a multiple of it. Activations, the head's too, are left out,
+    biases are zero, and BatchNorm is in inference mode: a factor |γ|/σ. Of data, only
+    shapes are looked at, if there are any.
 
     As much flow goes out of each hidden unit as comes in, and pruning in rounds the
     least of it leaves no layer empty as long as that can be.
 
     Raises:
         ValueError: if the network is not linear without its activations (of
-            LayerNormalization, attention and gates, say, R is not made), or no flow
-            reaches the outputs.
+            LayerNormalization, attention and gates, say, R is not made), if no flow
+            reaches the outputs, or one that is too large even as a multiple.
 
     Reference:
         Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
@@ -67,20 +70,12 @@ def synflow(snapshot: Snapshot) -> Scores:
             "one, as mask_epochs='auto' makes them. Choose a number of epochs."
         )
     model, magnitudes = snapshot.model, _magnitudes(snapshot)
-    try:
-        with _linear(model):
-            found = gradients(
-                model, _ones_and_twos(snapshot), None, objective=_flow, state=magnitudes
-            )
-    except FloatingPointError as error:
-        raise ValueError(
-            "SynFlow needs a network that is linear without its activations, and "
-            "products of its weights that float32 can hold, and their slopes the dtype "
-            f"of its variables. Received: model '{model.name}' of dtype policy "
-            f"'{model.dtype_policy.name}', which is not. Choose another criterion, "
-            "such as 'snip', or variables of float32."
-        ) from error
-    scores = {name: magnitudes[name] * found[name] for name in snapshot.masks}
+    with _linear(model):
+        found = _slopes(model, _ones_and_twos(snapshot), magnitudes)
+    scores = {
+        name: (magnitudes[name] * found[name].astype("float64"))
+        for name in snapshot.masks
+    }
     if not any(score.any() for score in scores.values()):
         raise ValueError(
             "SynFlow found no path of weights from the inputs to the outputs that are "
@@ -89,13 +84,90 @@ def synflow(snapshot: Snapshot) -> Scores:
     return scores
 
 
+def _slopes(model: keras.Model, x: Any, magnitudes: State) -> dict[str, np.ndarray]:
+    """∂R/∂|w|, or a multiple of it where R is too large to be computed."""
+    wrong = [n for n, array in magnitudes.items() if not np.isfinite(array).all()]
+    if wrong:
+        raise ValueError(
+            f"SynFlow needs weights that are finite. Received: {wrong} with others"
+        )
+    with contextlib.suppress(FloatingPointError):
+        return gradients(model, x, None, objective=_flow, state=magnitudes)
+    x, factors = _scaled(model, x, magnitudes)
+    try:
+        return gradients(model, x, factors, objective=_flow, state=magnitudes)
+    except FloatingPointError as error:
+        dtypes = sorted({layer.variable_dtype for _, layer in walk(model)})
+        raise ValueError(
+            "The slopes of SynFlow's flow are beyond what the dtype of the variables "
+            f"holds. Received: model '{model.name}' with variables of {dtypes}. Build "
+            "it with variables of float32, or of float64."
+        ) from error
+
+
+def _scaled(model: keras.Model, x: Any, magnitudes: State) -> tuple[Any, np.ndarray]:
+    """A smaller input, and a factor for each output, that make R one.
+
+    R is proportional to both. Then what flows forwards and what flows backwards are
+    between 1/√R and √R in size, where they were between one and R.
+    """
+
+    def scale(by: float) -> Any:
+        floats = lambda array: array.dtype.kind == "f"  # noqa: E731
+        return keras.tree.map_structure(
+            lambda array: (array * by).astype(array.dtype) if floats(array) else array,
+            x,
+        )
+
+    for exponent in (0, -15, -30):
+        with holding(model, magnitudes), at_rest(model):
+            flow, double = map(float, _flows(model, scale(10.0**exponent)))
+        if np.isfinite([flow, double]).all():
+            break
+    else:
+        raise ValueError(
+            f"SynFlow's flow through model '{model.name}', the products of the weights "
+            "of its layers, is beyond what its dtype holds, even for inputs of 1e-30. "
+            'Build the model in float64 (`keras.config.set_floatx("float64")`), or '
+            "with smaller initial weights."
+        )
+    if not flow or abs(double - 2 * flow) > 0.01 * flow:
+        raise ValueError(
+            "SynFlow needs a network that is linear without its activations, as one "
+            "with LayerNormalization, attention or gates is not. Received: model "
+            f"'{model.name}', whose flow is {flow:.3g}, and {double:.3g} for twice the "
+            "input. Choose another criterion, such as 'snip'."
+        )
+    half = 10 ** -((math.log10(flow) - exponent) / 2)
+    return scale(half), np.full(len(keras.tree.flatten(x)[0]), half)
+
+
 def _flow(model: keras.Model, x: Any, y: Any) -> Any:
-    """R; NaN if twice the input does not give twice of it."""
-    outputs = keras.tree.flatten(model(x, training=False))
-    outputs = [ops.cast(output, "float32") for output in outputs]
-    flow, double = (sum(ops.sum(output[i]) for output in outputs) for i in (0, 1))
+    """R, times the first factor of y if any; NaN if it is not linear in the input."""
+    flow, double = _flows(model, x, 1 if y is None else y[0])
     linear = ops.abs(double - 2 * flow) <= 0.01 * flow
-    return flow * ops.where(linear, 1.0, np.nan)
+    return flow * ops.cast(ops.where(linear, 1.0, np.nan), flow.dtype)
+
+
+def _flows(model: keras.Model, x: Any, factor: Any = 1) -> tuple[Any, Any]:
+    """R for the input, and for twice the input."""
+    if keras.tree.flatten(x)[0].shape[0] == 1:
+        twice = keras.tree.map_structure(lambda part: 2 * part, x)
+        one, other = (model(each, training=False) for each in (x, twice))
+        return _sum(one, 0, factor), _sum(other, 0, factor)
+    outputs = model(x, training=False)
+    return _sum(outputs, 0, factor), _sum(outputs, 1, factor)
+
+
+def _sum(outputs: Any, row: int, factor: Any) -> Any:
+    """The sum of a row of all outputs."""
+    outputs = keras.tree.flatten(outputs)
+    double = any(output.dtype == "float64" for output in outputs)
+    dtype = "float64" if double else "float32"
+    if isinstance(factor, int):
+        return sum(ops.sum(ops.cast(output, dtype)[row]) for output in outputs)
+    factor = ops.cast(factor, dtype)
+    return sum(ops.sum(factor * ops.cast(output, dtype)[row]) for output in outputs)
 
 
 def _magnitudes(snapshot: Snapshot) -> State:
@@ -109,7 +181,10 @@ def _magnitudes(snapshot: Snapshot) -> State:
 
 
 def _ones_and_twos(snapshot: Snapshot) -> Any:
-    """Two inputs, of the shapes of the data or of the model's inputs."""
+    """An input and twice it, of the shapes of the data or of the model's inputs.
+
+    Ones fill up a batch of a fixed size; in one of one example is the first alone.
+    """
     model, data = snapshot.model, snapshot.data
     one = isinstance(model, keras.Sequential)
     inputs = data[0] if data else getattr(model, "inputs" if one else "input", None)
@@ -121,10 +196,10 @@ def _ones_and_twos(snapshot: Snapshot) -> Any:
         )
 
     def two(part: Any) -> np.ndarray:
-        ones = np.ones(
-            (1, *part.shape[1:]), keras.backend.standardize_dtype(part.dtype)
-        )
-        return np.concatenate([ones, 2 * ones])
+        dtype = keras.backend.standardize_dtype(part.dtype)
+        array = np.ones((batch_size_of(model) or 2, *part.shape[1:]), dtype)
+        array[1:2] = 2
+        return array
 
     arrays = keras.tree.map_structure(two, inputs)
     return arrays[0] if one and not data else arrays
@@ -132,12 +207,13 @@ def _ones_and_twos(snapshot: Snapshot) -> Any:
 
 @contextlib.contextmanager
 def _linear(model: keras.Model) -> Iterator[None]:
-    """Inside, the model's layers have no activations, and compute in float32."""
-    float32 = keras.DTypePolicy("float32")
+    """Inside, layers have no activations, and compute in float32 or better."""
     with contextlib.ExitStack() as stack:
         for _, layer in walk(model):
             if layer.dtype_policy.quantization_mode is None:
-                stack.enter_context(computing_in(layer, float32))
+                double = layer.variable_dtype == "float64"
+                policy = keras.DTypePolicy("float64" if double else "float32")
+                stack.enter_context(computing_in(layer, policy))
             if isinstance(layer, _PASSED):
                 stack.enter_context(overridden(layer, "call", _same))
             elif callable(vars(layer).get("activation")):

@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_lottery import criteria
-from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
+from keras_lottery.keras_bridge.layers import (
+    get_masks,
+    get_state,
+    mask_model,
+    named_masks,
+)
 from keras_lottery.pruning import prune
 from keras_lottery.tickets import Snapshot
-from tests.models_zoo import ZOO, arrays, assert_equal, compiled, residual, scramble
+from tests.models_zoo import ZOO, arrays, assert_equal, residual, scramble
 
 # As by magnitude, in narrow networks.
 pytestmark = pytest.mark.filterwarnings("ignore:No weights are left")
@@ -187,16 +192,63 @@ def test_dtype_policies(policy):
         assert expected[name].sum() > np.finfo("float16").max
         np.testing.assert_allclose(array.astype("float32"), expected[name], rtol=0.01)
     assert {layer.dtype_policy.name for layer in model.layers} == {policy}
-    if policy == "float16":
-        for variable in model.trainable_variables:
-            variable.assign(np.full(variable.shape, 50.0))
-        with pytest.raises(ValueError, match="dtype policy 'float16'"):
-            synflow(model)
 
 
-def test_what_overflows_is_refused():
-    model = mask_model(compiled(narrow()))
+def deep(dtype="float32"):
+    """Its flow is about 1e60, beyond float32."""
+    stack = [layers.Dense(8, "relu", dtype=dtype) for _ in range(30)]
+    model = mask_model(keras.Sequential([keras.Input((8,)), *stack]))
+    rng = np.random.default_rng(0)
+    for _, weight in named_masks(model).values():
+        weight.assign(20 * rng.normal(size=weight.shape))
+    return model
+
+
+def shares(model):
+    """Each weight's share of the flow."""
+    scores = synflow(model)
+    return {name: array / array.sum() for name, array in scores.items()}
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_a_flow_beyond_float32(batch):
+    model = deep()
+    found = shares(model)
+    weights = [
+        np.abs(np.array(w), dtype="float64") for _, w in named_masks(model).values()
+    ]
+    before, after = [np.ones(8)], [np.ones(8)]
+    for forwards, backwards in zip(weights, weights[::-1], strict=True):
+        before.append(before[-1] @ forwards)
+        after.append(backwards @ after[-1])
+    assert before[-1].sum() > np.finfo("float32").max
+    for i, name in enumerate(found):
+        score = before[i][:, None] * weights[i] * after[-2 - i]
+        np.testing.assert_allclose(found[name], score / score.sum(), rtol=1e-4)
+    if batch:
+        model = keras.Sequential([keras.Input(batch_shape=(batch, 8)), *model.layers])
+        again = shares(model)
+        for name, array in found.items():
+            np.testing.assert_allclose(again[name], array, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(1e30, "beyond what its dtype holds"), (np.nan, "weights that are finite")],
+)
+def test_what_cannot_be_computed_is_refused(value, message):
+    model = mask_model(narrow())
     for variable in model.trainable_variables:
-        variable.assign(np.full(variable.shape, 1e5))
-    with pytest.raises(ValueError, match="float32 can hold"):
+        variable.assign(np.full(variable.shape, value))
+    with pytest.raises(ValueError, match=message):
         synflow(model)
+
+
+@pytest.mark.tensorflow
+def test_float64_holds_larger_flows():
+    model = deep("float64")
+    for _, weight in named_masks(model).values():
+        weight.assign(1e4 * np.array(weight))
+    assert all(
+        np.isfinite(score).all() and score.any() for score in synflow(model).values()
+    )
