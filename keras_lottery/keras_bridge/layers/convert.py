@@ -32,7 +32,8 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     those of Dense, EinsumDense and all convolutions, and of LSTM, GRU and SimpleRNN
     (recurrent kernels too), wherever they are: in nested and subclassed models, in
     attention layers and wrappers. A layer of your own joins them by `register_masked`.
-    Biases and normalisation are never masked, embeddings only where they are chosen.
+    Biases and normalisation are never masked; embeddings and frozen layers only where
+    they are chosen, which a warning says of the latter.
     The given model is left untouched; if it is compiled, the copy is compiled alike,
     with a fresh optimizer. Other layers with kernels, such as one of your own derived
     from Dense, are named in a warning, unless you chose by `prunable`.
@@ -45,8 +46,9 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
             the layers that have a masked form, and about the recurrent layers whose
             cells have one; a layer name or path, with wildcards (`"conv*"`,
             `"encoder/*"`), where the name of a layer that holds others stands for
-            these; several of them; or `None` for all but embeddings, or, in a model
-            that has masked layers, for those alone.
+            these; several of them; or `None` for all but embeddings and layers that
+            are frozen (`trainable=False`), or, in a model that has masked layers, for
+            those alone.
 
     Raises:
         ValueError: if the model is not built or cannot be copied, if a name matches
@@ -63,6 +65,7 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     chosen = _choose(model, prunable)
     if prunable is None and not is_masked(model):
         _warn_of_kernels(model, chosen)
+        _warn_of_frozen(model)
     masked = duplicate(model)
     release(masked)
     inside = dict(walk(masked))
@@ -112,7 +115,9 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
         chosen = [
             path
             for path, layer in layers
-            if masked_by_default(class_of(layer)) and not is_masked(model)
+            if masked_by_default(class_of(layer))
+            and not _frozen(layer)
+            and not is_masked(model)
         ]
     elif callable(prunable):
         cells = {
@@ -131,7 +136,8 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
     if not chosen and not is_masked(model):
         raise ValueError(
             "No layer to prune was found. Expected at least one layer of "
-            f"{_class_names()} that `prunable` chooses. Received: "
+            f"{_class_names()} that `prunable` chooses; frozen layers have to be named "
+            "there. Received: "
             f"prunable={prunable!r} and these layers:\n{_listing(layers)}"
         )
     return chosen
@@ -162,6 +168,24 @@ def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
             f"These layers have kernels, but no masked form, and stay dense: {names}. "
             "Call `keras_lottery.register_masked` for their classes to prune them too, "
             "or name the layers to prune in `prunable`.",
+            stacklevel=3,
+        )
+
+
+def _frozen(layer: keras.layers.Layer) -> bool:
+    return bool(layer.weights) and not layer.trainable_weights
+
+
+def _warn_of_frozen(model: keras.Model) -> None:
+    frozen = [
+        path
+        for path, layer in walk(model)
+        if masked_by_default(class_of(layer)) and _frozen(layer)
+    ]
+    if frozen:
+        warnings.warn(
+            f"These layers are frozen, and stay dense: {', '.join(frozen)}. Name them "
+            "in `prunable` to prune them too, or set `layer.trainable = True`.",
             stacklevel=3,
         )
 

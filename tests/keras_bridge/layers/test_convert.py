@@ -182,11 +182,27 @@ def test_frozen_layers_stay_frozen():
     inner = model.layers[1]
     inner.trainable = False
     inner.layers[1].layers[0].trainable = True
-    for new in [mask_model(model), strip_masks(mask_model(model))]:
+    masked = mask_model(model, lambda layer: True)
+    for new in [masked, strip_masks(masked)]:
         for (_, one), (_, other) in zip(walk(model), walk(new), strict=True):
             assert one.trainable == other.trainable
         names = [weight.path for weight in model.trainable_weights]
         assert [weight.path for weight in new.trainable_weights] == names
+
+
+def test_frozen_layers_are_masked_where_they_are_named():
+    model = mlp()
+    model.layers[0].trainable = False
+    with pytest.warns(UserWarning, match=r"frozen, and stay dense: dense\. Name them"):
+        masked = mask_model(model)
+    assert list(get_masks(masked)) == ["dense_1/kernel"]
+    for prunable in ("dense*", ["dense", "dense_1"], lambda layer: True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(get_masks(mask_model(model, prunable))) == 2
+    model.trainable = False
+    with pytest.raises(ValueError, match="frozen layers have to be named"):
+        mask_model(model)
 
 
 @pytest.mark.parametrize(
