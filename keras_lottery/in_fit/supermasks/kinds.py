@@ -13,7 +13,8 @@ class Bernoulli:
     """A weight is kept with probability p = sigmoid(score), drawn anew at each call.
 
     Without a draw, those with p > 0.5 are kept. The gradient goes straight through
-    the draw: ∂mask/∂p = 1.
+    the draw: ∂mask/∂p = 1. It goes through the factor of `rescale` as well, as in the
+    authors' code: a score is told that its weight makes the others smaller.
 
     Reference:
         Zhou et al. 2019, "Deconstructing lottery tickets", section 5.2.
@@ -43,9 +44,9 @@ class Bernoulli:
             )
         return _straight_through(ops.logical_and(kept, alive), probability)
 
-    def factor(self, density: Any) -> Any:
-        """Keeps the sum of a unit's weights: N_total / N_kept."""
-        return 1 / density
+    def factor(self, mask: Any, alive: Any) -> Any:
+        """Keeps the sum of a unit's weights: N_total / N_kept, with its gradient."""
+        return 1 / _density(mask, alive)
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,12 @@ class EdgePopup:
         kept = ops.reshape(ops.greater(kept, 0), tuple(scores.shape))
         return _straight_through(ops.logical_and(kept, alive), scores)
 
-    def factor(self, density: Any) -> Any:
-        """Keeps the variance of what a unit receives: √(N_total / N_kept)."""
-        return 1 / ops.sqrt(density)
+    def factor(self, mask: Any, alive: Any) -> Any:
+        """Keeps the variance of what a unit receives: √(N_total / N_kept).
+
+        A constant: however scores change, as many weights are kept.
+        """
+        return ops.stop_gradient(1 / ops.sqrt(_density(mask, alive)))
 
 
 Kind = Bernoulli | EdgePopup
@@ -121,6 +125,13 @@ def kind_of(name: str, sparsity: float | None) -> Kind:
             f"sparsity={sparsity}. Leave it out, or choose kind='edge_popup'."
         )
     return Bernoulli()
+
+
+def _density(mask: Any, alive: Any) -> Any:
+    """The share of the weights alive that a mask of zeros and ones keeps."""
+    kept = ops.sum(ops.cast(mask, "float32"))
+    # A layer that keeps nothing has no factor.
+    return ops.maximum(kept, 1) / ops.cast(ops.count_nonzero(alive), "float32")
 
 
 def _straight_through(kept: Any, scores: Any) -> Any:

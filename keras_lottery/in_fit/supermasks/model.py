@@ -115,13 +115,8 @@ class Supermask(keras.Model):
             alive, weight = ops.convert_to_tensor(alive), _read(weight)
             mask = self._masker.mask(_read(self.scores[name]), alive, seed)
             if self.rescale:
-                kept = ops.count_nonzero(ops.stop_gradient(mask))
-                # A layer that keeps nothing has no factor.
-                density = ops.divide(
-                    ops.cast(ops.maximum(kept, 1), weight.dtype),
-                    ops.cast(ops.count_nonzero(alive), weight.dtype),
-                )
-                weight = ops.multiply(weight, self._masker.factor(density))
+                factor = self._masker.factor(mask, alive)
+                weight = ops.multiply(weight, ops.cast(factor, weight.dtype))
             found[name] = mask, weight
         return found
 
