@@ -9,6 +9,7 @@ import keras_lottery as kl
 from tests.search.small_search import FIT, X, Y, build, make
 
 
+@pytest.mark.once
 def test_list_inputs_and_unnamed_inputs_resume(tmp_path):
     def build_two():
         inputs = [keras.Input((3,)), keras.Input((3,))]
@@ -27,11 +28,12 @@ def test_list_inputs_and_unnamed_inputs_resume(tmp_path):
         "validation_data": ([half[100:150] for half in halves], Y[100:150]),
         "test_data": None,
     }
-    first = make(tmp_path, model=build_two, schedule=[0.5]).search(**data)
-    again = make(tmp_path, model=build_two, schedule=[0.5]).search(**data)
+    first = make(tmp_path, model=build_two, schedule=[0.5], controls={}).search(**data)
+    again = make(tmp_path, model=build_two, schedule=[0.5], controls={}).search(**data)
     pd.testing.assert_frame_equal(first, again)
 
 
+@pytest.mark.once
 def test_callbacks_see_the_validation_and_may_not_stop_before_the_rewind_point():
     stop = keras.callbacks.EarlyStopping("val_loss", patience=0)
     search = make(model=lambda: build(1e-9), schedule=[0.5], controls={})
@@ -53,10 +55,10 @@ def test_steps_and_weights_of_examples_and_classes_and_callbacks_reach_fit():
             counts.append(batch)
 
     counts = []
-    arguments = {k: v for k, v in FIT.items() if k != "epochs"} | {"steps": 8}
+    arguments = {k: v for k, v in FIT.items() if k != "epochs"} | {"steps": 4}
     search = make(schedule=[0.5], controls={})
     search.search(**arguments, callbacks=[Count()])
-    assert len(counts) == 2 * 8
+    assert len(counts) == 2 * 4
     plain = search.ticket(0).trained["output/bias"]
     for extra in (
         {"sample_weight": np.linspace(0, 1, 100)},
@@ -84,19 +86,21 @@ def test_several_inputs():
         "y": Y[:100],
         "validation_data": (split(X[100:150]), Y[100:150]),
     }
-    table = make(model=model, controls={}).search(**FIT | data | {"test_data": None})
-    assert len(table) == 3
+    search = make(model=model, schedule=[0.5], controls={})
+    table = search.search(**FIT | data | {"test_data": None})
+    assert len(table) == 2
     assert table["final_test_accuracy"].isna().all()
 
 
+@pytest.mark.once
 def test_a_loss_of_ones_own():
     def loss(y, predictions):
         return keras.losses.sparse_categorical_crossentropy(y, predictions, True)
 
     model = build()
     model.compile("adam", loss, metrics=["accuracy"])
-    search = make(model=model, controls=["reinit"], schedule=[0.5])
-    search.search(**FIT)
+    search = make(model=model, controls={}, schedule=[0.5])
+    search.search(**FIT | {"epochs": 1})
     with pytest.warns(UserWarning, match="not compiled"):
         assert not search.ticket(1).trained_model().compiled
     with keras.saving.custom_object_scope({"loss": loss}):
@@ -116,9 +120,9 @@ def test_tf_data():
         "validation_data": dataset(*FIT["validation_data"]),
         "test_data": dataset(*FIT["test_data"]),
     }
-    search = make(rewind_to=5)
+    search = make(rewind_to=5, schedule=[0.5], controls={})
     table = search.search(**FIT | data)
-    assert len(table) == 5
+    assert len(table) == 2
     assert search.curve(0)["step"] == [4, 8, 12]
     with pytest.raises(ValueError, match="known length"):
         make().search(**FIT | data | {"x": data["x"].repeat()})
@@ -132,5 +136,5 @@ def test_tensorboard(tmp_path, finished):
 
 @pytest.mark.once
 def test_verbose_0_is_silent(capsys):
-    make(schedule=[0.5], controls={}).search(**FIT)
+    make(schedule=[0.5], controls={}).search(**FIT | {"epochs": 1})
     assert capsys.readouterr() == ("", "")

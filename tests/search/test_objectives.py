@@ -29,6 +29,7 @@ def search(model, objective, **arguments):
     )
 
 
+@pytest.mark.once
 def test_a_regression_by_its_error(tmp_path):
     found = search(mlp("mse", ["mae"]), "val_mae", directory=tmp_path)
     order = np.random.default_rng(0).permutation(200)
@@ -58,6 +59,7 @@ def test_a_regression_by_its_error(tmp_path):
     assert "accuracy" not in page.partition("Settings")[0]
 
 
+@pytest.mark.once
 def test_a_sigmoid_classifier_by_its_auc():
     model = mlp(
         "binary_crossentropy", [keras.metrics.AUC(from_logits=True), "accuracy"]

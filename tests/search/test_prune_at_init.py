@@ -8,7 +8,9 @@ from keras_lottery.search import LotteryTicketSearch
 from tests.search.small_search import FIT, X, Y, build, make
 
 
-@pytest.mark.parametrize(("levels", "replicates"), [(None, 2), ([2], 1)])
+@pytest.mark.parametrize(
+    ("levels", "replicates"), [pytest.param(None, 2, marks=pytest.mark.once), ([2], 1)]
+)
 def test_tickets_found_before_any_training(levels, replicates, tmp_path):
     """Each level by itself, from the initial weights, whatever is trained."""
     seen = []

@@ -70,6 +70,7 @@ def test_groups_at_every_level(tmp_path, granularity):
         make(tmp_path, **arguments | {"granularity": "weight"}).search(**fit)
 
 
+@pytest.mark.once
 def test_more_replicates_and_controls_may_be_asked_for_later(tmp_path, finished):
     make(tmp_path, controls={}).search(**FIT)
     grown = make(tmp_path, replicates=2)

@@ -13,6 +13,8 @@ from keras_lottery.search.store import Unit
 from keras_lottery.tickets.rewind import FineTune, Rewind
 from tests.search.small_search import FIT, X, Y, build, make, stored
 
+once = pytest.mark.once
+
 
 @functools.cache
 def rewound(rewind, rewind_to):
@@ -25,10 +27,10 @@ def rewound(rewind, rewind_to):
     ("rewind", "rewind_to"),
     [
         ("weights", 5),
-        ("weights", "1ep"),
-        ("learning_rate", 5),
-        ("fine_tune", 5),
-        ("continue", 5),
+        pytest.param("weights", "1ep", marks=once),
+        pytest.param("learning_rate", 5, marks=once),
+        pytest.param("fine_tune", 5, marks=once),
+        pytest.param("continue", 5, marks=once),
     ],
 )
 def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
@@ -73,8 +75,8 @@ class Rates(keras.callbacks.Callback):
     ("rewind", "first", "last"),
     [
         ("weights", (0, 0.05), (7, 0.12)),
-        ("learning_rate", (0, 0.05), (7, 0.12)),
-        ("fine_tune", (0, 0.11), (12, 0.11)),
+        pytest.param("learning_rate", (0, 0.05), (7, 0.12), marks=once),
+        pytest.param("fine_tune", (0, 0.11), (12, 0.11), marks=once),
         (Rewind(FineTune(steps=3, learning_rate=0.5)), (0, 0.5), (3, 0.5)),
     ],
 )
@@ -106,6 +108,7 @@ def test_the_schedule_is_offset_and_the_optimizer_is_not(rewind, first, last):
         assert ticket[-2][1] == pytest.approx(last[1] - 0.01)
 
 
+@pytest.mark.once
 def test_a_fixed_rate_of_fine_tuning_replaces_a_plain_learning_rate():
     Rates.seen = []
     fine_tune = Rewind(FineTune(steps=4, learning_rate=0.25))
@@ -115,6 +118,7 @@ def test_a_fixed_rate_of_fine_tuning_replaces_a_plain_learning_rate():
     assert {round(rate, 6) for _, rate in Rates.seen} == {0.01, 0.25}
 
 
+@pytest.mark.once
 def test_continue_finds_masks_by_one_run_that_goes_on():
     search = rewound("continue", 5)
     trunk = stored(search, Unit(0, 1, "trunk"))

@@ -44,6 +44,7 @@ def test_the_same_seed_gives_the_same_search_and_another_one_does_not(finished):
     assert other.curve(0) != finished.curve(0)
 
 
+@pytest.mark.once
 def test_what_is_not_trained_is_not_drawn_anew():
     model = keras.Sequential(
         [
@@ -144,6 +145,7 @@ def test_early_stop_is_the_first_minimum_of_validation_loss(finished):
     assert row["early_stop_val_accuracy"] == curve["val_accuracy"][best]
 
 
+@pytest.mark.once
 def test_replicate_0_keeps_the_weights_of_the_given_model_which_is_left_untouched():
     model = build()
     before = model.get_weights()
@@ -183,6 +185,7 @@ def test_controls_change_what_they_name_and_nothing_else():
         assert (made.step, made.steps) == (ticket.step, ticket.steps)
 
 
+@pytest.mark.once
 def test_seeded_initialisers_are_drawn_anew_for_replicates_controls_and_trials():
     search = make(
         model=build(seed=3), replicates=2, schedule=[0.5], controls={"reinit": 2}
@@ -194,6 +197,7 @@ def test_seeded_initialisers_are_drawn_anew_for_replicates_controls_and_trials()
     assert table["final_val_loss"].nunique() == 3
 
 
+@pytest.mark.once
 def test_a_search_prunes_in_the_rounds_of_its_criterion():
     """SynFlow from the trained weights: as `prune` does it."""
     search = make(criterion="synflow", schedule=[0.9], controls={"invert": 1})
@@ -203,6 +207,7 @@ def test_a_search_prunes_in_the_rounds_of_its_criterion():
     assert search.ticket(1).masks == kl.get_masks(model)
 
 
+@pytest.mark.once
 def test_criteria_of_what_training_did():
     """The rehearsal before training is not taken for one that moved nothing."""
     search = make(criterion="distance", schedule=[0.5], controls={})

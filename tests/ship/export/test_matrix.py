@@ -22,11 +22,9 @@ MATRIX = {
     ("scattered", "float16"): None,
     ("scattered", "dynamic"): EIGHT_BITS,
     ("scattered", "int8"): EIGHT_BITS,
-    ("nearly all", None): None,
     ("nearly all", "float16"): BEYOND,
     ("blocks", None): None,
     ("blocks", "float16"): BEYOND,
-    ("blocks", "int8"): EIGHT_BITS,
 }
 BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1}
 
