@@ -69,6 +69,7 @@ def test_magnitude_prunes_the_smallest_weights_of_every_model(build):
     assert len(left) == round(masks.size * 0.4)
 
 
+@pytest.mark.once
 def test_any_function_of_a_snapshot_is_a_criterion():
     model = pruned(compiled(scramble(mlp())), 0.25)
     data = inputs(model, 8), np.ones((8, 2))
@@ -104,6 +105,7 @@ def in_rounds(scores, rounds):
     return criteria.in_rounds(rounds)(criterion), seen
 
 
+@pytest.mark.once
 @given(
     sparsity=st.floats(0.3, 0.95),
     rounds=st.integers(1, 6),
@@ -133,6 +135,7 @@ def test_rounds_prune_the_same_share_each_and_see_what_is_left(
         assert_equal(snapshot.initial.values(), state.values())
 
 
+@pytest.mark.once
 def test_rounds_of_equal_scores_are_one_round():
     masks = []
     for rounds in (1, 5):
@@ -162,6 +165,7 @@ def test_gradients_of_a_round_are_those_of_the_network_that_is_left():
             np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.once
 def test_rounds_of_blocks():
     model = mask_model(scramble(mlp()))
     prune(model, 0.7, granularity=(2, 1), rounds=8)
@@ -177,6 +181,7 @@ def test_criteria_that_need_data_say_so():
         prune(model, 0.7, lambda snapshot: snapshot.gradients())
 
 
+@pytest.mark.once
 def test_seed_of_random_numbers():
     masks = []
     for seed in (1, 1, 2):
@@ -186,12 +191,14 @@ def test_seed_of_random_numbers():
     assert masks[0] == masks[1] != masks[2]
 
 
+@pytest.mark.once
 def test_allocations_with_arguments():
     model = mask_model(scramble(mlp()))
     prune(model, 0.5, allocation=Layerwise(exclude=["dense_1"]))
     assert [int(mask.sum()) for mask in get_masks(model).values()] == [6, 12]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("build", [*ZOO.values(), mlp], ids=[*ZOO, "mlp"])
 @pytest.mark.parametrize("granularity", ["block_1x4", (3, 2), "2:4"])
 def test_groups_of_every_model(build, granularity):
@@ -213,6 +220,7 @@ def nan_scores(snapshot):
     return {name: np.full(mask.shape, np.nan) for name, mask in snapshot.masks.items()}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -236,6 +244,7 @@ def test_wrong_arguments_change_nothing(arguments, message):
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.once
 def test_scores_that_say_nothing_are_refused():
     """Behind a head of zeros, no weight moves the loss."""
     model = mask_model(compiled(scramble(mlp())))
@@ -266,11 +275,13 @@ def test_layers_that_lose_all_weights_are_named():
         prune(model, 0.75, scores)
 
 
+@pytest.mark.once
 def test_an_unmasked_model_is_refused():
     with pytest.raises(ValueError, match="Call `mask_model"):
         prune(mlp(), 0.5)
 
 
+@pytest.mark.once
 def test_weights_that_are_not_numbers_are_refused():
     model = mask_model(scramble(mlp()))
     model.layers[0].weight_variable("kernel").assign(np.full((4, 6), np.nan))

@@ -9,17 +9,18 @@ from tests.search.small_search import FIT, X, Y, build, make
 
 
 @pytest.mark.parametrize(
-    ("levels", "replicates"), [pytest.param(None, 2, marks=pytest.mark.once), ([2], 1)]
+    ("name", "levels", "replicates"),
+    [pytest.param("large_final", None, 2, marks=pytest.mark.once), ("snip", [2], 1)],
 )
-def test_tickets_found_before_any_training(levels, replicates, tmp_path):
+def test_tickets_found_before_any_training(name, levels, replicates, tmp_path):
     """Each level by itself, from the initial weights, whatever is trained."""
     seen = []
 
-    def snip(snapshot):
+    def criterion(snapshot):
         seen.append(snapshot)
-        return kl.criteria.get("snip")(snapshot)
+        return kl.criteria.get(name)(snapshot)
 
-    asked = {"criterion": snip, "replicates": replicates, "report_levels": levels}
+    asked = {"criterion": criterion, "replicates": replicates, "report_levels": levels}
     search = make(tmp_path, **asked, controls={}, prune_at_init=True)
     table = search.search(**FIT | {"epochs": 1})
     assert set(table["level"]) == {0, *(levels or [1, 2])}
@@ -30,7 +31,7 @@ def test_tickets_found_before_any_training(levels, replicates, tmp_path):
         assert_same(ticket.weights, initial)
         dense = kl.mask_model(build())
         kl.set_state(dense, initial)
-        kl.prune(dense, 0.75, "snip", data=(X[:100], Y[:100]))
+        kl.prune(dense, 0.75, name, data=(X[:100], Y[:100]))
         masks.append(kl.get_masks(dense))
         assert ticket.masks == masks[-1]
     assert replicates == 1 or masks[0] != masks[1]
@@ -39,7 +40,7 @@ def test_tickets_found_before_any_training(levels, replicates, tmp_path):
     for snapshot in seen:
         assert snapshot.masks.sparsity == 0
         assert_same(snapshot.final, snapshot.initial)
-    assert LotteryTicketSearch.load(tmp_path, criterion=snip).prune_at_init
+    assert LotteryTicketSearch.load(tmp_path, criterion=criterion).prune_at_init
     with pytest.raises(ValueError, match="prune_at_init: True there, False here"):
         make(tmp_path, **asked, controls={}).search(**FIT | {"epochs": 1})
 

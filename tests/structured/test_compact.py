@@ -448,6 +448,7 @@ class TestWhatStays:
             compact(Own(x, layers.Dense(2)(x)))
 
 
+@pytest.mark.once
 class TestTheNewModel:
     def test_masks_are_baked_in(self):
         masked = pruned(stack(layers.Dense(8, "relu"), layers.Dense(2)), 0.8)

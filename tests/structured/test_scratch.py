@@ -71,6 +71,7 @@ def test_new_weights_are_those_of_the_smaller_model(pruned):
     assert not np.array_equal(drawn, other["hidden/kernel"])
 
 
+@pytest.mark.once
 def test_scratch_b_costs_what_the_dense_training_did(pruned):
     model, initial = pruned
     # 16 places of 9 weights for 4 filters, 4 x 8 and 8 x 2; and half of the units.
@@ -80,6 +81,7 @@ def test_scratch_b_costs_what_the_dense_training_did(pruned):
     assert epochs == {"original": 5, "scratch_e": 5, "scratch_b": round(5 * 624 / 304)}
 
 
+@pytest.mark.once
 def test_multiplications_of_other_convolutions():
     x = inputs = keras.Input((8, 8, 2))
     x = layers.Conv2D(4, 3, strides=2, padding="same")(x)
@@ -114,6 +116,7 @@ def test_layers_whose_multiplications_are_not_known_are_named():
         assert multiply_adds(model) == 6
 
 
+@pytest.mark.once
 def test_what_cannot_be_is_refused(pruned):
     model, initial = pruned
     with pytest.raises(ValueError, match="epochs=0"):

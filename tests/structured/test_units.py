@@ -153,6 +153,7 @@ def test_a_search_finds_tickets_without_filters(tmp_path):
     assert (loaded.granularity, loaded.allocation) == ("filter", Uniform())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("criterion", ["bn_scale", "activation"])
 def test_criteria_of_filters_in_a_search(tmp_path, criterion):
     """The ticket is what `prune` leaves of the dense net; controls keep its form."""
@@ -204,12 +205,14 @@ def test_criteria_of_filters_in_a_search(tmp_path, criterion):
     assert small.get_layer("hidden").units == 3
 
 
+@pytest.mark.once
 def test_criteria_of_filters_are_refused_elsewhere():
     for granularity in ("weight", "channel", (4, 1)):
         with pytest.raises(ValueError, match="criterion='l1'"):
             kl.LotteryTicketSearch(net, criterion="l1", granularity=granularity)
 
 
+@pytest.mark.once
 def test_rounds_score_what_is_left():
     model = masked()
     layer_wise = kl.allocation.ErdosRenyi()

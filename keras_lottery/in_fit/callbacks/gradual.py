@@ -114,7 +114,6 @@ class GradualPruning(MaskUpdates):
 
     def start(self) -> None:
         super().start()
-        self._grouping = grouping.get(self.granularity).of(self.model)
         if self.final_sparsity > self._sparsity():
             rehearse(self.model, self.final_sparsity, *self._how())
 
@@ -123,7 +122,8 @@ class GradualPruning(MaskUpdates):
         warn_below_final(self, self._step, self._sparsity())
 
     def _sparsity(self) -> float:
-        return self._grouping.left(get_masks(self.model)).sparsity
+        groups = grouping.get(self.granularity).of(self.model)
+        return groups.left(get_masks(self.model)).sparsity
 
     def update(self, step: int) -> None:
         """Prunes the model to the schedule's sparsity at a step."""

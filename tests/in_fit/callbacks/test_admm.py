@@ -147,6 +147,7 @@ def test_nothing_is_left_behind(interrupted):
     assert variables == [id(v) for v in [*model.variables, *model.optimizer.variables]]
 
 
+@pytest.mark.once
 def test_a_callback_serves_again_after_an_interruption():
     model, callback = regression(), ADMMPruning(0.7, rho=0.5)
     with pytest.raises(KeyboardInterrupt):
@@ -192,6 +193,7 @@ def test_weights_come_to_their_sparse_copies_on_digits():
     assert model.evaluate(*splits.test, verbose=0)[1] > 0.9
 
 
+@pytest.mark.once
 def test_layers_of_their_own_rates():
     model = compiled(mask_model(scramble(mlp())))
     rates = kl.allocation.Layerwise({"dense": 0.75}, rate=0.5)
@@ -209,6 +211,7 @@ def test_frozen_layers_are_pruned_by_magnitude():
     assert mask.tolist() == largest(before, 12).tolist()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("last", "granularity"), [(False, "weight"), (True, "block_1x4")]
 )
@@ -220,6 +223,7 @@ def test_weights_put_back_are_pruned(last, granularity):
     assert get_masks(model).sparsity == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.once
 def test_whole_filters_and_a_model_that_was_pruned_before():
     model = compiled(mask_model(scramble(cnn())))
     kl.prune(model, 0.25, granularity="filter")
@@ -233,6 +237,7 @@ def test_whole_filters_and_a_model_that_was_pruned_before():
 sizes = st.integers(1, 30)
 
 
+@pytest.mark.once
 @settings(max_examples=20)
 @given(sizes, sizes, st.integers(0, 99), st.integers(0, 1000))
 def test_projection_is_the_nearest_with_so_many_weights(one, other, percent, seed):
@@ -251,6 +256,7 @@ def test_projection_is_the_nearest_with_so_many_weights(one, other, percent, see
     )
 
 
+@pytest.mark.once
 def test_the_updates_solve_a_lasso():
     """Boyd et al. 2011, section 6.4: soft thresholding in the place of projection."""
     from sklearn.linear_model import Lasso
@@ -276,6 +282,7 @@ def test_the_updates_solve_a_lasso():
     np.testing.assert_allclose(x, expected, atol=1e-4)
 
 
+@pytest.mark.once
 def test_an_unmasked_model_is_refused_before_it_trains():
     model = compiled(mlp())
     before = arrays(model)
@@ -284,6 +291,7 @@ def test_an_unmasked_model_is_refused_before_it_trains():
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.once
 def test_config_round_trip():
     arguments = {
         "sparsity": 0.9,
@@ -304,6 +312,7 @@ def test_config_round_trip():
         ADMMPruning(0.5, allocation=lambda *_: None).get_config()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [

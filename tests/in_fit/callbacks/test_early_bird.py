@@ -65,6 +65,7 @@ def masks(draw):
     return Masks({name: rng.random(shape) < density for name, shape in shapes.items()})
 
 
+@pytest.mark.once
 @given(masks(), masks(), masks())
 def test_distance_is_one_between_masks(a, b, c):
     assert mask_distance(a, b) == np.mean(flat(a) != flat(b))
@@ -74,6 +75,7 @@ def test_distance_is_one_between_masks(a, b, c):
     assert mask_distance(a, c) <= mask_distance(a, b) + mask_distance(b, c) + 1e-12
 
 
+@pytest.mark.once
 def test_distance_of_other_weights_is_refused():
     with pytest.raises(ValueError, match="same weights"):
         mask_distance(Masks({"a": [True]}), Masks({"a": [True, False]}))
@@ -93,6 +95,7 @@ def watch(callback, model, weights, steps=2):
             return
 
 
+@pytest.mark.once
 @settings(max_examples=15)
 @given(st.integers(0, 1000), st.floats(0, 0.6), st.floats(0.02, 0.5), st.integers(2, 5))
 def test_it_stops_when_no_two_of_the_queue_are_far_apart(seed, drift, threshold, queue):
@@ -164,6 +167,7 @@ def test_it_stops_fit_and_hands_over_the_ticket(tmp_path):
     assert kl.get_sparsity(model) == 0.75
 
 
+@pytest.mark.once
 def test_training_goes_on_with_the_masks():
     model, callback = fresh(), EarlyBird(0.75, threshold=LOOSE, queue=2)
     fit(model, epochs=9, callbacks=[callback])
@@ -172,6 +176,7 @@ def test_training_goes_on_with_the_masks():
     assert kl.get_sparsity(model) == 0.75
 
 
+@pytest.mark.once
 def test_masks_that_do_not_settle_are_offered_with_a_warning():
     model, callback = fresh(), EarlyBird(0.5)
     with pytest.warns(UserWarning, match="After 2 epochs .* threshold=0.1"):
@@ -184,6 +189,7 @@ def test_masks_that_do_not_settle_are_offered_with_a_warning():
         fit(model, epochs=1, callbacks=[callback])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -208,6 +214,7 @@ def test_masks_are_those_that_prune_would_set(arguments):
     assert callback.ticket().granularity == callback.granularity
 
 
+@pytest.mark.once
 def test_filters_are_counted_as_such():
     """One filter for another one: the masks differ in two of four."""
     model = compiled(mask_model(scramble(cnn())), keras.optimizers.SGD(1e-3))
@@ -222,6 +229,7 @@ def test_filters_are_counted_as_such():
     assert alive.tolist() == [True, False, True, False]
 
 
+@pytest.mark.once
 def test_what_cannot_be_pruned_is_refused_before_it_trains():
     model = fresh()
     before = arrays(model)
@@ -248,6 +256,7 @@ def test_a_threshold_that_any_masks_keep_to_warns():
         EarlyBird(0.96, threshold=0.05)
 
 
+@pytest.mark.once
 def test_config_round_trip():
     arguments = {
         "sparsity": 0.7,
@@ -267,12 +276,14 @@ def test_config_round_trip():
     assert again.get_config() == arguments
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("argument", ["criterion", "allocation"])
 def test_functions_have_no_config(argument):
     with pytest.raises(ValueError, match=f"{argument}=<function"):
         EarlyBird(0.5, **{argument: lambda *_: None}).get_config()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [

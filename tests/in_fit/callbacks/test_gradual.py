@@ -90,6 +90,7 @@ def schedules(draw):
     return s_f, begin, end, s_i, draw(st.sampled_from([0.5, 1, 2, 3, 7.5]))
 
 
+@pytest.mark.once
 @given(schedules(), st.integers(0, 600))
 def test_sparsity_is_that_of_zhu_and_gupta(schedule, step):
     s_f, begin, end, s_i, power = schedule
@@ -107,11 +108,13 @@ def test_steps_may_be_numbers_of_numpy():
     assert [callback.is_update_step(step) for step in (1, 2, 3, 4)] == [0, 1, 1, 0]
 
 
+@pytest.mark.once
 def test_power_0_prunes_at_once():
     callback = GradualPruning(0.8, begin_step=2, end_step=5, power=0)
     assert [callback.sparsity_at(step) for step in (1, 2, 5)] == [0, 0.8, 0.8]
 
 
+@pytest.mark.once
 @given(schedules(), st.integers(1, 200))
 def test_pruning_steps(schedule, frequency):
     s_f, begin, end, *_ = schedule
@@ -129,6 +132,7 @@ def test_the_model_has_the_asked_sparsity_at_every_step():
     assert get_sparsity(model) == pytest.approx(1 - round(SIZE * 0.2) / SIZE)
 
 
+@pytest.mark.once
 def test_frequency_and_the_last_step():
     """Pruned at 0, 3, 6 and, though it is not due, at the end step."""
     asked = [zhu_gupta(step, 0.75, 0, 7) for step in (0, 0, 0, 3, 3, 3, 6, 7)]
@@ -136,6 +140,7 @@ def test_frequency_and_the_last_step():
     assert kept == left(*asked, 0.75)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("begin", "end", "asked"),
     [
@@ -172,12 +177,14 @@ def test_a_second_fit_goes_on():
     assert get_masks(model) == before
 
 
+@pytest.mark.once
 def test_a_schedule_that_has_passed_is_caught_up_with():
     model = fresh()
     fit(model)
     assert train(model, 0.5, 0, 3) == left(*[0.5] * 5)
 
 
+@pytest.mark.once
 def test_ending_before_the_end_step_warns():
     message = "after 4 steps, end_step=5.* 0.0000, not final_sparsity=0.5"
     with pytest.warns(UserWarning, match=message):
@@ -189,6 +196,7 @@ def test_ending_before_the_end_step_warns():
         train(fresh(), 0.8, 0, 9, power=0)
 
 
+@pytest.mark.once
 def test_a_model_that_is_sparser_already_stays_as_it_is():
     model = fresh()
     train(model, 0.75, 0, 1)
@@ -217,6 +225,7 @@ def test_steps_are_those_of_learning_rate_schedules(scaled):
     assert 100 - float(model.optimizer.learning_rate) == pytest.approx(4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("end", [6, 8])
 def test_weights_put_back_with_their_masks(last, end):
@@ -245,6 +254,7 @@ def test_weights_put_back_with_their_masks(last, end):
         fit(model, epochs=1)
 
 
+@pytest.mark.once
 def test_criterion_and_allocation():
     seen = []
 
@@ -262,6 +272,7 @@ def test_criterion_and_allocation():
     assert set(seen) == {"data"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("granularity", "pattern"), [((2, 1), {0, 2}), ("1:2", {1})])
 def test_granularity(granularity, pattern):
     model = fresh()
@@ -271,6 +282,7 @@ def test_granularity(granularity, pattern):
     assert get_sparsity(model) == 0.5
 
 
+@pytest.mark.once
 def test_random_pruning_follows_the_seed():
     masks = []
     for seed in (1, 1, 2):
@@ -280,6 +292,7 @@ def test_random_pruning_follows_the_seed():
     assert masks[0] == masks[1] != masks[2]
 
 
+@pytest.mark.once
 def test_an_unmasked_model_is_refused_before_it_trains():
     model = compiled(mlp())
     before = arrays(model)
@@ -317,6 +330,7 @@ def test_weights_that_are_zero_may_train_before_they_are_pruned():
     assert get_sparsity(model) == 0.5
 
 
+@pytest.mark.once
 def test_config_round_trip():
     arguments = {
         "final_sparsity": 0.9,
@@ -339,12 +353,14 @@ def test_config_round_trip():
     assert again.get_config() == arguments
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("argument", ["criterion", "allocation"])
 def test_functions_have_no_config(argument):
     with pytest.raises(ValueError, match=f"{argument}=<function"):
         GradualPruning(0.5, 0, 1, **{argument: lambda *_: None}).get_config()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

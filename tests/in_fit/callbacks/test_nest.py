@@ -67,12 +67,14 @@ def test_density_rises_and_falls(initial, final, peak, rise, fall):
     assert not pruned_weights(model).any()
 
 
+@pytest.mark.once
 def test_frequency():
     watch = train(nest(0.75, 3, 7, frequency=2, initial_sparsity=0.9))
     at = [line_and_cubic(s, 0.75, 3, 7, 0.9, 0.5) for s in (0, 0, 2, 3, 3, 5, 5, 7)]
     assert [masks.kept for masks in watch.masks] == left(*at, 0.75)
 
 
+@pytest.mark.once
 def test_layers_grow_by_the_same_share_of_what_they_lack():
     callback = nest(peak_step=1, initial_sparsity=0.75, peak_sparsity=0.375)
     watch = train(callback)
@@ -97,6 +99,7 @@ def test_the_largest_gradients_grow():
     assert set(np.flatnonzero(after & ~before)) == set(order[:6])
 
 
+@pytest.mark.once
 def test_a_second_fit_goes_on():
     whole = train(nest())
     model = fresh()
@@ -110,12 +113,14 @@ def test_a_second_fit_goes_on():
     assert get_masks(model) == whole.masks[-1]
 
 
+@pytest.mark.once
 def test_the_seed_decides():
     runs = [train(nest(seed=seed)).masks for seed in (1, 1, 2)]
     assert runs[0] == runs[1]
     assert runs[0][0] != runs[2][0]
 
 
+@pytest.mark.once
 def test_a_sparse_model_is_the_seed():
     model = fresh()
     kl.prune(model, 0.7)
@@ -137,6 +142,7 @@ def test_frozen_layers_do_not_grow():
     assert watch.masks[-1].kept == 7
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("prepare", "arguments", "message"),
     [
@@ -152,6 +158,7 @@ def test_refused_before_it_trains(prepare, arguments, message):
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -174,6 +181,7 @@ def test_wrong_arguments_are_named(arguments, message):
         NeST(**(defaults | arguments))
 
 
+@pytest.mark.once
 def test_config_round_trip():
     arguments = {
         "final_sparsity": 0.9,

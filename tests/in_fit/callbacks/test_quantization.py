@@ -117,6 +117,7 @@ def test_the_rounded_values_are_the_weights_in_the_end(trained, data):
     np.testing.assert_allclose(plain(data[0]), model(data[0]), atol=1e-5)
 
 
+@pytest.mark.once
 def test_weights_that_are_put_back_are_rounded(data):
     class Rising(keras.callbacks.Callback):
         """Makes the first epoch the best."""
@@ -169,6 +170,7 @@ def test_gradients_pass_as_if_nothing_were_rounded(data):
     np.testing.assert_allclose(moved, gradient, atol=1e-6)
 
 
+@pytest.mark.once
 def test_an_unmasked_model_is_refused(data):
     model = kl.strip_masks(net())
     with pytest.raises(ValueError, match="QuantizationAware needs a masked model"):

@@ -121,6 +121,7 @@ def layers(draw):
     return weight * mask, mask, score, draw(st.floats(0, 1))
 
 
+@pytest.mark.once
 @given(layers())
 def test_the_smallest_make_room_for_the_largest_scores(layer):
     weight, mask, score, fraction = layer
@@ -182,6 +183,7 @@ def test_masks_do_change_and_what_grew_trains(kind):
         assert watch.slots[-1][name][:, mask].all()
 
 
+@pytest.mark.once
 @kinds
 def test_the_seed_decides(kind):
     runs = [train(make(kind, 0.6, 8, frequency=2, seed=s)) for s in (1, 1, 2)]
@@ -200,6 +202,7 @@ def test_two_fits_are_one(kind):
     assert parts[0].masks[:-1] + parts[1].masks == whole.masks
 
 
+@pytest.mark.once
 def test_several_steps_in_one_execution():
     model = mask_model(compiled(scramble(mlp()), steps_per_execution=3))
     seen = []
@@ -211,6 +214,7 @@ def test_several_steps_in_one_execution():
     assert all(counts(masks) == counts(watch.masks[0]) for masks in watch.masks)
 
 
+@pytest.mark.once
 def test_drop_fraction_of_rigl_falls_as_half_a_cosine():
     callback = RigL(0.9, 1000, alpha=0.4)
     for step in (0, 100, 500, 900, 1000):
@@ -290,6 +294,7 @@ def test_gradients_are_those_of_a_training_step():
     assert_equal(get_state(model).values(), before.values())
 
 
+@pytest.mark.once
 @kinds
 @pytest.mark.parametrize("last", [False, True])
 def test_weights_put_back_have_their_masks(kind, last):
@@ -306,6 +311,7 @@ def test_weights_put_back_have_their_masks(kind, last):
     assert not pruned_weights(model).any()
 
 
+@pytest.mark.once
 def test_what_is_dropped_and_grows_at_once_stays():
     """In a layer that the allocation leaves dense, there is nothing else to grow."""
     model = fresh()
@@ -320,6 +326,7 @@ def test_a_model_with_metrics():
     assert changes(train(make(RigL, 0.5, 8, alpha=1.0), model))
 
 
+@pytest.mark.once
 def test_a_batch_is_drawn_from_structures_of_data():
     model = fresh()
     seen = []
@@ -339,6 +346,7 @@ def test_a_batch_is_drawn_from_structures_of_data():
     assert seen[0] == seen[1] != seen[2]
 
 
+@pytest.mark.once
 def test_a_model_that_is_sparse_keeps_its_masks():
     model = fresh()
     kl.prune(model, 0.5)
@@ -347,6 +355,7 @@ def test_a_model_that_is_sparse_keeps_its_masks():
         assert train(make(SET, sparsity, 20, frequency=3), model).masks[0] == masks
 
 
+@pytest.mark.once
 def test_allocations():
     start = train(make(SET, 0.5, 3, allocation="uniform")).masks[0]
     assert counts(start) == {"dense/kernel": 12, "dense_1/kernel": 6}
@@ -380,6 +389,7 @@ def test_where_nothing_is_trained_there_is_nothing_to_regrow():
     assert get_masks(model).sparsity == 0
 
 
+@pytest.mark.once
 @kinds
 def test_a_fit_too_short_for_an_update_warns(kind):
     model = fresh()
@@ -424,6 +434,7 @@ def test_pruned_weights_that_moved_start_at_zero():
         assert not slots(model, weights)[name][:, new].any()
 
 
+@pytest.mark.once
 def test_the_found_masks_train_from_the_initial_weights():
     dense = compiled(scramble(mlp()))
     model = mask_model(dense)
@@ -435,6 +446,7 @@ def test_the_found_masks_train_from_the_initial_weights():
         np.testing.assert_array_equal(weight, get_state(mask_model(dense))[name] * mask)
 
 
+@pytest.mark.once
 @kinds
 @pytest.mark.parametrize(
     ("sparsity", "message"),
@@ -453,6 +465,7 @@ def test_a_start_that_does_not_fit_is_refused(kind, sparsity, message):
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.once
 def test_a_dense_model_past_the_end_is_refused():
     model = fresh()
     fit(model)
@@ -462,6 +475,7 @@ def test_a_dense_model_past_the_end_is_refused():
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.once
 @kinds
 def test_an_unmasked_model_is_refused(kind):
     with pytest.raises(ValueError, match=f"{kind.__name__} needs a masked model"):
@@ -488,6 +502,7 @@ def test_data_for_gradients(arguments, message):
     assert_equal(arrays(model), before)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
@@ -512,6 +527,7 @@ def test_wrong_arguments_are_named(kind, arguments, message):
         kind(**({"sparsity": 0.5, "end_step": 10, "frequency": 5} | arguments))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [

@@ -14,7 +14,7 @@ from keras_lottery.in_fit.callbacks import (
     SharedWeights,
     share_weights,
 )
-from tests.models_zoo import arrays, assert_equal
+from tests.models_zoo import arrays, assert_equal, cases
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(4, 6)).astype("float32"), np.ones((4, 4), "float32")
@@ -104,7 +104,7 @@ def interrupted(name, first, folder):
     return callbacks()
 
 
-@pytest.mark.parametrize("first", ["ours", "backup"])
+@pytest.mark.parametrize("first", cases(["ours", "backup"], ["ours"]))
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_training_that_was_interrupted_ends_like_an_unbroken_one(
     name, first, tmp_path
@@ -113,7 +113,8 @@ def test_a_training_that_was_interrupted_ends_like_an_unbroken_one(
     assert_equal(fit(fresh(), *callbacks), unbroken(name))
 
 
-@pytest.mark.parametrize("first", ["ours", "backup"])
+@pytest.mark.once
+@pytest.mark.parametrize("first", cases(["ours", "backup"], ["ours"]))
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_backup_holds_refuses_to_go_on(name, first, tmp_path):
     callbacks = interrupted(name, first, tmp_path / "backup")
@@ -121,6 +122,7 @@ def test_what_no_backup_holds_refuses_to_go_on(name, first, tmp_path):
         fit(fresh(), *callbacks)
 
 
+@pytest.mark.once
 def test_shared_values_that_differ_in_their_last_digits_are_refused():
     """As they are in the middle of an epoch."""
     model = fresh()
@@ -133,6 +135,7 @@ def test_shared_values_that_differ_in_their_last_digits_are_refused():
         fit(model, SharedWeights())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_backup_of_all_epochs_trains_no_more(name, tmp_path):
     backup = functools.partial(
@@ -142,12 +145,14 @@ def test_a_backup_of_all_epochs_trains_no_more(name, tmp_path):
     assert_equal(fit(fresh(), CALLBACKS[name](), backup()), unbroken(name))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ALL)
 def test_epochs_may_be_counted_from_any_number(name):
     again = fit(fresh(), ALL[name](), initial_epoch=2, epochs=4)
     assert_equal(again, unbroken(name, 2))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["gradual", "nest", "rigl", "set"])
 def test_two_fits_are_one(name):
     model, callback = fresh(), ALL[name]()
@@ -155,6 +160,7 @@ def test_two_fits_are_one(name):
     assert_equal(fit(model, callback, initial_epoch=1), unbroken(name))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("compile_between", [False, True])
 @pytest.mark.parametrize("name", ALL)
 def test_a_callback_that_has_been_used_is_as_good_as_a_new_one(name, compile_between):

@@ -83,6 +83,7 @@ def test_scores_alone_are_trained(trained):
         assert not np.array_equal(scores, before.scores[name])
 
 
+@pytest.mark.once
 def test_the_given_model_is_untouched_and_compiled_alike():
     model = small()
     model.compile("adam", "mse")
@@ -116,6 +117,7 @@ def test_the_ticket_gives_the_same_outputs(trained):
     assert len(masked.trainable_variables) == 8
 
 
+@pytest.mark.once
 def test_the_ticket_is_saved_and_trained_like_any_other(tmp_path):
     _, _, model = training("bernoulli")
     ticket = kl.learned_ticket(model)
@@ -291,18 +293,21 @@ def test_what_is_left_makes_up_for_the_rest():
         np.testing.assert_allclose(out, [[0, factor * (-2 + 0.5 + 4)]], rtol=1e-6)
 
 
+@pytest.mark.once
 def test_a_layer_without_a_weight_is_zero():
     model = one_layer(WEIGHTS)
     model.scores["layer/kernel"].assign(np.full((3, 2), -1.0))
     np.testing.assert_array_equal(model(np.ones((1, 3), "float32")), [[0, 0]])
 
 
+@pytest.mark.once
 def test_signed_constants():
     model = one_layer(WEIGHTS, signed_constant=True)
     expected = np.copysign(np.std(np.float32(WEIGHTS)), WEIGHTS)
     np.testing.assert_allclose(model.network.get_weights()[0], expected, rtol=1e-6)
 
 
+@pytest.mark.once
 def test_pruned_weights_stay_pruned():
     masked = kl.mask_model(small())
     kl.prune(masked, 0.4, allocation="uniform")
@@ -361,6 +366,7 @@ def test_digits_are_learned_by_masks_alone(kind):
     assert model.evaluate(*data.test, verbose=0)[1] > 0.6
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -376,6 +382,7 @@ def test_errors_of_arguments(kwargs, message):
         kl.learn_masks(small(), **kwargs)
 
 
+@pytest.mark.once
 def test_errors_of_models():
     model = kl.learn_masks(small())
     with pytest.raises(ValueError, match="not learned yet"):

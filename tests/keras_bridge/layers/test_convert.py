@@ -26,6 +26,7 @@ from tests.models_zoo import (
     arrays,
     assert_equal,
     branches,
+    cases,
     cnn,
     compiled,
     fit,
@@ -43,7 +44,7 @@ def classes(model):
     return [class_of(layer) for _, layer in walk(model)]
 
 
-@pytest.fixture(scope="module", params=ZOO, ids=str)
+@pytest.fixture(scope="module", params=cases(ZOO, ["cnn", "branches"]), ids=str)
 def zoo(request):
     """A model, masked, masked with half of its weights pruned, and how to build it.
 

@@ -33,6 +33,7 @@ from tests.models_zoo import (
 )
 
 
+@pytest.mark.once
 class TestChoosing:
     def test_embeddings_are_masked_only_if_they_are_chosen(self):
         assert "embedding/embeddings" not in get_masks(mask_model(encoder()))
@@ -77,8 +78,8 @@ class TestChoosing:
         )
 
 
+@pytest.mark.once
 class TestFiles:
-    @pytest.mark.once
     @pytest.mark.slow
     def test_without_the_library_a_masked_file_is_refused(self, tmp_path):
         """And a file of what it stripped needs Keras alone."""
@@ -179,6 +180,7 @@ def smooth(x):
     return keras.ops.tanh(x)
 
 
+@pytest.mark.once
 class TestCopies:
     def test_functions_of_the_user_need_not_be_registered(self):
         model = keras.Sequential(
@@ -290,6 +292,7 @@ def test_layers_that_share_a_weight_share_its_mask():
     assert not is_masked(strip_masks(masked))
 
 
+@pytest.mark.once
 def test_lora_and_quantized_layers_are_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="low")])
     model.layers[0].enable_lora(1)
@@ -300,6 +303,7 @@ def test_lora_and_quantized_layers_are_refused():
         masked.layers[0].enable_lora(1)
 
 
+@pytest.mark.once
 def test_bidirectional_layers_have_stable_names():
     def names():
         both = layers.Bidirectional(layers.LSTM(2))
@@ -311,6 +315,7 @@ def test_bidirectional_layers_have_stable_names():
     assert names()[0] == "bidirectional/forward_lstm/lstm_cell/kernel"
 
 
+@pytest.mark.once
 class TestRegister:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -373,6 +378,7 @@ class TwoInputs(keras.Model):
         return self.one(left) + self.other(right)
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:Model .* had a build config")
 def test_a_model_that_keras_leaves_unbuilt_is_not_loaded(tmp_path):
     model = TwoInputs(name="pair")
@@ -394,6 +400,7 @@ class Shares(keras.Model):
         return {**super().get_config(), "inner": self.inner}
 
 
+@pytest.mark.once
 def test_a_copy_shares_no_layer_with_the_model():
     model = Shares(layers.Dense(2, name="mine"))
     model(np.ones((1, 4)))

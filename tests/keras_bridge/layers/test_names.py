@@ -18,6 +18,8 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.keras_bridge.layers.names import stable_names
 from tests.models_zoo import ZOO, branches, pruned, scramble
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("build", ZOO.values(), ids=list(ZOO))
 class TestEveryModel:

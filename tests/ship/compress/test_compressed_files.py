@@ -35,6 +35,7 @@ def shared(build=mlp, bits=2):
     return model
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("build", ZOO.values(), ids=ZOO)
 def test_models_come_back_bit_for_bit(build, tmp_path):
     model = shared(build)
@@ -50,6 +51,7 @@ def test_models_come_back_bit_for_bit(build, tmp_path):
     ]
 
 
+@pytest.mark.once
 def test_a_model_without_shared_weights(tmp_path):
     model = pruned(scramble(mlp()))
     report = save_compressed(model, tmp_path / "model.klc")
@@ -77,6 +79,7 @@ def large():
     return scramble(model)
 
 
+@pytest.mark.once
 def test_the_report(tmp_path, capsys):
     model = pruned(large(), 0.95)
     share_weights(model, bits=4)
@@ -94,6 +97,7 @@ def test_the_report(tmp_path, capsys):
         assert part in text
 
 
+@pytest.mark.once
 def test_half_precision_of_the_rest(tmp_path):
     model = pruned(large(), 0.95)
     share_weights(model, bits=4)
@@ -110,6 +114,7 @@ def test_half_precision_of_the_rest(tmp_path):
     )
 
 
+@pytest.mark.once
 def test_what_does_not_fit_half_precision_is_named(tmp_path):
     model = shared()
     model.layers[0].bias.assign(np.full(6, 1e6))
@@ -118,12 +123,14 @@ def test_what_does_not_fit_half_precision_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 def test_unmasked_models_are_refused(tmp_path):
     with pytest.raises(ValueError, match="mask_model"):
         save_compressed(mlp(), tmp_path / "model.klc")
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.once
 def test_damaged_and_foreign_files_are_refused(tmp_path):
     path = tmp_path / "model.klc"
     save_compressed(shared(), path)
@@ -139,6 +146,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         load_compressed(tmp_path / "none.klc")
 
 
+@pytest.mark.once
 def test_a_limit_to_what_a_file_may_unfold_to(tmp_path):
     path = tmp_path / "model.klc"
     save_compressed(pruned(large()), path)
@@ -147,6 +155,7 @@ def test_a_limit_to_what_a_file_may_unfold_to(tmp_path):
     load_compressed(path, max_bytes=150_000)
 
 
+@pytest.mark.once
 def test_variables_of_another_model_are_refused(tmp_path, monkeypatch):
     from keras_lottery.ship.compress import file
 
@@ -158,6 +167,7 @@ def test_variables_of_another_model_are_refused(tmp_path, monkeypatch):
         load_compressed(path)
 
 
+@pytest.mark.once
 def test_layers_of_ones_own(tmp_path):
     @keras.saving.register_keras_serializable(package="test_compressed_files")
     class Double(keras.layers.Layer):
@@ -178,6 +188,7 @@ def with_code():
     return keras.Sequential([keras.Input((4,)), MaskedDense(8), inner])
 
 
+@pytest.mark.once
 def test_a_model_that_would_not_come_back_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)layer 'inner/double' \(Lam.*regist"):
         save_compressed(with_code(), tmp_path / "model.klc")
@@ -190,6 +201,7 @@ def test_a_model_that_would_not_come_back_is_refused(tmp_path):
     assert random.getstate() == state
 
 
+@pytest.mark.once
 def test_python_code_in_a_file_is_refused(tmp_path, monkeypatch):
     from keras_lottery.ship.compress import file
 
@@ -199,6 +211,7 @@ def test_python_code_in_a_file_is_refused(tmp_path, monkeypatch):
         load_compressed(tmp_path / "model.klc")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -230,6 +243,7 @@ class Table(keras.layers.Layer):
         return x * self.table
 
 
+@pytest.mark.once
 def test_layers_that_make_variables_of_arrays(tmp_path):
     model = keras.Sequential([keras.Input((4,)), MaskedDense(8), Table()])
     save_compressed(model, tmp_path / "model.klc")

@@ -28,12 +28,14 @@ def test_a_masked_model_becomes_a_file_of_ordinary_layers(
     assert capsys.readouterr().out == f"{report}\n"
 
 
+@pytest.mark.once
 def test_zeros_take_as_many_bytes_as_other_weights_until_gzip(lenet, tmp_path):
     report = to_keras(lenet, tmp_path / "lenet.keras")
     assert report.bytes == pytest.approx(report.dense_bytes, rel=0.01)
     assert report.gzip_bytes < 0.1 * report.dense_bytes
 
 
+@pytest.mark.once
 def test_all_zeros_are_alike(tiny, tmp_path):
     tiny.layers[0].kernel.assign(np.full((16, 8), -0.0))
     report = to_keras(tiny, tmp_path / "tiny.keras")
@@ -41,6 +43,7 @@ def test_all_zeros_are_alike(tiny, tmp_path):
     assert not np.signbit(kernel).any()
 
 
+@pytest.mark.once
 def test_a_ticket_is_exported_as_trained(ticket, tmp_path):
     report = to_keras(ticket, tmp_path / "ticket.keras")
     loaded = keras.saving.load_model(report.path)
@@ -59,6 +62,7 @@ def test_the_file_holds_no_optimizer_state(tiny, tmp_path):
     assert not keras.saving.load_model(trained.path).optimizer.iterations.numpy()
 
 
+@pytest.mark.once
 def test_the_model_given_is_left_untouched(tiny, tmp_path):
     before = tiny.get_weights()
     to_keras(tiny, tmp_path / "tiny.keras")
@@ -66,17 +70,20 @@ def test_the_model_given_is_left_untouched(tiny, tmp_path):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.once
 def test_several_inputs_and_outputs(two_by_two, two_inputs, tmp_path):
     report = to_keras(two_by_two, tmp_path / "two.keras")
     assert report.max_difference < 1e-6
 
 
+@pytest.mark.once
 def test_a_model_that_returns_nan_is_not_exported(nan_model, tmp_path, left_over):
     with pytest.raises(ExportError, match=r"the Keras model .* returns NaN"):
         to_keras(nan_model, tmp_path / "new" / "nan.keras")
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.once
 def test_an_older_file_survives_a_failed_export(tiny, tmp_path, left_over):
     path = to_keras(tiny, tmp_path / "model.keras").path
     good = path.read_bytes()
@@ -101,6 +108,7 @@ class Forgetful(layers.Layer):
         return super().get_config() | {"factor": self.factor}
 
 
+@pytest.mark.once
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, left_over):
     class Reloaded(Forgetful):
         def __init__(self, factor=1.0, **kwargs):
@@ -115,6 +123,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, left_over):
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.once
 def test_a_file_that_does_not_load_is_not_kept(tmp_path, left_over):
     model = keras.Sequential([keras.Input((4,)), Forgetful(2.0), layers.Dense(3)])
     with pytest.raises(ExportError, match="running it failed"):
@@ -122,6 +131,7 @@ def test_a_file_that_does_not_load_is_not_kept(tmp_path, left_over):
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.once
 def test_bad_arguments_are_refused(tiny, tmp_path, left_over):
     with pytest.raises(ValueError, match="`path`"):
         to_keras(tiny, tmp_path / "model.h5")

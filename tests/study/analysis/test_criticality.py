@@ -90,6 +90,7 @@ def test_random_layers_differ_and_follow_the_seed(trained, table):
     assert not set(other["loss"]) & set(drawn["loss"])
 
 
+@pytest.mark.once
 def test_masks_stay(trained):
     model, states = trained
     dense = {name: np.ones_like(array) for name, array in states[0].items()}
@@ -102,6 +103,7 @@ def test_masks_stay(trained):
     assert losses["a"].tolist() == losses["b"].tolist()
 
 
+@pytest.mark.once
 def test_layers_can_be_chosen(trained):
     model, states = trained
     chosen = {"all": list(states[0])}
@@ -110,6 +112,7 @@ def test_layers_can_be_chosen(trained):
     assert start == accuracy(model, states[0])
 
 
+@pytest.mark.once
 def test_groups_follow_the_graph_not_the_order():
     inputs = keras.Input((4,))
     main = keras.layers.Dense(3, name="main")(inputs)
