@@ -92,10 +92,10 @@ def spent(search: kl.LotteryTicketSearch) -> int:
     """Steps of the trainings that found masks."""
     last = len(search.schedule)
     units = [unit for unit in search.store.units() if unit.level < last]
-    trunk = [unit for unit in units if unit.variant == "trunk"]
+    runs = [unit for unit in units if unit.variant == "mask_finding"]
     return sum(
         read_meta(search.store.training(unit), "training")["curve"]["step"][-1]
-        for unit in trunk or units
+        for unit in runs or units
     )
 
 

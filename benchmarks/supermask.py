@@ -95,7 +95,7 @@ def untrained(
         initial=initial,
         rewind_point=initial,
         rng=np.random.default_rng(seed),
-        model=model,
+        shared_model=model,
     )
     # As in the paper, the output layer is pruned at half the rate of the others.
     allocation = kl.allocation.Layerwise({"output": 0.1}, 0.2)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.gradients import compiled_once
+from keras_lottery.keras_bridge.gradients import compiled_once, keeping
 from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks
 from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.keras_bridge.layers.state import zero_slots
@@ -97,7 +97,8 @@ def prune(
     """
     snapshot = _snapshot(model, granularity, data, seed)
     how = chosen(criterion, allocation, granularity)
-    masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+    with keeping(model):
+        masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
     before = snapshot.masks
     if lost := [n for n, m in masks.items() if before[n].any() and not m.any()]:
         warnings.warn(
@@ -124,7 +125,8 @@ def masks_after(
     """The masks that `prune` would set, by the same arguments; it changes nothing."""
     snapshot = _snapshot(model, granularity, data, seed)
     how = chosen(criterion, allocation, granularity)
-    return prune_snapshot(snapshot, sparsity, *how, rounds)[0]
+    with keeping(model):
+        return prune_snapshot(snapshot, sparsity, *how, rounds)[0]
 
 
 def rehearse(
@@ -153,7 +155,8 @@ def rehearse(
     }
     snapshot = dataclasses.replace(snapshot, final={**snapshot.final, **moved})
     try:
-        scores = score(snapshot)
+        with keeping(model):
+            scores = score(snapshot)
         Grouped(allocate, snapshot.grouping)(scores, snapshot.masks, sparsity)
     except Exception as error:
         parts = keras.tree.flatten(data) if data is not None else []
@@ -228,7 +231,7 @@ def check_informed(criterion: CriterionLike, scores: Scores) -> None:
 
 
 def _pruned(snapshot: Snapshot, masks: Masks) -> Snapshot:
-    """As if it had been pruned before. Its model keeps its own masks and weights."""
+    """As if it had been pruned before."""
     final = dict(snapshot.final)
     for name, mask in masks.items():
         final[name] = np.where(mask, final[name], 0)
@@ -239,14 +242,11 @@ def _snapshot(
     model: keras.Model, granularity: Granularity, data: Any, seed: int
 ) -> Snapshot:
     """A model that is not trained, or is pruned where it is."""
-    masks, state = get_masks(model), get_state(model)
-    return Snapshot(
-        masks,
-        final=state,
-        initial=state,
-        rewind_point=state,
+    return Snapshot.untrained(
+        get_masks(model),
+        get_state(model),
         rng=np.random.default_rng(seed),
-        model=model,
+        shared_model=model,
         data=data,
         grouping=grouping.get(granularity).of(model),
     )

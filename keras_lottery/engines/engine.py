@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,12 +35,14 @@ class Training:
         rewind_point: the state at the rewind point; empty if training did not pass it.
         curve: lists of equal length: `step`, `val_loss`, and the objective's.
         metrics: numbers of the early stop and of the end, as in the results' table.
+        checkpoints: the states that were asked for, by step.
     """
 
     final: State
     rewind_point: State
     curve: dict[str, list[float]]
     metrics: dict[str, float]
+    checkpoints: Mapping[int, State] = field(default_factory=dict)
 
 
 class Work(NamedTuple):
@@ -49,12 +51,13 @@ class Work(NamedTuple):
     Args:
         ticket: what to train, or a function that makes it, called when it is trained.
         seed: seed of the order of the data.
-        stop: as of `Engine.train`.
+        stop, checkpoints: see `Engine.train`.
     """
 
     ticket: Ticket | Callable[[], Ticket]
     seed: int
     stop: Callable[[State], bool] | None = None
+    checkpoints: Sequence[int] = ()
 
     def make(self) -> Ticket:
         """The ticket."""
@@ -123,6 +126,7 @@ class Engine:
         seed: int,
         progress: Callable[[int], None] = lambda step: None,
         stop: Callable[[State], bool] | None = None,
+        checkpoints: Sequence[int] = (),
     ) -> Training:
         """Trains a ticket.
 
@@ -132,12 +136,14 @@ class Engine:
             progress: is called with the number of steps done.
             stop: is asked at each validation after the rewind point, with the state
                 there; the training ends where it answers True.
+            checkpoints: steps whose states are kept; they are validated, too: multiples
+                of `eval_freq`.
 
         Raises:
             FloatingPointError: if a loss is not a number.
         """
         self._start(ticket)
-        record = Record(self, ticket.step, progress, stop)
+        record = Record(self, ticket.step, progress, stop, checkpoints)
         rewind_point: State = {}
         run = self._runner(seed, record)
         began = time.perf_counter()
@@ -162,7 +168,7 @@ class Engine:
         set_state(self.model, record.best_state)
         metrics = record.metrics(seconds, test, train, self._score("test")[1])
         set_state(self.model, final)
-        return Training(final, rewind_point, record.curve, metrics)
+        return Training(final, rewind_point, record.curve, metrics, record.checkpoints)
 
     def train_all(
         self,
@@ -184,7 +190,8 @@ class Engine:
             result: Training | FloatingPointError
             try:
                 step = partial(progress, index)
-                result = self.train(work.make(), work.seed, step, work.stop)
+                how = step, work.stop, work.checkpoints
+                result = self.train(work.make(), work.seed, *how)
             except FloatingPointError as error:
                 result = error
             yield index, result
@@ -198,7 +205,7 @@ class Engine:
         """
         # The user's are not to see a training that nobody asked for.
         callbacks, self.callbacks = self.callbacks, []
-        record = Record(self, ticket.step, lambda step: None, None)
+        record = Record(self, ticket.step, lambda step: None)
         run = self._runner(0, record)
         self._start(ticket)
         middle = ticket.step + steps
@@ -253,7 +260,8 @@ class Record:
     Args:
         engine: what trains.
         start: the step that the training starts at.
-        progress, stop: as of `Engine.train`.
+        progress, stop: see `Engine.train`.
+        wanted: its `checkpoints`.
 
     Attributes:
         step: the step reached.
@@ -268,13 +276,16 @@ class Record:
         engine: Engine,
         start: int,
         progress: Callable[[int], None],
-        stop: Callable[[State], bool] | None,
+        stop: Callable[[State], bool] | None = None,
+        wanted: Sequence[int] = (),
     ) -> None:
         self.engine = engine
         self.start = self.step = self._validated = start
         self.progress = progress
         self.stop = stop
         self.stopped = False
+        self.wanted = wanted
+        self.checkpoints: dict[int, State] = {}
         self.curve: dict[str, list[float]] = {
             name: [] for name in ("step", "val_loss", engine.objective.name)
         }
@@ -330,12 +341,15 @@ class Record:
 
     @property
     def asks(self) -> bool:
-        """Whether `stop` wants to see the state of this step."""
-        return self.stop is not None and self.step > self.engine.rewind_step
+        """Whether the state of this step is asked for."""
+        may_stop = self.stop is not None and self.step > self.engine.rewind_step
+        return may_stop or self.step in self.wanted
 
     def ask(self, state: State) -> None:
-        """Ends the training here, if `stop` says so."""
-        if self.asks and self.stop and self.stop(state):
+        """Keeps the state, if it is wanted; ends the training, if `stop` says so."""
+        if self.step in self.wanted:
+            self.checkpoints[self.step] = state
+        if self.stop and self.step > self.engine.rewind_step and self.stop(state):
             self.stopped = True
 
     def metrics(

@@ -82,6 +82,7 @@ class VectorizedEngine(FusedEngine):
                         tickets[index].step,
                         partial(progress, index),
                         works[index].stop,
+                        works[index].checkpoints,
                     )
                     for index in chunk
                 ]
@@ -268,6 +269,7 @@ class _Stack:
                 rewind_points[index],
                 record.curve,
                 record.metrics(seconds, *numbers),
+                record.checkpoints,
             )
             for index, (record, numbers) in enumerate(
                 zip(self.records, judged, strict=True)

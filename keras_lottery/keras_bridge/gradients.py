@@ -16,6 +16,7 @@ import numpy as np
 from keras_lottery.keras_bridge.internals.models import compute_loss
 from keras_lottery.keras_bridge.layers import (
     State,
+    get_masks,
     get_state,
     named_masks,
     named_variables,
@@ -193,12 +194,19 @@ def holding(model: keras.Model, state: State | None) -> Iterator[None]:
     if state is None:
         yield
         return
-    own = get_state(model)
-    try:
+    with keeping(model):
         set_state(model, state)
         yield
+
+
+@contextlib.contextmanager
+def keeping(model: keras.Model) -> Iterator[None]:
+    """Puts back a masked model's weights and masks, whatever was put into it inside."""
+    own, masks = get_state(model), get_masks(model)
+    try:
+        yield
     finally:
-        set_state(model, own)
+        set_state(model, own, masks)
 
 
 class _Compiled(threading.local):

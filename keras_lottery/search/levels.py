@@ -9,40 +9,34 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.layers import State, get_masks, set_state
+from keras_lottery.engines import Training
+from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import check_informed, prune_snapshot
+from keras_lottery.pruning import prune_snapshot
+from keras_lottery.search.mask_finders import MaskFinder
 from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.settled import Settled
-from keras_lottery.search.store import Unit
-from keras_lottery.search.trainings import Job, Levels
-from keras_lottery.search.trunk import Trunk
-from keras_lottery.search.workers import Trainer
+from keras_lottery.search.store import MASK_FINDING, Unit
+from keras_lottery.search.trainings import Job, Levels, advance
 from keras_lottery.tickets import Snapshot, Ticket
-from keras_lottery.tickets import controls as control_registry
-from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.allocation import Allocation, Scores
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import Criterion
 from keras_lottery.tickets.grouping import Grouped, Grouping
-from keras_lottery.tickets.rewind import Rewind, Span, from_rewind_point
+from keras_lottery.tickets.rewind import Rewind, Span
 from keras_lottery.tickets.schedules import Schedule
 
-WHOLE = ("rewind_point", "final")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a search is to do.
 
     Args:
-        grouping: what is pruned together.
-        schedule, criterion, allocation, rewind, report_levels, seed: as of
+        schedule, criterion, allocation, rewind, report_levels, seed: those of
             `LotteryTicketSearch`.
+        grouping: what is pruned together.
         controls: (name, control, trial) of all.
         span: the stretch of training that tickets repeat.
-        trunk: what finds the masks, if not the tickets.
-        eval_freq: steps from one validation to the next.
-        at_init: whether the initial weights do, each level's masks by themselves.
+        finder: makes the trainings that masks are found in.
     """
 
     schedule: Schedule
@@ -54,27 +48,7 @@ class Plan:
     seed: int
     controls: Sequence[tuple[str, Control, int]]
     span: Span
-    trunk: Trunk | None
-    eval_freq: int
-    at_init: bool = False
-
-    def trainings(self, replicates: int) -> int:
-        """How many trainings there are."""
-        levels, reported = len(self.schedule), len(self.report_levels)
-        trunks = levels - 1 + bool(self.trunk.steps) if self.trunk else 0
-        tickets = reported if self.trunk or self.at_init else levels
-        return replicates * (1 + trunks + tickets + reported * len(self.controls))
-
-    def check(self) -> None:
-        """Raises ValueError if tickets found at initialisation start elsewhere."""
-        rewind, k = self.rewind, self.span.rewind_step
-        if self.at_init and (k or self.trunk or rewind.ticket is not from_rewind_point):
-            raise ValueError(
-                "prune_at_init=True finds tickets before any training: it needs "
-                "rewind='weights', rewind_to=0, and neither `mask_epochs` nor "
-                f"`mask_steps`. Received: rewind={rewind!r}, the rewind point {k}"
-                f"{', trainings that find masks' if self.trunk else ''}"
-            )
+    finder: MaskFinder
 
     def sparsities(self, masks: Masks) -> list[float]:
         """Of the levels; an allocation with rates of its own has a say in them."""
@@ -84,93 +58,139 @@ class Plan:
         return [total(sparsity, masks) for sparsity in self.schedule]
 
 
-def rehearse(plan: Plan, model: keras.Model, initial: State, data: Any) -> None:
-    """Prunes to every level, so that what cannot be pruned is known before.
-
-    Args:
-        plan: what is to be done.
-        model: the masked model; it is left as it is.
-        initial: its weights.
-        data: training data (x, y), if they are arrays.
-    """
-    masks = get_masks(model)
-    rng = np.random.default_rng(plan.seed)
-    # A training would move them: there are criteria that compare.
-    moved = {} if plan.at_init else {name: 1.01 * initial[name] for name in masks}
-    final = {**initial, **moved}
-    snapshot = Snapshot(
-        masks, final, initial, initial, rng, model, data, grouping=plan.grouping
-    )
-    scores = plan.criterion(snapshot)
-    if plan.at_init:
-        check_informed(plan.criterion, scores)
-    if plan.trunk and plan.trunk.settles:
-        plan.criterion(dataclasses.replace(snapshot, model=None, data=None))
-    allocate = Grouped(plan.allocation, plan.grouping)
-    for sparsity in plan.sparsities(masks):
-        masks = allocate(scores, masks, sparsity)
-
-
-def levels(plan: Plan, engine: Trainer, replicate: int, initial: State) -> Levels:
+def levels(replicate: "Replicate") -> Levels:
     """The algorithm, for one replicate.
 
-    Yields what each level has to train, all independent, and is sent the trainings. The
-    first one of a level finds the masks of the next.
+    Yields what each level has to train, all independent, and is sent the trainings.
     """
-    model, span, trunk = engine.model, plan.span, plan.trunk
-    seed = partial(derive_seed, plan.seed, replicate)
-    shapes = {name: mask.shape for name, mask in get_masks(model).items()}
-    ticket = Ticket(Masks.dense(shapes), initial, 0, span.steps)
-    sparsities = plan.sparsities(ticket.masks)
-
-    def job(level: int, variant: str, made: Any, trial: int = 0, **how: Any) -> Job:
-        return Job(Unit(replicate, level, variant, trial), made, seed("order"), **how)
-
-    def settled(masks: Masks, level: int, rewind_point: State) -> Settled | None:
-        if not (trunk and trunk.settles):
-            return None
-        sparsity = sparsities[level]
-        found = plan.criterion, plan.allocation, plan.grouping
-        per_epoch = max(1, engine.data.steps_per_epoch // plan.eval_freq)
-        return Settled(masks, initial, rewind_point, sparsity, *found, per_epoch)
-
-    jobs = [job(0, "ticket", ticket, keep=WHOLE)]
-    if trunk and trunk.steps:
-        stop = settled(ticket.masks, 0, initial)
-        first = trunk.first(ticket, span)
-        jobs.insert(0, job(0, "trunk", first, keep=WHOLE, stop=stop))
-    found = dense = (yield jobs)[0]
-    for level, sparsity in enumerate(sparsities, start=1):
-        before, state = ticket.masks, found.final
-        if plan.at_init:
-            before, state = Masks.dense(shapes), initial
-        set_state(model, state, before)
-        snapshot = Snapshot(
-            before,
-            state,
-            initial,
-            dense.rewind_point,
-            np.random.default_rng(seed("prune", level)),
-            model,
-            engine.data.arrays,
-            grouping=plan.grouping,
-        )
+    plan, ticket, snapshot = replicate.plan, replicate.dense_ticket(), None
+    jobs = [replicate.job(0, "ticket", ticket)]
+    for level, sparsity in enumerate(plan.sparsities(ticket.masks), start=1):
+        finding = replicate.finding(level - 1, ticket, snapshot, sparsity)
+        trained = yield [finding, *jobs]
+        snapshot = replicate.snapshot(level, finding, trained[finding.unit], snapshot)
         how = plan.criterion, plan.allocation
         masks, scores = prune_snapshot(snapshot, sparsity, *how)
-        ticket = plan.rewind.ticket(snapshot, masks, span)
-        jobs = []
-        if trunk and level < len(sparsities):
-            stop = settled(masks, level, dense.rewind_point)
-            finder = trunk.ticket(snapshot, masks, span)
-            jobs.append(job(level, "trunk", finder, keep=("final",), stop=stop))
-        if level in plan.report_levels or not (trunk or plan.at_init):
-            jobs.append(job(level, "ticket", ticket, keep=("final",)))
-        if level in plan.report_levels:
-            for name, control, trial in plan.controls:
-                rng = np.random.default_rng(seed(name, level, trial))
-                drawn = dataclasses.replace(snapshot, rng=rng, scores=scores)
-                made = partial(control_registry.apply, control, ticket, drawn)
-                jobs.append(job(level, name, made, trial, may_diverge=True))
-        trained = yield jobs
-        if not plan.at_init:
-            found = trained[0]
+        ticket = plan.rewind.ticket(snapshot, masks, plan.span)
+        jobs = replicate.reported(level, ticket, snapshot, scores)
+    yield jobs
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """What `levels` goes through, once for each seed: its jobs and snapshots.
+
+    Args:
+        plan: what the search is to do.
+        number: which replicate.
+        initial: the weights that it starts from.
+        model: the masked model.
+        data: training data (x, y), if they are arrays.
+    """
+
+    plan: Plan
+    number: int
+    initial: State
+    model: keras.Model
+    data: Any
+
+    def seed(self, purpose: str, level: int = 0, trial: int = 0) -> int:
+        """A seed of its own for everything that is random."""
+        return derive_seed(self.plan.seed, self.number, purpose, level, trial)
+
+    def dense_ticket(self) -> Ticket:
+        """All weights, from the beginning."""
+        shapes = {name: mask.shape for name, mask in get_masks(self.model).items()}
+        return Ticket(Masks.dense(shapes), self.initial, 0, self.plan.span.steps)
+
+    def job(
+        self, level: int, variant: str, ticket: Any, trial: int = 0, **how: Any
+    ) -> Job:
+        """A training of the level. All have their data in the same order."""
+        unit = Unit(self.number, level, variant, trial)
+        keep = ("start", "final") if level else ("start", "rewind_point", "final")
+        how = {"keep": keep, **how}
+        return Job(unit=unit, ticket=ticket, seed=self.seed("order"), **how)
+
+    def finding(
+        self, level: int, ticket: Ticket, snapshot: Snapshot | None, sparsity: float
+    ) -> Job:
+        """The training of a level that the masks of the next one are found in."""
+        plan = self.plan
+        found = plan.finder(ticket, snapshot, sparsity, plan.span)
+        variant = "ticket" if found.ticket is ticket else MASK_FINDING
+        return self.job(level, variant, found.ticket, stop=found.stop)
+
+    def snapshot(
+        self, level: int, finding: Job, trained: Training, before: Snapshot | None
+    ) -> Snapshot:
+        """What is known where the masks of a level are to be found."""
+        assert isinstance(finding.ticket, Ticket)
+        return Snapshot(
+            finding.ticket.masks,
+            trained.final,
+            self.initial,
+            before.rewind_point if before else trained.rewind_point,
+            np.random.default_rng(self.seed("prune", level)),
+            self.model,
+            self.data,
+            grouping=self.plan.grouping,
+        )
+
+    def reported(
+        self, level: int, ticket: Ticket, snapshot: Snapshot, scores: Scores
+    ) -> list[Job]:
+        """The trainings that the level reports: the ticket's and its controls'."""
+        if level not in self.plan.report_levels:
+            return []
+        jobs = [self.job(level, "ticket", ticket)]
+        for name, control, trial in self.plan.controls:
+            seen = dataclasses.replace(
+                snapshot,
+                rng=np.random.default_rng(self.seed(name, level, trial)),
+                scores=scores,
+            )
+            made = partial(control, ticket, seen)
+            how = {"keep": (), "may_diverge": True}
+            jobs.append(self.job(level, name, made, trial, **how))
+        return jobs
+
+
+def rehearse(replicate: Replicate) -> list[int]:
+    """Goes through the levels without training, and counts the trainings of each.
+
+    What cannot be pruned is known before anything is trained.
+
+    Args:
+        replicate: the first one.
+
+    Returns:
+        For each level, how many trainings it has.
+    """
+    plan, initial = replicate.plan, replicate.initial
+    # A training would move the weights: there are criteria that compare.
+    moved = {name: 1.01 * initial[name] for name in get_masks(replicate.model)}
+    stand_in = Training({**initial, **moved}, initial, {}, {})
+    found: list[Scores] = []
+
+    def score_once(snapshot: Snapshot) -> Scores:
+        if not found:
+            scores = plan.criterion(snapshot)
+            if snapshot.final is stand_in.final:
+                # A training may tell apart what its stand-in does not.
+                scores = {n: s if np.any(s) else 1 + s for n, s in scores.items()}
+            found.append(scores)
+        return found[0]
+
+    dry = dataclasses.replace(plan, criterion=Criterion(score_once))
+    going = levels(dataclasses.replace(replicate, plan=dry))
+    counts = []
+    jobs = advance(going, None)
+    while jobs is not None:
+        counts.append(sum(job.is_training for job in jobs.values()))
+        trained = {
+            unit: stand_in if job.is_training else job.untrained()
+            for unit, job in jobs.items()
+        }
+        jobs = advance(going, trained)
+    return counts

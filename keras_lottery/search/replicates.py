@@ -3,20 +3,24 @@
 import contextlib
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_lottery.files import CorruptedFileError, read_record, write_record
+from keras_lottery.files import CorruptedFileError, write_json
 from keras_lottery.keras_bridge.layers import (
     State,
+    get_masks,
     get_state,
     mask_model,
     redraw,
     set_state,
 )
 from keras_lottery.keras_bridge.layers.convert import Prunable
+from keras_lottery.search.records import Records, read
+from keras_lottery.search.settings import merge
 from keras_lottery.search.store import Store
 
 
@@ -39,7 +43,7 @@ def build(
     Args:
         source: a compiled model, whose weights replicate 0 keeps, or a function that
             builds one.
-        prunable: as of `mask_model`.
+        prunable: same as in `mask_model`.
         seed: the search's seed.
         replicate: which replicate.
 
@@ -55,13 +59,23 @@ def build(
     return model, get_state(model)
 
 
-def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None:
+def read_initial(store: Store, replicate: int) -> State:
+    """The weights that a stored replicate started from.
+
+    Raises:
+        FileNotFoundError: if they are not stored.
+        CorruptedFileError: if their file is damaged.
+    """
+    return read(store, store.initial(replicate), "initial")[1]["weights"]
+
+
+def stored_weights(records: Records, replicate: int, is_first: bool) -> State | None:
     """A replicate's initial weights, or None if they are to be drawn.
 
     Warns if the model that was given has others.
 
     Args:
-        store: where they are kept.
+        records: where they are kept.
         replicate: which replicate.
         is_first: whether replicate 0 would start from the weights that it had.
 
@@ -69,7 +83,8 @@ def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None
         CorruptedFileError: if they are lost, and cannot be drawn again.
     """
     try:
-        found = read_record(store.initial(replicate), "initial")[1]["weights"]
+        path = records.store.initial(replicate)
+        found = records.read(path, "initial")[1]["weights"]
     except FileNotFoundError:
         return None
     except CorruptedFileError as error:
@@ -79,9 +94,9 @@ def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None
         return None
     if not is_first and not replicate:
         warnings.warn(
-            f"The search in '{store.directory}' began with other weights than the "
-            "model has now: it goes on with its own. Choose another directory to "
-            "search from the model's.",
+            f"The search in '{records.store.directory}' began with other "
+            "weights than the model has now: it goes on with its own. Choose another "
+            "directory to search from the model's.",
             stacklevel=4,
         )
     return found
@@ -90,42 +105,77 @@ def stored_weights(store: Store, replicate: int, is_first: bool) -> State | None
 def with_stored_weights(model: keras.Model, store: Store) -> keras.Model:
     """The model with the weights that replicate 0 starts from, if they are there."""
     with contextlib.suppress(FileNotFoundError, CorruptedFileError):
-        set_state(model, read_record(store.initial(0), "initial")[1]["weights"])
+        set_state(model, read_initial(store, 0))
     return model
 
 
-def drawn_weights(
-    replicate: int,
-    masks: Iterable[str],
+def begin(
+    records: Records,
+    settings: dict[str, Any],
     first: State,
-    draw: Callable[[], tuple[keras.Model, State]],
-) -> State:
-    """New initial weights of a replicate.
+    draw: Callable[[int], State],
+    resume: bool,
+) -> list[State]:
+    """Stores the settings of many trainings, and what their replicates start from.
 
     Args:
-        replicate: which replicate.
-        masks: names of the masked weights.
+        records: where they are kept.
+        settings: as JSON; `replicates` of them are begun.
         first: the weights of replicate 0.
-        draw: `build` for this replicate.
+        draw: draws those of another one.
+        resume: whether to go on with what is stored; otherwise it is removed.
+
+    Returns:
+        The weights that each replicate starts from: stored ones, where there are any.
+
+    Raises:
+        ValueError: if other trainings are stored, or from `draw`; nothing is written or
+            removed then.
+    """
+    store, replicates = records.store, range(settings["replicates"])
+    starts: dict[int, State] = {}
+    if resume:
+        same = settings["initial"]
+        settings = merge(store, settings)
+        for replicate in replicates:
+            is_first = settings["initial"] == same
+            if found := stored_weights(records, replicate, is_first):
+                starts[replicate] = found
+    new = {r: draw(r) if r else first for r in replicates if r not in starts}
+    if not resume:
+        store.clear()
+    store.clean()
+    write_json(store.settings, settings)
+    for replicate, weights in new.items():
+        meta = {"kind": "initial"}
+        records.write(store.initial(replicate), meta, {"weights": weights})
+    return [(starts | new)[replicate] for replicate in replicates]
+
+
+def draw(
+    source: keras.Model | Callable[[], keras.Model],
+    prunable: Prunable,
+    seed: int,
+    first: State,
+    replicate: int,
+) -> State:
+    """The initial weights of another replicate of a search.
+
+    Args:
+        source, prunable, seed, replicate: see `build`.
+        first: the weights of replicate 0.
 
     Raises:
         ValueError: if they are drawn equal to the first replicate's.
     """
-    if not replicate:
-        return first
-    weights = draw()[1]
-    if all(np.array_equal(first[name], weights[name]) for name in masks):
+    model, weights = build(source, prunable, seed, replicate)
+    if all(np.array_equal(first[name], weights[name]) for name in get_masks(model)):
         raise ValueError(
             f"Replicate {replicate} would start from the weights of replicate 0: the "
             "function that builds the model sets a seed. Remove the seed, or ask for "
             "one replicate."
         )
     return weights
-
-
-def write_weights(store: Store, replicate: int, weights: State) -> None:
-    """Stores a replicate's initial weights."""
-    write_record(store.initial(replicate), {"kind": "initial"}, {"weights": weights})
 
 
 def _compiled(model: keras.Model) -> keras.Model:

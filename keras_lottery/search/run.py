@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from keras_lottery.engines.engine import Training
 from keras_lottery.engines.objective import ACCURACY, Objective
-from keras_lottery.files import CorruptedFileError, read_json, read_meta, read_record
+from keras_lottery.files import CorruptedFileError, read_json, read_meta
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
 from keras_lottery.search.best import Best, best_of
-from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.settings import restore, stored_objective
-from keras_lottery.search.store import Store, Unit
-from keras_lottery.search.trainings import read_training, row
-from keras_lottery.tickets import Snapshot, Ticket
-from keras_lottery.tickets import rewind as rewinds
-from keras_lottery.tickets.rewind import FineTune, Rewind, Span
+from keras_lottery.search.records import read
+from keras_lottery.search.replicates import derive_seed, read_initial
+from keras_lottery.search.settings import stored_objective
+from keras_lottery.search.store import MASK_FINDING, Store, Unit
+from keras_lottery.search.trainings import row
+from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +40,6 @@ class Run:
     ...
     FileNotFoundError: Expected the directory of a search. Received: 'no/such/dir...
     """
-
-    _rewind: Rewind | None = None
 
     def __init__(self, directory: str | os.PathLike) -> None:
         self.store = Store(directory)
@@ -120,7 +116,7 @@ class Run:
 
     def units(self) -> list[Unit]:
         """The reported trainings that are stored so far."""
-        return [unit for unit in self.store.units() if unit.variant != "trunk"]
+        return [unit for unit in self.store.units() if unit.variant != MASK_FINDING]
 
     def expected(self) -> set[Unit]:
         """The trainings that are reported once the search is finished."""
@@ -215,7 +211,7 @@ class Run:
             FileNotFoundError: if it was not.
         """
         settings = self.settings
-        training, meta, masks = self._ticket(level, replicate)
+        meta, states, masks = self._read(level, replicate, "start", "final")
         card = {
             "level": level,
             "replicate": replicate,
@@ -225,11 +221,11 @@ class Run:
         }
         return Ticket(
             masks,
-            self._start_weights(level, replicate),
+            states["start"],
             meta["step"],
             meta["steps"],
             meta["learning_rate"],
-            training.final,
+            states["final"],
             settings["architecture"],
             card,
             derive_seed(settings["seed"], replicate, "initial"),
@@ -241,7 +237,7 @@ class Run:
         Raises:
             FileNotFoundError: if it was not.
         """
-        return self._ticket(level, replicate)[2]
+        return self._read(level, replicate)[2]
 
     def trained(self, level: int, replicate: int = 0) -> State:
         """The weights at the end of a ticket's training.
@@ -249,11 +245,11 @@ class Run:
         Raises:
             FileNotFoundError: if it was not trained.
         """
-        return self._ticket(level, replicate)[0].final
+        return self._read(level, replicate, "final")[1]["final"]
 
     def initial(self, replicate: int = 0) -> State:
         """The weights that a replicate has before any training."""
-        return read_record(self.store.initial(replicate), "initial")[1]["weights"]
+        return read_initial(self.store, replicate)
 
     def curve(
         self, level: int, variant: str = "ticket", replicate: int = 0, trial: int = 0
@@ -267,35 +263,10 @@ class Run:
         unit = Unit(replicate, level, variant, trial)
         return read_meta(self.store.training(unit), "training")["curve"]
 
-    def _ticket(
-        self, level: int, replicate: int, variant: str = "ticket"
-    ) -> tuple[Training, dict[str, Any], Masks]:
-        unit = Unit(replicate, level, variant)
-        training, meta, masks = read_training(self.store.training(unit))
+    def _read(
+        self, level: int, replicate: int, *states: str
+    ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]], Masks]:
+        path = self.store.training(Unit(replicate, level, "ticket"))
+        meta, found, masks = read(self.store, path, "training", *states)
         assert masks is not None
-        return training, meta, masks
-
-    def _start_weights(self, level: int, replicate: int) -> State:
-        initial = self.initial(replicate)
-        if not level or self.settings["prune_at_init"]:
-            return initial
-        training, masks = self._finder(level - 1, replicate)
-        snapshot = Snapshot(
-            masks,
-            training.final,
-            initial,
-            self._finder(0, replicate)[0].rewind_point,
-            np.random.default_rng(0),
-            None,
-        )
-        rewind = self._rewind or rewinds.get(
-            restore(self.settings["rewind"], Rewind, FineTune)
-        )
-        return rewind.ticket(snapshot, masks, Span(0, 1)).weights
-
-    def _finder(self, level: int, replicate: int) -> tuple[Training, Masks]:
-        """The training that the masks of the next level were found in."""
-        trunk = self.store.training(Unit(replicate, level, "trunk"))
-        variant = "trunk" if trunk.exists() else "ticket"
-        training, _, masks = self._ticket(level, replicate, variant)
-        return training, masks
+        return meta, found, masks

@@ -8,24 +8,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
-import loky
 
 from keras_lottery import files
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.given import gather
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
-from keras_lottery.keras_bridge.layers import State, get_masks
+from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.pruning import chosen
-from keras_lottery.search.levels import Plan, levels, rehearse
-from keras_lottery.search.progress import Progress
+from keras_lottery.search import mask_finders
+from keras_lottery.search.levels import Plan, Replicate, levels, rehearse
+from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
 from keras_lottery.search.replicates import (
+    begin,
     build,
-    drawn_weights,
-    stored_weights,
+    draw,
     with_stored_weights,
-    write_weights,
 )
 from keras_lottery.search.run import Run
 from keras_lottery.search.settings import (
@@ -33,15 +32,13 @@ from keras_lottery.search.settings import (
     describe_callback,
     describe_data,
     describe_model,
-    merge,
     restore,
     stored_objective,
     versions,
 )
 from keras_lottery.search.setup import Setup
-from keras_lottery.search.trainings import Trainings
-from keras_lottery.search.trunk import find_trunk
-from keras_lottery.search.workers import employ
+from keras_lottery.search.trainings import at_work
+from keras_lottery.search.workers import as_before
 from keras_lottery.tickets import Ticket, grouping, schedules
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets import controls as control_registry
@@ -336,31 +333,40 @@ class LotteryTicketSearch(Run):
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
         span = Span(k, length)
         model, initial = build(self._source, self.prunable, self.seed, 0)
-        plan = Plan(
-            self.schedule,
-            self._criterion,
-            self._allocation,
-            grouping.get(self.granularity).of(model),
-            self._rewind,
-            self.report_levels,
-            self.seed,
-            self._controls,
-            span,
-            find_trunk(
-                self._rewind, span, data.steps_per_epoch, mask_epochs, mask_steps
-            ),
-            data.steps_per_epoch if isinstance(eval_freq, str) else eval_freq,
-            self.prune_at_init,
+        per_epoch = data.steps_per_epoch
+        validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
+        how: dict[str, Any] = {
+            "criterion": self._criterion,
+            "allocation": self._allocation,
+            "grouping": grouping.get(self.granularity).of(model),
+        }
+        asked = self._rewind, span
+        find = steps_to_find(*asked, per_epoch, mask_epochs, mask_steps)
+        until_converged = partial(
+            UntilConverged, **how, validations=max(1, validations)
         )
-        plan.check()
-        rehearse(plan, model, initial, data.arrays)
-        trainings = plan.trainings(self.replicates)
-        chosen = self._chosen_before() if resume else {}
+        plan = Plan(
+            **how,
+            schedule=self.schedule,
+            rewind=self._rewind,
+            report_levels=self.report_levels,
+            seed=self.seed,
+            controls=self._controls,
+            span=span,
+            finder=mask_finders.choose(
+                *asked, find, self.prune_at_init, until_converged
+            ),
+        )
+        counts = rehearse(Replicate(plan, 0, initial, model, data.arrays))
+        counts = [self.replicates * count for count in counts]
+        chosen = self.engine, self.workers
+        if resume:
+            chosen = as_before(self.store, *chosen)
         setup = Setup(
             self._source,
             self.prunable,
             self.seed,
-            chosen.get("engine", "auto") if self.engine == "auto" else self.engine,
+            chosen[0],
             data,
             {
                 "steps": length,
@@ -369,18 +375,19 @@ class LotteryTicketSearch(Run):
                 "callbacks": list(callbacks),
                 "class_weight": class_weight,
                 "objective": self._objective,
-                "trainings": trainings,
+                "trainings": sum(counts),
             },
         )
         engine = setup.make(model)
         setup = dataclasses.replace(setup, engine=engine.name)
-        workers = employ(
-            chosen.get("workers", "auto") if self.workers == "auto" else self.workers,
+        work = at_work(
+            self.store,
             engine,
             setup,
             Ticket(get_masks(model), initial, 0, length),
-            self.replicates * (1 + len(self._controls)),
-            trainings * length,
+            counts,
+            chosen[1],
+            verbose,
         )
         settings = {
             "schedule": self.schedule,
@@ -395,7 +402,7 @@ class LotteryTicketSearch(Run):
             "prune_at_init": self.prune_at_init,
             "seed": self.seed,
             "steps": length,
-            "mask_steps": plan.trunk and plan.trunk.describe(),
+            "mask_steps": find,
             "batch_size": data.batch_size,
             "steps_per_epoch": data.steps_per_epoch,
             "eval_freq": eval_freq,
@@ -418,70 +425,21 @@ class LotteryTicketSearch(Run):
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }
-        with (
-            self.store.alone(),
-            workers as trainer,
-            Progress(trainings, verbose) as progress,
-        ):
-            settings["in_workers"] = trainer is not engine
-            starts = self._starts(model, initial, describe(settings), resume)
-            trained = Trainings(self.store, trainer, progress)
-            trained.run(
-                levels(plan, trainer, replicate, start)
-                for replicate, start in enumerate(starts)
+        with work as trainings:
+            settings["in_workers"] = trainings.engine is not engine
+            starts = begin(
+                trainings.records,
+                describe(settings),
+                initial,
+                partial(draw, self._source, self.prunable, self.seed, initial),
+                resume,
+            )
+            trainings.run(
+                levels(Replicate(plan, number, start, model, data.arrays))
+                for number, start in enumerate(starts)
             )
         table = self.results()
         files.write_atomically(
             self.store.results, lambda file: table.to_csv(file, index=False)
         )
         return table
-
-    def _starts(
-        self,
-        model: keras.Model,
-        first: State,
-        settings: dict[str, Any],
-        resume: bool,
-    ) -> list[State]:
-        """What the replicates start from; with the settings, it is stored.
-
-        Raises:
-            ValueError: if the store holds another search, or a replicate would be like
-                the first; nothing is written or removed then.
-        """
-        starts: dict[int, State] = {}
-        if resume:
-            same = settings["initial"]
-            settings = merge(self.store, settings)
-            for replicate in range(self.replicates):
-                is_first = settings["initial"] == same
-                if found := stored_weights(self.store, replicate, is_first):
-                    starts[replicate] = found
-        new = {
-            replicate: drawn_weights(
-                replicate,
-                get_masks(model),
-                first,
-                partial(build, self._source, self.prunable, self.seed, replicate),
-            )
-            for replicate in range(self.replicates)
-            if replicate not in starts
-        }
-        if not resume:
-            self.store.clear()
-        self.store.clean()
-        files.write_json(self.store.settings, settings)
-        for replicate, weights in new.items():
-            write_weights(self.store, replicate, weights)
-        return [(starts | new)[replicate] for replicate in range(self.replicates)]
-
-    def _chosen_before(self) -> dict[str, Any]:
-        """The engine, and workers or none, that a stored search was begun with."""
-        try:
-            stored = self.settings
-        except (FileNotFoundError, files.CorruptedFileError):
-            return {}
-        return {
-            "engine": stored["engine"],
-            "workers": loky.cpu_count() if stored["in_workers"] else 0,
-        }

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_lottery.engines.data import is_dataset, is_tf_dataset, length_of
 from keras_lottery.engines.objective import Objective
-from keras_lottery.files import CorruptedFileError, read_json
+from keras_lottery.files import CorruptedFileError, read_json, write_json
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import walk
@@ -236,6 +236,21 @@ def _compared(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
     }
     fixed = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
     return fixed | {"controls": controls}
+
+
+def keep_settings(store: Store, settings: Mapping[str, Any]) -> None:
+    """Writes the settings of trainings, unless they are there.
+
+    Raises:
+        ValueError: if others are; the differences are shown.
+    """
+    try:
+        check_same(read_json(store.settings), settings, store.directory)
+    except FileNotFoundError:
+        write_json(store.settings, settings)
+    except CorruptedFileError as error:
+        warnings.warn(f"{error}. It is written again.", stacklevel=3)
+        write_json(store.settings, settings)
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:

@@ -98,7 +98,9 @@ def train(
             _engines[key] = load().make()
         if work is None:
             return None
-        return _engines[key].train(work.make(), work.seed, stop=work.stop)
+        return _engines[key].train(
+            work.make(), work.seed, stop=work.stop, checkpoints=work.checkpoints
+        )
     except FloatingPointError as error:
         return error
     # Not every exception survives being sent; its text does.

@@ -10,6 +10,9 @@ from filelock import FileLock, Timeout
 
 from keras_lottery.files import TEMPORARY
 
+MASK_FINDING = "mask_finding"
+"""The variant of the runs that find masks, where the tickets' trainings do not."""
+
 
 class Unit(NamedTuple):
     """One training of a search."""

@@ -1,38 +1,47 @@
-"""The trainings of a search, each done once: trained and stored, or read."""
+"""Trainings, each done once: trained and stored, or read.
 
+Everything that trains many networks hands its jobs to `Trainings`: so it resumes where
+it was interrupted, and trains in as many processes as there are.
+"""
+
+import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_lottery.engines import Training, Work
-from keras_lottery.files import (
-    CorruptedFileError,
-    read_record,
-    write_atomically,
-    write_record,
-)
-from keras_lottery.masks import Masks
+from keras_lottery.engines import Engine, Training, Work
+from keras_lottery.files import CorruptedFileError, write_atomically
 from keras_lottery.search.progress import Progress
+from keras_lottery.search.records import Records
 from keras_lottery.search.results import tabulate
-from keras_lottery.search.store import Store, Unit
-from keras_lottery.search.workers import Trainer
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.store import MASK_FINDING, Store, Unit
+from keras_lottery.search.workers import Trainer, employ
 from keras_lottery.tickets import Ticket
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training of a search.
+    """One training to do.
 
     Args:
         unit: which one.
         ticket: the ticket to train, or what makes it, which is not called if it was
-            trained before.
+            trained before. One of no steps is not trained.
         seed: seed of the order of the data.
-        keep: which states of the training to store.
-        may_diverge: whether the search goes on if its loss is not a number.
-        stop: ends the training early, as of `Engine.train`.
+        keep: which states to store: its `"start"`, `"rewind_point"` and `"final"`. With
+            them, the masks are stored.
+        may_diverge: whether the others go on if its loss is not a number.
+        stop, checkpoints: see `Engine.train`; checkpoints are stored.
     """
 
     unit: Unit
@@ -41,10 +50,33 @@ class Job:
     keep: Sequence[str] = ()
     may_diverge: bool = False
     stop: Callable[..., bool] | None = None
+    checkpoints: Sequence[int] = ()
+
+    @property
+    def is_training(self) -> bool:
+        """Whether there is anything to train."""
+        return not isinstance(self.ticket, Ticket) or self.ticket.steps > 0
+
+    def untrained(self) -> Training:
+        """What a training of no steps gives: its start."""
+        assert isinstance(self.ticket, Ticket)
+        return Training(self.ticket.weights, self.ticket.weights, {}, {})
 
 
-Levels = Generator[list[Job], list[Training], None]
-"""Yields what each level has to train, and is sent the trainings."""
+Levels = Generator[Iterable[Job], Mapping[Unit, Training], None]
+"""Yields the trainings of a level, and is sent what they gave; one that is named twice
+is done once."""
+
+
+def advance(
+    levels: Levels, trained: Mapping[Unit, Training] | None
+) -> dict[Unit, Job] | None:
+    """The jobs of the next level, made of what the last one gave; `None` at the end."""
+    try:
+        jobs = next(levels) if trained is None else levels.send(trained)
+        return {job.unit: job for job in jobs}
+    except StopIteration:
+        return None
 
 
 @dataclass
@@ -52,16 +84,12 @@ class _Level:
     """A level of a replicate, while it is trained."""
 
     replicate: Levels
-    jobs: list[Job]
-    trainings: dict[int, Training] = field(default_factory=dict)
+    jobs: dict[Unit, Job]
+    trained: dict[Unit, Training] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
-        return len(self.trainings) == len(self.jobs)
-
-    @property
-    def in_order(self) -> list[Training]:
-        return [self.trainings[place] for place in range(len(self.jobs))]
+        return len(self.trained) == len(self.jobs)
 
 
 @dataclass
@@ -69,7 +97,7 @@ class Trainings:
     """Trains what is not stored yet.
 
     Args:
-        store: where results are kept.
+        records: where results are kept.
         engine: how tickets are trained.
         progress: what the user sees.
 
@@ -77,7 +105,7 @@ class Trainings:
         rows: the table of results so far.
     """
 
-    store: Store
+    records: Records
     engine: Trainer
     progress: Progress
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -92,106 +120,150 @@ class Trainings:
             FloatingPointError: if a training diverges that may not.
         """
         works: list[Work] = []
-        places: list[tuple[_Level, int]] = []
-        # What is known of a ticket once it is made; the ticket itself is let go.
-        made: dict[int, dict[str, Any]] = {}
+        places: list[tuple[_Level, Job]] = []
+        made: dict[int, Ticket] = {}
 
-        def begin(replicate: Levels, sent: list[Training] | None) -> None:
+        def begin(replicate: Levels, trained: Mapping[Unit, Training] | None) -> None:
             """Queues what the next level has to train."""
-            try:
-                level = _Level(replicate, replicate.send(sent))  # type: ignore[arg-type]
-            except StopIteration:
+            jobs = advance(replicate, trained)
+            if jobs is None:
                 return
-            for place, job in enumerate(level.jobs):
-                if (training := self._stored(job)) is not None:
-                    level.trainings[place] = training
+            level = _Level(replicate, jobs)
+            for unit, job in jobs.items():
+                if (training := self._known(job)) is not None:
+                    level.trained[unit] = training
                     continue
                 ticket = _noting(job.ticket, made, len(works))
-                works.append(Work(ticket, job.seed, job.stop))
-                places.append((level, place))
+                works.append(Work(ticket, job.seed, job.stop, job.checkpoints))
+                places.append((level, job))
             if level.is_done:
                 end(level)
 
         def end(level: _Level) -> None:
             self._tabulate()
-            begin(level.replicate, level.in_order)
+            begin(level.replicate, level.trained)
 
         def show(index: int, step: int) -> None:
-            level, place = places[index]
-            unit = level.jobs[place].unit
+            unit = places[index][1].unit
             name = f"replicate {unit.replicate}, level {unit.level}: {unit.variant}"
             self.progress.show(name, step)
 
         for replicate in replicates:
             begin(replicate, None)
         for index, result in self.engine.train_all(works, show):
-            level, place = places[index]
-            job = level.jobs[place]
+            level, job = places[index]
             if isinstance(result, FloatingPointError):
                 result = _diverged(job, result)
             self._finish(self._write(job, made.pop(index), result))
             if not job.keep:
                 # Nothing is found in it: its states need no memory.
                 result = dataclasses.replace(result, final={}, rewind_point={})
-            level.trainings[place] = result
+            level.trained[job.unit] = result
             if level.is_done:
                 end(level)
 
-    def _stored(self, job: Job) -> Training | None:
+    def do(self, jobs: Iterable[Job]) -> Mapping[Unit, Training]:
+        """Trains what is independent, and returns what each training gave.
+
+        Errors are those of `run`.
+        """
+        trained: dict[Unit, Training] = {}
+
+        def level() -> Levels:
+            trained.update((yield jobs))
+
+        self.run([level()])
+        return trained
+
+    def _known(self, job: Job) -> Training | None:
+        """What was trained before, or needs no training."""
+        if not job.is_training:
+            return job.untrained()
+        path = self.records.store.training(job.unit)
+        checkpoints = {step: f"step_{step}" for step in job.checkpoints}
+        wanted = {*job.keep, *checkpoints.values()} - {"start"}
         try:
-            training, meta, _ = read_training(self.store.training(job.unit))
+            meta, states, _ = self.records.read(path, "training", *wanted)
         except FileNotFoundError:
             return None
         except CorruptedFileError as error:
             warnings.warn(f"{error}. This training is done again.", stacklevel=2)
             return None
         self._finish(meta)
-        return training
+        final, rewind_point = (states.get(n, {}) for n in ("final", "rewind_point"))
+        passed = {step: states[name] for step, name in checkpoints.items()}
+        return Training(final, rewind_point, meta["curve"], meta["metrics"], passed)
 
     def _finish(self, meta: dict[str, Any]) -> None:
         self.rows.append(row(meta))
         self.progress.finish()
 
     def _tabulate(self) -> None:
-        rows = [r for r in self.rows if r["variant"] != "trunk"]
+        rows = [r for r in self.rows if r["variant"] != MASK_FINDING]
         table = tabulate(rows, self.engine.objective)
         write_atomically(
-            self.store.results, lambda file: table.to_csv(file, index=False)
+            self.records.store.results, lambda file: table.to_csv(file, index=False)
         )
 
-    def _write(
-        self, job: Job, ticket: dict[str, Any], training: Training
-    ) -> dict[str, Any]:
+    def _write(self, job: Job, ticket: Ticket, training: Training) -> dict[str, Any]:
         meta = {
             "kind": "training",
             **job.unit._asdict(),
-            "step": ticket["step"],
-            "steps": ticket["steps"],
-            "learning_rate": ticket["learning_rate"],
-            "sparsity": ticket["sparsity"],
+            "step": ticket.step,
+            "steps": ticket.steps,
+            "learning_rate": ticket.learning_rate,
+            "sparsity": ticket.masks.sparsity,
             "metrics": training.metrics,
             "curve": training.curve,
         }
-        states = {name: getattr(training, name) for name in job.keep}
-        masks = (
-            job.ticket.masks if job.keep and isinstance(job.ticket, Ticket) else None
-        )
-        write_record(self.store.training(job.unit), meta, states, masks)
+        states = {
+            "start": ticket.weights,
+            "rewind_point": training.rewind_point,
+            "final": training.final,
+        }
+        kept = {name: states[name] for name in job.keep}
+        kept |= {f"step_{step}": s for step, s in training.checkpoints.items()}
+        masks = ticket.masks if job.keep else None
+        self.records.write(self.records.store.training(job.unit), meta, kept, masks)
         return meta
 
 
+@contextlib.contextmanager
+def at_work(
+    store: Store,
+    engine: Engine,
+    setup: Setup,
+    ticket: Ticket,
+    counts: Sequence[int],
+    workers: int | str,
+    verbose: int,
+) -> Iterator[Trainings]:
+    """Trainings in a store, with no others in it, by an engine or by workers.
+
+    Args:
+        store: where results are kept.
+        engine, setup, ticket, workers: see `workers.employ`.
+        counts: how many trainings there are, level by level.
+        verbose: 0 shows nothing.
+
+    Raises:
+        BlockingIOError: if others train in this store.
+        ValueError: if workers were asked for and cannot be had.
+    """
+    total = sum(counts)
+    hired = employ(workers, engine, setup, ticket, max(counts), total * ticket.steps)
+    with store.alone(), hired as trainer, Progress(total, verbose) as progress:
+        yield Trainings(Records(store), trainer, progress)
+
+
 def _noting(
-    ticket: Ticket | Callable[[], Ticket], made: dict[int, dict[str, Any]], index: int
+    ticket: Ticket | Callable[[], Ticket], made: dict[int, Ticket], index: int
 ) -> Callable[[], Ticket]:
+    """Makes a ticket, and notes it for as long as it is trained."""
+
     def make() -> Ticket:
-        result = ticket if isinstance(ticket, Ticket) else ticket()
-        made[index] = {
-            "step": result.step,
-            "steps": result.steps,
-            "learning_rate": result.learning_rate,
-            "sparsity": result.masks.sparsity,
-        }
-        return result
+        made[index] = ticket if isinstance(ticket, Ticket) else ticket()
+        return made[index]
 
     return make
 
@@ -208,20 +280,3 @@ def row(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A training's row in the table of results; NaN for what it did not come to."""
     derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
     return {**meta, **meta["metrics"], **derived}
-
-
-def read_training(path: Any) -> tuple[Training, dict[str, Any], Masks | None]:
-    """A stored training, what else is known of it, and its masks if they were kept.
-
-    Raises:
-        FileNotFoundError: if it was not trained.
-        CorruptedFileError: if the file is damaged.
-    """
-    meta, states, masks = read_record(path, "training")
-    training = Training(
-        states.get("final", {}),
-        states.get("rewind_point", {}),
-        meta["curve"],
-        meta["metrics"],
-    )
-    return training, meta, masks

@@ -20,8 +20,10 @@ from keras_lottery.engines.data import Data, is_dataset
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.engines.objective import Objective
+from keras_lottery.files import CorruptedFileError, read_json
 from keras_lottery.search.processes import Processes
 from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
+from keras_lottery.search.store import Store
 from keras_lottery.tickets import Ticket
 
 WORTHWHILE = 60.0
@@ -164,6 +166,20 @@ def employ(
             raise ValueError(f"{message}. Use workers=0.")
         warnings.warn(f"{message}. This process trains alone.", stacklevel=4)
     yield engine
+
+
+def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int | str]:
+    """What `"auto"` stands for where trainings go on: what they were begun with."""
+    try:
+        stored = read_json(store.settings)
+    except (FileNotFoundError, CorruptedFileError):
+        return engine, workers
+    if engine == "auto":
+        engine = stored.get("engine", engine)
+    if workers == "auto" and "in_workers" in stored:
+        # Workers have one thread each: their number changes nothing.
+        workers = loky.cpu_count() if stored["in_workers"] else 0
+    return engine, workers
 
 
 def _pool(count: int | str, setup: Setup) -> Pool:

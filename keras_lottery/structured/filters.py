@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.gradients import holding
 from keras_lottery.keras_bridge.graph import Use, inputs_of, run
 from keras_lottery.keras_bridge.layers.recurrent import (
     at_rest,
@@ -74,18 +73,17 @@ def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
 
     @wraps(score)
     def criterion(snapshot: Snapshot) -> Scores:
-        if snapshot.model is None:
+        if (model := snapshot.model) is None:
             raise ValueError(
                 f"criterion={criterion.__name__!r} follows the model from layer to "
                 "layer, which it does not have while it trains. Received: "
                 "mask_epochs='auto'. Give a number."
             )
-        with holding(snapshot.model, snapshot.final):
-            graph = Graph(plain_copy(snapshot.model), rule_for)
-            return {
-                filters.name: _checked(score, filters)
-                for filters in _all_filters(graph, snapshot)
-            }
+        graph = Graph(plain_copy(model), rule_for)
+        return {
+            filters.name: _checked(score, filters)
+            for filters in _all_filters(graph, snapshot)
+        }
 
     return Criterion(criterion)
 

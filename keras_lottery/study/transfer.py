@@ -1,32 +1,43 @@
 """Tickets in a training other than the one that they were found in."""
 
-import copy
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_lottery import engines
-from keras_lottery.engines import Work
-from keras_lottery.engines.data import training_steps
+from keras_lottery.engines.data import Data, training_steps
 from keras_lottery.engines.given import gather
 from keras_lottery.engines.objective import Objective
+from keras_lottery.files import digest
 from keras_lottery.keras_bridge.internals.models import compile_arguments
-from keras_lottery.keras_bridge.layers import get_state, redraw
+from keras_lottery.keras_bridge.layers import State, get_state, redraw
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
-from keras_lottery.search.progress import Progress
-from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.store import Unit
-from keras_lottery.search.trainings import row
+from keras_lottery.search.replicates import begin, derive_seed
+from keras_lottery.search.settings import (
+    describe,
+    describe_data,
+    describe_model,
+    versions,
+)
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.trainings import Job, at_work
+from keras_lottery.search.workers import as_before
 from keras_lottery.tickets import Snapshot, Ticket, grouping
 from keras_lottery.tickets import controls as control_registry
-from keras_lottery.tickets.carry_over import Replace, carry_over
+from keras_lottery.tickets.carry_over import Carried, Replace, carry_over
 from keras_lottery.tickets.controls import Control
+from keras_lottery.tickets.grouping import Grouping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +65,9 @@ def compare_transfer(
     steps: int | None = None,
     eval_freq: int | str = "epoch",
     engine: str = "auto",
+    workers: int | str = "auto",
+    directory: str | os.PathLike | None = None,
+    resume: bool = True,
     verbose: int = 1,
 ) -> "pd.DataFrame":
     """Trains a ticket in another training, beside its controls and the dense network.
@@ -68,17 +82,22 @@ def compare_transfer(
         validation_data: (x, y) or a data set; finds the early stop.
         test_data: (x, y) or a data set; is reported.
         optimizer: trains instead of the model's own.
-        replace: as of `Ticket.transfer`.
-        controls: as of `LotteryTicketSearch`. Controls draw from the model's
+        replace: same as in `Ticket.transfer`.
+        controls: same as in `LotteryTicketSearch`. Controls draw from the model's
             initialisers; their masks have the ticket's granularity.
         objective: same as in `LotteryTicketSearch`.
         replicates: how many times all is repeated, with other weights of the dense
             network and another order of the data. One for each ticket by default.
         seed: of everything that is random.
-        batch_size, epochs, steps, eval_freq, verbose: as of
+        batch_size, epochs, steps, eval_freq, verbose: same as in
             `LotteryTicketSearch.search`. Every training is of the same length, from
             the start of the model's learning-rate schedule.
-        engine: as of `engines.make`.
+        engine, workers: same as in `LotteryTicketSearch`.
+        directory: where the trainings are stored; with the same arguments again, they
+            go on where they stopped. More `replicates` and `controls` may be asked for
+            later. By default a temporary directory.
+        resume: whether to go on with what the directory holds; otherwise that is
+            removed, once all arguments have been checked.
 
     Returns:
         A table like that of `LotteryTicketSearch.results`: at level 0 the dense
@@ -86,9 +105,12 @@ def compare_transfer(
 
     Raises:
         ValueError: if an argument is out of range, the ticket does not fit the model,
-            or a control needs what the ticket does not have, such as scores, or
-            starting weights that its file left out; nothing has been trained then.
-        FloatingPointError: if a loss is not a number.
+            a control needs what the ticket does not have, such as scores, or starting
+            weights that its file left out, or the directory holds other trainings;
+            nothing has been trained then.
+        FloatingPointError: if a loss of the dense network or of the ticket is not a
+            number; a control's results are NaN then.
+        BlockingIOError: if others are training in this directory.
 
     Reference:
         Morcos et al. 2019, "One ticket to win them all: generalizing lottery ticket
@@ -116,7 +138,8 @@ def compare_transfer(
             f"Expected a compiled model. Received: model={model!r}. Call "
             "`model.compile(optimizer, loss, metrics=['accuracy'])` first."
         )
-    resolved = control_registry.resolve(control_registry.trials(controls))
+    trials = control_registry.trials(controls)
+    resolved = control_registry.resolve(trials)
     data = gather(
         x,
         y,
@@ -132,52 +155,140 @@ def compare_transfer(
     if len({frozenset(each.masks) for each in carried}) > 1:
         raise ValueError("Expected tickets of one network. Received: several")
     masked = carried[0].model
-    forms = [
-        grouping.get(each.granularity).of(masked)
-        for each in tickets
-        if resolved  # The graph of a network of filters is followed for controls alone.
-    ]
-    forms *= replicates // len(tickets)
-    own = get_state(masked)
     if optimizer is not None:
         given = fresh_optimizer(keras.optimizers.get(optimizer))
         masked.compile(**{**compile_arguments(masked), "optimizer": given})
-    trainer = engines.make(
-        engine, masked, data, length, eval_freq=eval_freq, objective=objective
+    transfer = _Transfer(
+        carried=carried,
+        # The graph of a network of filters is followed for controls alone.
+        groupings=[
+            grouping.get(each.granularity).of(masked) for each in tickets if resolved
+        ]
+        * (replicates // len(tickets)),
+        controls=resolved,
+        model=masked,
+        data=data,
+        steps=length,
+        seed=seed,
     )
-    works: dict[Unit, Work] = {}
-    for replicate, part in enumerate(carried):
-        if replicate:
-            own = redraw(masked, derive_seed(seed, replicate, "initial"))
-        order = derive_seed(seed, replicate, "order")
-        everything = Masks.dense({n: mask.shape for n, mask in part.masks.items()})
-        dense = Ticket(everything, own, steps=length)
-        works[Unit(replicate, 0, "ticket")] = Work(dense, order)
-        start = {**own, **part.weights}
-        transferred = Ticket(part.masks, start, steps=length)
-        works[Unit(replicate, 1, "ticket")] = Work(transferred, order)
-        for name, control, trial in resolved:
-            rng = np.random.default_rng(derive_seed(seed, replicate, name, 1, trial))
-            snapshot = Snapshot(
-                part.masks,
+    own = get_state(masked)
+    for job in transfer.jobs(0, own):
+        if callable(job.ticket) and not job.unit.trial:
+            job.ticket()  # What a control cannot do is known before any training.
+    count = replicates * (2 + len(resolved))
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            folder = tempfile.TemporaryDirectory(prefix="keras_lottery-")
+            directory = stack.enter_context(folder)
+        store = Store(directory)
+        if resume:
+            engine, workers = as_before(store, engine, workers)
+        options = {
+            "steps": length,
+            "eval_freq": eval_freq,
+            "objective": objective,
+            "trainings": count,
+        }
+        setup = Setup(masked, None, seed, engine, data, options)
+        trainer = setup.make(masked)
+        setup = dataclasses.replace(setup, engine=trainer.name)
+        dense = transfer.dense_ticket(own)
+        work = at_work(store, trainer, setup, dense, [count], workers, verbose)
+        trainings = stack.enter_context(work)
+        settings = {
+            "study": "compare_transfer",
+            "tickets": [
+                {"masks": digest(each.masks), "weights": digest(each.weights)}
+                for each in tickets
+            ],
+            "replace": [replace] if isinstance(replace, str) else list(replace),
+            "seed": seed,
+            "steps": length,
+            "batch_size": data.batch_size,
+            "eval_freq": eval_freq,
+            "objective": trainer.objective,
+            "engine": trainer.name,
+            "in_workers": trainings.engine is not trainer,
+            "train": describe_data(data.train),
+            "validation": describe_data(data.validation),
+            "test": describe_data(data.test),
+            "model": describe_model(masked),
+            "initial": digest(own),
+            "replicates": replicates,
+            "controls": trials,
+            "report_levels": [1],
+            "versions": versions(),
+        }
+        starts = begin(
+            trainings.records, describe(settings), own, transfer.draw, resume
+        )
+        jobs = [transfer.jobs(number, start) for number, start in enumerate(starts)]
+        trainings.do(itertools.chain.from_iterable(jobs))
+    return results.tabulate(trainings.rows, trainer.objective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Transfer:
+    """What is trained beside each other.
+
+    Args:
+        carried: what each replicate's ticket brings along.
+        groupings: what was pruned together in each; empty without controls.
+        controls: (name, control, trial) of all.
+        model: the masked model.
+        data: what to train and judge on.
+        steps: the length of all trainings.
+        seed: of everything that is random.
+    """
+
+    carried: Sequence[Carried]
+    groupings: Sequence[Grouping]
+    controls: Sequence[tuple[str, Control, int]]
+    model: keras.Model
+    data: Data
+    steps: int
+    seed: int
+
+    def draw(self, replicate: int) -> State:
+        """The weights of another replicate's dense network."""
+        return redraw(self.model, derive_seed(self.seed, replicate, "initial"))
+
+    def dense_ticket(self, own: State) -> Ticket:
+        """All weights."""
+        shapes = {name: mask.shape for name, mask in self.carried[0].masks.items()}
+        return Ticket(Masks.dense(shapes), own, steps=self.steps)
+
+    def jobs(self, replicate: int, own: State) -> list[Job]:
+        """The trainings of a replicate, whose dense network starts from `own`."""
+        carried, seed = self.carried[replicate], partial(derive_seed, self.seed)
+        start = {**own, **carried.weights}
+        ticket = Ticket(carried.masks, start, steps=self.steps)
+
+        def job(level: int, variant: str, ticket: Any, *trial: int, **how: Any) -> Job:
+            unit, order = Unit(replicate, level, variant, *trial), "order"
+            return Job(unit=unit, ticket=ticket, seed=seed(replicate, order), **how)
+
+        keep = ("start", "final")
+        jobs = [
+            job(0, "ticket", self.dense_ticket(own), keep=keep),
+            job(1, "ticket", ticket, keep=keep),
+        ]
+        for name, control, trial in self.controls:
+            snapshot = Snapshot.untrained(
+                carried.masks,
                 start,
-                start,
-                start,
-                rng,
-                masked,
-                data.arrays,
-                grouping=forms[replicate],
+                rng=np.random.default_rng(seed(replicate, name, 1, trial)),
+                shared_model=self.model,
+                data=self.data.arrays,
+                grouping=self.groupings[replicate],
             )
-            make = partial(_control, name, control, transferred, snapshot=snapshot)
-            if replicate == trial == 0:
-                # What a control cannot do is known before any training.
-                make(snapshot=dataclasses.replace(snapshot, rng=copy.deepcopy(rng)))
-            works[Unit(replicate, 1, name, trial)] = Work(make, order)
-    return results.tabulate(_train(trainer, works, verbose), trainer.objective)
+            made = partial(_control, name, control, ticket, snapshot)
+            jobs.append(job(1, name, made, trial, may_diverge=True))
+        return jobs
 
 
 def _control(name: str, control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    made = control_registry.apply(control, ticket, snapshot)
+    made = control(ticket, snapshot)
     for weight, mask in made.masks.items():
         if np.isnan(made.weights[weight][mask].astype("float64")).any():
             raise ValueError(
@@ -185,31 +296,3 @@ def _control(name: str, control: Control, ticket: Ticket, snapshot: Snapshot) ->
                 "ticket's file left out. Save the ticket with weights='all'."
             )
     return made
-
-
-def _train(
-    engine: engines.Engine, works: Mapping[Unit, Work], verbose: int
-) -> Iterator[dict[str, Any]]:
-    """Yields a row of the table for each training."""
-    units, sparsities = list(works), {}
-
-    def make(unit: Unit) -> Ticket:
-        ticket = works[unit].make()
-        sparsities[unit] = ticket.masks.sparsity
-        return ticket
-
-    def show(index: int, step: int) -> None:
-        unit = units[index]
-        progress.show(f"replicate {unit.replicate}: {unit.variant}", step)
-
-    todo = [works[unit]._replace(ticket=partial(make, unit)) for unit in units]
-    with Progress(len(works), verbose) as progress:
-        for index, training in engine.train_all(todo, show):
-            unit = units[index]
-            if isinstance(training, FloatingPointError):
-                raise FloatingPointError(
-                    f"In the training of {unit}: {training}"
-                ) from training
-            progress.finish()
-            meta = {**unit._asdict(), "step": 0, "sparsity": sparsities[unit]}
-            yield row({**meta, "metrics": training.metrics})

@@ -43,7 +43,7 @@ def snapshot(seed: int = 0) -> Snapshot:
         initial=initial,
         rewind_point=rewound,
         rng=np.random.default_rng(seed),
-        model=model,
+        shared_model=model,
         data=(x, rng.integers(0, 3, 12)),
     )
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from keras_lottery.keras_bridge.layers import redraw, set_state
+from keras_lottery.keras_bridge.layers import redraw
 from keras_lottery.registry import Registry
 from keras_lottery.tickets import Snapshot, Ticket
 
@@ -200,7 +200,7 @@ def resolve(
     for name, given in controls.items():
         control, count = given if isinstance(given, tuple) else (name, given)
         # Names become those of files and columns.
-        taken = name in ("ticket", "trunk", "early_stop")
+        taken = name in ("ticket", "mask_finding", "early_stop")
         if not isinstance(count, int) or count < 1 or taken or not name.isidentifier():
             raise ValueError(
                 "Expected `controls` to be names with at least one trial each, such as "
@@ -210,10 +210,3 @@ def resolve(
         function = get(control)
         resolved += [(name, function, trial) for trial in range(count)]
     return resolved
-
-
-def apply(control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The control's ticket; the snapshot's model holds the snapshot again for it."""
-    # The ticket's training has left its own weights in the model.
-    set_state(snapshot.model, snapshot.final, snapshot.masks)
-    return control(ticket, snapshot)

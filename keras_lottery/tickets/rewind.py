@@ -31,12 +31,12 @@ class Rewind:
 
     Args:
         ticket: makes the ticket that is trained and reported.
-        trunk: makes the ticket whose training finds the next masks, where that is
-            another one.
+        finder: makes the ticket whose training finds the next masks, where that is
+            another one: a mask-finding run beside the tickets.
     """
 
     ticket: Start
-    trunk: Start | None = None
+    finder: Start | None = None
 
 
 def from_rewind_point(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
@@ -88,7 +88,7 @@ REWINDS: Registry[Rewind] = Registry(
         "fine_tune": Rewind(FineTune()),
         # Frankle & Carbin 2019, appendix B, strategy 2: masks come from one run that
         # goes on after each pruning.
-        "continue": Rewind(from_rewind_point, trunk=from_end),
+        "continue": Rewind(from_rewind_point, finder=from_end),
     },
     Rewind,
 )

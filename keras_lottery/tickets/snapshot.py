@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_lottery.keras_bridge.gradients import (
     loss,
     training_arrays,
 )
-from keras_lottery.keras_bridge.layers import State
+from keras_lottery.keras_bridge.layers import State, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.grouping import Grouping, Weights
@@ -31,7 +31,7 @@ class Snapshot:
         initial: the state before the dense network's training.
         rewind_point: the dense network's state at the rewind point.
         rng: random numbers for this level of this replicate.
-        model: the masked model, its variables holding `final`.
+        shared_model: the masked model, which others use too; see `model`.
         data: training data (x, y), arrays.
         scores: what the ticket's masks were found by, where controls see the snapshot.
         grouping: what is pruned together.
@@ -42,10 +42,26 @@ class Snapshot:
     initial: State
     rewind_point: State
     rng: np.random.Generator
-    model: keras.Model
+    shared_model: keras.Model | None
     data: tuple[Any, Any] | None = None
     scores: Scores | None = None
     grouping: Grouping = field(default_factory=Weights)
+
+    @classmethod
+    def untrained(cls, masks: Masks, state: State, **others: Any) -> Self:
+        """The snapshot of a network that is not trained: it has its initial weights."""
+        return cls(masks, state, state, state, **others)
+
+    @property
+    def model(self) -> keras.Model:
+        """The masked model, with the snapshot's masks and final weights put into it.
+
+        It is `None` where a criterion is asked while the model is trained. Others put
+        their own weights into it: ask for it again instead of keeping it.
+        """
+        if self.shared_model is not None:
+            set_state(self.shared_model, self.final, self.masks)
+        return self.shared_model  # type: ignore[return-value]
 
     def gradients(
         self, state: State | None = None, objective: Objective = loss
@@ -54,7 +70,7 @@ class Snapshot:
 
         Args:
             state: the weights to take it at, such as `initial`; by default `final`.
-            objective: another function of (model, x, y), as of `gradients.gradients`.
+            objective: another function of (model, x, y), see `gradients.gradients`.
 
         Returns:
             Mapping of each name in `masks` to an array of the weight's shape.
@@ -78,7 +94,7 @@ class Snapshot:
 
         Args:
             vector: an array for each name in `masks`, such as `gradients()`.
-            state, objective: as of `gradients`, and so are the errors.
+            state, objective: same as in `gradients`, and so are the errors.
 
         Returns:
             Mapping of the vector's names to arrays of the same shapes.

@@ -143,7 +143,7 @@ def test_runs_of_functions_of_ones_own_are_deployed(run, tmp_path, one_file):
     shutil.copytree(run / "runs/tiny", tmp_path / "own")
     path = tmp_path / "own" / "settings.json"
     own = {"criterion": "thesis.worth", "controls": {"thesis": 1}}
-    own["rewind"] = {"class": "Rewind", "ticket": "thesis.start", "trunk": None}
+    own["rewind"] = {"class": "Rewind", "ticket": "thesis.start", "finder": None}
     path.write_text(json.dumps(json.loads(path.read_text()) | own))
     with pytest.raises(ValueError, match="thesis"):
         kl.LotteryTicketSearch.load(tmp_path / "own")

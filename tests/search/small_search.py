@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.search.trainings import read_training
+from keras_lottery.search.records import read
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype("float32")
@@ -61,7 +61,9 @@ def make(directory=None, model=build, **arguments):
 
 
 def stored(search, unit):
-    return read_training(search.store.training(unit))
+    """The meta, the states and the masks of a training."""
+    names = ("start", "rewind_point", "final")
+    return read(search.store, search.store.training(unit), "training", *names)
 
 
 def numbers(search):

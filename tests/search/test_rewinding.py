@@ -121,10 +121,10 @@ def test_a_fixed_rate_of_fine_tuning_replaces_a_plain_learning_rate():
 @pytest.mark.once
 def test_continue_finds_masks_by_one_run_that_goes_on():
     search = rewound("continue", 5)
-    trunk = stored(search, Unit(0, 1, "trunk"))
+    _, states, masks = stored(search, Unit(0, 1, "mask_finding"))
     second = search.ticket(2).masks
-    scores = {name: np.abs(trunk[0].final[name]) for name in second}
-    expected = kl.allocation.Global()(scores, trunk[2], 0.75)
+    scores = {name: np.abs(states["final"][name]) for name in second}
+    expected = kl.allocation.Global()(scores, masks, 0.75)
     assert second == expected
     assert set(search.results()["variant"]) == {"ticket"}
 

@@ -6,13 +6,15 @@ from functools import partial
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import layers
 
 import keras_lottery as kl
 from keras_lottery import engines
-from keras_lottery.engines import Training
+from keras_lottery.engines import Engine, Training
 from keras_lottery.engines.objective import ACCURACY
+from keras_lottery.files import read_json
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
 from keras_lottery.study.transfer import compare_transfer
@@ -199,7 +201,8 @@ def trainable(optimizer="adam", **kwargs):
 
 
 def compare(ticket, model=None, **arguments):
-    arguments = {"batch_size": 10, "epochs": 1, "verbose": 0} | DATA | arguments
+    defaults = {"batch_size": 10, "epochs": 1, "verbose": 0, "workers": 0}
+    arguments = defaults | DATA | arguments
     return compare_transfer(ticket, model or trainable(), X, Y, **arguments)
 
 
@@ -239,13 +242,71 @@ def test_the_same_seed_gives_the_same_table(ticket):
     assert not first.equals(numbers(seed=4))
 
 
+class Killed(BaseException):
+    """Ends the process, as far as the comparison can tell."""
+
+
+def test_killed_and_run_again_it_goes_on(ticket, tmp_path, monkeypatch):
+    whole = compare(ticket, replicates=2, controls=["random"])
+    trained, train = [], Engine.train
+
+    def counting(self, *args, **kwargs):
+        trained.append(args)
+        if len(trained) == 4:
+            raise Killed
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(Engine, "train", counting)
+    with pytest.raises(Killed):
+        compare(ticket, replicates=2, controls=["random"], directory=tmp_path)
+    table = compare(ticket, replicates=2, controls=["random"], directory=tmp_path)
+    assert len(trained) == len(table) + 1 == 7
+    pd.testing.assert_frame_equal(
+        table.drop(columns="seconds"), whole.drop(columns="seconds")
+    )
+    # All of it was kept, and more of it may be asked for.
+    again = compare(ticket, replicates=2, controls=["random"], directory=tmp_path)
+    assert len(trained) == 7
+    pd.testing.assert_frame_equal(again, table)
+    grown = compare(ticket, controls=["random", "shuffle"], directory=tmp_path)
+    assert len(trained) == 8 and len(grown) == 4
+
+
+def test_other_trainings_in_the_directory_are_refused(ticket, asked, tmp_path):
+    asked(ticket, directory=tmp_path)
+    before = read_json(tmp_path / "settings.json")
+    other = ticket_of(pruned(scramble(network(), seed=2)))
+    for arguments, message in [
+        ({"ticket": other}, r"tickets\[0\]\.masks"),
+        ({"seed": 1}, "seed: 0 there, 1 here"),
+        ({"optimizer": "sgd"}, "model.optimizer"),
+        ({"epochs": 2}, "steps: 6 there, 12 here"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            asked(**{"ticket": ticket, "directory": tmp_path} | arguments)
+    search = kl.LotteryTicketSearch(trainable(), [0.5], directory=tmp_path)
+    with pytest.raises(ValueError, match="study: 'compare_transfer' there, None here"):
+        search.search(X, Y, validation_data=DATA["validation_data"], epochs=1)
+    assert read_json(tmp_path / "settings.json") == before
+    asked(other, directory=tmp_path, resume=False)
+    assert read_json(tmp_path / "settings.json") != before
+
+
+@pytest.mark.slow
+def test_it_trains_in_workers(ticket):
+    alone, together = (compare(ticket, workers=workers) for workers in (1, 2))
+    pd.testing.assert_frame_equal(
+        alone.drop(columns="seconds"), together.drop(columns="seconds")
+    )
+
+
 class Listing:
     """An engine that trains nothing, and keeps what it was asked for."""
 
-    objective = ACCURACY
+    name, objective = "fit", ACCURACY
 
-    def __init__(self, name, model, data, steps, **options):
-        self.model = model
+    def __init__(self, name, model, data, **options):
+        self.model, self.data = model, data
         type(self).last = self
 
     def train_all(self, works, progress):
@@ -355,7 +416,7 @@ def test_controls_that_need_what_a_file_left_out(ticket, tmp_path, asked):
 
 
 def test_what_a_control_cannot_do_is_known_before_any_training(ticket, monkeypatch):
-    monkeypatch.setattr("keras_lottery.study.transfer._train", None)
+    monkeypatch.setattr(engines, "make", None)
     with pytest.raises(ValueError, match="'invert' needs the scores"):
         compare(ticket, controls=["invert"])
 

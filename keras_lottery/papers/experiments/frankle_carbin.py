@@ -22,7 +22,7 @@ PAPER = (
 )
 # Between two levels the dense network's last weights only pass through a step that
 # does not move them: all masks come from one training.
-ONE_SHOT = Rewind(from_rewind_point, trunk=FineTune(steps=1, learning_rate=0.0))
+ONE_SHOT = Rewind(from_rewind_point, finder=FineTune(steps=1, learning_rate=0.0))
 
 
 def run(lab: Lab) -> Mapping[str, Values]:

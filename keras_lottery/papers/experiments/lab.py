@@ -1,32 +1,42 @@
 """Where an experiment runs: what it trains is kept, and done once."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_lottery.engines import Engine, make
+from keras_lottery.engines import Engine
 from keras_lottery.engines.data import Data
 from keras_lottery.files import write_atomically
 from keras_lottery.in_fit.callbacks.common import Configured
-from keras_lottery.keras_bridge.layers import State, get_masks
+from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.papers.experiments.experiment import Scale
 from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, join, summarise
-from keras_lottery.papers.experiments.training import Trained, Training
+from keras_lottery.papers.experiments.training import Start, Trained, describe_job
 from keras_lottery.papers.models import Recipe
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.replicates import build
 from keras_lottery.search.results import own_steps
-from keras_lottery.search.settings import describe, describe_data, describe_model
+from keras_lottery.search.settings import (
+    describe,
+    describe_data,
+    describe_model,
+    keep_settings,
+)
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.store import Store
+from keras_lottery.search.trainings import at_work
+from keras_lottery.search.workers import as_before
 from keras_lottery.study import plots
-from keras_lottery.tickets import schedules
+from keras_lottery.tickets import Ticket, schedules
 from keras_lottery.tickets.allocation import AllocationLike, Layerwise
 from keras_lottery.tickets.schedules import Schedule
 
@@ -162,43 +172,80 @@ class Lab:
 
         Args:
             name: of the training, in the experiment.
-            start: the weights to start from; the replicate's initial ones by default,
-                which are those of its searches.
-            masks: the weights that are left; all by default.
-            step: the step that the training starts at.
-            checkpoints: steps whose states are kept, multiples of the recipe's
-                `eval_freq`. Those of the start and the end are kept always.
-            replicate: chooses the initial weights and the order of the data.
-            order: chooses another order of the data.
-            recipe, model: as of `search`.
+            start, masks, step, checkpoints, replicate, order: see `Start`.
+            recipe, model: same as in `search`.
             callbacks: the library's own; what they prune is zero at the end.
         """
+        one = Start(
+            weights=start,
+            masks=masks,
+            step=step,
+            checkpoints=checkpoints,
+            replicate=replicate,
+            order=order,
+        )
+        return self.train_all(name, {"training": one}, recipe, model, callbacks)[
+            "training"
+        ]
+
+    def train_all(
+        self,
+        name: str,
+        starts: Mapping[str, Start],
+        recipe: Recipe | None = None,
+        model: Model | None = None,
+        callbacks: Sequence[Configured] = (),
+    ) -> dict[str, Trained]:
+        """Trains networks that do not depend on one another, side by side.
+
+        Args:
+            name: of them all, in the experiment.
+            starts: where each starts from, by a label.
+            recipe, model, callbacks: same as in `train`, for all.
+
+        Returns:
+            What each gave, by its label.
+
+        Raises:
+            ValueError: if others are kept by this name.
+        """
         recipe = recipe or self.recipe
-        built, initial = self.model(replicate, recipe, model)
-        asked = {
-            "steps": recipe.steps,
-            "batch_size": recipe.batch_size,
-            "eval_freq": recipe.eval_freq,
-            "model": describe_model(built),
-            **self._described_data,
+        replicates = sorted({start.replicate for start in starts.values()})
+        built = {r: self.model(r, recipe, model) for r in replicates}
+        network = built[replicates[0]][0]
+        jobs = {
+            label: start.job(label, recipe, *built[start.replicate])
+            for label, start in starts.items()
         }
-        if callbacks:
-            asked["callbacks"] = [_describe(callback) for callback in callbacks]
-        training = Training(
-            self.directory / f"{name}.safetensors",
-            replicate,
-            order,
-            step,
-            tuple(checkpoints),
-        )
-        trained = training.run(
-            asked,
-            partial(self._engine, built, recipe, callbacks),
-            recipe,
-            start or initial,
-            masks or get_masks(built),
-        )
-        self.seconds += trained.metrics["seconds"]
+        store = Store(self.directory / name)
+        chosen, workers = as_before(store, "auto", "auto")
+        setup = self._setup(chosen, recipe, model, callbacks)
+        engine = self._engine(setup, network)
+        setup = dataclasses.replace(setup, engine=engine.name)
+        first: Any = next(iter(jobs.values())).ticket
+        how = engine, setup, first, [len(jobs)], workers, self.verbose
+        with at_work(store, *how) as trainings:
+            settings = {
+                "study": "trainings",
+                "steps": recipe.steps,
+                "batch_size": recipe.batch_size,
+                "eval_freq": recipe.eval_freq,
+                "model": describe_model(network),
+                "callbacks": [_describe(callback) for callback in callbacks],
+                "engine": engine.name,
+                "in_workers": trainings.engine is not engine,
+                "trainings": {n: describe_job(job) for n, job in jobs.items()},
+                **self._described_data,
+            }
+            keep_settings(store, describe(settings))
+            done = trainings.do(jobs.values())
+        trained = {}
+        for label, job in jobs.items():
+            training, ticket = done[job.unit], job.ticket
+            assert isinstance(ticket, Ticket)
+            ends = {ticket.step: ticket.weights, recipe.steps: training.final}
+            trained[label] = Trained({**training.checkpoints, **ends}, training.metrics)
+            self.seconds += training.metrics["seconds"]
         return trained
 
     def model(
@@ -301,23 +348,32 @@ class Lab:
 
         return build_network
 
-    def _engine(
-        self, model: keras.Model, recipe: Recipe, callbacks: Sequence[Configured]
-    ) -> Engine:
+    def _setup(
+        self,
+        engine: str,
+        recipe: Recipe,
+        model: Model | None,
+        callbacks: Sequence[Configured],
+    ) -> Setup:
+        """What every process that trains makes its engine of."""
+        options = {
+            "steps": recipe.steps,
+            "eval_freq": recipe.eval_freq,
+            "trainings": self.scale.replicates,
+            "callbacks": callbacks,
+        }
+        parts = self.splits.train, self.splits.validation, self.splits.test
+        data = Data(*parts, recipe.batch_size)
+        return Setup(self._source(recipe, model), None, 0, engine, data, options)
+
+    def _engine(self, setup: Setup, model: keras.Model) -> Engine:
         """What trains a model. The last one is kept: it may train the next as well."""
-        key = str((describe_model(model), recipe, [_describe(c) for c in callbacks]))
+        callbacks = [_describe(c) for c in setup.options["callbacks"]]
+        options = {**setup.options, "callbacks": callbacks}
+        assert setup.data is not None
+        key = str((describe_model(model), setup.engine, setup.data.batch_size, options))
         if self._last[0] != key:
-            parts = self.splits.train, self.splits.validation, self.splits.test
-            engine = make(
-                "auto",
-                model,
-                Data(*parts, recipe.batch_size),
-                recipe.steps,
-                eval_freq=recipe.eval_freq,
-                trainings=self.scale.replicates,
-                callbacks=callbacks,
-            )
-            self._last = key, engine
+            self._last = key, setup.make(model)
         assert self._last[1] is not None
         return self._last[1]
 

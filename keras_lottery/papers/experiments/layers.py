@@ -13,6 +13,7 @@ from keras_lottery.papers.experiments.figures import heat_map
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.networks import dense
 from keras_lottery.papers.experiments.scales import lenet
+from keras_lottery.papers.experiments.training import Start
 from keras_lottery.study.analysis import layer_criticality
 
 WIDE = dense([256, 256, 256])
@@ -27,10 +28,12 @@ def run(lab: Lab) -> Mapping[str, Values]:
     often, steps = lab.recipe.eval_freq, lab.recipe.steps
     checkpoints = sorted({often * max(1, round(s * steps / often)) for s in SHARES})
     parts = []
-    for replicate in lab.replicates:
-        trained = lab.train(
-            f"dense_{replicate}", None, None, 0, checkpoints, replicate, model=WIDE
-        )
+    starts = {
+        str(replicate): Start(checkpoints=checkpoints, replicate=replicate)
+        for replicate in lab.replicates
+    }
+    dense = lab.train_all("dense", starts, model=WIDE)
+    for replicate, trained in zip(lab.replicates, dense.values(), strict=True):
         model, _ = lab.model(replicate, model=WIDE)
         set_state(model, trained.final)
         states: dict[Hashable, State] = {

@@ -14,6 +14,7 @@ from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.lab import Lab, Model
 from keras_lottery.papers.experiments.measures import FINAL, gain
 from keras_lottery.papers.experiments.scales import lenet
+from keras_lottery.papers.experiments.training import Start
 from keras_lottery.study.analysis import instability
 
 SHARES = (0.0, 0.02, 0.1, 0.3)
@@ -29,8 +30,11 @@ def run(lab: Lab) -> Mapping[str, Values]:
     search = lab.search("iterative")
     levels = lab.scale.report or [lab.scale.levels]
     rows = []
-    for replicate in lab.replicates:
-        dense = lab.train(f"dense_{replicate}", None, None, 0, points, replicate)
+    trained = lab.train_all(
+        "dense",
+        {str(r): Start(checkpoints=points, replicate=r) for r in lab.replicates},
+    )
+    for replicate, dense in zip(lab.replicates, trained.values(), strict=True):
         every = search.ticket(0, replicate).masks
         starts = [("dense", k, dense.states[k], every) for k in points]
         for level in levels:
@@ -80,17 +84,16 @@ def barrier_from(
         start: the weights at step k.
         masks: those that are left.
         k: the step that the copies start at.
-        replicate, model: same as `Lab.train`.
+        replicate, model: same as in `Lab.train`.
     """
-    ends = [
-        lab.train(
-            f"{name}_{n}", start, masks, k, (), replicate, order=n, model=model
-        ).final
+    copies = {
+        str(n): Start(weights=start, masks=masks, step=k, replicate=replicate, order=n)
         for n in (1, 2)
-    ]
+    }
+    one, other = lab.train_all(name, copies, model=model).values()
     network, _ = lab.model(replicate, model=model)
     set_masks(network, masks)
-    return 100 * instability(network, ends[0], ends[1], lab.splits.test)
+    return 100 * instability(network, one.final, other.final, lab.splits.test)
 
 
 EXPERIMENT = Experiment(

@@ -14,6 +14,7 @@ from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, at
 from keras_lottery.papers.experiments.networks import biases_apart, lenet_of
 from keras_lottery.papers.experiments.scales import lenet
+from keras_lottery.papers.experiments.training import Start
 from keras_lottery.search import LotteryTicketSearch
 
 
@@ -36,6 +37,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
         ("zero", row["density"], row["replicate"], 100 * row[ACCURACY])
         for _, row in search.results().iterrows()
     ]
+    starts, densities = {}, {}
     for replicate in lab.replicates:
         initial = search.ticket(0, replicate).weights
         for level, masks, towards in pruned(search, lab.scale.levels, replicate):
@@ -43,15 +45,15 @@ def run(lab: Lab) -> Mapping[str, Values]:
             away = Masks({name: left_out[name] & ~towards[name] for name in masks})
             actions = {"frozen": left_out, "frozen unless towards zero": away}
             for action, frozen in actions.items():
-                trained = lab.train(
-                    f"{action.replace(' ', '_')}_{level}_{replicate}",
-                    {**biases_apart(initial), **_frozen(initial, masks)},
-                    Masks({**masks, **_frozen(frozen, masks)}),
+                label = f"{action.replace(' ', '_')}_{level}_{replicate}"
+                starts[label] = Start(
+                    weights={**biases_apart(initial), **_frozen(initial, masks)},
+                    masks=Masks({**masks, **_frozen(frozen, masks)}),
                     replicate=replicate,
-                    model=NETWORK,
                 )
-                accuracy = 100 * trained.metrics[ACCURACY]
-                rows.append((action, masks.density, replicate, accuracy))
+                densities[label] = action, masks.density, replicate
+    for label, trained in lab.train_all("actions", starts, model=NETWORK).items():
+        rows.append((*densities[label], 100 * trained.metrics[ACCURACY]))
     names = ["variant", "density", "replicate", "accuracy"]
     table = pd.DataFrame(rows, columns=names)
     lab.table("mask_actions", table)

@@ -22,6 +22,7 @@ from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, at
 from keras_lottery.papers.experiments.networks import biases_apart, lenet_of
 from keras_lottery.papers.experiments.scales import lenet
+from keras_lottery.papers.experiments.training import Start
 
 
 @keras.saving.register_keras_serializable("keras_lottery")
@@ -88,23 +89,23 @@ def run(lab: Lab) -> Mapping[str, Values]:
         ("ticket", row["density"], row["replicate"], 100 * row[ACCURACY], np.nan)
         for _, row in search.results().iterrows()
     ]
+    starts, which = {}, {}
     for replicate in lab.replicates:
         for level in range(lab.scale.levels + 1):
             ticket = search.ticket(level, replicate)
             for variant in ("signs", "random signs"):
                 entropy = [replicate, level]
                 rng = np.random.default_rng(entropy) if "random" in variant else None
-                trained = lab.train(
-                    f"{variant.replace(' ', '_')}_{level}_{replicate}",
-                    start(ticket.weights, ticket.masks, rng),
-                    ticket.masks,
+                label = f"{variant.replace(' ', '_')}_{level}_{replicate}"
+                starts[label] = Start(
+                    weights=start(ticket.weights, ticket.masks, rng),
+                    masks=ticket.masks,
                     replicate=replicate,
-                    model=one_constant,
                 )
-                accuracy = 100 * trained.metrics[ACCURACY]
-                constant = float(trained.final["constant/constant"])
-                density = ticket.masks.density
-                rows.append((variant, density, replicate, accuracy, constant))
+                which[label] = variant, ticket.masks.density, replicate
+    for label, trained in lab.train_all("signs", starts, model=one_constant).items():
+        constant = float(trained.final["constant/constant"])
+        rows.append((*which[label], 100 * trained.metrics[ACCURACY], constant))
     names = ["variant", "density", "replicate", "accuracy", "constant"]
     table = pd.DataFrame(rows, columns=names)
     lab.table("one_constant", table)

@@ -19,7 +19,7 @@ from keras_lottery.papers.experiments.layers import EXPERIMENT as LAYERS
 from keras_lottery.papers.experiments.layers import WIDE
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, at
 from keras_lottery.papers.experiments.scales import lenet
-from keras_lottery.papers.experiments.training import Trained
+from keras_lottery.papers.experiments.training import Start, Trained
 from keras_lottery.study.analysis import layer_criticality
 from keras_lottery.study.analysis.criticality import layer_groups
 from keras_lottery.study.analysis.evaluation import evaluate_states
@@ -63,8 +63,9 @@ def run(lab: Lab) -> Mapping[str, Values]:
     import pandas as pd
 
     put_back, pruned = [], []
-    for replicate in lab.replicates:
-        dense = lab.train(f"dense_{replicate}", replicate=replicate, model=WIDE)
+    starts = {str(r): Start(replicate=r) for r in lab.replicates}
+    networks = lab.train_all("dense", starts, model=WIDE)
+    for replicate, dense in zip(lab.replicates, networks.values(), strict=True):
         model, _ = lab.model(replicate, model=WIDE)
         set_state(model, dense.final)
         # The order is of validation data, the accuracies are of test data.
@@ -81,17 +82,20 @@ def run(lab: Lab) -> Mapping[str, Values]:
                 last = layers[count - 1] if count else ""
                 put_back.append((first, count, last, replicate, 100 * accuracy))
         scores = {name: np.abs(dense.final[name]) for name in get_masks(model)}
-        for way, allocation in {**OTHERS, "criticality": by_place(order)}.items():
-            for sparsity in SPARSITIES:
-                trained = lab.train(
-                    f"{way}_{100 * sparsity:g}_{replicate}",
-                    dense.states[0],
-                    allocation(scores, get_masks(model), sparsity),
-                    replicate=replicate,
-                    model=WIDE,
-                )
-                accuracy = 100 * trained.metrics[ACCURACY]
-                pruned.append((way, 1 - sparsity, replicate, accuracy))
+        ways = {**OTHERS, "criticality": by_place(order)}
+        which = {f"{w}_{100 * s:g}": (w, s) for w in ways for s in SPARSITIES}
+        starts = {
+            label: Start(
+                weights=dense.states[0],
+                masks=ways[way](scores, get_masks(model), sparsity),
+                replicate=replicate,
+            )
+            for label, (way, sparsity) in which.items()
+        }
+        trained = lab.train_all(f"pruned_{replicate}", starts, model=WIDE)
+        for label, (way, sparsity) in which.items():
+            accuracy = 100 * trained[label].metrics[ACCURACY]
+            pruned.append((way, 1 - sparsity, replicate, accuracy))
     names = ["first", "layers", "last", "replicate", "accuracy"]
     back = pd.DataFrame(put_back, columns=names)
     lab.table("put_back", back)

@@ -9,7 +9,6 @@ import numpy as np
 from keras_lottery.keras_bridge.gradients import (
     Objective,
     batch_gradients,
-    holding,
     in_batches,
     length,
     loss,
@@ -43,9 +42,8 @@ def mean_over_batches(
         objective: same as in `gradients`.
     """
     sums, total = {n: np.zeros(m.shape) for n, m in snapshot.masks.items()}, 0
-    with holding(snapshot.model, snapshot.final):
-        for count, found in batch_gradients(snapshot.model, batches, objective):
-            total += count
-            for name in sums:
-                sums[name] += count * function(found[name].astype("float64"))
+    for count, found in batch_gradients(snapshot.model, batches, objective):
+        total += count
+        for name in sums:
+            sums[name] += count * function(found[name].astype("float64"))
     return {name: array / total for name, array in sums.items()}

@@ -40,9 +40,9 @@ def obd(snapshot: Snapshot) -> Scores:
         Levenberg-Marquardt approximation of h. Drawn targets: Martens 2020, "New
         insights and perspectives on the natural gradient method".
     """
-    _loss_of(snapshot.model)
-    x, _ = snapshot.training_data()
     model = snapshot.model
+    _loss_of(model)
+    x, _ = snapshot.training_data()
     size = batch_size_of(model) or 1
     check_whole_batches(model, length(x))
     some = keras.tree.map_structure(lambda array: array[:size], x)

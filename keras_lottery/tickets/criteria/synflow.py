@@ -64,14 +64,14 @@ def synflow(snapshot: Snapshot) -> Scores:
     >>> round(kl.get_sparsity(model), 3)
     0.99
     """
-    if snapshot.model is None:
+    model, magnitudes = snapshot.model, _magnitudes(snapshot)
+    if model is None:
         raise ValueError(
             "The criterion 'synflow' needs the model. Received: a snapshot without "
             "one, as mask_epochs='auto' makes them. Choose a number of epochs."
         )
-    model, magnitudes = snapshot.model, _magnitudes(snapshot)
     with _linear(model):
-        found = _slopes(model, _ones_and_twos(snapshot), magnitudes)
+        found = _slopes(model, _ones_and_twos(model, snapshot.data), magnitudes)
     scores = {
         name: (magnitudes[name] * found[name].astype("float64"))
         for name in snapshot.masks
@@ -180,12 +180,11 @@ def _magnitudes(snapshot: Snapshot) -> State:
     return {name: magnitude(name, array) for name, array in snapshot.final.items()}
 
 
-def _ones_and_twos(snapshot: Snapshot) -> Any:
+def _ones_and_twos(model: keras.Model, data: Any) -> Any:
     """An input and twice it, of the shapes of the data or of the model's inputs.
 
     Ones fill up a batch of a fixed size; in one of one example is the first alone.
     """
-    model, data = snapshot.model, snapshot.data
     one = isinstance(model, keras.Sequential)
     inputs = data[0] if data else getattr(model, "inputs" if one else "input", None)
     parts = keras.tree.flatten(inputs)

@@ -28,7 +28,7 @@ def snapshot(w_i=W_I, w_f=W_F, alive=None, seed=0):
     masks = Masks({"a/kernel": np.ones(w_i.shape) if alive is None else alive})
     rewound = {name: np.full(array.shape, 9.0) for name, array in initial.items()}
     rng = np.random.default_rng(seed)
-    return Snapshot(masks, final, initial, rewound, rng, model=None)
+    return Snapshot(masks, final, initial, rewound, rng, shared_model=None)
 
 
 def scores(name, *args, **kwargs):

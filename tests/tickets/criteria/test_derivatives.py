@@ -201,7 +201,7 @@ def test_grasp_of_several_outputs_with_one_loss():
     (x, y), (output,) = made.data, made.model.outputs
     twice = keras.Model(made.model.inputs, {"a": output, "b": output})
     twice.compile(loss=LOGITS)
-    other = dataclasses.replace(made, model=twice, data=(x, {"a": y, "b": y}))
+    other = dataclasses.replace(made, shared_model=twice, data=(x, {"a": y, "b": y}))
     scores, others = Grasp()(made), Grasp()(other)
     for name, array in scores.items():
         np.testing.assert_allclose(others[name], 4 * array, rtol=1e-3, atol=1e-12)

@@ -18,9 +18,9 @@ LOOKS = 10
 """So often in an epoch, at most, masks are looked at."""
 
 
-@dataclass
-class Settled:
-    """Whether the masks that a training would give have settled.
+@dataclass(kw_only=True)
+class Converged:
+    """Whether the masks that a training would give have converged.
 
     It is asked at every validation: of the weights that pruning now would take away,
     which share would have stayed had it pruned an epoch before? So a training sees all
@@ -33,7 +33,8 @@ class Settled:
         sparsity: of the masks to find.
         criterion, allocation, grouping: how they are found.
         validations: how many there are in an epoch.
-        tolerance: the share of newly pruned weights up to which masks count as settled.
+        tolerance: the share of newly pruned weights up to which masks count as
+            converged.
 
     Reference:
         You et al. 2020, "Drawing early-bird tickets", section 4 (mask distance).
@@ -51,24 +52,20 @@ class Settled:
     _asked: int = field(default=0, init=False)
     _before: deque[Masks] = field(default_factory=deque, init=False)
 
+    def snapshot(self, state: State) -> Snapshot:
+        """What a criterion sees while the training is on its way: no model, no data."""
+        # The same random numbers each time: draws do not move the masks.
+        rng = np.random.default_rng(0)
+        states = state, self.initial, self.rewind_point
+        return Snapshot(self.masks, *states, rng, None, grouping=self.grouping)
+
     def __call__(self, state: State) -> bool:
         self._asked += 1
         step = max(1, self.validations // LOOKS)
         if self._asked % step:
             return False
-        snapshot = Snapshot(
-            self.masks,
-            state,
-            self.initial,
-            self.rewind_point,
-            # The same random numbers each time: draws do not move the masks.
-            np.random.default_rng(0),
-            None,
-            grouping=self.grouping,
-        )
-        masks, _ = prune_snapshot(
-            snapshot, self.sparsity, self.criterion, self.allocation
-        )
+        how = self.criterion, self.allocation
+        masks, _ = prune_snapshot(self.snapshot(state), self.sparsity, *how)
         self._before.append(masks)
         if len(self._before) <= -(-self.validations // step):
             return False

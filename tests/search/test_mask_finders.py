@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.search.settled import Settled
-from keras_lottery.search.store import Unit
+from keras_lottery import engines
+from keras_lottery.engines import Training
+from keras_lottery.engines.objective import ACCURACY
+from keras_lottery.search.converged import Converged
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.store import MASK_FINDING, Unit
 from tests.search.small_search import FIT, build, make, stored
 
 
@@ -16,23 +20,64 @@ def test_masks_come_from_short_trainings_and_tickets_train_in_full():
     assert search.curve(2)["step"][-1] == search.curve(0)["step"][-1] == 12
     masks = search.ticket(0).masks
     for level, steps in ((0, 8), (1, 6)):
-        trunk, meta, held = stored(search, Unit(0, level, "trunk"))
+        meta, states, held = stored(search, Unit(0, level, "mask_finding"))
         assert meta["steps"] == steps
         assert held == masks
-        scores = {name: np.abs(trunk.final[name]) for name in masks}
+        scores = {name: np.abs(states["final"][name]) for name in masks}
         masks = kl.allocation.Global()(scores, held, [0.5, 0.75][level])
         assert masks == search.ticket(level + 1).masks
-    assert not search.store.training(Unit(0, 2, "trunk")).exists()
+    assert not search.store.training(Unit(0, 2, "mask_finding")).exists()
 
 
 def test_a_short_training_passes_the_tickets_own_rewind_point():
     search = make(rewind_to=5, schedule=[0.5], controls={})
     search.search(**FIT, mask_steps=1)
-    dense = stored(search, Unit(0, 0, "ticket"))[0]
-    trunk = stored(search, Unit(0, 0, "trunk"))[0]
-    for name, value in dense.rewind_point.items():
-        np.testing.assert_array_equal(trunk.rewind_point[name], value)
+    dense = stored(search, Unit(0, 0, "ticket"))[1]
+    run = stored(search, Unit(0, 0, "mask_finding"))[1]
+    for name, value in dense["rewind_point"].items():
+        np.testing.assert_array_equal(run["rewind_point"][name], value)
         np.testing.assert_array_equal(search.ticket(1).weights[name], value)
+
+
+class Instant:
+    """An engine that trains nothing; every training moves the weights."""
+
+    objective = ACCURACY
+    name = "fit"
+
+    def __init__(self, name, model, data, **options):
+        self.model, self.data = model, data
+
+    def train_all(self, works, progress):
+        for index, work in enumerate(works):
+            final = {name: w + 1 for name, w in work.make().weights.items()}
+            yield index, Training(final, final, {}, {"seconds": 0.0})
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("search", "fit", "found_in"),
+    [
+        ({}, {}, []),
+        ({"rewind": "continue"}, {}, [1, 2]),
+        ({}, {"mask_steps": 4}, [0, 1, 2]),
+        ({"rewind": "continue"}, {"mask_epochs": "auto"}, [0, 1, 2]),
+        ({"prune_at_init": True}, {}, []),
+    ],
+)
+def test_trainings_are_counted_before(monkeypatch, search, fit, found_in):
+    totals = []
+    monkeypatch.setattr(engines, "make", Instant)
+    monkeypatch.setattr(
+        "keras_lottery.search.search.Progress",
+        lambda total, verbose: totals.append(total) or Progress(total, verbose),
+    )
+    asked = {"schedule": [0.3, 0.5, 0.7], "report_levels": [2, 3], "replicates": 2}
+    run = make(**asked, **search, workers=0)
+    run.search(**FIT | fit)
+    assert totals == [len(run.store.units())]
+    beside = [unit.level for unit in run.store.units() if unit.variant == MASK_FINDING]
+    assert sorted(beside) == sorted(2 * found_in)
 
 
 @pytest.mark.once
@@ -49,48 +94,48 @@ def test_only_reported_levels_are_trained_in_full():
     assert list(plain.query("variant == 'ticket'")["level"]) == [0, 1, 2]
 
 
-def test_a_training_stops_where_its_masks_have_settled():
+def test_a_training_stops_where_its_masks_have_converged():
     still = make(model=lambda: build(1e-9), rewind_to=5, controls={}, schedule=[0.5])
     still.search(**FIT, mask_epochs="auto")
-    trunk, meta, _ = stored(still, Unit(0, 0, "trunk"))
+    meta = stored(still, Unit(0, 0, "mask_finding"))[0]
     # Validated every 4 steps, asked after the rewind point; an epoch has 6.
-    assert trunk.curve["step"] == [4, 8, 12]
+    assert meta["curve"]["step"] == [4, 8, 12]
     assert meta["steps"] == 12
     assert still.curve(1)["step"][-1] == 12
     early = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
     early.search(**FIT | {"epochs": 3}, mask_epochs="auto")
-    assert stored(early, Unit(0, 0, "trunk"))[0].curve["step"] == [4, 8]
+    assert stored(early, Unit(0, 0, "mask_finding"))[0]["curve"]["step"] == [4, 8]
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("eval_freq", [1, 6])
-def test_masks_settle_over_an_epoch_however_often_is_validated(eval_freq):
+def test_masks_converge_over_an_epoch_however_often_is_validated(eval_freq):
     search = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
     fit = FIT | {"epochs": 4, "eval_freq": eval_freq}
     search.search(**fit, mask_epochs="auto")
-    trunk = stored(search, Unit(0, 0, "trunk"))[0]
-    assert trunk.curve["step"][-1] == 6 + eval_freq
+    meta = stored(search, Unit(0, 0, "mask_finding"))[0]
+    assert meta["curve"]["step"][-1] == 6 + eval_freq
 
 
 @pytest.mark.once
-def test_settled_counts_what_left_the_masks():
+def test_converged_counts_what_left_the_masks():
     weights = np.arange(100, dtype="float32")
     masks = kl.Masks.dense({"w": (100,)})
 
     def ask(moves, tolerance=0.1):
-        settled = Settled(
-            masks,
-            {"w": weights},
-            {"w": weights},
-            0.5,
-            kl.criteria.get("magnitude"),
-            kl.allocation.get("global"),
+        converged = Converged(
+            masks=masks,
+            initial={"w": weights},
+            rewind_point={"w": weights},
+            sparsity=0.5,
+            criterion=kl.criteria.get("magnitude"),
+            allocation=kl.allocation.get("global"),
             tolerance=tolerance,
         )
         moved = weights.copy()
         moved[:moves] += 1000
-        assert not settled({"w": weights})
-        return settled({"w": moved})
+        assert not converged({"w": weights})
+        return converged({"w": moved})
 
     # Of 50 pruned weights, 5 exchanged are 10 %.
     assert ask(0) and ask(5)

@@ -1,0 +1,205 @@
+"""Where the masks of a level come from: in which training they are found.
+
+A mask finder is a function `(ticket, snapshot, sparsity, span) -> Finding`: of the
+ticket of a level, and of the snapshot that it was found in (`None` for the dense
+network), it makes the training after which to prune. That may be the ticket's own.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from keras_lottery.keras_bridge.layers import State
+from keras_lottery.masks import Masks
+from keras_lottery.search.converged import Converged
+from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.criteria import Criterion
+from keras_lottery.tickets.grouping import Grouping
+from keras_lottery.tickets.rewind import Rewind, Span, Start, from_rewind_point
+
+
+class Finding(NamedTuple):
+    """A training to find masks in.
+
+    Args:
+        ticket: what to train; for no steps at all, to prune what it starts from.
+        stop: ends the training early, see `Engine.train`.
+    """
+
+    ticket: Ticket
+    stop: Callable[[State], bool] | None = None
+
+
+class MaskFinder(Protocol):
+    """Makes the training that a level's masks are found in."""
+
+    def __call__(
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+    ) -> Finding:
+        """The training after which the network is pruned to `sparsity`."""
+
+
+def own_training(
+    ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+) -> Finding:
+    """Each ticket's own training finds the next masks."""
+    return Finding(ticket)
+
+
+def initial_weights(
+    ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+) -> Finding:
+    """The untrained dense network does, for each level by itself."""
+    dense = Masks.dense({name: mask.shape for name, mask in ticket.masks.items()})
+    return Finding(dataclasses.replace(ticket, masks=dense, steps=0))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A run beside the tickets' does, such as one that goes on after each pruning.
+
+    Args:
+        start: where the run starts from after a pruning. The dense network's own
+            training is the first part of it.
+    """
+
+    start: Start
+
+    def __call__(
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+    ) -> Finding:
+        if snapshot is None:
+            return Finding(ticket)
+        return Finding(self.start(snapshot, ticket.masks, span))
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """The first steps of another finder's trainings, counted from the rewind point.
+
+    Args:
+        finder: whose trainings.
+        steps: how many.
+    """
+
+    finder: MaskFinder
+    steps: int
+
+    def __call__(
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+    ) -> Finding:
+        found = self.finder(ticket, snapshot, sparsity, span).ticket
+        before = max(0, span.rewind_step - found.step)
+        steps = min(found.steps, before + self.steps)
+        return Finding(dataclasses.replace(found, steps=steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntilConverged:
+    """Another finder's trainings, each ended once its masks have converged.
+
+    Args:
+        finder: whose trainings.
+        criterion, allocation, grouping: how the masks are found.
+        validations: how many there are in an epoch.
+    """
+
+    finder: MaskFinder
+    criterion: Criterion
+    allocation: Allocation
+    grouping: Grouping
+    validations: int
+
+    def __call__(
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+    ) -> Finding:
+        found = self.finder(ticket, snapshot, sparsity, span).ticket
+        converged = Converged(
+            masks=found.masks,
+            initial=snapshot.initial if snapshot else ticket.weights,
+            rewind_point=snapshot.rewind_point if snapshot else ticket.weights,
+            sparsity=sparsity,
+            criterion=self.criterion,
+            allocation=self.allocation,
+            grouping=self.grouping,
+            validations=self.validations,
+        )
+        if snapshot is None:
+            # A criterion that cannot be asked in training says so before.
+            self.criterion(converged.snapshot(ticket.weights))
+        # The ticket's own training, too, is another one where it may end early.
+        return Finding(dataclasses.replace(found), converged)
+
+
+def steps_to_find(
+    rewind: Rewind,
+    span: Span,
+    steps_per_epoch: int,
+    mask_epochs: float | str | None,
+    mask_steps: int | None,
+) -> int | str | None:
+    """How long to train for the masks: steps, `"auto"`, or `None` for all the way.
+
+    Raises:
+        ValueError: if `mask_epochs` and `mask_steps` do not fit the search.
+    """
+    if mask_epochs is None and mask_steps is None:
+        return None
+    longest = span.steps - span.rewind_step
+    received = f"Received: mask_epochs={mask_epochs!r}, mask_steps={mask_steps!r}"
+    if rewind.ticket is not from_rewind_point:
+        raise ValueError(
+            "Trainings that only find masks leave tickets without trained weights to "
+            "start from: they need rewind='weights' or rewind='continue'. "
+            f"{received}, rewind={rewind!r}"
+        )
+    if mask_epochs == "auto" and mask_steps is None:
+        return "auto"
+    if isinstance(mask_epochs, str) or (mask_epochs and mask_steps):
+        raise ValueError(
+            "Expected how long to train for the masks: `mask_epochs`, 'auto' or a "
+            f"number of epochs, or `mask_steps`. {received}"
+        )
+    steps = mask_steps or round((mask_epochs or 0) * steps_per_epoch)
+    if not 0 < steps < longest:
+        raise ValueError(
+            "Expected the trainings that find masks to be at least 1 step and shorter "
+            f"than the tickets' {longest} steps. {received}, {steps} steps"
+        )
+    return steps
+
+
+def choose(
+    rewind: Rewind,
+    span: Span,
+    steps: int | str | None,
+    prune_at_init: bool,
+    until_converged: Callable[..., UntilConverged],
+) -> MaskFinder:
+    """The mask finder that a search asks for.
+
+    Args:
+        rewind, span, prune_at_init: those of the search.
+        steps: what `steps_to_find` returned.
+        until_converged: ends the trainings of a finder early.
+
+    Raises:
+        ValueError: if tickets found at initialisation would start elsewhere.
+    """
+    finder: MaskFinder = Beside(rewind.finder) if rewind.finder else own_training
+    k = span.rewind_step
+    if prune_at_init:
+        other = rewind.finder or rewind.ticket is not from_rewind_point
+        if k or steps or other:
+            raise ValueError(
+                "prune_at_init=True finds tickets before any training: it needs "
+                "rewind='weights', rewind_to=0, and neither `mask_epochs` nor "
+                f"`mask_steps`. Received: rewind={rewind!r}, the rewind point {k}"
+                f"{', trainings that find masks' if steps else ''}"
+            )
+        return initial_weights
+    if steps == "auto":
+        return until_converged(finder=finder)
+    return Shorter(finder, int(steps)) if steps else finder

@@ -1,0 +1,88 @@
+"""Each state is stored once, and read wherever it is."""
+
+import numpy as np
+import pytest
+
+from keras_lottery.files import CorruptedFileError, read_record
+from keras_lottery.masks import Masks
+from keras_lottery.search.records import Records, read
+from keras_lottery.search.store import Store, Unit
+
+pytestmark = pytest.mark.once
+
+META = {"kind": "training"}
+
+
+def state(value):
+    return {"a": np.full(3, value, "float32"), "b": np.arange(2)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An initial state, and a training that starts from it."""
+    store = Store(tmp_path)
+    records = Records(store)
+    records.write(store.initial(0), {"kind": "initial"}, {"weights": state(0)})
+    write(records, 0, start=state(0), final=state(1))
+    return store
+
+
+def write(records, level, **states):
+    masks = Masks.dense({"a": (3,)})
+    records.write(place(records.store, level), META, states, masks)
+
+
+def place(store, level):
+    return store.training(Unit(0, level, "ticket"))
+
+
+def held(store, level):
+    """The states that are in the file itself."""
+    return list(read_record(place(store, level), "training")[1])
+
+
+def test_a_state_that_is_stored_is_referred_to(store):
+    assert held(store, 0) == ["final"]
+    meta, states, masks = read(store, place(store, 0), "training", "start", "final")
+    assert meta["kind"] == "training" and masks.kept == 3
+    for name, value in (("start", 0), ("final", 1)):
+        for weight, array in state(value).items():
+            np.testing.assert_array_equal(states[name][weight], array)
+            assert states[name][weight].dtype == array.dtype
+    # What was not asked for is not looked up.
+    assert list(read(store, place(store, 0), "training")[1]) == ["final"]
+
+
+def test_what_was_read_is_referred_to(store):
+    records = Records(store)
+    write(records, 1, start=state(1))
+    assert held(store, 1) == ["start"]
+    records = Records(store)
+    records.read(place(store, 0), "training")
+    write(records, 2, start=state(1), final=state(2), rewind_point=state(2))
+    assert held(store, 2) == ["final"]
+    states = read(store, place(store, 2), "training", "start", "rewind_point")[1]
+    assert states["start"]["a"].tolist() == [1, 1, 1]
+    assert states["rewind_point"]["a"].tolist() == [2, 2, 2]
+
+
+def test_states_that_differ_in_a_bit_are_stored(store):
+    other = state(0)
+    other["a"][1] = -0.0
+    records = Records(store)
+    records.read(store.initial(0), "initial")
+    write(records, 1, start=other, final={**state(0), "b": np.arange(2.0)})
+    assert held(store, 1) == ["start", "final"]
+
+
+def test_a_damaged_file_is_written_whole_and_named(store):
+    place(store, 0).write_bytes(b"")
+    records = Records(store)
+    with pytest.raises(CorruptedFileError, match="level_00"):
+        records.read(place(store, 0), "training")
+    write(records, 0, start=state(0), final=state(1))
+    assert held(store, 0) == ["start", "final"]
+    write(records, 1, start=state(1))
+    place(store, 0).write_bytes(b"")
+    with pytest.raises(CorruptedFileError, match="level_00"):
+        read(store, place(store, 1), "training", "start")
