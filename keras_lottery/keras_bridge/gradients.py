@@ -333,7 +333,7 @@ def _evaluate(
     values = [keras.ops.convert_to_tensor(own[name]) for name in names]
     others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
     # Each batch is a sequence of its own.
-    others += [keras.ops.zeros_like(variable) for variable in states]
+    others += [keras.ops.zeros(v.shape, v.dtype) for v in states]
     for batch in batches:
         x, y = _map(keras.ops.convert_to_tensor, batch)
         results = compiled(values, others, along, x, y)

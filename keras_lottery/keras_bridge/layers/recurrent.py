@@ -46,7 +46,7 @@ def at_rest(model: Any) -> Iterator[None]:
     before = [np.array(keras.ops.convert_to_numpy(state)) for state in states]
     try:
         for state in states:
-            state.assign(keras.ops.zeros_like(state))
+            state.assign(keras.ops.zeros(state.shape, state.dtype))
         yield
     finally:
         for state, array in zip(states, before, strict=True):
