@@ -85,7 +85,7 @@ def test_any_function_of_a_snapshot_is_a_criterion():
     prune(model, 0.5, saliency, data=data)
     ((snapshot, scores),) = seen
     assert snapshot.masks == masks
-    assert snapshot.model is model
+    assert snapshot.shared_model is model
     for held in (snapshot.final, snapshot.initial, snapshot.rewind_point):
         assert_equal(held.values(), state.values())
     left = [scores[name][mask] for name, mask in get_masks(model).items()]

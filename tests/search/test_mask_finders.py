@@ -69,7 +69,7 @@ def test_trainings_are_counted_before(monkeypatch, search, fit, found_in):
     totals = []
     monkeypatch.setattr(engines, "make", Instant)
     monkeypatch.setattr(
-        "keras_lottery.search.search.Progress",
+        "keras_lottery.search.trainings.Progress",
         lambda total, verbose: totals.append(total) or Progress(total, verbose),
     )
     asked = {"schedule": [0.3, 0.5, 0.7], "report_levels": [2, 3], "replicates": 2}

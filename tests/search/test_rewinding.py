@@ -9,6 +9,7 @@ import pytest
 import keras_lottery as kl
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.fit import FitEngine
+from keras_lottery.files import read_record
 from keras_lottery.search.store import Unit
 from keras_lottery.tickets.rewind import FineTune, Rewind
 from tests.search.small_search import FIT, X, Y, build, make, stored
@@ -36,7 +37,7 @@ def rewound(rewind, rewind_to):
 def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
     search = rewound(rewind, rewind_to)
     k = {5: 5, "1ep": 6}[rewind_to]
-    point = stored(search, Unit(0, 0, "ticket"))[0].rewind_point
+    point = stored(search, Unit(0, 0, "ticket"))[1]["rewind_point"]
     for level in (1, 2):
         ticket = search.ticket(level)
         ends = search.ticket(level - 1).trained
@@ -46,11 +47,14 @@ def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
         assert (ticket.step, ticket.steps) == (
             (12, 12) if rewind == "fine_tune" else (k, 12 - k)
         )
+        # Its start is stored already, and not again.
+        path = search.store.training(Unit(0, level, "ticket"))
+        assert list(read_record(path, "training")[1]) == ["final"]
 
 
 def test_the_rewind_point_holds_statistics_and_random_state():
     search = rewound("weights", 5)
-    point = stored(search, Unit(0, 0, "ticket"))[0].rewind_point
+    point = stored(search, Unit(0, 0, "ticket"))[1]["rewind_point"]
     initial = search.ticket(0).weights
     for name in ("batch_normalization/moving_mean", "dropout/seed_generator_state"):
         assert not np.array_equal(point[name], initial[name])

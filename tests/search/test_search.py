@@ -91,9 +91,9 @@ def test_tickets_restart_from_the_initial_weights_to_the_bit(finished):
 def test_every_replicate_trains_and_rewinds_to_its_own_initial_weights(finished):
     for replicate in (0, 1):
         initial = finished.ticket(0, replicate).weights
-        dense = stored(finished, Unit(replicate, 0, "ticket"))[0]
+        dense = stored(finished, Unit(replicate, 0, "ticket"))[1]
         for name, value in initial.items():
-            np.testing.assert_array_equal(dense.rewind_point[name], value)
+            np.testing.assert_array_equal(dense["rewind_point"][name], value)
             np.testing.assert_array_equal(
                 finished.ticket(2, replicate).weights[name], value
             )

@@ -277,7 +277,7 @@ def test_other_trainings_in_the_directory_are_refused(ticket, asked, tmp_path):
     before = read_json(tmp_path / "settings.json")
     other = ticket_of(pruned(scramble(network(), seed=2)))
     for arguments, message in [
-        ({"ticket": other}, r"tickets\[0\]\.masks"),
+        ({"ticket": other}, r"tickets\[0\]\.weights"),
         ({"seed": 1}, "seed: 0 there, 1 here"),
         ({"optimizer": "sgd"}, "model.optimizer"),
         ({"epochs": 2}, "steps: 6 there, 12 here"),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_lottery import controls
+from keras_lottery.keras_bridge.gradients import keeping
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot, Ticket, grouping
@@ -17,7 +18,7 @@ KERNELS = ("hidden/kernel", "output/kernel")
 
 
 @pytest.fixture(scope="module")
-def model():
+def network():
     return mask_model(
         keras.Sequential(
             [
@@ -28,6 +29,12 @@ def model():
             ]
         )
     )
+
+
+@pytest.fixture
+def model(network):
+    with keeping(network):
+        yield network
 
 
 def found(model, seed=0):
@@ -44,7 +51,8 @@ def found(model, seed=0):
 
 def made(model, name, seed=0):
     ticket, snapshot = found(model, seed)
-    return ticket, controls.get(name)(ticket, snapshot), snapshot
+    with keeping(model):
+        return ticket, controls.get(name)(ticket, snapshot), snapshot
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lottery.engines.engine import Engine
+from keras_lottery.files import read_record
 from keras_lottery.in_fit.callbacks import ADMMPruning
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.masks import Masks
@@ -14,6 +15,7 @@ from keras_lottery.papers.experiments import EXPERIMENTS, Lab
 from keras_lottery.papers.experiments.frankle_carbin import ONE_SHOT
 from keras_lottery.papers.experiments.measures import ACCURACY, FINAL
 from keras_lottery.papers.experiments.networks import dense
+from keras_lottery.papers.experiments.training import Start
 from keras_lottery.tickets.allocation import Uniform
 
 pytestmark = pytest.mark.once
@@ -70,11 +72,31 @@ def test_other_data_are_another_training(lab, trained):
 
 
 def test_a_damaged_training_is_done_again(lab, trained):
-    path = lab.directory / "one.safetensors"
+    path = lab.directory / "one/replicate_1/level_00/training_0.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match="trained again"):
+    with pytest.warns(UserWarning, match="done again"):
         again = lab.train("one", checkpoints=[4, 8], replicate=1)
     assert same(again.final, trained.final)
+
+
+def test_trainings_side_by_side_are_those_done_one_by_one(lab, trained):
+    starts = {
+        "first": Start(checkpoints=[4, 8], replicate=1),
+        "other order": Start(replicate=1, order=1),
+        "from 8": Start(weights=trained.states[8], step=8, replicate=1),
+    }
+    first, other, rest = lab.train_all("batch", starts).values()
+    assert all(same(first.states[step], trained.states[step]) for step in (0, 4, 8, 12))
+    assert first.metrics.keys() == trained.metrics.keys()
+    assert not same(other.final, trained.final)
+    assert sorted(rest.states) == [8, 12] and same(rest.states[8], first.states[8])
+    # A state that several start from or pass is stored once.
+    folder = lab.directory / "batch/replicate_1/level_00"
+    held = {
+        path.stem: set(read_record(path, "training")[1]) for path in folder.iterdir()
+    }
+    assert held["first_0"] == {"start", "final", "step_4", "step_8"}
+    assert held["other order_1"] == held["from 8_0"] == {"final"}
 
 
 def test_another_order_starts_alike_and_ends_elsewhere(lab, trained):

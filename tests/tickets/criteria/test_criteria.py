@@ -107,9 +107,9 @@ def test_every_criterion_of_zhou_et_al_has_both_forms():
     assert plain == {*OF_WEIGHTS} - {"magnitude", "random", *forms}
     assert len(forms) == 2 * len(plain) == 16
     for name in plain:
-        criterion = criteria.get(name)
-        assert criteria.get(f"{name}_same_sign") == SignForm(criterion, True)
-        assert criteria.get(f"{name}_diff_sign") == SignForm(criterion, False)
+        score = criteria.get(name).score
+        assert criteria.get(f"{name}_same_sign").score == SignForm(score, True)
+        assert criteria.get(f"{name}_diff_sign").score == SignForm(score, False)
 
 
 @pytest.mark.parametrize("name", OF_WEIGHTS)
@@ -147,7 +147,7 @@ def test_criteria_of_models_say_what_they_lack(name):
 
 
 def test_get():
-    assert criteria.get("large_final") is criteria.get("magnitude")
-    assert criteria.get(len) is len
+    assert criteria.get("large_final").score is criteria.get("magnitude").score
+    assert criteria.get(len).score is len
     with pytest.raises(ValueError, match=r"\['distance', .*criterion='typo'"):
         criteria.get("typo")
