@@ -219,6 +219,7 @@ def _find(options: argparse.Namespace) -> None:
         directory=options.directory or Path("runs") / name,
         engine=options.engine,
         workers=options.workers,
+        overwrite=options.overwrite,
     )
     results = search.search(
         *splits.train,
@@ -231,7 +232,6 @@ def _find(options: argparse.Namespace) -> None:
         mask_epochs=options.mask_epochs,
         tolerance=_tolerance(options) / 100,
         verbose=options.verbose,
-        resume=not options.overwrite,
     )
     directory = search.directory
     plots.plot_search(results, directory / "figure.png")

@@ -114,7 +114,7 @@ def begin(
     settings: dict[str, Any],
     first: State,
     draw: Callable[[int], State],
-    resume: bool,
+    overwrite: bool,
 ) -> list[State]:
     """Stores the settings of many trainings, and what their replicates start from.
 
@@ -123,7 +123,7 @@ def begin(
         settings: as JSON; `replicates` of them are begun.
         first: the weights of replicate 0.
         draw: draws those of another one.
-        resume: whether to go on with what is stored; otherwise it is removed.
+        overwrite: whether what is stored is removed; otherwise it is gone on with.
 
     Returns:
         The weights that each replicate starts from: stored ones, where there are any.
@@ -134,7 +134,7 @@ def begin(
     """
     store, replicates = records.store, range(settings["replicates"])
     starts: dict[int, State] = {}
-    if resume:
+    if not overwrite:
         same = settings["initial"]
         settings = merge(store, settings)
         for replicate in replicates:
@@ -142,7 +142,7 @@ def begin(
             if found := stored_weights(records, replicate, is_first):
                 starts[replicate] = found
     new = {r: draw(r) if r else first for r in replicates if r not in starts}
-    if not resume:
+    if overwrite:
         store.clear()
     store.clean()
     write_json(store.settings, settings)

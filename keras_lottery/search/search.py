@@ -104,6 +104,8 @@ class LotteryTicketSearch(Run):
         prune_at_init: finds the tickets before any training: at each level the
             criterion (`"snip"`, `"grasp"`, `"synflow"`, …) sees the initial weights of
             the dense network, from which its ticket is then trained.
+        overwrite: whether the first `search` removes the one that the directory holds,
+            once all arguments have been checked, instead of going on with it.
 
     Raises:
         ValueError: if an argument is not one of its choices.
@@ -151,6 +153,7 @@ class LotteryTicketSearch(Run):
         engine: str = "auto",
         workers: int | str = "auto",
         prune_at_init: bool = False,
+        overwrite: bool = False,
     ) -> None:
         if replicates < 1:
             raise ValueError(
@@ -173,6 +176,7 @@ class LotteryTicketSearch(Run):
         self.engine = engine
         self.workers = workers
         self.prune_at_init = prune_at_init
+        self.overwrite = overwrite
         levels = range(1, len(self.schedule) + 1)
         self.report_levels = sorted(levels if report_levels is None else report_levels)
         if not set(self.report_levels) <= set(levels) or (
@@ -250,7 +254,6 @@ class LotteryTicketSearch(Run):
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 1,
-        resume: bool = True,
     ) -> "pd.DataFrame":
         """Runs the search, or what is left of it.
 
@@ -294,8 +297,6 @@ class LotteryTicketSearch(Run):
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see the loss and the objective of the last validation.
             verbose: 0 is silent; 1 shows progress on a terminal.
-            resume: whether to go on with what the directory holds; otherwise the search
-                in it is removed, once all arguments have been checked.
 
         Returns:
             The table of `results()`.
@@ -360,7 +361,7 @@ class LotteryTicketSearch(Run):
         counts = rehearse(Replicate(plan, 0, initial, model, data.arrays))
         counts = [self.replicates * count for count in counts]
         chosen = self.engine, self.workers
-        if resume:
+        if not self.overwrite:
             chosen = as_before(self.store, *chosen)
         setup = Setup(
             self._source,
@@ -432,8 +433,10 @@ class LotteryTicketSearch(Run):
                 describe(settings),
                 initial,
                 partial(draw, self._source, self.prunable, self.seed, initial),
-                resume,
+                self.overwrite,
             )
+            # Gone on with from here on.
+            self.overwrite = False
             trainings.run(
                 levels(Replicate(plan, number, start, model, data.arrays))
                 for number, start in enumerate(starts)

@@ -67,7 +67,7 @@ def compare_transfer(
     engine: str = "auto",
     workers: int | str = "auto",
     directory: str | os.PathLike | None = None,
-    resume: bool = True,
+    overwrite: bool = False,
     verbose: int = 1,
 ) -> "pd.DataFrame":
     """Trains a ticket in another training, beside its controls and the dense network.
@@ -96,8 +96,8 @@ def compare_transfer(
         directory: where the trainings are stored; with the same arguments again, they
             go on where they stopped. More `replicates` and `controls` may be asked for
             later. By default a temporary directory.
-        resume: whether to go on with what the directory holds; otherwise that is
-            removed, once all arguments have been checked.
+        overwrite: whether what the directory holds is removed, once all arguments have
+            been checked, instead of being gone on with.
 
     Returns:
         A table like that of `LotteryTicketSearch.results`: at level 0 the dense
@@ -181,7 +181,7 @@ def compare_transfer(
             folder = tempfile.TemporaryDirectory(prefix="keras_lottery-")
             directory = stack.enter_context(folder)
         store = Store(directory)
-        if resume:
+        if not overwrite:
             engine, workers = as_before(store, engine, workers)
         options = {
             "steps": length,
@@ -220,7 +220,7 @@ def compare_transfer(
             "versions": versions(),
         }
         starts = begin(
-            trainings.records, describe(settings), own, transfer.draw, resume
+            trainings.records, describe(settings), own, transfer.draw, overwrite
         )
         jobs = [transfer.jobs(number, start) for number, start in enumerate(starts)]
         trainings.do(itertools.chain.from_iterable(jobs))

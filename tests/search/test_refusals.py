@@ -71,15 +71,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     assert not list(tmp_path.rglob("level_*"))
 
 
-@pytest.mark.parametrize("resume", [True, False])
-def test_a_build_function_that_seeds_itself_is_refused_for_replicates(tmp_path, resume):
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_build_function_that_seeds_itself_is_refused_for_replicates(
+    tmp_path, overwrite
+):
     """The directory stays as it was: the corrected function finds no settings there."""
     (tmp_path / "replicate_0").mkdir()
     kept = tmp_path / "replicate_0" / "kept.txt"
     kept.write_text("of a search before")
-    search = make(tmp_path, lambda: build(seed=3), replicates=2, schedule=[0.5])
+    asked = {"replicates": 2, "schedule": [0.5], "overwrite": overwrite}
+    search = make(tmp_path, lambda: build(seed=3), **asked)
     with pytest.raises(ValueError, match="sets a seed"):
-        search.search(**FIT, resume=resume)
+        search.search(**FIT)
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert files - {tmp_path / ".lock"} == {kept}
 

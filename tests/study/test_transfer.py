@@ -288,7 +288,7 @@ def test_other_trainings_in_the_directory_are_refused(ticket, asked, tmp_path):
     with pytest.raises(ValueError, match="study: 'compare_transfer' there, None here"):
         search.search(X, Y, validation_data=DATA["validation_data"], epochs=1)
     assert read_json(tmp_path / "settings.json") == before
-    asked(other, directory=tmp_path, resume=False)
+    asked(other, directory=tmp_path, overwrite=True)
     assert read_json(tmp_path / "settings.json") != before
 
 
