@@ -114,7 +114,7 @@ def test_a_dataset_by_its_loss(tmp_path):
     }
     found = search(build(metrics=()), "val_loss", directory=tmp_path, rewind_to="1ep")
     table = found.search(**data, **HOW)
-    assert list(table["early_stop_val_loss"]) == list(table["final_val_loss"])
+    assert (table["early_stop_val_loss"] <= table["final_val_loss"]).all()
     assert found.verdict("validation")["difference"].notna().all()
     assert list(found.curve(0)) == ["step", "val_loss"]
     again = search(build(metrics=()), "val_loss", directory=tmp_path, rewind_to="1ep")
