@@ -66,7 +66,7 @@ def save_compressed(
     >>> folder = tempfile.TemporaryDirectory()
     >>> report = save_compressed(model, f"{folder.name}/small.klc")
     /...small.klc (compressed)
-      dense           ... bytes  1/1.0 of dense
+      dense           ... bytes, 1/1.0 of dense
       ...
     >>> report.bytes < 0.1 * report.dense_bytes
     True
