@@ -15,6 +15,8 @@ from keras_lottery.engines.data import Data
 from keras_lottery.files import write_atomically
 from keras_lottery.in_fit.callbacks.common import Configured
 from keras_lottery.keras_bridge.layers import State
+from keras_lottery.keras_bridge.layers.inside import class_of
+from keras_lottery.keras_bridge.layers.kinds import masked_by_default
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.papers.experiments.experiment import Scale
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Model = str | Callable[..., keras.Model]
+
+
+def with_kernel(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is masked: frozen ones too, whose pruning is studied as well."""
+    return masked_by_default(class_of(layer))
 
 
 @dataclass
@@ -255,7 +262,8 @@ class Lab:
         model: Model | None = None,
     ) -> tuple[keras.Model, State]:
         """The masked model, compiled, and a replicate's initial weights."""
-        return build(self._source(recipe or self.recipe, model), None, 0, replicate)
+        source = self._source(recipe or self.recipe, model)
+        return build(source, with_kernel, 0, replicate)
 
     def table(self, name: str, table: "pd.DataFrame") -> None:
         """Keeps a table, as a .csv file."""
@@ -364,7 +372,8 @@ class Lab:
         }
         parts = self.splits.train, self.splits.validation, self.splits.test
         data = Data(*parts, recipe.batch_size)
-        return Setup(self._source(recipe, model), None, 0, engine, data, options)
+        source = self._source(recipe, model)
+        return Setup(source, with_kernel, 0, engine, data, options)
 
     def _engine(self, setup: Setup, model: keras.Model) -> Engine:
         """What trains a model. The last one is kept: it may train the next as well."""
