@@ -31,10 +31,10 @@ SCALE = dataclasses.replace(
 class Recording(Lab):
     """Keeps what is trained outside of searches."""
 
-    def train(self, name, start=None, masks=None, **others):
-        trained = super().train(name, start, masks, **others)
-        recorded = {**getattr(self, "recorded", {}), name: (start, masks, trained)}
-        self.recorded = recorded
+    def train_all(self, name, starts, *args, **others):
+        trained = super().train_all(name, starts, *args, **others)
+        recorded = {n: (s.weights, s.masks, trained[n]) for n, s in starts.items()}
+        self.recorded = {**getattr(self, "recorded", {}), **recorded}
         return trained
 
 
@@ -158,9 +158,9 @@ def test_layers_go_back_one_after_another(runs):
 
 def test_criticality_prunes_as_much_as_the_others(runs):
     recorded = runs["sequential_reinit"][0].recorded
-    masks = recorded["criticality_90_0"][1]
+    masks = recorded["criticality_90"][1]
     for other in ("uniform", "global"):
-        assert recorded[f"{other}_90_0"][1].kept == masks.kept
+        assert recorded[f"{other}_90"][1].kept == masks.kept
     densities = [mask.mean() for mask in masks.values()]
     assert max(densities) == pytest.approx(4 * min(densities), rel=0.02)
 
