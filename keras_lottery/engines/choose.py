@@ -41,7 +41,7 @@ def make(
             program, on JAX; `"auto"`: the fastest of them, by what is known of them.
             Where the model or its data ask for more than an engine can do, a simpler
             one is made, and a warning says why.
-        model, data, steps, arguments: as of `Engine`.
+        model, data, steps, arguments: same as `Engine`.
         trainings: how many trainings the engine will do, for `"auto"`.
 
     Returns:
@@ -49,7 +49,7 @@ def make(
         the same engine again.
 
     Raises:
-        ValueError: if there is no such engine, or as of `Engine`.
+        ValueError: if there is no such engine, or same as `Engine`.
     """
     if name not in ("auto", *ENGINES):
         raise ValueError(

@@ -75,7 +75,7 @@ class Engine:
         rewind_step: the step whose state is kept, in trainings that start before it.
         eval_freq: steps from one validation to the next, or `"epoch"`.
         callbacks: Keras callbacks, copied for each training.
-        class_weight: as of `fit`.
+        class_weight: same as `fit`.
         objective: what trainings are compared by; by default the model's accuracy.
 
     Attributes:
@@ -266,7 +266,7 @@ class Record:
     Attributes:
         step: the step reached.
         stopped: whether the training is to end there.
-        curve: as of `Training`.
+        curve: same as `Training`.
         best, best_state: where in the curve the loss was least, and the state there.
         seconds: time that the validations took.
     """

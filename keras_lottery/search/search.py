@@ -73,7 +73,7 @@ class LotteryTicketSearch(Run):
             `granularity="filter"`, a name of a criterion of filters as well.
         allocation: which layers are pruned how much; a name of `allocation`, one of its
             classes, or a function. By default `"global"`, and `"uniform"` for filters.
-        granularity: what is pruned together, as of `prune`. With `"filter"` and
+        granularity: what is pruned together, see `prune`. With `"filter"` and
             `"channel"`, the schedule's sparsities are shares of the filters.
         rewind: what the next level starts from: `"weights"`, `"learning_rate"`,
             `"fine_tune"`, `"continue"`, or a `rewind.Rewind`.
@@ -93,11 +93,11 @@ class LotteryTicketSearch(Run):
         directory: where the search is stored; run again with the same settings, it goes
             on where it stopped. Functions of your own are known by their names: after a
             change in one, choose another directory. By default a temporary directory.
-        prunable: which layers are pruned, as of `mask_model`.
+        prunable: which layers are pruned, see `mask_model`.
         report_levels: the levels whose tickets and controls are trained; all by
             default. (A ticket that the next masks are found in is trained anyway.)
         engine: how tickets are trained: `"fit"`, `"fused"`, `"vectorized"`, or
-            `"auto"`, as of `keras_lottery.engines`. A vectorized search that was killed
+            `"auto"`, see `engines.make`. A vectorized search that was killed
             resumes to the last few bits, as its stacks then hold other trainings.
         workers: processes that train, each on a core of its own; 0 trains in this
             process, on all cores; `"auto"` chooses; `"ray"` takes a Ray cluster.
@@ -288,7 +288,7 @@ class LotteryTicketSearch(Run):
                 pruning would take away much the same weights as an epoch before.
             mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
-            class_weight: as of `fit`.
+            class_weight: same as `fit`.
             tolerance: how much worse than the dense network the best ticket may be, in
                 the objective's unit: of an accuracy, 0.002 is 0.2 percentage points. It
                 may be changed later.

@@ -47,7 +47,7 @@ class Setup:
     """What every process makes its engine of.
 
     Args:
-        source, prunable, seed: as of `replicates.build`.
+        source, prunable, seed: same as `replicates.build`.
         engine: name of the engine.
         data: what to train and judge on; `None` where they are sent apart.
         options: further arguments of the engine.

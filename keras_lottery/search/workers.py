@@ -57,7 +57,7 @@ class Trainer(Protocol):
     def train_all(
         self, works: Sequence[Work], progress: Callable[[int, int], None]
     ) -> Iterator[tuple[int, Result]]:
-        """As of `Engine.train_all`."""
+        """See `Engine.train_all`."""
 
 
 class Workers:
@@ -77,7 +77,7 @@ class Workers:
     def train_all(
         self, works: Sequence[Work], progress: Callable[[int, int], None]
     ) -> Iterator[tuple[int, Result]]:
-        """Trains them all, as of `Engine.train_all`.
+        """Trains them all, see `Engine.train_all`.
 
         Raises:
             RuntimeError: if worker after worker dies.
