@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 # Read by TensorFlow when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,7 +30,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("keras_lottery")
 
-PACKAGE = Path(__file__).parents[1] / "keras_lottery"
 BACKEND = keras.backend.backend()
 REASONS = {"tensorflow": "needs TensorFlow", "once": "tested once, on TensorFlow"}
 
@@ -54,18 +52,14 @@ def pytest_runtest_teardown(
         gc.freeze()
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Doctests run once, on TensorFlow."""
-    if BACKEND != "tensorflow" and collection_path.is_relative_to(PACKAGE):
-        return True
-    return None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips, on the other backends, what needs TensorFlow or knows no backend."""
+    """Skips, on the other backends, what needs TensorFlow, knows no backend or is a
+    doctest."""
     if BACKEND == "tensorflow":
         return
     for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker(pytest.mark.once)
         for name, reason in REASONS.items():
             if item.get_closest_marker(name):
                 reason = f"{reason}; the backend is {BACKEND}"
