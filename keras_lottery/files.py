@@ -28,6 +28,9 @@ from keras_lottery.masks import Masks
 
 FORMAT = 1
 TEMPORARY = ".writing-"
+SEAL = "sha256"
+"""The key of a JSON object's own checksum."""
+REMEDY = "Restore the file from a copy, or delete it and run the search again."
 # Where a file's checksum begins, after the header's length and beginning, and ends.
 _CHECKSUM = 8 + len('{"__metadata__":{"sha256":"')
 _REST = _CHECKSUM + 64
@@ -74,8 +77,40 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     try:
         return json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise CorruptedFileError(f"'{path}' is not whole: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptedFileError(f"'{path}' is not whole: {error}. {REMEDY}") from error
+
+
+def write_sealed(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object with a checksum over all of it, whole or not at all."""
+    value = json.loads(json.dumps(value))
+    write_json(path, {**value, SEAL: _seal(value)})
+
+
+def read_sealed(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads and verifies what `write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CorruptedFileError: if it was changed since, or written by something else.
+    """
+    value = read_json(path)
+    sealed = isinstance(value, dict) and SEAL in value
+    try:
+        if sealed and value.pop(SEAL) == _seal(value):
+            return value
+    except (ValueError, RecursionError):  # texts that are none, or far too deep
+        pass
+    how = "its checksum is another" if sealed else "it has no checksum"
+    raise CorruptedFileError(
+        f"'{os.fspath(path)}' is damaged or was not written by keras_lottery: {how}. "
+        f"{REMEDY}"
+    )
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lottery.cli.parsing import Parser, at_least, list_of, positive, share
 from keras_lottery.engines import ENGINES, Objective
-from keras_lottery.files import write_json
+from keras_lottery.files import write_json, write_sealed
 from keras_lottery.papers import data, models
 from keras_lottery.registry import load_extensions
 from keras_lottery.search import LotteryTicketSearch
@@ -240,7 +240,7 @@ def _find(options: argparse.Namespace) -> None:
     # For `keras-lottery deploy`, from whatever folder.
     source = Path(options.data)
     named = str(source.resolve()) if source.suffix == ".npz" else options.data
-    write_json(search.store.card, {"data": named, "model": options.model})
+    write_sealed(search.store.card, {"data": named, "model": options.model})
     if options.verbose:
         print(table)
         print(f"\n{directory}: results.csv, table.txt, figure.png")
@@ -330,7 +330,7 @@ def _export(
         "exports": [report.to_dict() for report in reports],
     }
     write_json(directory / "reports.json", card)
-    write_json(search.store.exports, card)
+    write_sealed(search.store.exports, card)
 
 
 def _workers(text: str) -> int | str:

@@ -8,18 +8,95 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from keras_lottery.files import digest, read_record, write_record
+from keras_lottery.files import (
+    REMEDY,
+    CorruptedFileError,
+    digest,
+    read_meta,
+    read_record,
+    write_record,
+)
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
-from keras_lottery.search.store import Store
+from keras_lottery.search import stored
+from keras_lottery.search.store import Store, Unit
 
-Record = tuple[dict[str, Any], dict[str, dict[str, np.ndarray]], Masks | None]
+Record = tuple[dict[str, Any], dict[str, State], Masks | None]
 """Meta, states by name, and masks."""
 
 
-class Records:
+class Reader:
+    """Reads the records of a store: whole, and each in its place.
+
+    Args:
+        store: the directory.
+
+    All methods raise FileNotFoundError if there is no such file, and CorruptedFileError
+    if it is damaged, another one than its name says, or refers to such a file.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def read(self, path: Path, kind: str, *names: str) -> Record:
+        """Reads a record, with states that it refers to.
+
+        Args:
+            path: a file in the store.
+            kind: see `files.read_record`.
+            names: the states that are wanted wherever they are stored; others are there
+                if they are in the file.
+        """
+        meta, found, masks = read_record(path, kind)
+        states: dict[str, State] = {**found}
+        stored.check(path, meta, stored.RECORDS[kind])
+        for name in names:
+            if place := meta["elsewhere"].get(name):
+                states[name] = self._referred(path, place)
+            elif name not in states:
+                raise _refusal(path, f"it holds no {name}")
+        return meta, states, masks
+
+    def training(self, unit: Unit, *names: str) -> Record:
+        """What a training gave; `names` as in `read`."""
+        path = self.store.training(unit)
+        meta, states, masks = self.read(path, "training", *names)
+        _check_place(path, meta, unit)
+        for name, mask in (masks or {}).items():
+            for state in states.values():
+                if name not in state or state[name].shape != mask.shape:
+                    raise _refusal(path, f"its mask {name} is that of no weight")
+        return meta, states, masks
+
+    def training_meta(self, unit: Unit) -> dict[str, Any]:
+        """What is noted of a training, without its weights and masks."""
+        path = self.store.training(unit)
+        meta = read_meta(path, "training")
+        stored.check(path, meta, stored.Training)
+        _check_place(path, meta, unit)
+        return meta
+
+    def initial(self, replicate: int) -> State:
+        """The weights that a replicate started from."""
+        path = self.store.initial(replicate)
+        meta, states, _ = self.read(path, "initial", "weights")
+        if meta["replicate"] != replicate:
+            raise _refusal(path, f"it is that of replicate {meta['replicate']}")
+        return states["weights"]
+
+    def _referred(self, path: Path, place: tuple[str, str, str]) -> State:
+        """A state that is in another record."""
+        file, kind, name = place
+        own = "initial" if Path(file).stem == "initial" else "training"
+        if kind != own or not self.store.is_record(file):
+            raise _refusal(path, f"it refers to {file!r}, which is none of its own")
+        states = read_record(self.store.directory / file, kind)[1]
+        if name not in states:
+            raise _refusal(path, f"it refers to {name!r} of {file}, which has none")
+        return states[name]
+
+
+class Records(Reader):
     """The records of a store, while more are written.
 
     Args:
@@ -27,7 +104,7 @@ class Records:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        super().__init__(store)
         # By the digest of each state: its file, the file's kind, its name there.
         self._places: dict[str, tuple[str, str, str]] = {}
 
@@ -51,8 +128,8 @@ class Records:
         write_record(path, {**meta, "elsewhere": elsewhere}, own, masks)
 
     def read(self, path: Path, kind: str, *names: str) -> Record:
-        """Same as `read`; what is written from then on may refer to the states."""
-        meta, states, masks = read(self.store, path, kind, *names)
+        """Same as `Reader.read`; what is written later may refer to the states."""
+        meta, states, masks = super().read(path, kind, *names)
         own = {n: state for n, state in states.items() if n not in meta["elsewhere"]}
         self._note(path, kind, own)
         return meta, states, masks
@@ -70,23 +147,13 @@ class Records:
         return path.relative_to(self.store.directory).as_posix()
 
 
-def read(store: Store, path: Path, kind: str, *names: str) -> Record:
-    """Reads a record, with states that it refers to.
+def _check_place(path: Path, meta: Mapping[str, Any], unit: Unit) -> None:
+    found = Unit(*(meta[name] for name in Unit._fields))
+    if found != unit:
+        raise _refusal(path, f"it was moved there: it is that of {found}")
 
-    Args:
-        store: the directory.
-        path: a file in it.
-        kind: see `files.read_record`.
-        names: the states that are wanted wherever they are stored; others are there if
-            they are in the file.
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        CorruptedFileError: if it is damaged, or one that it refers to.
-    """
-    meta, states, masks = read_record(path, kind)
-    for name in names:
-        if place := meta["elsewhere"].get(name):
-            file, kind, there = place
-            states[name] = read_record(store.directory / file, kind)[1][there]
-    return meta, states, masks
+def _refusal(path: Path, why: str) -> CorruptedFileError:
+    return CorruptedFileError(
+        f"'{path}' is damaged or was not written by keras_lottery: {why}. {REMEDY}"
+    )

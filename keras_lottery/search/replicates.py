@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.files import CorruptedFileError, write_json
+from keras_lottery.files import CorruptedFileError, write_sealed
 from keras_lottery.keras_bridge.layers import (
     State,
     get_masks,
@@ -19,7 +19,7 @@ from keras_lottery.keras_bridge.layers import (
     set_state,
 )
 from keras_lottery.keras_bridge.layers.convert import Prunable
-from keras_lottery.search.records import Records, read
+from keras_lottery.search.records import Reader, Records
 from keras_lottery.search.settings import merge
 from keras_lottery.search.store import Store
 
@@ -59,16 +59,6 @@ def build(
     return model, get_state(model)
 
 
-def read_initial(store: Store, replicate: int) -> State:
-    """The weights that a stored replicate started from.
-
-    Raises:
-        FileNotFoundError: if they are not stored.
-        CorruptedFileError: if their file is damaged.
-    """
-    return read(store, store.initial(replicate), "initial")[1]["weights"]
-
-
 def stored_weights(records: Records, replicate: int, is_first: bool) -> State | None:
     """A replicate's initial weights, or None if they are to be drawn.
 
@@ -83,8 +73,7 @@ def stored_weights(records: Records, replicate: int, is_first: bool) -> State | 
         CorruptedFileError: if they are lost, and cannot be drawn again.
     """
     try:
-        path = records.store.initial(replicate)
-        found = records.read(path, "initial")[1]["weights"]
+        found = records.initial(replicate)
     except FileNotFoundError:
         return None
     except CorruptedFileError as error:
@@ -105,7 +94,7 @@ def stored_weights(records: Records, replicate: int, is_first: bool) -> State | 
 def with_stored_weights(model: keras.Model, store: Store) -> keras.Model:
     """The model with the weights that replicate 0 starts from, if they are there."""
     with contextlib.suppress(FileNotFoundError, CorruptedFileError):
-        set_state(model, read_initial(store, 0))
+        set_state(model, Reader(store).initial(0))
     return model
 
 
@@ -145,9 +134,9 @@ def begin(
     if overwrite:
         store.clear()
     store.clean()
-    write_json(store.settings, settings)
+    write_sealed(store.settings, settings)
     for replicate, weights in new.items():
-        meta = {"kind": "initial"}
+        meta = {"kind": "initial", "replicate": replicate}
         records.write(store.initial(replicate), meta, {"weights": weights})
     return [(starts | new)[replicate] for replicate in replicates]
 

@@ -1,22 +1,22 @@
 """The reader of a run: its settings, its tables, its tickets."""
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from keras_lottery.engines.objective import ACCURACY, Objective
-from keras_lottery.files import CorruptedFileError, read_json, read_meta
+from keras_lottery.files import REMEDY, CorruptedFileError
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
-from keras_lottery.search import results
+from keras_lottery.search import results, stored
 from keras_lottery.search.best import Best, best_of
-from keras_lottery.search.records import read
-from keras_lottery.search.replicates import derive_seed, read_initial
+from keras_lottery.search.records import Reader
+from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.settings import stored_objective
 from keras_lottery.search.store import MASK_FINDING, Store, Unit
+from keras_lottery.search.stored import read_checked
 from keras_lottery.search.trainings import row
 from keras_lottery.tickets import Ticket
 
@@ -43,6 +43,7 @@ class Run:
 
     def __init__(self, directory: str | os.PathLike) -> None:
         self.store = Store(directory)
+        self._reader = Reader(self.store)
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> Self:
@@ -74,16 +75,15 @@ class Run:
             FileNotFoundError: if there is no search in the directory.
             CorruptedFileError: if they are damaged.
         """
-        path = self.store.settings
-        stored = read_json(path) if path.is_file() else {}
-        if not {"schedule", "replicates", "controls"} <= set(stored):
+        try:
+            return read_checked(self.store.settings, stored.Settings)
+        except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"Expected the directory of a search. Received: '{self.directory}', in "
                 "which there is no settings.json of one. Name the directory that "
                 "`keras-lottery find --directory` or "
                 "`LotteryTicketSearch(directory=…)` wrote."
-            )
-        return stored
+            ) from error
 
     @property
     def objective(self) -> Objective:
@@ -105,14 +105,16 @@ class Run:
     @property
     def data(self) -> str | None:
         """The name of its data, where `keras-lottery find` noted it."""
-        path = self.store.card
-        return read_json(path).get("data") if path.is_file() else None
+        with contextlib.suppress(FileNotFoundError):
+            return read_checked(self.store.card, stored.Card)["data"]
+        return None
 
     @property
     def exports(self) -> dict[str, Any] | None:
         """What `keras-lottery find` measured on the files that it exported."""
-        path = self.store.exports
-        return read_json(path) if path.is_file() else None
+        with contextlib.suppress(FileNotFoundError):
+            return read_checked(self.store.exports, stored.Exports)
+        return None
 
     def units(self) -> list[Unit]:
         """The reported trainings that are stored so far."""
@@ -146,7 +148,7 @@ class Run:
         found = {}
         for unit in self.units():
             try:
-                found[unit] = read_meta(self.store.training(unit), "training")
+                found[unit] = self._reader.training_meta(unit)
             except CorruptedFileError as error:
                 if damaged is None:
                     raise
@@ -249,7 +251,7 @@ class Run:
 
     def initial(self, replicate: int = 0) -> State:
         """The weights that a replicate has before any training."""
-        return read_initial(self.store, replicate)
+        return self._reader.initial(replicate)
 
     def curve(
         self, level: int, variant: str = "ticket", replicate: int = 0, trial: int = 0
@@ -261,12 +263,16 @@ class Run:
             `val_accuracy`; nothing of a training that diverged.
         """
         unit = Unit(replicate, level, variant, trial)
-        return read_meta(self.store.training(unit), "training")["curve"]
+        return self._reader.training_meta(unit)["curve"]
 
     def _read(
         self, level: int, replicate: int, *states: str
-    ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]], Masks]:
-        path = self.store.training(Unit(replicate, level, "ticket"))
-        meta, found, masks = read(self.store, path, "training", *states)
-        assert masks is not None
+    ) -> tuple[dict[str, Any], dict[str, State], Masks]:
+        unit = Unit(replicate, level, "ticket")
+        meta, found, masks = self._reader.training(unit, *states)
+        if masks is None:
+            raise CorruptedFileError(
+                f"'{self.store.training(unit)}' was not written by a search: it holds "
+                f"no masks. {REMEDY}"
+            )
         return meta, found, masks

@@ -7,6 +7,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import keras
@@ -14,14 +15,16 @@ import numpy as np
 
 from keras_lottery.engines.data import is_dataset, is_tf_dataset, length_of
 from keras_lottery.engines.objective import Objective
-from keras_lottery.files import CorruptedFileError, read_json, write_json
+from keras_lottery.files import write_sealed
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.search import stored
 from keras_lottery.search.store import Store
+from keras_lottery.search.stored import read_checked
 
 # More of these may be asked for later: what is there stays valid.
-MAY_GROW = ("replicates", "controls", "report_levels")
+MAY_GROW = ("replicates", "controls", "report_levels", "schedule")
 NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "tolerance", "versions")
 
 
@@ -73,12 +76,18 @@ def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
 
 def restore(described: Any, *classes: type) -> Any:
     """The object that `describe` was given, if of one of the classes; else its name."""
-    if isinstance(described, Mapping) and "class" in described:
+    if isinstance(described, Mapping):
         known = {kind.__name__: kind for kind in classes}
-        if described["class"] not in known:
+        name = described.get("class")
+        if not isinstance(name, str) or name not in known:
             return described
         fields = {k: restore(v, *classes) for k, v in described.items() if k != "class"}
-        return known[described["class"]](**fields)
+        try:
+            return known[name](**fields)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected the settings of a {name}. Received: {fields}"
+            ) from error
     if isinstance(described, list):
         return tuple(restore(item, *classes) for item in described)
     return described
@@ -179,8 +188,6 @@ def describe_array(array: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Of Keras, its backend and this library."""
-    from importlib.metadata import version
-
     backend = keras.backend.backend()
     return {
         "backend": backend,
@@ -198,44 +205,68 @@ def stored_objective(settings: Mapping[str, Any]) -> Objective:
 def merge(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the store is to have from now on, which is not changed.
 
-    The weights that the search began with stay those that it is known by, and what was
-    asked for before is still there.
+    The weights and the versions that the search began with stay those that it is known
+    by, and what was asked for before is still there; a warning says what.
 
     Raises:
         ValueError: if it holds another search; the differences are shown.
+        CorruptedFileError: if its settings are damaged.
     """
     try:
-        stored = read_json(store.settings)
+        there = read_checked(store.settings, stored.Growing)
     except FileNotFoundError:
         return dict(settings)
-    except CorruptedFileError as error:
-        warnings.warn(f"{error}. It is written again.", stacklevel=3)
-        return dict(settings)
-    check_same(
-        _compared(stored, settings), _compared(settings, stored), store.directory
-    )
-    return {
-        **settings,
-        "initial": stored["initial"],
-        "replicates": max(stored["replicates"], settings["replicates"]),
-        "controls": stored["controls"] | settings["controls"],
-        "report_levels": sorted({*stored["report_levels"], *settings["report_levels"]}),
+    if "schedule" in there:
+        stored.check(store.settings, there, stored.Settings)
+    # What was stored went through JSON.
+    here = json.loads(json.dumps(settings))
+    _check_versions(there, here, store.directory)
+    check_same(_compared(there, here), _compared(here, there), store.directory)
+    merged = {
+        **here,
+        "initial": there["initial"],
+        "versions": there["versions"],
+        "replicates": max(there["replicates"], here["replicates"]),
+        "controls": {
+            name: max(
+                c[name] for c in (there["controls"], here["controls"]) if name in c
+            )
+            for name in there["controls"] | here["controls"]
+        },
+        "report_levels": sorted({*there["report_levels"], *here["report_levels"]}),
     }
+    if "schedule" in here:
+        both = there["schedule"], here["schedule"]
+        merged["schedule"] = max(both, key=lambda each: len(each["sparsities"]))
+    grown = [name for name in MAY_GROW if merged.get(name) != here.get(name)]
+    if grown:
+        more = "; ".join(f"{n}: {merged[n]} there, {here[n]} here" for n in grown)
+        warnings.warn(
+            f"'{store.directory}' holds more than is asked for ({more}). It stays, and "
+            "so do its rows in `results()`. Choose another directory for a table of "
+            "its own.",
+            stacklevel=4,
+        )
+    return merged
 
 
 def _compared(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """What has to be the same in both.
 
     Of controls, that is the functions of the user's own, stored as [name, trials], that
-    were asked for in both.
+    were asked for in both; of the levels, those that both have.
     """
-    controls = {
+    fixed = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
+    fixed["controls"] = {
         name: given[0]
         for name, given in settings["controls"].items()
         if name in other["controls"] and not isinstance(given, int)
     }
-    fixed = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
-    return fixed | {"controls": controls}
+    if "schedule" in settings and "schedule" in other:
+        levels = len(other["schedule"]["sparsities"])
+        sparsities = settings["schedule"]["sparsities"][:levels]
+        fixed["schedule"] = {**settings["schedule"], "sparsities": sparsities}
+    return fixed
 
 
 def keep_settings(store: Store, settings: Mapping[str, Any]) -> None:
@@ -243,14 +274,50 @@ def keep_settings(store: Store, settings: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: if others are; the differences are shown.
+        CorruptedFileError: if they are damaged.
     """
     try:
-        check_same(read_json(store.settings), settings, store.directory)
+        there = read_checked(store.settings, stored.Begun)
     except FileNotFoundError:
-        write_json(store.settings, settings)
-    except CorruptedFileError as error:
-        warnings.warn(f"{error}. It is written again.", stacklevel=3)
-        write_json(store.settings, settings)
+        write_sealed(store.settings, settings)
+        return
+    _check_versions(there, settings, store.directory)
+    same = {"versions": there["versions"]}
+    check_same(there, {**settings, **same}, store.directory)
+
+
+def _check_versions(
+    there: Mapping[str, Any], here: Mapping[str, Any], directory: Any
+) -> None:
+    """Refuses another backend, and warns of other versions.
+
+    Args:
+        there: the settings that are stored.
+        here: those that are asked for.
+        directory: where they are stored.
+    """
+    check_backend(there["versions"], here["versions"], directory)
+    found = differences(there["versions"], here["versions"])
+    if others := [f"{name} {one} there, {two} here" for name, one, two in found]:
+        warnings.warn(
+            f"'{directory}' was begun with other versions: {', '.join(others)}. What "
+            "is trained from now on may differ by more than its seed; each training "
+            "keeps its versions on record.",
+            stacklevel=5,
+        )
+
+
+def check_backend(
+    there: Mapping[str, str], here: Mapping[str, str], directory: Any
+) -> None:
+    """Raises ValueError if the versions of trainings are those of other backends."""
+    if there.get("backend") != here["backend"]:
+        raise ValueError(
+            f"'{directory}' was trained on the backend {there.get('backend')}, which "
+            "draws other random numbers. Received: "
+            f"KERAS_BACKEND={here['backend']}. Set it as it was, or choose another "
+            "directory."
+        )
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:
@@ -267,7 +334,8 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
         raise ValueError(
             f"'{directory}' was made with other settings:\n"
             + "\n".join(lines)
-            + "\nChoose another directory, or the same settings to go on with it."
+            + "\nChoose another `directory`, or the same settings to go on with it, or "
+            "remove it with `overwrite=True`."
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,12 @@ from keras_lottery.files import TEMPORARY
 
 MASK_FINDING = "mask_finding"
 """The variant of the runs that find masks, where the tickets' trainings do not."""
+
+
+_INITIAL = re.compile(r"replicate_([0-9]{1,9})/initial\.safetensors")
+_TRAINING = re.compile(
+    r"replicate_([0-9]{1,9})/level_([0-9]{2,9})/([\w.-]+)_([0-9]{1,9})\.safetensors"
+)
 
 
 class Unit(NamedTuple):
@@ -68,15 +75,24 @@ class Store:
         return folder / f"{unit.variant}_{unit.trial}.safetensors"
 
     def units(self) -> list[Unit]:
-        """The trainings that are stored, in the order of the search."""
-        units = []
-        for path in self.directory.glob("replicate_*/level_*/*_*.safetensors"):
-            variant, _, trial = path.stem.rpartition("_")
-            level, replicate = (
-                int(folder.name.rpartition("_")[2]) for folder in path.parents[:2]
-            )
-            units.append(Unit(replicate, level, variant, int(trial)))
-        return sorted(units)
+        """The trainings that are stored, in the order of the search.
+
+        Files and folders of other names, such as copies, are not looked at.
+        """
+        return sorted(unit for path in self._records() if (unit := _unit(path)))
+
+    def is_record(self, name: str) -> bool:
+        """Whether a name is that of a record in the directory."""
+        found = _INITIAL.fullmatch(name)
+        own = self.initial(int(found[1])) if found else None
+        if unit := _unit(Path(name)):
+            own = self.training(unit)
+        return own == self.directory / name
+
+    def _records(self) -> list[Path]:
+        paths = self.directory.glob("replicate_*/**/*.safetensors")
+        root = self.directory
+        return [p for p in paths if self.is_record(p.relative_to(root).as_posix())]
 
     def _replicate(self, replicate: int) -> Path:
         return self.directory / f"replicate_{replicate}"
@@ -110,9 +126,23 @@ class Store:
 
     def clear(self) -> None:
         """Removes the search; its lock, and whatever else is there, stays."""
-        for path in sorted(self.directory.glob("replicate_*/**/*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        for path in self.directory.glob("replicate_*"):
-            path.rmdir()
-        for path in (self.settings, self.results, self.card, self.exports):
+        self.clean()
+        for path in (
+            *self._records(),
+            self.settings,
+            self.results,
+            self.card,
+            self.exports,
+        ):
             path.unlink(missing_ok=True)
+        for pattern in ("replicate_*/level_*", "replicate_*"):
+            for folder in self.directory.glob(pattern):
+                # Something else may be in it.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def _unit(path: Path) -> Unit | None:
+    """The training that a path is named after."""
+    found = _TRAINING.fullmatch("/".join(path.parts[-3:]))
+    return found and Unit(int(found[1]), int(found[2]), found[3], int(found[4]))

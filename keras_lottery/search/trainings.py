@@ -23,6 +23,7 @@ from keras_lottery.files import CorruptedFileError, write_atomically
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.records import Records
 from keras_lottery.search.results import tabulate
+from keras_lottery.search.settings import check_backend, versions
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import MASK_FINDING, Store, Unit
 from keras_lottery.search.workers import Trainer, employ
@@ -179,16 +180,16 @@ class Trainings:
         """What was trained before, or needs no training."""
         if not job.is_training:
             return job.untrained()
-        path = self.records.store.training(job.unit)
         checkpoints = {step: f"step_{step}" for step in job.checkpoints}
         wanted = {*job.keep, *checkpoints.values()} - {"start"}
         try:
-            meta, states, _ = self.records.read(path, "training", *wanted)
+            meta, states, _ = self.records.training(job.unit, *wanted)
         except FileNotFoundError:
             return None
         except CorruptedFileError as error:
             warnings.warn(f"{error}. This training is done again.", stacklevel=2)
             return None
+        check_backend(meta["versions"], versions(), self.records.store.directory)
         self._finish(meta)
         final, rewind_point = (states.get(n, {}) for n in ("final", "rewind_point"))
         passed = {step: states[name] for step, name in checkpoints.items()}
@@ -215,6 +216,7 @@ class Trainings:
             "sparsity": ticket.masks.sparsity,
             "metrics": training.metrics,
             "curve": training.curve,
+            "versions": versions(),
         }
         states = {
             "start": ticket.weights,
@@ -279,4 +281,4 @@ def _diverged(job: Job, error: FloatingPointError) -> Training:
 def row(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A training's row in the table of results; NaN for what it did not come to."""
     derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
-    return {**meta, **meta["metrics"], **derived}
+    return {**meta["metrics"], **meta, **derived}

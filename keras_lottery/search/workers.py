@@ -20,10 +20,10 @@ from keras_lottery.engines.data import Data, is_dataset
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.engines.objective import Objective
-from keras_lottery.files import CorruptedFileError, read_json
 from keras_lottery.search.processes import Processes
 from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
 from keras_lottery.search.store import Store
+from keras_lottery.search.stored import Begun, read_checked
 from keras_lottery.tickets import Ticket
 
 WORTHWHILE = 60.0
@@ -171,12 +171,12 @@ def employ(
 def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int | str]:
     """What `"auto"` stands for where trainings go on: what they were begun with."""
     try:
-        stored = read_json(store.settings)
-    except (FileNotFoundError, CorruptedFileError):
+        stored = read_checked(store.settings, Begun)
+    except FileNotFoundError:
         return engine, workers
     if engine == "auto":
-        engine = stored.get("engine", engine)
-    if workers == "auto" and "in_workers" in stored:
+        engine = stored["engine"]
+    if workers == "auto":
         # Workers have one thread each: their number changes nothing.
         workers = loky.cpu_count() if stored["in_workers"] else 0
     return engine, workers

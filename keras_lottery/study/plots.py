@@ -64,7 +64,7 @@ def plot_search(
     part = "test" if column.startswith("early_stop_test_") else "validation"
     scaled = results.assign(**{column: objective.scale * results[column]})
     draw_by_density(left, scaled, column)
-    left.set_ylabel(f"{part} {objective.words} at early stop{objective.unit}")
+    left.set_ylabel(plain(f"{part} {objective.words} at early stop{objective.unit}"))
     draw_by_density(right, own_steps(results), "early_stop_step")
     right.set_ylabel("early stop (step)")
     right.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -141,7 +141,11 @@ def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text for a figure in which a `$` begins no formula."""
+    """Text for a figure in which a `$` begins no formula, without control characters.
+
+    SVG cannot hold those.
+    """
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text.replace("$", r"\$")
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import keras_lottery as kl
 from keras_lottery import cli
 from keras_lottery.engines.objective import ACCURACY
+from keras_lottery.files import read_sealed, write_sealed
 from keras_lottery.ship.deploy import candidates, tickets
 from keras_lottery.ship.deploy.accuracy import accuracy_of
 from keras_lottery.ship.deploy.candidates import WAYS
@@ -144,7 +145,7 @@ def test_runs_of_functions_of_ones_own_are_deployed(run, tmp_path, one_file):
     path = tmp_path / "own" / "settings.json"
     own = {"criterion": "thesis.worth", "controls": {"thesis": 1}}
     own["rewind"] = {"class": "Rewind", "ticket": "thesis.start", "finder": None}
-    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    write_sealed(path, read_sealed(path) | own)
     with pytest.raises(ValueError, match="thesis"):
         kl.LotteryTicketSearch.load(tmp_path / "own")
     result = deploy(tmp_path / "own", directory=tmp_path)
@@ -299,7 +300,7 @@ def test_the_data_are_those_of_the_run(run, tmp_path):
     before = note.read_text()
     assert json.loads(before)["data"] == str(run / "data.npz")
     try:
-        note.write_text(json.dumps({"data": str(tmp_path / "other.npz")}))
+        write_sealed(note, {"data": str(tmp_path / "other.npz")})
         with pytest.raises(ValueError, match="not those"):
             deploy(run / "runs/tiny", directory=tmp_path)
         note.unlink()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.search.records import read
+from keras_lottery.search.records import Reader
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype("float32")
@@ -63,7 +63,7 @@ def make(directory=None, model=build, **arguments):
 def stored(search, unit):
     """The meta, the states and the masks of a training."""
     names = ("start", "rewind_point", "final")
-    return read(search.store, search.store.training(unit), "training", *names)
+    return Reader(search.store).training(unit, *names)
 
 
 def numbers(search):

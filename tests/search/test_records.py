@@ -5,12 +5,21 @@ import pytest
 
 from keras_lottery.files import CorruptedFileError, read_record
 from keras_lottery.masks import Masks
-from keras_lottery.search.records import Records, read
+from keras_lottery.search.records import Reader, Records
 from keras_lottery.search.store import Store, Unit
 
 pytestmark = pytest.mark.once
 
-META = {"kind": "training"}
+META = {
+    "kind": "training",
+    "step": 0,
+    "steps": 9,
+    "learning_rate": None,
+    "sparsity": 0.5,
+    "metrics": {},
+    "curve": {},
+    "versions": {},
+}
 
 
 def state(value):
@@ -22,14 +31,18 @@ def store(tmp_path):
     """An initial state, and a training that starts from it."""
     store = Store(tmp_path)
     records = Records(store)
-    records.write(store.initial(0), {"kind": "initial"}, {"weights": state(0)})
+    records.write(
+        store.initial(0), {"kind": "initial", "replicate": 0}, {"weights": state(0)}
+    )
     write(records, 0, start=state(0), final=state(1))
     return store
 
 
 def write(records, level, **states):
     masks = Masks.dense({"a": (3,)})
-    records.write(place(records.store, level), META, states, masks)
+    unit = Unit(0, level, "ticket")
+    meta = {**META, **unit._asdict()}
+    records.write(place(records.store, level), meta, states, masks)
 
 
 def place(store, level):
@@ -43,14 +56,16 @@ def held(store, level):
 
 def test_a_state_that_is_stored_is_referred_to(store):
     assert held(store, 0) == ["final"]
-    meta, states, masks = read(store, place(store, 0), "training", "start", "final")
+    meta, states, masks = Reader(store).read(
+        place(store, 0), "training", "start", "final"
+    )
     assert meta["kind"] == "training" and masks.kept == 3
     for name, value in (("start", 0), ("final", 1)):
         for weight, array in state(value).items():
             np.testing.assert_array_equal(states[name][weight], array)
             assert states[name][weight].dtype == array.dtype
     # What was not asked for is not looked up.
-    assert list(read(store, place(store, 0), "training")[1]) == ["final"]
+    assert list(Reader(store).read(place(store, 0), "training")[1]) == ["final"]
 
 
 def test_what_was_read_is_referred_to(store):
@@ -61,7 +76,7 @@ def test_what_was_read_is_referred_to(store):
     records.read(place(store, 0), "training")
     write(records, 2, start=state(1), final=state(2), rewind_point=state(2))
     assert held(store, 2) == ["final"]
-    states = read(store, place(store, 2), "training", "start", "rewind_point")[1]
+    states = Reader(store).read(place(store, 2), "training", "start", "rewind_point")[1]
     assert states["start"]["a"].tolist() == [1, 1, 1]
     assert states["rewind_point"]["a"].tolist() == [2, 2, 2]
 
@@ -85,4 +100,4 @@ def test_a_damaged_file_is_written_whole_and_named(store):
     write(records, 1, start=state(1))
     place(store, 0).write_bytes(b"")
     with pytest.raises(CorruptedFileError, match="level_00"):
-        read(store, place(store, 1), "training", "start")
+        Reader(store).read(place(store, 1), "training", "start")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.files import CorruptedFileError
+from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.tickets.rewind import FineTune, Rewind
 from tests.search.small_search import FIT, Y, build, functional, make, numbers
@@ -192,11 +192,47 @@ def test_lost_initial_weights_of_a_given_model_are_not_replaced_by_others(tmp_pa
 
 
 @pytest.mark.once
-def test_damaged_settings_are_written_again(copy, finished):
-    (copy / "settings.json").write_text("{")
-    with pytest.warns(UserWarning, match=r"settings\.json"):
-        again = make(copy, replicates=2).search(**FIT)
+def test_damaged_settings_are_refused_until_they_are_deleted(copy, finished):
+    settings = copy / "settings.json"
+    settings.write_text("{")
+    with pytest.raises(CorruptedFileError, match=r"settings\.json.*delete it"):
+        make(copy, replicates=2).search(**FIT)
+    settings.unlink()
+    again = make(copy, replicates=2).search(**FIT)
     pd.testing.assert_frame_equal(again, finished.results())
+
+
+@pytest.mark.once
+def test_another_backend_is_refused_and_other_versions_are_told(copy, finished):
+    path = copy / "settings.json"
+    settings = read_sealed(path)
+    other = settings["versions"] | {"keras": "3.0"}
+    write_sealed(path, settings | {"versions": other})
+    with pytest.warns(UserWarning, match=r"other versions: keras 3\.0 there") as told:
+        again = make(copy, replicates=2)
+        again.search(**FIT)
+    assert len(told) == 1
+    assert again.settings["versions"] == other
+    for training in again.trainings().values():
+        assert training["versions"] == settings["versions"]
+    write_sealed(path, settings | {"versions": other | {"backend": "another"}})
+    with pytest.raises(ValueError, match="trained on the backend another"):
+        make(copy, replicates=2).search(**FIT)
+
+
+@pytest.mark.once
+def test_one_more_level_may_be_asked_for_later(copy):
+    fit = FIT | {"epochs": 1}
+    grown = make(copy / "grown", schedule=[0.5])
+    grown.search(**fit)
+    grown = make(grown.directory)
+    grown.search(**fit)
+    once = make(copy / "once")
+    once.search(**fit)
+    pd.testing.assert_frame_equal(numbers(grown), numbers(once))
+    with pytest.warns(UserWarning, match=r"holds more .*schedule: .* there"):
+        table = make(grown.directory, schedule=[0.5]).search(**fit)
+    pd.testing.assert_frame_equal(table, grown.results())
 
 
 @pytest.mark.once

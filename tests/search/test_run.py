@@ -1,6 +1,5 @@
 """Reading a run, without the functions and the model that it was made of."""
 
-import json
 import shutil
 
 import keras
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lottery import LotteryTicketSearch
+from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.search import Run
 
@@ -43,7 +43,7 @@ def test_reading_needs_no_functions(finished, tmp_path):
     copy = shutil.copytree(finished.directory, tmp_path / "run")
     path = copy / "settings.json"
     own = {"criterion": "thesis.worth", "controls": {"reinit": ["thesis.reinit", 1]}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    write_sealed(path, read_sealed(path) | own)
     with pytest.raises(ValueError, match="thesis"):
         LotteryTicketSearch.load(copy)
     run = Run.load(copy)
@@ -72,10 +72,12 @@ def test_damaged_files_raise_or_are_told(finished, tmp_path):
     assert len(damaged) == 1 and str(path) in damaged[0]
 
 
-@pytest.mark.parametrize("settings", [None, "{}", '{"editor.fontSize": 12}'])
+@pytest.mark.parametrize("settings", [None, "{}", '{"editor.fontSize": 12}', "[]"])
 def test_a_directory_without_a_run_is_refused(tmp_path, settings):
+    error, message = FileNotFoundError, r"(?s)Received: '.*keras-lottery"
     if settings:
         (tmp_path / "settings.json").write_text(settings)
+        error, message = CorruptedFileError, "no checksum"
     for load in (Run.load, LotteryTicketSearch.load):
-        with pytest.raises(FileNotFoundError, match=r"(?s)Received: '.*keras-lottery"):
+        with pytest.raises(error, match=message):
             load(tmp_path)

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.files import read_json, write_json
+from keras_lottery.files import (
+    CorruptedFileError,
+    read_json,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 from keras_lottery.search.settings import (
+    _compared,
     check_same,
     describe,
     describe_array,
     describe_callback,
     describe_model,
     differences,
+    keep_settings,
     merge,
     restore,
 )
@@ -147,36 +155,74 @@ SETTINGS = {
     "controls": {"reinit": 1, "mine": ["module.mine", 1]},
     "report_levels": [2],
     "initial": "first",
-    "versions": {"keras": "3"},
+    "versions": {"backend": "own", "keras": "3"},
+    "objective": {"class": "Objective", "name": "val_loss", "direction": "min"},
+    "engine": "fit",
+    "in_workers": False,
     "architecture": "text",
 }
 
 
 def stored(tmp_path):
     store = Store(tmp_path)
-    write_json(store.settings, SETTINGS)
+    write_sealed(store.settings, SETTINGS)
     return store
 
 
 def test_more_may_be_asked_for_and_the_rest_stays(tmp_path):
     asked = {
         "replicates": 1,
-        "controls": {"shuffle": 2, "mine": ["module.mine", 3]},
-        "report_levels": [1],
-        "initial": "other",
-        "versions": {"keras": "4"},
-        "architecture": "another text",
-    }
-    assert merge(stored(tmp_path), SETTINGS | asked) == {
-        "seed": 1,
-        "replicates": 2,
         "controls": {"reinit": 1, "shuffle": 2, "mine": ["module.mine", 3]},
         "report_levels": [1, 2],
-        "initial": "first",
-        "versions": {"keras": "4"},
+        "initial": "other",
+        "versions": {"backend": "own", "keras": "4"},
         "architecture": "another text",
     }
-    assert read_json(Store(tmp_path).settings) == SETTINGS
+    with (
+        pytest.warns(UserWarning, match="keras 3 there, 4 here"),
+        pytest.warns(UserWarning, match=r"\(replicates: 2 there, 1 here\)"),
+    ):
+        merged = merge(stored(tmp_path), SETTINGS | asked)
+    stays = {name: SETTINGS[name] for name in ("replicates", "initial", "versions")}
+    assert merged == SETTINGS | asked | stays
+    assert read_sealed(Store(tmp_path).settings) == SETTINGS
+
+
+def test_what_is_there_and_not_asked_for_is_told(tmp_path):
+    asked = {"controls": {"mine": ["module.mine", 1]}, "report_levels": [1]}
+    with pytest.warns(
+        UserWarning, match=r"controls: .*reinit.*; report_levels: \[1, 2"
+    ):
+        merge(stored(tmp_path), SETTINGS | asked)
+
+
+def test_more_levels_may_be_asked_for():
+    def check(one, other):
+        old, new = (
+            SETTINGS | {"schedule": {"sparsities": sparsities}}
+            for sparsities in (one, other)
+        )
+        check_same(_compared(old, new), _compared(new, old), "")
+
+    check([0.5], [0.5, 0.8])
+    check([0.5, 0.8], [0.5])
+    for other in ([0.6, 0.8], [0.5, 0.9], [0.6]):
+        with pytest.raises(ValueError, match=r"schedule\.sparsities"):
+            check([0.5, 0.8], other)
+
+
+@pytest.mark.parametrize("keep", [merge, keep_settings])
+def test_another_backend_is_refused(tmp_path, keep):
+    other = SETTINGS | {"versions": {"backend": "another", "keras": "3"}}
+    with pytest.raises(ValueError, match=r"trained on the backend own.*=another"):
+        keep(stored(tmp_path), other)
+
+
+def test_other_versions_are_told(tmp_path):
+    store = stored(tmp_path)
+    with pytest.warns(UserWarning, match="keras 3 there, 4 here"):
+        keep_settings(store, SETTINGS | {"versions": {"backend": "own", "keras": "4"}})
+    assert read_sealed(store.settings) == SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -197,8 +243,14 @@ def test_another_search_is_refused(tmp_path, change, message):
 
 
 def test_without_settings_the_new_ones_are_taken(tmp_path):
+    assert merge(Store(tmp_path), SETTINGS) == SETTINGS
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"seed": 1}'])
+def test_damaged_settings_are_not_written_over(tmp_path, text):
     store = Store(tmp_path)
-    assert merge(store, SETTINGS) == SETTINGS
-    store.settings.write_text("{")
-    with pytest.warns(UserWarning, match=r"settings\.json.*written again"):
-        assert merge(store, SETTINGS) == SETTINGS
+    store.settings.write_text(text)
+    for keep in (merge, keep_settings):
+        with pytest.raises(CorruptedFileError, match=r"settings\.json.*delete it"):
+            keep(store, SETTINGS)
+    assert store.settings.read_text() == text

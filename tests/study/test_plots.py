@@ -1,11 +1,12 @@
 import itertools
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
-from keras_lottery.study.plots import _ticks, plot_search
+from keras_lottery.study.plots import _ticks, plain, plot_search
 
 pytestmark = pytest.mark.once
 
@@ -104,6 +105,13 @@ def test_names_are_no_formulas():
     figure.draw_without_rendering()
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert r"\$x^^\$ (n = 3)" in labels
+
+
+def test_files_have_no_control_characters(tmp_path):
+    """XML cannot hold them."""
+    plot_search(table().replace("reinit", "a\x01b"), tmp_path / "figure.svg")
+    ElementTree.parse(tmp_path / "figure.svg")
+    assert plain("a\x01b $\ud800") == "a�b \\$�"
 
 
 def test_unfinished_trainings_are_left_out():

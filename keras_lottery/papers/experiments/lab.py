@@ -32,6 +32,7 @@ from keras_lottery.search.settings import (
     describe_data,
     describe_model,
     keep_settings,
+    versions,
 )
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
@@ -242,6 +243,7 @@ class Lab:
                 "engine": engine.name,
                 "in_workers": trainings.engine is not engine,
                 "trainings": {n: describe_job(job) for n, job in jobs.items()},
+                "versions": versions(),
                 **self._described_data,
             }
             keep_settings(store, describe(settings))

@@ -106,7 +106,7 @@ def _by_density(content: Content, column: str, label: str, scale: int) -> Panel:
     table = own_steps(content.results)
     table = table.assign(**{column: scale * table[column]})
     plots.draw_by_density(axes, table, column)
-    axes.set_ylabel(label)
+    axes.set_ylabel(plots.plain(label))
     if column == "early_stop_step":
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_ylim(bottom=0)
@@ -184,7 +184,7 @@ def _curves(
     _zoom(axes, late, upwards=rises)
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_ylabel(label)
+    axes.set_ylabel(plots.plain(label))
     _legend(figure, 3)
     name = f"{column}_by_{'level' if by_level else 'variant'}"
     caption = f"{caption}: {label} while training."
