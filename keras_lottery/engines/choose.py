@@ -9,6 +9,7 @@ from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
+from keras_lottery.engines.fits import check_fits
 from keras_lottery.engines.fused import FusedEngine
 from keras_lottery.engines.vectorized import VectorizedEngine
 from keras_lottery.keras_bridge.internals.optimizers import innermost
@@ -49,13 +50,15 @@ def make(
         the same engine again.
 
     Raises:
-        ValueError: if there is no such engine, or same as `Engine`.
+        ValueError: if there is no such engine, the data do not fit the model, or same
+            as `Engine`.
     """
     if name not in ("auto", *ENGINES):
         raise ValueError(
             f"Expected `engine` to be one of {['auto', *ENGINES]}. "
             f"Received: engine={name!r}"
         )
+    check_fits(model, data)
     obstacle = None if name == "fit" else fused.obstacle(model, data, **arguments)
     if name == "auto":
         name = "fit" if obstacle else _fastest(model, steps * trainings)

@@ -7,6 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+SAMPLE = 256
+"""At most so many examples show whether data fit a model."""
+
 
 class Batches(keras.utils.PyDataset):
     """The batches `start` to `stop` of each epoch, shuffled by seed and epoch.
@@ -133,7 +136,6 @@ def first_batch(data: Any, size: int) -> Any:
         return data.take(1)
     if isinstance(data, keras.utils.PyDataset):
         return tuple(data[0])
-    # Several devices need a batch that they can share out.
     return keras.tree.map_structure(lambda array: array[:size], data)
 
 
@@ -187,6 +189,17 @@ class Data:
             train = Stretch(train, self.steps, None, 0, self.steps)
         parts = {"train": train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def sample(self, name: str) -> Any:
+        """Some examples of a part, to see whether they fit a model.
+
+        Of arrays as many of each part, so that nothing is compiled twice; a power of
+        two, so that several devices can share them out. Of a data set, its first batch.
+        """
+        arrays = [part for part in self.parts.values() if not is_dataset(part)]
+        least = min((len(keras.tree.flatten(part)[0]) for part in arrays), default=1)
+        size = min(SAMPLE, 2 ** (least.bit_length() - 1))
+        return first_batch(self.parts[name], size)
 
     @property
     def arrays(self) -> tuple[Any, Any] | None:
@@ -260,6 +273,13 @@ def _check(name: str, data: Any) -> None:
         raise ValueError(
             f"Expected {name} arrays of one length, at least 1. Received: {lengths}"
         )
+    for array in keras.tree.flatten(tuple(data)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(
+                f"Expected {name} data that are finite. Received: an array of shape "
+                f"{array.shape} with NaN or infinite values. Leave out the examples "
+                "that have them, or fill them: `np.nan_to_num(x)`."
+            )
 
 
 def pieces(

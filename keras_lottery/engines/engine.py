@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data, first_batch, is_dataset
+from keras_lottery.engines.data import Data, is_dataset
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge.internals.optimizers import (
@@ -117,7 +117,7 @@ class Engine:
         # engine cuts the training; here it is done once, at the end.
         postpone_averages(model.optimizer)
         self._fresh = [read(v) for v in model.optimizer.variables]
-        logs = evaluate(model, first_batch(data.validation, EVALUATION_BATCH))
+        logs = evaluate(model, data.sample("validation"))
         self.objective = resolve(objective, model, logs)
 
     def train(

@@ -1,5 +1,7 @@
 """What a search shows while it works."""
 
+import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -12,9 +14,15 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+SECONDS = 10.0
+"""Between one line and the next, where there is no bar."""
+
 
 class Progress:
-    """A bar of trainings with the time left; silent where nobody watches.
+    """How far the trainings are and the time that is left.
+
+    A bar on a terminal; elsewhere, as in a notebook or a log file, a line every ten
+    seconds.
 
     Args:
         trainings: how many there are in the whole search.
@@ -32,8 +40,12 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("left"),
             TextColumn("(step {task.fields[step]:,})"),
+            # Trainings may take long: the pace is that of the last hour.
+            speed_estimate_period=3600,
             disable=not verbose or not Console().is_terminal,
         )
+        self._lines = bool(verbose) and self._bars.disable
+        self._shown = time.monotonic()
         self._task = self._bars.add_task("starting", total=trainings, step=0)
 
     def __enter__(self) -> "Progress":
@@ -51,7 +63,23 @@ class Progress:
     def show(self, name: str, step: int) -> None:
         """Shows which training is under way, and how many of its steps are done."""
         self._bars.update(self._task, description=name, step=step)
+        self._line()
 
     def finish(self) -> None:
         """Counts a training, trained now or before, as done."""
         self._bars.advance(self._task)
+        self._line()
+
+    def _line(self) -> None:
+        if not self._lines or time.monotonic() - self._shown < SECONDS:
+            return
+        self._shown = time.monotonic()
+        task = self._bars.tasks[self._task]
+        left = task.time_remaining
+        print(
+            f"{task.description} (step {task.fields['step']:,}): "
+            f"{task.completed:.0f} of {task.total:.0f} trainings, "
+            f"{timedelta(seconds=round(task.elapsed or 0))} gone"
+            + ("" if left is None else f", {timedelta(seconds=round(left))} left"),
+            flush=True,
+        )

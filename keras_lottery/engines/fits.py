@@ -1,0 +1,109 @@
+"""Whether data fit a model, known before anything is trained."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.data import Data, is_dataset
+from keras_lottery.engines.engine import evaluate
+
+LABELS = {"sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"}
+PROBABILITIES = {
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+}
+
+
+def check_fits(model: keras.Model, data: Data) -> None:
+    """Evaluates a compiled model on a few examples of each part of the data.
+
+    Raises:
+        ValueError: if a part does not fit the model, or its targets are not what the
+            loss takes: labels that are no classes of the output, or probabilities
+            outside of 0 to 1.
+    """
+    for name, part in data.parts.items():
+        sample = data.sample(name)
+        if not is_dataset(part):
+            _check_targets(name, model, *part[:2])
+        try:
+            evaluate(model, sample)
+        except Exception as error:  # Keras's, or any of its backend's.
+            unbatched = " Batch it: `dataset.batch(32)`." if _unbatched(part) else ""
+            raise ValueError(
+                f"Expected {name} data that fit the model.{unbatched} Received: shapes "
+                f"{_shapes(sample)}, of which `model.evaluate` says: {error}"
+            ) from error
+
+
+def _unbatched(data: Any) -> bool:
+    """Whether a `tf.data.Dataset` gives one label at a time."""
+    spec = getattr(data, "element_spec", None)
+    return isinstance(spec, tuple) and any(
+        not len(leaf.shape) for leaf in keras.tree.flatten(spec)
+    )
+
+
+def _shapes(sample: Any) -> Any:
+    sample = tuple(getattr(sample, "element_spec", sample))
+    return keras.tree.map_structure(lambda array: tuple(array.shape), sample)
+
+
+def _check_targets(name: str, model: keras.Model, x: Any, y: Any) -> None:
+    """Raises ValueError for targets that the loss would silently take for others."""
+    one = keras.tree.map_structure(
+        lambda array: keras.KerasTensor((1, *array.shape[1:]), array.dtype), x
+    )
+    try:
+        outputs = model.compute_output_spec(one)
+    except Exception:  # The evaluation that follows says why.
+        return
+    keys: Iterable[Any] = (None,)
+    if keras.tree.is_nested(y):
+        keys = y if isinstance(y, dict) else range(len(y))
+    for key in keys:
+        loss, targets = _of_output(model.loss, key), _of_output(y, key)
+        output = _of_output(outputs, key)
+        if output is None or keras.tree.is_nested(targets):
+            continue
+        kind = _kind(loss)
+        config = loss.get_config() if isinstance(loss, keras.Loss) else {}
+        if kind in PROBABILITIES and not np.all((targets >= 0) & (targets <= 1)):
+            raise ValueError(
+                f"Expected {name} targets from 0 to 1, as {kind} needs them. Received: "
+                f"values from {targets.min()} to {targets.max()}"
+            )
+        if kind in LABELS:
+            classes = output.shape[config.get("axis", -1)]
+            is_class = np.isin(targets, np.arange(classes))
+            is_class |= targets == config.get("ignore_class")
+            if not np.all(is_class):
+                raise ValueError(
+                    f"Expected {name} labels that are whole numbers from 0 to "
+                    f"{classes - 1}, as the model's output has {classes} classes. "
+                    f"Received: {targets[~is_class][0]}"
+                )
+
+
+def _of_output(structure: Any, key: Any) -> Any:
+    """What a structure of losses, targets or outputs has for one output, or None."""
+    if not keras.tree.is_nested(structure):
+        return structure
+    try:
+        return structure[key]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _kind(loss: Any) -> str:
+    """The name of a loss of Keras, whether a function or an object."""
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    return getattr(loss, "__name__", type(loss).__name__)
