@@ -1,9 +1,11 @@
 """Lottery tickets and pruning for Keras 3: find a winning ticket, study it, ship it."""
 
 from keras_lottery.keras_bridge.backend import check_backend
+from keras_lottery.startup import starting
 
 # Before Keras is imported, which would ask for a backend to be installed in vain.
-check_backend()
+with starting():
+    check_backend()
 
 from keras_lottery import interop
 from keras_lottery.engines import Objective

@@ -15,7 +15,7 @@ from keras.src.utils.rng_utils import get_random_seed
 
 import keras_lottery as kl
 from keras_lottery.keras_bridge.layers import redraw
-from keras_lottery.ship.export.quiet import quiet
+from keras_lottery.quiet import quiet
 from keras_lottery.structured import scratch
 
 BACKEND = keras.backend.backend()

@@ -24,8 +24,13 @@ COMMANDS: dict[str, ModuleType] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The installed command `keras-lottery`."""
-    parser = Parser(prog="keras-lottery", description="Lottery tickets for Keras 3.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parser = Parser(
+        prog="keras-lottery",
+        description="Lottery tickets for Keras 3.",
+        epilog="`keras-lottery COMMAND --help` explains a command.",
+    )
+    parser.set_defaults(function=lambda options: parser.print_help())
+    commands = parser.add_subparsers(title="commands", metavar="command")
     for name, command in COMMANDS.items():
         command.add_options(commands.add_parser(name, help=command.HELP))
     return run(parser, arguments)

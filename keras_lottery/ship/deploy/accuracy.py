@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_lottery.quiet import quiet
 from keras_lottery.ship.deploy.measure import interpreter
 from keras_lottery.ship.export.errors import ExportError
-from keras_lottery.ship.export.quiet import quiet
 
 Rows = Callable[[np.ndarray], np.ndarray]
 """Computes outputs of shape (rows, classes) from inputs."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import keras
 
 from keras_lottery.keras_bridge.layers.copying import duplicate
+from keras_lottery.quiet import quiet
 from keras_lottery.ship.export.data import Checks, accuracy
 from keras_lottery.ship.export.errors import ExportError, step
 from keras_lottery.ship.export.files import gzip_size_of, size_of, staged
-from keras_lottery.ship.export.quiet import quiet
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, run_keras
 from keras_lottery.ship.export.source import sparsity, unpruned
