@@ -20,11 +20,12 @@ def starting() -> Iterator[None]:
     has to say, of a GPU for example, set `TF_CPP_MIN_LOG_LEVEL=0`.
     """
     is_command = Path(sys.argv[0]).stem in COMMANDS
-    if not is_command or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    # Workers inherit both what was started and the level: that of errors.
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not is_command or level != "2":
         yield
         return
-    # Of later messages, in workers as well, those that are no errors.
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
     with quiet():
         yield
         import keras

@@ -45,6 +45,17 @@ class Run:
         self.store = Store(directory)
         self._reader = Reader(self.store)
 
+    def __repr__(self) -> str:
+        """Where it is, and how many of its trainings are stored.
+
+        >>> Run("no/such/directory")
+        <Run 'no/such/directory', not begun>
+        """
+        done = "not begun"
+        if self.store.settings.is_file():
+            done = f"{len(self.units())} of {len(self.expected())} trainings"
+        return f"<{type(self).__name__} '{self.directory}', {done}>"
+
     @classmethod
     def load(cls, directory: str | os.PathLike) -> Self:
         """Opens a stored search, to read it.
