@@ -27,7 +27,7 @@ def prune(
     criterion: CriterionLike = "magnitude",
     allocation: AllocationLike | None = None,
     granularity: Granularity = "weight",
-    data: tuple[Any, Any] | None = None,
+    data: Any = None,
     seed: int = 0,
     rounds: int | None = None,
     optimizer: Any = None,
@@ -64,9 +64,10 @@ def prune(
             The sparsity comes as near as groups allow. Or `"filter"` and `"channel"`:
             whole units and filters, worth the mean score of the weights that make
             them, or that read them.
-        data: training data (x, y), for the criteria that need them. `"activation"`
-            reads x alone, an array, or a dictionary of arrays by the names of the
-            inputs.
+        data: training data, for the criteria that need them: (x, y) in arrays, tables
+            or dictionaries of them by the names of the inputs, or a batched
+            `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"` reads
+            x alone.
         seed: seed of the criteria that draw random numbers.
         rounds: in how many rounds of scoring and pruning; each prunes the same share
             of what the one before left. By default as many as the criterion has: 100
@@ -118,7 +119,7 @@ def masks_after(
     criterion: CriterionLike = "magnitude",
     allocation: AllocationLike | None = None,
     granularity: Granularity = "weight",
-    data: tuple[Any, Any] | None = None,
+    data: Any = None,
     seed: int = 0,
     rounds: int | None = None,
 ) -> Masks:
@@ -135,7 +136,7 @@ def rehearse(
     criterion: CriterionLike,
     allocation: AllocationLike | None,
     granularity: Granularity,
-    data: tuple[Any, Any] | None,
+    data: Any,
     seed: int,
 ) -> None:
     """Prunes once as `prune` does, by the same arguments, but changes nothing.

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_lottery.keras_bridge.datasets import (
+    is_dataset,
+    is_tf_dataset,
+    length_of,
+    read_whole,
+)
 
 SAMPLE = 256
 """At most so many examples show whether data fit a model."""
@@ -107,24 +115,6 @@ class Stretch(keras.utils.PyDataset):
             self.data.on_epoch_end()
 
 
-def is_tf_dataset(x: Any) -> bool:
-    """Whether `x` is a `tf.data.Dataset`; TensorFlow is not imported for it."""
-    return hasattr(x, "element_spec") and hasattr(x, "cardinality")
-
-
-def is_dataset(x: Any) -> bool:
-    """Whether `x` makes its own batches: a `PyDataset` or a `tf.data.Dataset`."""
-    return isinstance(x, keras.utils.PyDataset) or is_tf_dataset(x)
-
-
-def length_of(data: Any) -> int | None:
-    """Batches of a data set, or None if that is not known or there is no end."""
-    if not is_tf_dataset(data):
-        return data.num_batches
-    count = int(data.cardinality())
-    return None if count < 0 else count
-
-
 def first_batch(data: Any, size: int) -> Any:
     """Some examples (x, y) or (x, y, sample_weight), to see whether they fit a model.
 
@@ -201,10 +191,15 @@ class Data:
         size = min(SAMPLE, 2 ** (least.bit_length() - 1))
         return first_batch(self.parts[name], size)
 
-    @property
-    def arrays(self) -> tuple[Any, Any] | None:
-        """Training inputs and targets, where they are arrays."""
-        return None if is_dataset(self.train) else self.train[:2]
+    def examples(self) -> tuple[Any, Any]:
+        """Training inputs and targets as arrays; those of a data set are read once."""
+        if is_dataset(self.train):
+            return self._read
+        return self.train[:2]
+
+    @cached_property
+    def _read(self) -> tuple[Any, Any]:
+        return read_whole(self.parts["train"])
 
     @property
     def steps_per_epoch(self) -> int:

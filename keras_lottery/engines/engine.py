@@ -10,9 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data, is_dataset
+from keras_lottery.engines.data import Data
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
+from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.internals.optimizers import (
     innermost,
     postpone_averages,

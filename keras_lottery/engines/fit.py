@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_lottery.engines.data import is_dataset, pieces
+from keras_lottery.engines.data import pieces
 from keras_lottery.engines.engine import EVALUATION_BATCH, Engine, Record, evaluate
+from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.state import read
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data, is_dataset
+from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import evaluate
+from keras_lottery.keras_bridge.datasets import is_dataset
 
 LABELS = {"sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"}
 PROBABILITIES = {

@@ -14,9 +14,10 @@ import keras
 import numpy as np
 import psutil
 
-from keras_lottery.engines.data import Data, is_dataset
+from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
+from keras_lottery.keras_bridge.datasets import is_dataset
 
 # Their update of a weight looks at nothing but the weight, its gradient and its slots
 # (Lamb and Adafactor also at norms and means): a zero without gradient stays zero.

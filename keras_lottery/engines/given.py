@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data, is_dataset, is_tf_dataset, length_of
+from keras_lottery.engines.data import Data
+from keras_lottery.keras_bridge.datasets import is_dataset, is_tf_dataset, length_of
 
 
 def gather(

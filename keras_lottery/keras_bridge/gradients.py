@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.datasets import is_dataset, read_whole
 from keras_lottery.keras_bridge.internals.models import compute_loss
 from keras_lottery.keras_bridge.layers import (
     State,
@@ -264,10 +265,15 @@ def _map(function: Callable[[Any], Any], structure: Any) -> Any:
 def training_arrays(data: Any) -> tuple[Any, Any]:
     """Training data (x, y) as arrays of NumPy, or structures of them.
 
+    Args:
+        data: (x, y) of arrays or tables, or a data set, which is read whole.
+
     Raises:
-        ValueError: if they are not two, there are no examples, or x and y differ in
-            length.
+        ValueError: if they are not two, there are no examples, x and y differ in
+            length, or a data set has no known end.
     """
+    if is_dataset(data):
+        data = read_whole(data)
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ValueError(
             "Expected training data, `data=(x, y)` in arrays. Received: data of type "

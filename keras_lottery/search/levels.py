@@ -1,7 +1,7 @@
 """The algorithm: train, prune, rewind, repeat; and what is trained beside it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -85,14 +85,14 @@ class Replicate:
         number: which replicate.
         initial: the weights that it starts from.
         model: the masked model.
-        data: training data (x, y), if they are arrays.
+        data: what gives the training data (x, y).
     """
 
     plan: Plan
     number: int
     initial: State
     model: keras.Model
-    data: Any
+    data: Callable[[], tuple[Any, Any]]
 
     def seed(self, purpose: str, level: int = 0, trial: int = 0) -> int:
         """A seed of its own for everything that is random."""

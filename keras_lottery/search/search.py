@@ -358,7 +358,7 @@ class LotteryTicketSearch(Run):
                 *asked, find, self.prune_at_init, until_converged
             ),
         )
-        counts = rehearse(Replicate(plan, 0, initial, model, data.arrays))
+        counts = rehearse(Replicate(plan, 0, initial, model, data.examples))
         counts = [self.replicates * count for count in counts]
         chosen = self.engine, self.workers
         if not self.overwrite:
@@ -438,7 +438,7 @@ class LotteryTicketSearch(Run):
             # Gone on with from here on.
             self.overwrite = False
             trainings.run(
-                levels(Replicate(plan, number, start, model, data.arrays))
+                levels(Replicate(plan, number, start, model, data.examples))
                 for number, start in enumerate(starts)
             )
         table = self.results()

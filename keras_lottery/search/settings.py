@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import is_dataset, is_tf_dataset, length_of
 from keras_lottery.engines.objective import Objective
 from keras_lottery.files import write_sealed
+from keras_lottery.keras_bridge.datasets import is_dataset, is_tf_dataset, length_of
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import walk

@@ -16,10 +16,11 @@ import cloudpickle
 import keras
 import loky
 
-from keras_lottery.engines.data import Data, is_dataset
+from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.engines.objective import Objective
+from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.search.processes import Processes
 from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
 from keras_lottery.search.store import Store

@@ -100,7 +100,7 @@ def _checked(score: Callable[[Filters], np.ndarray], filters: Filters) -> np.nda
 
 
 def _all_filters(graph: Graph, snapshot: Snapshot) -> list[Filters]:
-    activations = cache(lambda: _activations(graph, snapshot.data))
+    activations = cache(lambda: _activations(graph, snapshot))
     return [
         _filters(name, groups, graph, snapshot, activations)
         for name, groups in layers_of(graph, snapshot.masks).items()
@@ -149,14 +149,14 @@ def _filters(
     )
 
 
-def _activations(graph: Graph, data: tuple[Any, Any] | None) -> np.ndarray:
+def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
     """The mean absolute value of each group's channels where layers read them."""
-    if data is None:
+    if snapshot.data is None:
         raise ValueError(
             "criterion='activation' needs training data. Received: data=None. "
             "Pass `data=(x, y)`."
         )
-    arrays, dtypes = _inputs(graph.model, data)
+    arrays, dtypes = _inputs(graph.model, snapshot.training_data())
     total = np.zeros(graph.groups.max() + 1)
     count = np.zeros(len(total))
     check_whole_batches(graph.model, len(arrays[0]))

@@ -279,7 +279,7 @@ class _Transfer:
                 start,
                 rng=np.random.default_rng(seed(replicate, name, 1, trial)),
                 shared_model=self.model,
-                data=self.data.arrays,
+                data=self.data.examples,
                 grouping=self.groupings[replicate],
             )
             made = partial(_control, name, control, ticket, snapshot)

@@ -32,7 +32,8 @@ class Snapshot:
         rewind_point: the dense network's state at the rewind point.
         rng: random numbers for this level of this replicate.
         shared_model: the masked model, which others use too; see `model`.
-        data: training data (x, y), arrays.
+        data: training data (x, y), arrays or a data set, or a function that gives
+            them; see `training_data`.
         scores: what the ticket's masks were found by, where controls see the snapshot.
         grouping: what is pruned together.
     """
@@ -43,7 +44,7 @@ class Snapshot:
     rewind_point: State
     rng: np.random.Generator
     shared_model: keras.Model | None
-    data: tuple[Any, Any] | None = None
+    data: Any = None
     scores: Scores | None = None
     grouping: Grouping = field(default_factory=Weights)
 
@@ -106,7 +107,7 @@ class Snapshot:
         )
 
     def training_data(self) -> tuple[Any, Any]:
-        """The data (x, y).
+        """The data (x, y), as arrays or structures of them.
 
         Raises:
             ValueError: if there are none, or they are not (x, y) of one length.
@@ -114,7 +115,7 @@ class Snapshot:
         if self.data is None:
             raise ValueError(
                 "This criterion needs training data. "
-                "Pass `data=(x, y)` to `prune`, or use it in a search over arrays, "
-                "without mask_epochs='auto'."
+                "Pass `data=(x, y)` to `prune`, or use it in a search without "
+                "mask_epochs='auto'."
             )
-        return training_arrays(self.data)
+        return training_arrays(self.data() if callable(self.data) else self.data)

@@ -60,7 +60,7 @@ class GradualPruning(MaskUpdates):
         criterion: CriterionLike = "magnitude",
         allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
-        data: tuple[Any, Any] | None = None,
+        data: Any = None,
         seed: int = 0,
     ) -> None:
         super().__init__()

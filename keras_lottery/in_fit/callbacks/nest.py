@@ -45,8 +45,8 @@ class NeST(MaskUpdates):
         final_sparsity: the share of prunable weights that end up zero.
         peak_step: the step of the last growth.
         end_step: the step of the last pruning.
-        data: (x, y) to draw batches from, arrays or structures of them: the training
-            data.
+        data: the training data, to draw batches from: (x, y) in arrays or structures
+            of them, or a `tf.data.Dataset` or `PyDataset`, which is read whole.
         frequency: steps from one update to the next.
         initial_sparsity: sparsity of the seed. A dense model is pruned at random when
             training begins; of a sparse one, the masks are the seed, and it grows as
@@ -77,7 +77,7 @@ class NeST(MaskUpdates):
         final_sparsity: float,
         peak_step: int,
         end_step: int,
-        data: tuple[Any, Any] | None = None,
+        data: Any = None,
         frequency: int = 100,
         initial_sparsity: float = 0.9,
         peak_sparsity: float = 0.5,

@@ -37,8 +37,8 @@ class RigL(Regrowth):
             have this sparsity. `None` takes a sparse model as it is.
         end_step: T_end; no masks change from this step on. The paper's is three
             quarters of the training.
-        data: (x, y) to draw batches from, arrays or structures of them: the training
-            data.
+        data: the training data, to draw batches from: (x, y) in arrays or structures
+            of them, or a `tf.data.Dataset` or `PyDataset`, which is read whole.
         frequency: ΔT, steps from one update to the next, below `end_step`.
         alpha: α, the share of live weights that the first updates drop.
         allocation: how many weights each layer of a dense model keeps, see `prune`:
@@ -67,7 +67,7 @@ class RigL(Regrowth):
         self,
         sparsity: float | None,
         end_step: int,
-        data: tuple[Any, Any] | None = None,
+        data: Any = None,
         frequency: int = 100,
         alpha: float = 0.3,
         allocation: AllocationLike = "erk",

@@ -10,6 +10,7 @@ from keras_lottery.engines import Training, Work
 from keras_lottery.engines.data import Data, training_steps
 from keras_lottery.engines.given import gather
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers import State, get_masks, get_state, mask_model
 from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.search.progress import Progress
@@ -175,7 +176,7 @@ def _data(x: Any, y: Any, test_data: Any, batch_size: int) -> Data:
     if test_data is None:
         raise ValueError("Expected `test_data` to measure on. Received: None")
     data = gather(x, y, validation_data=test_data, batch_size=batch_size)
-    if data.arrays is None:
+    if is_dataset(data.train):
         raise ValueError(
             "Expected arrays x and y, whose order the seed draws. Received: a data "
             "set, which has an order of its own."

@@ -71,7 +71,7 @@ def synflow(snapshot: Snapshot) -> Scores:
             "one, as mask_epochs='auto' makes them. Choose a number of epochs."
         )
     with _linear(model):
-        found = _slopes(model, _ones_and_twos(model, snapshot.data), magnitudes)
+        found = _slopes(model, _ones_and_twos(model, snapshot), magnitudes)
     scores = {
         name: (magnitudes[name] * found[name].astype("float64"))
         for name in snapshot.masks
@@ -180,15 +180,16 @@ def _magnitudes(snapshot: Snapshot) -> State:
     return {name: magnitude(name, array) for name, array in snapshot.final.items()}
 
 
-def _ones_and_twos(model: keras.Model, data: Any) -> Any:
-    """An input and twice it, of the shapes of the data or of the model's inputs.
+def _ones_and_twos(model: keras.Model, snapshot: Snapshot) -> Any:
+    """An input and twice it, of the shapes of the model's inputs or of the data.
 
     Ones fill up a batch of a fixed size; in one of one example is the first alone.
     """
     one = isinstance(model, keras.Sequential)
-    inputs = data[0] if data else getattr(model, "inputs" if one else "input", None)
-    parts = keras.tree.flatten(inputs)
-    if inputs is None or any(None in part.shape[1:] for part in parts):
+    inputs = getattr(model, "inputs" if one else "input", None)
+    if _unknown(inputs) and snapshot.data is not None:
+        inputs, one = snapshot.training_data()[0], False
+    if _unknown(inputs):
         raise ValueError(
             "SynFlow needs to know the shapes of the inputs. Pass `data=(x, y)` to "
             f"`prune`. Received: model={model!r}"
@@ -201,7 +202,14 @@ def _ones_and_twos(model: keras.Model, data: Any) -> Any:
         return array
 
     arrays = keras.tree.map_structure(two, inputs)
-    return arrays[0] if one and not data else arrays
+    return arrays[0] if one else arrays
+
+
+def _unknown(inputs: Any) -> bool:
+    """Whether the shapes of inputs are not known, but for the number of examples."""
+    return inputs is None or any(
+        None in part.shape[1:] for part in keras.tree.flatten(inputs)
+    )
 
 
 @contextlib.contextmanager
