@@ -22,9 +22,9 @@ class FitEngine(Engine):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        parts = self.data.parts
-        self._ready = {name: _ready(part) for name, part in parts.items()}
-        self._ready["train"] = parts["train"]
+        # As `evaluate` takes them; the training data, which it reads once in a
+        # training, as they are.
+        self._ready = {"train": self.data.parts["train"]}
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
         watch = _Watch(record)
@@ -57,6 +57,8 @@ class FitEngine(Engine):
             self.model.jax_state_sync()
         # Validation shares the metrics with the epoch that is under way.
         metrics = [read(variable) for variable in self.model.metrics_variables]
+        if part not in self._ready:
+            self._ready[part] = _ready(self.data.parts[part])
         logs = evaluate(self.model, self._ready[part])
         for variable, value in zip(self.model.metrics_variables, metrics, strict=True):
             variable.assign(value)

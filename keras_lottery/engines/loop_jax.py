@@ -66,7 +66,13 @@ class JaxLoop:
 
     def compile(self) -> None:
         """Compiles training and validation, changing nothing."""
-        self.train(np.zeros(self.shape, "int32"), 0, 0)
+        import jax
+
+        order = np.zeros(self.shape, "int32")
+        state = values(self.variables), values(self.fixed)
+        # Where steps run one by one, none has been compiled by then.
+        jax.eval_shape(self.step, *state, self.batches, order[0])
+        self.train(order, 0, 0)
         self.evaluate("validation")
 
     @property

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_lottery import files
+from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.data import training_steps
-from keras_lottery.engines.given import gather
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import get_masks

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.data import Data, training_steps
-from keras_lottery.engines.given import gather
 from keras_lottery.engines.objective import Objective
 from keras_lottery.files import digest
 from keras_lottery.keras_bridge.internals.models import compile_arguments

@@ -182,6 +182,10 @@ def trials(
     return dict.fromkeys(controls or (), 1)
 
 
+TAKEN = {"ticket", "mask_finding", "early_stop", "initial", "order", "prune"}
+"""Names of other files, columns and seeds: a control has one of each by its name."""
+
+
 def resolve(
     controls: Mapping[str, int | tuple[Control, int]],
 ) -> list[tuple[str, Control, int]]:
@@ -199,8 +203,7 @@ def resolve(
     resolved = []
     for name, given in controls.items():
         control, count = given if isinstance(given, tuple) else (name, given)
-        # Names become those of files and columns.
-        taken = name in ("ticket", "mask_finding", "early_stop")
+        taken = name in TAKEN
         if not isinstance(count, int) or count < 1 or taken or not name.isidentifier():
             raise ValueError(
                 "Expected `controls` to be names with at least one trial each, such as "

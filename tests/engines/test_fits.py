@@ -76,3 +76,15 @@ def test_several_outputs_each_have_their_labels():
     parts = {name: (X, {"a": Y, "b": 9.5 * Y}) for name in ("train", "validation")}
     make("fit", net, data(**parts, test=None), 5)
     refused("test", X, {"a": 9 * Y, "b": Y}, LABELS + r"\d", net, **parts)
+
+
+@pytest.mark.tensorflow
+def test_a_model_may_read_text():
+    words = np.array(["a", "b"] * 16, dtype=object)
+    reads = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    net = keras.Sequential(
+        [keras.Input((), dtype="string"), reads, keras.layers.Dense(3)]
+    )
+    net.compile("sgd", losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"])
+    parts = {"train": (words, Y), "validation": (words, Y), "test": None}
+    make("fit", net, data(**parts), 5)

@@ -173,6 +173,12 @@ class OwnStep(keras.Model):
         return super().train_step(*args)
 
 
+@pytest.mark.once
+def test_text_is_left_to_fit():
+    text = data(test=(np.array(["a"]), np.zeros(1)))
+    assert "not arrays of numbers" in fused.obstacle(model(), text)
+
+
 @pytest.mark.parametrize(
     "reason, settings",
     [
@@ -182,13 +188,12 @@ class OwnStep(keras.Model):
             r"callbacks need `fit` \(EarlyStopping\)",
             {"callbacks": [keras.callbacks.EarlyStopping("val_loss")]},
         ),
-        ("not arrays of numbers", {"data": {"test": (np.array(["a"]), np.zeros(1))}}),
     ],
 )
 def test_it_says_in_one_line_what_it_leaves_to_fit(reason, settings):
     settings = dict(settings)
     of = model(**settings.pop("model", {}))
-    parts = data(**settings.pop("data", {}))
+    parts = data()
     with pytest.warns(UserWarning, match=rf"^engine='fused' .*'fit'.*{reason}") as seen:
         engine = make("fused", of, parts, 20, **settings)
     assert engine.name == "fit"

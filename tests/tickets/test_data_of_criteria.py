@@ -8,7 +8,7 @@ import pytest
 import keras_lottery as kl
 from keras_lottery.keras_bridge.datasets import read_whole
 from tests.engines.small_training import model
-from tests.engines.test_given import VALIDATION, Batches, X, Y
+from tests.engines.test_as_in_fit import VALIDATION, Batches, X, Y
 
 FLAT = X.reshape(len(X), -1)
 

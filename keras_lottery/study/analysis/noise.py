@@ -7,8 +7,8 @@ import keras
 
 from keras_lottery import engines
 from keras_lottery.engines import Training, Work
+from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.data import Data, training_steps
-from keras_lottery.engines.given import gather
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers import State, get_masks, get_state, mask_model

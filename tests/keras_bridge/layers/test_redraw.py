@@ -39,7 +39,7 @@ def test_a_state_of_the_same_model_with_other_weights(build):
     set_state(model, state)
 
 
-def test_given_seeds_are_set_aside():
+def test_as_in_fit_seeds_are_set_aside():
     def seeded():
         return mlp(kernel_initializer=keras.initializers.HeNormal(seed=3))
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from keras_lottery.engines import make
+from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.data import Stretch
-from keras_lottery.engines.given import gather
 from tests.engines.small_training import examples, model, ticket
 
 X, Y = examples(64, 1)
