@@ -9,7 +9,7 @@ import keras
 
 from keras_lottery.keras_bridge.internals.graph import (
     functional,
-    is_graph,
+    has_graph,
     nodes_in_order,
     nodes_of,
 )
@@ -25,14 +25,19 @@ class Use:
     Attributes:
         layer: the layer, or the function of `keras.ops`.
         input_shapes, output_shapes: those of the tensors that it reads and makes.
-        compute: calls the layer on the values that `run` has got to, with the other
+        input_dtypes: of the tensors that it reads.
+        args, kwargs: what it is called with, symbolic tensors among it.
+        compute: calls the layer on values for the tensors that it reads, with the other
             arguments that it has here, and returns its outputs as a list.
     """
 
     layer: Any
     input_shapes: list[Shape]
     output_shapes: list[Shape]
-    compute: Callable[[], list[Any]]
+    input_dtypes: list[str]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    compute: Callable[[list[Any]], list[Any]]
 
 
 def run(
@@ -55,11 +60,11 @@ def run(
     known = dict(zip(map(id, model.inputs), inputs, strict=True))
     for node in nodes_in_order(model):
         values = [known[id(tensor)] for tensor in node.input_tensors]
-        if is_graph(node.operation):
+        if has_graph(node.operation):
             enter(node.operation, values)
             outputs = run(node.operation, values, call, enter)
         else:
-            outputs = list(call(_use(node, known), values))
+            outputs = list(call(_use(node), values))
         known.update(zip(map(id, node.outputs), outputs, strict=True))
     return [known[id(tensor)] for tensor in model.outputs]
 
@@ -93,15 +98,19 @@ def parent(layer: Any) -> Any:
     return parents[0].operation if len(parents) == 1 else None
 
 
-def _use(node: Any, known: dict[int, Any]) -> Use:
+def _use(node: Any) -> Use:
     return Use(
         node.operation,
         [tuple(tensor.shape) for tensor in node.input_tensors],
         [tuple(tensor.shape) for tensor in node.outputs],
-        partial(_compute, node, known),
+        [tensor.dtype for tensor in node.input_tensors],
+        node.arguments.args,
+        node.arguments.kwargs,
+        partial(_compute, node),
     )
 
 
-def _compute(node: Any, known: dict[int, Any]) -> list[Any]:
+def _compute(node: Any, values: list[Any]) -> list[Any]:
+    known = dict(zip(map(id, node.input_tensors), values, strict=True))
     args, kwargs = node.arguments.fill_in(known)
     return keras.tree.flatten(node.operation(*args, **kwargs))

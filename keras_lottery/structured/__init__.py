@@ -4,17 +4,19 @@ from functools import partial
 
 from keras_lottery.structured import filter_criteria
 from keras_lottery.structured.filters import Filters, of_filters
-from keras_lottery.structured.layer_rules import register_rule
 from keras_lottery.structured.removal import CompactReport, compact
 from keras_lottery.structured.rules import (
+    Computed,
     Concatenation,
-    Depthwise,
+    Grouped,
     Linear,
     Merge,
+    Parts,
     PerChannel,
     Product,
     Regrouping,
     Rule,
+    register_rule,
 )
 from keras_lottery.structured.scratch import Start, multiply_adds, scratch
 from keras_lottery.structured.units import Units, find_units
@@ -23,11 +25,13 @@ from keras_lottery.tickets.grouping import Kind
 
 __all__ = [
     "CompactReport",
+    "Computed",
     "Concatenation",
-    "Depthwise",
     "Filters",
+    "Grouped",
     "Linear",
     "Merge",
+    "Parts",
     "PerChannel",
     "Product",
     "Regrouping",

@@ -12,6 +12,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from keras_lottery.keras_bridge.graph import Shape, Use
+
 
 @dataclass(eq=False)
 class Tensor:
@@ -48,11 +50,24 @@ class Tensor:
 class Call:
     """A layer and the tensors that it reads and makes in one place of the model."""
 
-    layer: Any
+    use: Use
     inputs: list[Tensor]
     outputs: list[Tensor]
-    input_shapes: list[tuple[Any, ...]]
-    output_shapes: list[tuple[Any, ...]]
+
+    @property
+    def layer(self) -> Any:
+        """The layer, or the function of `keras.ops`."""
+        return self.use.layer
+
+    @property
+    def input_shapes(self) -> list[Shape]:
+        """The shapes of what it reads, the batch's axis first."""
+        return self.use.input_shapes
+
+    @property
+    def output_shapes(self) -> list[Shape]:
+        """The shapes of what it makes, the batch's axis first."""
+        return self.use.output_shapes
 
 
 class Channels:

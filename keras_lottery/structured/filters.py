@@ -20,9 +20,8 @@ from keras_lottery.keras_bridge.layers.recurrent import (
 )
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import plain_copy
-from keras_lottery.structured.rules import Linear, PerChannel, weights_of
+from keras_lottery.structured.rules import Linear, PerChannel, rule_for, weights_of
 from keras_lottery.structured.units import layers_of
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
@@ -172,7 +171,7 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
                 groups = graph.groups[call.inputs[0].atoms]
                 np.add.at(total, groups, sizes.sum(axis=0, dtype="float64"))
                 np.add.at(count, groups, len(sizes))
-            return use.compute()
+            return use.compute(values)
 
         batch = [
             keras.ops.convert_to_tensor(array[start : start + size], dtype)

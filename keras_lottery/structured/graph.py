@@ -42,6 +42,7 @@ class Graph:
         self._paths = {id(layer): path for path, layer in walk(model)}
         self._rule_for = rule_for
         self._channels = Channels()
+        self._makers: dict[int, str] = {}
         inputs = [self._channels.new_tensor(width(x.shape)) for x in model.inputs]
         self.outputs = run(model, inputs, self._call, self._enter)
         for tensor in [*inputs, *self.outputs]:
@@ -52,6 +53,28 @@ class Graph:
     def name(self, operation: Any) -> str:
         """The path of a layer in the model."""
         return self._paths.get(id(operation), operation.name)
+
+    def place(self, call: Call) -> str:
+        """Where a layer is used: behind which others."""
+        makers = [self._makers.get(id(tensor), "the inputs") for tensor in call.inputs]
+        return f"behind {' and '.join(dict.fromkeys(makers))}"
+
+    def blocks(self) -> list[str]:
+        """The layers that keep all channels that they read and make, and why.
+
+        But for the activations that make the model's outputs, which stay anyway.
+        """
+        last = {id(tensor) for tensor in self.outputs}
+        return [
+            f"{self.name(rule.layer)} ({type(rule.layer).__name__}, "
+            f"{self.place(rule.calls[0])}): {rule.reason}"
+            for rule in self.rules.values()
+            if type(rule) is Rule
+            and not (
+                isinstance(rule.layer, keras.layers.Activation | keras.layers.Softmax)
+                and any(id(x) in last for call in rule.calls for x in call.outputs)
+            )
+        ]
 
     def keep(self) -> np.ndarray:
         """Which groups stay in the smaller model, by number."""
@@ -79,13 +102,14 @@ class Graph:
 
     def _call(self, use: Use, inputs: list[Tensor]) -> list[Tensor]:
         layer = use.layer
-        call = Call(layer, inputs, [], use.input_shapes, use.output_shapes)
+        call = Call(use, inputs, [])
         rule = self.rules.get(id(layer))
         if rule is None:
             rule = self.rules[id(layer)] = self._rule_for(layer, call)
         rule.calls.append(call)
         self.calls.append(call)
         rule.link(call, self._channels)
+        self._makers |= dict.fromkeys(map(id, call.outputs), self.name(layer))
         return call.outputs
 
     def _propagate(self) -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.graph import input_layers
-from keras_lottery.keras_bridge.internals.graph import is_graph
+from keras_lottery.keras_bridge.internals.graph import has_graph
 from keras_lottery.keras_bridge.internals.randomness import undrawn
 from keras_lottery.keras_bridge.layers import named_variables, walk
 from keras_lottery.keras_bridge.layers.assets import copy_assets, copy_own
@@ -26,17 +26,25 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
     """
     shrunk = {id(r.layer): r.shrink(keep) for r in graph.rules.values()}
     made: dict[int, Any] = {}
+    rules: dict[int, Rule] = {}
 
     def copy(layer: Any) -> Any:
         """The new layer of a layer, one for all the places where it is used."""
         if id(layer) not in made:
-            if is_graph(layer):
+            if has_graph(layer):
                 made[id(layer)] = build(layer, graph.entries[id(layer)])
             else:
                 config, _ = shrunk[id(layer)]
                 config |= _initializers(graph.rules[id(layer)], keep)
                 made[id(layer)] = remade(layer, lambda own: {**own, **config})
+                rules[id(made[id(layer)])] = graph.rules[id(layer)]
         return made[id(layer)]
+
+    def call(new: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a new layer as the old one is called, with what stays of arrays."""
+        if id(new) in rules:
+            args, kwargs = rules[id(new)].arguments(args, kwargs, keep)
+        return new(*args, **kwargs)
 
     def build(model: keras.Model, entries: list[Tensor] | None = None) -> keras.Model:
         inputs = [
@@ -46,14 +54,15 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
         if isinstance(model, keras.Sequential):
             steps = [copy(layer) for layer in model.layers]
             return keras.Sequential([inputs[0], *steps], name=model.name)
-        return clone(model, copy, keras.tree.pack_sequence_as(model.input, inputs))
+        structure = keras.tree.pack_sequence_as(model.input, inputs)
+        return clone(model, copy, structure, call)
 
     with keras.saving.custom_object_scope(own_objects(graph.model)), undrawn():
         model = build(graph.model)
-    _copy_trainable(graph.model, model)
     for rule in graph.rules.values():
         _, weights = shrunk[id(rule.layer)]
         _copy_weights(rule.layer, made[id(rule.layer)], weights)
+    _copy_trainable(graph, model, made)
     return model
 
 
@@ -84,11 +93,20 @@ def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
     return config
 
 
-def _copy_trainable(old: Any, new: Any) -> None:
-    """Parents come first, so a layer's own setting is the last one written."""
-    new.trainable = old.trainable
-    for (_, before), (_, after) in zip(walk(old), walk(new), strict=True):
-        after.trainable = before.trainable
+def _copy_trainable(graph: Graph, model: keras.Model, made: dict[int, Any]) -> None:
+    inside = {
+        id(old): new
+        for rule in graph.rules.values()
+        if isinstance(rule.layer, keras.layers.Layer)
+        for (_, old), (_, new) in zip(
+            walk(rule.layer), walk(made[id(rule.layer)]), strict=True
+        )
+    }
+    # Parents come first, so a layer's own setting is the last one written.
+    model.trainable = graph.model.trainable
+    for _, layer in walk(graph.model):
+        if (new := made.get(id(layer), inside.get(id(layer)))) is not None:
+            new.trainable = layer.trainable
 
 
 def _copy_weights(old: Any, new: Any, weights: Weights) -> None:

@@ -7,15 +7,15 @@ from typing import Literal, overload
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.internals.graph import is_graph
+from keras_lottery.keras_bridge.internals.graph import has_graph
 from keras_lottery.keras_bridge.layers import is_masked, strip_masks
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.copying import check_convertible
+from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.layer_rules import NO_RULE, rule_for
 from keras_lottery.structured.rebuild import rebuild
-from keras_lottery.structured.rules import Keep, Linear, Lookup, Rule
+from keras_lottery.structured.rules import Keep, Linear, Lookup, Rule, rule_for
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class CompactReport:
         widths: the number of channels before and after, by the path of the layer that
             makes them.
         kept: dead channels that stay, and why, by the path of the layer.
-        not_followed: layers whose class has no rule, so that all the channels they
-            read and make stay; `register_rule` gives them one.
+        not_followed: layers and operations around which all channels stay, with
+            their place and the reason. `register_rule` gives a layer of your own a
+            rule.
     """
 
     parameters_before: int
@@ -126,11 +127,7 @@ def compact(
             for kept in [keep(rule.calls[0].outputs[0])]
         },
         kept=_kept(graph, keep),
-        not_followed=tuple(
-            f"{graph.name(rule.layer)} ({type(rule.layer).__name__})"
-            for rule in graph.rules.values()
-            if rule.reason == NO_RULE.format(type(rule.layer).__name__)
-        ),
+        not_followed=tuple(graph.blocks()),
     )
 
 
@@ -141,12 +138,12 @@ def plain_copy(model: keras.Model) -> keras.Model:
         ValueError: if its layers cannot be followed.
     """
     check_convertible(model)
-    if not is_graph(model):
+    if not has_graph(model):
         raise ValueError(
             "Expected a Sequential or Functional model. Received: model "
-            f"'{model.name}' of class {type(model).__name__}, whose `call` may do "
-            "anything. Give `keras.Model(model.inputs, model.outputs)` if it does what "
-            "its graph does."
+            f"'{model.name}' of class {class_of(model).__name__}, whose `call` may do "
+            "anything. Make a Functional model of what it does: "
+            "`x = keras.Input(shape)`, `keras.Model(x, model.call(x))`."
         )
     return strip_masks(model) if is_masked(model) else model
 

@@ -18,9 +18,8 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import compact, plain_copy
-from keras_lottery.structured.rules import Lookup, PerChannel
+from keras_lottery.structured.rules import Lookup, PerChannel, rule_for
 
 DENSE = (layers.Dense, layers.EinsumDense)
 CONVOLUTIONS = (

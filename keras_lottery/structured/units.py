@@ -10,12 +10,13 @@ import numpy as np
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.layer_rules import rule_for
 from keras_lottery.structured.removal import makers, plain_copy
-from keras_lottery.structured.rules import Depthwise, Linear, Rule
+from keras_lottery.structured.rules import Grouped, Linear, Rule, rule_for
 from keras_lottery.tickets.allocation import Scores, largest
 from keras_lottery.tickets.allocation.names import check_scores
 from keras_lottery.tickets.grouping import Grouping, Groups
+
+NORMALISATIONS = keras.layers.BatchNormalization | keras.layers.GroupNormalization
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,21 @@ def find_units(role: str, model: keras.Model) -> Units:
             for name in _shifts(rule)
         }
         found: list[tuple[str, int | None, np.ndarray, str]] = []
+        is_read_by_masks = False
         if isinstance(rule, Linear):
+            # A separable convolution reads by two kernels, of which one has no mask.
+            is_read_by_masks = any(
+                axes[0] is not None and f"{path}/{name}" in masks
+                for name, axes in rule.axes.items()
+            )
             reads, makes = (t.atoms for t in (call.inputs[0], call.outputs[0]))
             for name, (axis_in, axis_out) in rule.axes.items():
                 found.append((name, axis_in, reads, "channel"))
                 found.append((name, axis_out, makes, "filter"))
-        elif isinstance(rule, Depthwise) and f"{path}/kernel" in masks:
-            found.append(("kernel", -2, call.inputs[0].atoms, ""))
+        elif isinstance(rule, Grouped) and f"{path}/kernel" in masks:
+            both = call.inputs[0], call.outputs[0]
+            for tensor, axis in zip(both, rule.axes["kernel"], strict=True):
+                found.append(("kernel", axis, tensor.atoms, ""))
         for name, axis, atoms, kind in found:
             if axis is None:
                 continue
@@ -180,7 +189,7 @@ def find_units(role: str, model: keras.Model) -> Units:
                 # Depthwise kernels make several channels of each input.
                 times = masks[weight].shape[axis] // len(groups)
                 slices.append(Slices(weight, axis, np.repeat(groups, times), kind))
-            else:
+            elif not is_read_by_masks:
                 unmasked.setdefault(path, []).append(groups)
     return Units(
         role,
@@ -209,11 +218,14 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
         # A path comes several times where a Reshape ties units of a layer.
         if not fixed[number] and all(prunable[path] for path in paths):
             layers.setdefault(tuple(paths), []).append(number)
+    # A layer keeps one of its filters anyway.
+    layers = {paths: numbers for paths, numbers in layers.items() if len(numbers) > 1}
     if not layers:
         raise ValueError(
             f"Model '{graph.model.name}' has no filters or units that can be pruned: "
             "none of a masked layer that the model does not return and that no layer "
-            "without a rule reads."
+            "without a rule reads. "
+            + _listed("What keeps all channels that it reads", graph.blocks())
         )
     named: dict[str, np.ndarray] = {}
     for path_tuple, numbers in layers.items():
@@ -224,12 +236,18 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
     return named
 
 
+def _listed(title: str, lines: Sequence[str], most: int = 5) -> str:
+    """The first few lines, or nothing if there are none."""
+    more = [f"… and {len(lines) - most} more"] * (len(lines) > most)
+    return "\n  ".join([f"{title}:", *lines[:most], *more]) if lines else ""
+
+
 def _shifts(rule: Rule) -> list[str]:
     """The weights of a layer that shift and scale the channels that it makes."""
     names: tuple[str, ...] = ()
-    if isinstance(rule, Linear | Depthwise):
+    if isinstance(rule, Linear | Grouped):
         names = ("bias",)
-    elif isinstance(rule.layer, keras.layers.BatchNormalization):
+    elif isinstance(rule.layer, NORMALISATIONS):
         names = ("gamma", "beta")
     own = {weight.name for weight in getattr(rule.layer, "weights", ())}
     return [name for name in names if name in own]

@@ -83,6 +83,8 @@ class Builder:
             model = keras.Model(inner, self.dense(layers.Add()([inner, inner])))
             merged = layers.Concatenate()([model(x), model(self.dense(x, channels))])
             return self.dense(merged)
+        if self.rng.integers(2):
+            return self.operation(x)
         return self.pick(
             [
                 layers.Dropout(0.3),
@@ -162,8 +164,13 @@ class Builder:
                 ]
             )
             return inner(x)
+        if self.rng.integers(2):
+            return self.image_operation(height, width, x)
         return self.pick(
             [
+                layers.Rescaling(2.0, 1.0),
+                layers.Resizing(4, 4),
+                layers.Conv2D(2 * channels, 1, groups=channels),
                 layers.SpatialDropout2D(0.3),
                 layers.LeakyReLU(),
                 layers.PReLU(shared_axes=self.pick([None, [1, 2]])),
@@ -174,6 +181,49 @@ class Builder:
                 Doubled(),
             ]
         )(x)
+
+    def operation(self, x):
+        """An operator or function without a layer, on channels of any tensor."""
+        channels = x.shape[-1]
+        half = max(channels // 2, 1)
+        kinds = [
+            lambda: 1 - x * 2,
+            lambda: x / np.arange(1, channels + 1, dtype="float32"),
+            lambda: keras.ops.clip(x, -1, 1) + x**2,
+            lambda: keras.ops.where(x > 0, x, 0.1),
+            lambda: keras.ops.take(x, np.array([0, channels - 1, 0]), axis=-1),
+            lambda: x * keras.ops.sigmoid(x[..., :1]),
+            lambda: keras.ops.softmax(x),
+        ]
+        if channels > 1:
+            kinds += [
+                lambda: x[..., 1:],
+                lambda: keras.ops.concatenate(keras.ops.split(x, [half], -1)[::-1], -1),
+            ]
+        return self.pick(kinds)()
+
+    def image_operation(self, height, width, x):
+        """An operation that images alone have."""
+        ops = keras.ops
+        channels = x.shape[-1]
+        kinds = [
+            lambda: self.operation(x),
+            lambda: ops.max_pool(x, 2, 1, "same"),
+            lambda: ops.pad(x, [[0, 0], [1, 0], [0, 0], [0, 0]]),
+            lambda: ops.reshape(x, (-1, height * width, 1, channels)),
+            lambda: ops.transpose(x, (0, 2, 1, 3)),
+            lambda: ops.image.resize(x, (3, 3)),
+            lambda: ops.flip(x[:, 1:, ::2], axis=1) if min(height, width) > 2 else -x,
+            lambda: ops.concatenate([x, x * 2], axis=1),
+            lambda: x * ops.sigmoid(ops.mean(x, axis=(1, 2), keepdims=True)),
+            lambda: ops.expand_dims(ops.sum(x, axis=1), 1),
+        ]
+        if channels % 2 == 0:
+            kinds += [
+                lambda: layers.Conv2D(channels, 2, groups=2, padding="same")(x),
+                lambda: layers.GroupNormalization(channels // 2)(x),
+            ]
+        return self.pick(kinds)()
 
     def norm(self):
         return layers.BatchNormalization(

@@ -10,7 +10,8 @@ from keras import layers
 import keras_lottery as kl
 from keras_lottery.keras_bridge.layers import get_masks, is_masked, mask_model, redraw
 from keras_lottery.keras_bridge.layers.state import read
-from keras_lottery.structured import PerChannel, compact, layer_rules, register_rule
+from keras_lottery.structured import PerChannel, compact, register_rule
+from keras_lottery.structured.rules import table
 from tests.models_zoo import (
     ZOO,
     arrays,
@@ -372,10 +373,12 @@ class TestWhatStays:
             ([layers.Conv2D(2, 3, padding="same")], "in conv2d_1, padding='same'"),
             (
                 [layers.ZeroPadding2D(), layers.Conv2D(2, 1)],
-                "in zero_padding2d, it pads",
+                "in zero_padding2d, a constant does not stay one",
             ),
             ([layers.Conv2DTranspose(2, 2)], "transposed convolution"),
-            ([layers.Conv2D(4, 1, groups=2)], "groups=2"),
+            ([layers.Conv2D(4, 1, groups=2)], "other channels of its group are live"),
+            ([layers.GroupNormalization(2)], "the others of its group are live"),
+            ([layers.LayerNormalization()], "it normalises by statistics"),
             ([Doubled()], "in doubled, no rule for Doubled"),
             ([layers.Lambda(lambda x: x)], "no rule for Lambda"),
             ([layers.Identity()], "the model returns them"),
@@ -387,7 +390,8 @@ class TestWhatStays:
         small, report = compacted(model)
         assert shapes(small) == shapes(model)
         assert reason in report.kept["conv2d"]
-        assert ("no rule" in reason) == bool(report.not_followed)
+        stays = "no rule" in reason or "statistics" in reason
+        assert stays == bool(report.not_followed)
         assert reason in str(report)
 
     @pytest.mark.parametrize(
@@ -415,7 +419,7 @@ class TestWhatStays:
         assert shapes(small) == shapes(model)
 
     def test_a_rule_of_ones_own_is_followed(self, monkeypatch):
-        monkeypatch.setattr(layer_rules, "RULES", dict(layer_rules.RULES))
+        monkeypatch.setattr(table, "RULES", dict(table.RULES))
 
         @register_rule(Doubled)
         def doubled(layer, call):
@@ -436,16 +440,34 @@ class TestWhatStays:
         zeroed(model.layers[1], rows=[1])
         small, report = compacted(model)
         assert shapes(small) == shapes(model)
-        assert report.not_followed == ("reversed (Reversed)",)
+        assert report.not_followed == (
+            "reversed (Reversed, behind dense): no rule for Reversed",
+        )
 
     def test_a_subclassed_model_is_refused(self):
         class Own(keras.Model):
             def call(self, x):
                 return x
 
+        class Plain(keras.Model):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.dense = layers.Dense(2)
+
+            def call(self, x):
+                return self.dense(x)
+
         x = keras.Input((4,))
-        with pytest.raises(ValueError, match=r"keras.Model\(model.inputs"):
-            compact(Own(x, layers.Dense(2)(x)))
+        plain = Plain()
+        plain(np.zeros((1, 4)))
+        for model in (Own(x, layers.Dense(2)(x)), plain):
+            with pytest.raises(ValueError, match=r"keras.Model\(x, model.call\(x\)\)"):
+                compact(model)
+        with pytest.raises(ValueError, match=r"keras.Model\(x, model.call\(x\)\)"):
+            kl.prune(mask_model(plain), 0.5, granularity="filter")
+        small = compact(keras.Model(x, plain.call(x)))
+        y = inputs(small)
+        np.testing.assert_allclose(outputs(small, y), plain(y), atol=1e-6)
 
 
 @pytest.mark.once

@@ -21,6 +21,18 @@ def is_graph(layer: Any) -> bool:
     return type(layer) in (keras.Sequential, Functional)
 
 
+def has_graph(layer: Any) -> bool:
+    """Whether a layer does what a graph says: a subclass too, if `call` is Keras's.
+
+    Such are the backbones of keras-hub. A copy of the graph is of no such subclass.
+    """
+    if isinstance(layer, Functional):
+        return type(layer).call is Functional.call
+    return isinstance(layer, keras.Sequential) and (
+        type(layer).call is keras.Sequential.call
+    )
+
+
 def functional(model: keras.Model) -> Any:
     """The Functional model behind a Sequential one, or the model itself.
 

@@ -88,6 +88,7 @@ def clone(
     model: keras.Model,
     copy: Callable[[keras.layers.Layer], keras.layers.Layer],
     inputs: Any = None,
+    call: Callable[..., Any] | None = None,
 ) -> keras.Model:
     """A Sequential or Functional model of copies of its layers, not compiled.
 
@@ -96,12 +97,14 @@ def clone(
         copy: makes the copy of a layer, one for all the places where it is used.
         inputs: the new model's inputs, in the structure of `model.input`; by default
             inputs like those of the model.
+        call: how a Functional model's copies are called: `(layer, *args, **kwargs)`.
     """
     # `clone_model` would compile the clone by serialising the loss, which a function
     # of the user's does not survive.
     compiled, model.compiled = model.compiled, False
     try:
-        return keras.models.clone_model(model, inputs, clone_function=copy)
+        how = {} if call is None else {"call_function": call}
+        return keras.models.clone_model(model, inputs, clone_function=copy, **how)
     finally:
         model.compiled = compiled
 

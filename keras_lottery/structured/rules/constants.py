@@ -1,0 +1,54 @@
+"""What a function makes of constant channels, found by running it."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lottery.structured.channels import Call
+from keras_lottery.structured.rules.rule import common
+
+# Lengths to try where an axis has none: what differs between them is no constant.
+_LENGTHS = (16, 17)
+
+
+def computed(call: Call, at_points: bool = False) -> np.ndarray:
+    """The constants among the channels of the only output; NaN for the others.
+
+    An output channel is constant if the channels that it is made of are.
+
+    Args:
+        call: the use of a layer that makes each output channel of the input channels
+            of its number; inputs of one channel are spread over all.
+        at_points: whether each position is computed from itself alone.
+    """
+    constant = np.broadcast_arrays(*(tensor.constant for tensor in call.inputs))
+    known = np.all(constant, axis=0)
+    if not known.any():
+        return np.full(len(known), np.nan)
+    shapes = [shape[1:-1] for shape in call.input_shapes]
+    if at_points and not any(_is_image(x) for x in keras.tree.flatten(call.use.args)):
+        shapes = [(1,) * len(shape) for shape in shapes]
+    lengths = _LENGTHS if any(None in shape for shape in shapes) else _LENGTHS[:1]
+    results = [_run(call, shapes, length) for length in lengths]
+    return np.where(known, common(np.stack(results)), np.nan)
+
+
+def _run(call: Call, shapes: list[tuple], length: int) -> np.ndarray:
+    tensors = []
+    for tensor, shape, dtype in zip(
+        call.inputs, shapes, call.use.input_dtypes, strict=True
+    ):
+        sizes = [size or length for size in shape]
+        array = np.broadcast_to(np.nan_to_num(tensor.value), (1, *sizes, tensor.width))
+        tensors.append(ops.convert_to_tensor(array.astype(dtype)))
+    result = ops.convert_to_numpy(call.use.compute(tensors)[0])
+    return common(result.reshape(-1, result.shape[-1]).astype("float64"))
+
+
+def _is_image(value: object) -> bool:
+    """Whether an argument is an array that differs between positions."""
+    shape = getattr(value, "shape", None) or ()
+    is_symbol = isinstance(value, keras.KerasTensor)
+    return not is_symbol and len(shape) > 1 and math.prod(shape[:-1]) > 1

@@ -1,0 +1,78 @@
+"""Which rule each layer and each function of `keras.ops` follows."""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras_lottery.keras_bridge.internals.graph import function_name
+from keras_lottery.structured.channels import Call
+from keras_lottery.structured.rules.lookup import Lookup
+from keras_lottery.structured.rules.merge import Merge
+from keras_lottery.structured.rules.parts import Concatenation
+from keras_lottery.structured.rules.rule import Rule
+
+RuleMaker = Callable[[Any, Call], Rule]
+
+RULES: dict[type, RuleMaker] = {}
+"""By the class of the layer."""
+
+OPERATIONS: dict[str, RuleMaker] = {}
+"""By the name of the class that Keras has for a function of `keras.ops`."""
+
+
+def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
+    """Teaches `compact` and pruning of filters how layers of a class treat channels.
+
+    The decorated function is given a layer and its first call and returns its `Rule`,
+    such as `PerChannel(layer)` for a layer that treats each channel by itself. Without
+    a rule, the channels that a layer reads and makes stay. Subclasses have rules of
+    their own.
+
+    Example:
+
+    >>> from keras_lottery.structured import PerChannel, register_rule
+    >>> class Halve(keras.layers.Layer):
+    ...     def call(self, x):
+    ...         return x / 2
+    >>> @register_rule(Halve)
+    ... def halve(layer, call):
+    ...     return PerChannel(layer, lambda value: value / 2)
+    """
+
+    def register(maker: RuleMaker) -> RuleMaker:
+        RULES.update(dict.fromkeys(classes, maker))
+        return maker
+
+    return register
+
+
+def register_operations(*names: str) -> Callable[[RuleMaker], RuleMaker]:
+    """Adds a maker of rules for functions of `keras.ops`, by their classes' names."""
+
+    def register(maker: RuleMaker) -> RuleMaker:
+        OPERATIONS.update(dict.fromkeys(names, maker))
+        return maker
+
+    return register
+
+
+def rule_for(layer: Any, call: Call) -> Rule:
+    """The rule of a layer, by its class; without one, all its channels stay."""
+    kind = type(layer)
+    maker = RULES.get(kind) or OPERATIONS.get(function_name(layer) or "")
+    if maker is None:
+        return Rule(layer, f"no rule for {kind.__name__}")
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return Rule(layer, "its data_format is not 'channels_last'")
+    if getattr(layer, "quantization_mode", None) or getattr(
+        layer, "lora_enabled", False
+    ):
+        return Rule(layer, "it is quantized or has LoRA weights")
+    if not call.inputs:
+        return Rule(layer, "it reads no tensor")
+    rule = maker(layer, call)
+    if len(call.inputs) != 1 and not isinstance(rule, Merge | Concatenation):
+        return Rule(layer, rule.reason or f"it reads {len(call.inputs)} tensors")
+    known = all(tensor.width for tensor in call.inputs)
+    if not known and not isinstance(rule, Lookup):
+        return Rule(layer, "the number of its channels is not known")
+    return rule
