@@ -29,12 +29,14 @@ import pandas as pd
 import keras_lottery as kl
 from keras_lottery.files import read_json, write_atomically, write_json
 
+# As the papers have it: layers may lose all of their weights.
+WHOLE = kl.allocation.Global(floor=0)
 # Before any training: (criterion, allocation).
 AT_INIT = {
-    "snip": ("snip", "global"),
-    "grasp": ("grasp", "global"),
-    "synflow": ("synflow", "global"),
-    "magnitude at init": ("magnitude", "global"),
+    "snip": ("snip", WHOLE),
+    "grasp": ("grasp", WHOLE),
+    "synflow": ("synflow", WHOLE),
+    "magnitude at init": ("magnitude", WHOLE),
     "random ERK": ("random", "erk"),
 }
 UPDATES = 100  # steps between two updates of RigL and SET

@@ -20,6 +20,15 @@ from keras_lottery.tickets.allocation.counts import check_sparsity
 from keras_lottery.tickets.criteria import Criterion, CriterionLike
 from keras_lottery.tickets.grouping import Granularity, Grouped
 
+THIN = 0.01
+"""The density of a layer below which `prune` warns."""
+
+_REMEDY = (
+    "Choose a smaller sparsity, an allocation with shares by layer, such as 'erk', or "
+    "`Global(floor=0.3)`, or leave them out, by `exclude=` of the allocation or "
+    "`prunable=` of `mask_model`."
+)
+
 
 def prune(
     model: keras.Model,
@@ -75,7 +84,8 @@ def prune(
         optimizer: the optimizer that trains the model, where it is not
             `model.optimizer`.
 
-    A layer that loses its last weights warns.
+    A layer that falls below 1 % of its weights warns, once, and one that loses its
+    last.
 
     Raises:
         ValueError: if the model is not masked, an argument is out of range, a score
@@ -101,14 +111,8 @@ def prune(
     with keeping(model):
         masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
     before = snapshot.masks
-    if lost := [n for n, m in masks.items() if before[n].any() and not m.any()]:
-        warnings.warn(
-            f"No weights are left of {lost} at sparsity={sparsity}. Where no other "
-            "path leads by, the outputs are constant, and training cannot mend it. "
-            "Choose a smaller sparsity, or an allocation with shares by layer, "
-            "such as 'erk'.",
-            stacklevel=2,
-        )
+    left = snapshot.grouping.left
+    _warn_of_thin_layers(left(before), left(masks), sparsity)
     set_masks(model, masks, optimizer)
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
 
@@ -251,6 +255,29 @@ def _snapshot(
         data=data,
         grouping=grouping.get(granularity).of(model),
     )
+
+
+def _warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
+    """Warns of layers that this pruning leaves next to nothing, or nothing."""
+    # At 99.9 %, layers of 0.1 % are what was asked for.
+    least = min(THIN, (1 - sparsity) / 2)
+    share = {name: mask.mean() for name, mask in after.items()}
+    fell = {name: share[name] for name, m in before.items() if m.mean() >= least}
+    thin = {name: f"{one:.2%}" for name, one in fell.items() if 0 < one < least}
+    lost = [n for n, mask in before.items() if mask.any() and not share[n]]
+    if lost:
+        warnings.warn(
+            f"No weights are left of {lost} at sparsity={sparsity}. Where no other "
+            "path leads by, the outputs are constant, and training cannot mend it. "
+            f"{_REMEDY}",
+            stacklevel=3,
+        )
+    if thin:
+        warnings.warn(
+            f"Few weights are left of {thin} at sparsity={sparsity}. Layers as thin as "
+            f"these cost much accuracy. {_REMEDY}",
+            stacklevel=3,
+        )
 
 
 def _zero(model: keras.Model, idle: Mapping[str, np.ndarray], optimizer: Any) -> None:

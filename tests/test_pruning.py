@@ -1,9 +1,11 @@
 import warnings
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keras import layers
 
 from keras_lottery import criteria
 from keras_lottery.keras_bridge.gradients import gradients
@@ -15,7 +17,7 @@ from keras_lottery.keras_bridge.layers import (
     set_state,
 )
 from keras_lottery.pruning import prune
-from keras_lottery.tickets.allocation import Layerwise
+from keras_lottery.tickets.allocation import Global, Layerwise
 from tests.models_zoo import (
     ZOO,
     arrays,
@@ -61,7 +63,7 @@ def test_sparsity_is_exact_and_nothing_is_revived(
 def test_magnitude_prunes_the_smallest_weights_of_every_model(build):
     model = mask_model(scramble(build()))
     state = get_state(model)
-    prune(model, 0.6)
+    prune(model, 0.6, allocation=Global(floor=0))
     masks = get_masks(model)
     left = np.concatenate([abs(state[name][mask]) for name, mask in masks.items()])
     gone = np.concatenate([abs(state[name][~mask]) for name, mask in masks.items()])
@@ -265,14 +267,41 @@ def test_layers_that_lose_all_weights_are_named():
         return {n: np.full(m.shape, len(m) == 4) for n, m in snapshot.masks.items()}
 
     model = mask_model(scramble(mlp()))
+    whole = Global(floor=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prune(model, 0.25, scores)
+        prune(model, 0.25, scores, whole)
     with pytest.warns(UserWarning, match=r"left of \['dense_1/kernel'\] at .*=0.5"):
-        prune(model, 0.5, scores)
+        prune(model, 0.5, scores, whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        prune(model, 0.75, scores)
+        prune(model, 0.75, scores, whole)
+
+
+@pytest.mark.once
+def test_a_layer_that_falls_below_one_percent_is_named_once_and_by_default_none_does():
+    def scores(snapshot):
+        return {n: np.arange(m.size).reshape(m.shape) + 1e6 * ("wide" not in n)
+                for n, m in snapshot.masks.items()}  # fmt: skip
+
+    def model():
+        wide, narrow = layers.Dense(60, name="wide"), layers.Dense(30, name="narrow")
+        return mask_model(keras.Sequential([keras.Input((50,)), wide, narrow]))
+
+    for allocation, sparsity, thin in [
+        ("global", 0.8, False),
+        (Global(floor=0.05), 0.7, False),
+        (Global(floor=0.02), 0.7, True),
+        (Global(floor=0), 0.624, True),
+    ]:
+        new = model()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            prune(new, sparsity, scores, allocation)
+            prune(new, sparsity + 0.01, scores, allocation)
+        texts = [str(w.message) for w in seen]
+        few = [text for text in texts if "Few weights are left of {'wide/ker" in text]
+        assert len(few) == thin and all("exclude=" in text for text in texts)
 
 
 @pytest.mark.once

@@ -210,6 +210,7 @@ def _find(options: argparse.Namespace) -> None:
         criterion=options.criterion,
         allocation=allocation,
         granularity=options.granularity,
+        prunable=recipe.prunable,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
         report_levels=options.report_levels,

@@ -17,7 +17,7 @@ from keras_lottery.keras_bridge.layers import (
     set_masks,
     walk,
 )
-from keras_lottery.keras_bridge.layers.kinds import masked_by_default
+from keras_lottery.keras_bridge.layers.convert import masked_by_default
 from keras_lottery.keras_bridge.layers.state import read
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
@@ -146,7 +146,7 @@ def _mask(plain: keras.Model, found: dict[str, np.ndarray]) -> keras.Model:
     """The model masked: by what was found, or, if nothing was, where it is zero."""
     if not found:
         masked = mask_model(
-            plain, lambda layer: masked_by_default(type(layer)) or _has_zeros(layer)
+            plain, lambda layer: masked_by_default(layer) or _has_zeros(layer)
         )
         values = named_variables(masked)
         zeros = {name: read(values[name]) != 0 for name in get_masks(masked)}

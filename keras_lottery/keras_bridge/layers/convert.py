@@ -15,7 +15,7 @@ from keras_lottery.keras_bridge.layers.inside import class_of, hold, release
 from keras_lottery.keras_bridge.layers.kinds import (
     MASKED_LAYERS,
     ORDINARY_LAYERS,
-    masked_by_default,
+    is_multiplied,
 )
 from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer, unmask_layer
 from keras_lottery.keras_bridge.layers.names import walk
@@ -29,11 +29,12 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     """Returns a masked copy of a model, with the same weights and outputs.
 
     The kernels that `prunable` chooses get masks, which keep everything to begin with:
-    those of Dense, EinsumDense and all convolutions, and of LSTM, GRU and SimpleRNN
-    (recurrent kernels too), wherever they are: in nested and subclassed models, in
-    attention layers and wrappers. A layer of your own joins them by `register_masked`.
-    Biases and normalisation are never masked; embeddings and frozen layers only where
-    they are chosen, which a warning says of the latter.
+    those of Dense, EinsumDense and all convolutions but depthwise ones, and of LSTM,
+    GRU and SimpleRNN (recurrent kernels too), wherever they are: in nested and
+    subclassed models, in attention layers and wrappers. A layer of your own joins them
+    by `register_masked`. Biases, normalisation and the depthwise part of separable
+    convolutions are never masked; depthwise convolutions, embeddings and frozen layers
+    only where they are chosen, which a warning says of the last.
     The given model is left untouched; if it is compiled, the copy is compiled alike,
     with a fresh optimizer. Other layers with kernels, such as one of your own derived
     from Dense, are named in a warning, unless you chose by `prunable`.
@@ -46,9 +47,9 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
             the layers that have a masked form, and about the recurrent layers whose
             cells have one; a layer name or path, with wildcards (`"conv*"`,
             `"encoder/*"`), where the name of a layer that holds others stands for
-            these; several of them; or `None` for all but embeddings and layers that
-            are frozen (`trainable=False`), or, in a model that has masked layers, for
-            those alone.
+            these; several of them; or `None` for all but depthwise convolutions,
+            embeddings and layers that are frozen (`trainable=False`), or, in a model
+            that has masked layers, for those alone.
 
     Raises:
         ValueError: if the model is not built or cannot be copied, if a name matches
@@ -102,6 +103,23 @@ def strip_masks(model: keras.Model) -> keras.Model:
     return plain
 
 
+def masked_by_default(layer: keras.layers.Layer) -> bool:
+    """Whether `mask_model` masks a layer that nobody asked for by name.
+
+    A kernel that is applied to each channel by itself has few weights, and an output
+    channel of few of them is soon constant.
+    """
+    return is_multiplied(class_of(layer)) and not is_depthwise(layer)
+
+
+def is_depthwise(layer: keras.layers.Layer) -> bool:
+    """Whether a layer convolves each of several channels by itself."""
+    if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
+        return True
+    groups = getattr(layer, "groups", 1)
+    return layer.built and groups > 1 and layer.kernel.shape[-2] == 1
+
+
 def is_masked(model: keras.Model) -> bool:
     """Whether the model has a masked layer."""
     return any(isinstance(layer, Masked) for _, layer in walk(model))
@@ -115,9 +133,7 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
         chosen = [
             path
             for path, layer in layers
-            if masked_by_default(class_of(layer))
-            and not _frozen(layer)
-            and not is_masked(model)
+            if masked_by_default(layer) and not _frozen(layer) and not is_masked(model)
         ]
     elif callable(prunable):
         cells = {
@@ -147,7 +163,7 @@ def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
     """Warns of layers with kernels that have no masked form."""
     layers = dict(walk(model))
     masked = {id(v) for path in chosen for v in layers[path].variables}
-    default = tuple(kind for kind in MASKED_LAYERS if masked_by_default(kind))
+    default = tuple(kind for kind in MASKED_LAYERS if is_multiplied(kind))
     left_out = {
         path: layer
         for path, layer in layers.items()
@@ -180,7 +196,7 @@ def _warn_of_frozen(model: keras.Model) -> None:
     frozen = [
         path
         for path, layer in walk(model)
-        if masked_by_default(class_of(layer)) and _frozen(layer)
+        if masked_by_default(layer) and _frozen(layer)
     ]
     if frozen:
         warnings.warn(

@@ -114,9 +114,9 @@ MaskedConv3DTranspose = register_masked(layers.Conv3DTranspose)
 MaskedDepthwiseConv1D = register_masked(layers.DepthwiseConv1D)
 MaskedDepthwiseConv2D = register_masked(layers.DepthwiseConv2D)
 
-_SEPARABLE = ("depthwise_kernel", "pointwise_kernel")
-MaskedSeparableConv1D = register_masked(layers.SeparableConv1D, _SEPARABLE)
-MaskedSeparableConv2D = register_masked(layers.SeparableConv2D, _SEPARABLE)
+# Not the depthwise part, which is a small share of the weights.
+MaskedSeparableConv1D = register_masked(layers.SeparableConv1D, ("pointwise_kernel",))
+MaskedSeparableConv2D = register_masked(layers.SeparableConv2D, ("pointwise_kernel",))
 
 # LSTM, GRU and SimpleRNN keep their weights in their cells.
 _RECURRENT = ("kernel", "recurrent_kernel")
@@ -128,11 +128,11 @@ MaskedEmbedding = register_masked(layers.Embedding, ("embeddings",))
 MaskedReversibleEmbedding = register_masked(layers.ReversibleEmbedding, ("embeddings",))
 
 
-def masked_by_default(layer_class: type[layers.Layer]) -> bool:
-    """Whether `mask_model` masks a layer that nobody asked for by name.
+def is_multiplied(layer_class: type[layers.Layer]) -> bool:
+    """Whether a layer has a masked form and no weights that are looked up.
 
-    Embeddings are looked up, not multiplied: their rows get as many updates as their
-    words occur, and magnitudes do not compare with those of kernels.
+    The rows of an embedding get as many updates as their words occur, and magnitudes
+    do not compare with those of kernels.
     """
     return layer_class in MASKED_LAYERS and not issubclass(
         layer_class, layers.Embedding

@@ -16,7 +16,7 @@ from keras_lottery.files import write_atomically
 from keras_lottery.in_fit.callbacks.common import Configured
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.keras_bridge.layers.inside import class_of
-from keras_lottery.keras_bridge.layers.kinds import masked_by_default
+from keras_lottery.keras_bridge.layers.kinds import is_multiplied
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.papers.experiments.experiment import Scale
@@ -51,8 +51,8 @@ Model = str | Callable[..., keras.Model]
 
 
 def with_kernel(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is masked: frozen ones too, whose pruning is studied as well."""
-    return masked_by_default(class_of(layer))
+    """Whether a layer is masked: frozen and depthwise ones too, as papers have it."""
+    return is_multiplied(class_of(layer))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from keras_lottery.papers.experiments.experiment import (
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import FINAL, gain
 from keras_lottery.papers.experiments.scales import lenet
+from keras_lottery.tickets.allocation import Global
 
 BEFORE = ("magnitude", "snip", "grasp", "synflow", "random")
 ABLATIONS = ("shuffle", "reinit", "invert")
@@ -23,7 +24,7 @@ SPARSITIES = (0.9, 0.98)
 
 def run(lab: Lab) -> Mapping[str, Values]:
     """Methods before training beside magnitude after it; each with its ablations."""
-    how: dict[str, Any] = {"schedule": SPARSITIES, "allocation": "global"}
+    how: dict[str, Any] = {"schedule": SPARSITIES, "allocation": Global(floor=0)}
     searches = {
         "after": lab.search("after", controls=ABLATIONS, **how),
         **{

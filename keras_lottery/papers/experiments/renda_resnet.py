@@ -16,6 +16,7 @@ from keras_lottery.papers.experiments.measures import FINAL, at, gain
 from keras_lottery.papers.experiments.renda import EXPERIMENT as ON_LENET
 from keras_lottery.papers.experiments.rewinds import GAINS, SMALLER, WORDS, ways
 from keras_lottery.papers.experiments.scales import cifar_10
+from keras_lottery.tickets.allocation import Global
 
 
 def experiment(depth: int, dense: float, published: bool) -> Experiment:
@@ -32,7 +33,11 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
         built = partial(models.resnet, depth if lab.scale.is_faithful else 8)
         # Epoch 32 of 182: what is pruned is trained for 150 epochs more.
         k = round(32 / 182 * lab.recipe.steps)
-        how: dict[str, Any] = {"model": built, "allocation": "global", "rewind_to": k}
+        how: dict[str, Any] = {
+            "model": built,
+            "allocation": Global(floor=0),
+            "rewind_to": k,
+        }
         searches = {
             way: lab.search(way, rewind=rewind, **how)
             for way, rewind in ways(lab.recipe.steps - k).items()

@@ -31,7 +31,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
             arm,
             recipe=dataclasses.replace(lab.recipe, **changes),  # type: ignore[arg-type]
             model=partial(models.resnet, depth),
-            allocation=Global(exclude=lab.recipe.left_alone),
+            allocation=Global(exclude=lab.recipe.left_alone, floor=0),
             controls=["reinit"],
         )
         for arm, changes in arms.items()

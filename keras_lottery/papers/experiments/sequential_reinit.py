@@ -33,7 +33,7 @@ from keras_lottery.tickets.allocation import (
 )
 
 SPARSITIES = (0.8, 0.9, 0.95)
-OTHERS: dict[str, Function] = {"uniform": Uniform(), "global": Global()}
+OTHERS: dict[str, Function] = {"uniform": Uniform(), "global": Global(floor=0)}
 
 
 def by_place(order: Sequence[str]) -> Function:

@@ -21,6 +21,7 @@ from keras_lottery.papers.experiments.linear_mode_connectivity import (
 )
 from keras_lottery.papers.experiments.measures import FINAL, gain
 from keras_lottery.papers.experiments.scales import cifar_10, lenet
+from keras_lottery.tickets.allocation import Global
 
 PAPERS = (
     "Frankle et al. 2019, [Stabilizing the lottery ticket hypothesis]("
@@ -82,7 +83,7 @@ def lenet_300_100(lab: Lab) -> Mapping[str, Values]:
 def resnet_20(lab: Lab) -> Mapping[str, Values]:
     """ResNet-20 (ResNet-8 at smoke scale), rewound to the start and to step 2000."""
     depth = 20 if lab.scale.is_faithful else 8
-    how = {"model": partial(models.resnet, depth), "allocation": "global"}
+    how = {"model": partial(models.resnet, depth), "allocation": Global(floor=0)}
     return rewound(lab, (0.0, 2000 / 63_000), 0.134, **how)
 
 

@@ -21,7 +21,7 @@ from keras_lottery.tickets.allocation import Global
 def run(lab: Lab) -> Mapping[str, Values]:
     """Two learning rates, and the large one with warm-up, pruned in two ways."""
     warm_up = round(10_000 / 112_480 * lab.recipe.steps)
-    whole = Global(exclude=lab.recipe.left_alone)
+    whole = Global(exclude=lab.recipe.left_alone, floor=0)
     arms = {
         "lr_0.1": (0.1, 0, whole),
         "lr_0.01": (0.01, 0, whole),

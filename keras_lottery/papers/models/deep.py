@@ -52,4 +52,6 @@ MOBILENET_V2 = replace(
         "head": 0.2,
         "output": 0.2,
     },
+    # Depthwise kernels too.
+    prunable=("stem", "expand_*", "depthwise_*", "project_*", "head", "output"),
 )

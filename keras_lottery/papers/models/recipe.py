@@ -23,6 +23,8 @@ class Recipe:
         rates: Layer name or pattern to the share of the layer's remaining weights
             that is pruned at each level, 0 for layers that are left alone. No layer
             matches two of them.
+        prunable: The layers to mask, where the paper prunes others than `mask_model`
+            does by default.
         eval_freq: Steps between two evaluations on the validation data.
         jit_compile: As in `keras.Model.compile`. XLA makes dense networks faster
             everywhere, and convolutions up to four times slower on CPUs: recipes
@@ -44,6 +46,7 @@ class Recipe:
     batch_size: int
     steps: int
     rates: Mapping[str, float]
+    prunable: tuple[str, ...] | None = None
     eval_freq: int = 100
     jit_compile: bool | Literal["auto"] = "auto"
     steps_per_execution: int = 1

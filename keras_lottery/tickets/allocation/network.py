@@ -1,7 +1,10 @@
 """One ranking of all the weights of the network."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation.counts import keep_among
@@ -14,15 +17,73 @@ from keras_lottery.tickets.allocation.ranking import Scores, largest
 class Global(Allocation):
     """Keeps the weights of the largest scores, whichever layer they are in.
 
+    But for a floor: a ranking of all weights can empty a layer whose scores are small,
+    and what lies behind it is then constant. Where no layer would fall below it, the
+    floor changes nothing.
+
     Args:
         exclude: patterns of weights or layers that are not pruned.
+        floor: the least density of a layer, as a share of the network's: at
+            `sparsity=0.9` and a floor of 0.1, each layer keeps 1 % of its weights at
+            least. 0 ranks all weights alone, as papers do.
+
+    Reference:
+        Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
+        conserving synaptic flow", section 3, on the collapse of layers.
+
+    Example:
+
+    >>> import numpy as np
+    >>> masks = Masks.dense({"conv": (10, 10), "gate": (20,)})
+    >>> scores = {"conv": np.full((10, 10), 2.0), "gate": np.ones(20)}
+    >>> [int(m.sum()) for m in Global()(scores, masks, 0.5).values()]
+    [59, 1]
+    >>> [int(m.sum()) for m in Global(floor=0)(scores, masks, 0.5).values()]
+    [60, 0]
     """
 
     exclude: Sequence[str] = ()
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= 1:
+            raise ValueError(
+                "Expected a floor from 0 to 1, a share of the network's density. "
+                f"Received: floor={self.floor}"
+            )
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         check_scores(scores, masks)
         names = included(masks, self.exclude)
         keep = keep_among(names, masks, sparsity)
-        chosen = largest(scores, {name: masks[name] for name in names}, keep)
+        alive = {name: masks[name] for name in names}
+        chosen = _ranked(scores, alive, keep, _least(alive, keep, self.floor))
         return Masks({name: chosen.get(name, mask) for name, mask in masks.items()})
+
+
+def _least(alive: Mapping[str, np.ndarray], keep: int, floor: float) -> dict[str, int]:
+    """How many weights each layer keeps at least."""
+    share = floor * keep / sum(mask.size for mask in alive.values())
+    least = {
+        name: min(math.ceil(share * mask.size), int(np.count_nonzero(mask)))
+        for name, mask in alive.items()
+    }
+    # Fewer weights than layers.
+    return least if sum(least.values()) <= keep else dict.fromkeys(alive, 0)
+
+
+def _ranked(
+    scores: Scores,
+    alive: Mapping[str, np.ndarray],
+    keep: int,
+    least: Mapping[str, int],
+) -> dict[str, np.ndarray]:
+    """The `keep` largest scores, with those that each layer keeps at least."""
+    chosen = largest(scores, alive, keep)
+    short = [n for n, marks in chosen.items() if np.count_nonzero(marks) < least[n]]
+    if not short:
+        return chosen
+    for name in short:
+        chosen |= largest(scores, {name: alive[name]}, least[name])
+    rest = {name: mask for name, mask in alive.items() if name not in short}
+    return chosen | _ranked(scores, rest, keep - sum(least[n] for n in short), least)

@@ -36,7 +36,8 @@ def net():
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return kl.mask_model(model)
+    # Depthwise kernels too.
+    return kl.mask_model(model, lambda layer: True)
 
 
 @pytest.fixture(scope="module")

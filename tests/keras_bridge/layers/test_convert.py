@@ -19,8 +19,8 @@ from keras_lottery.keras_bridge.layers import (
     strip_masks,
     walk,
 )
+from keras_lottery.keras_bridge.layers.convert import masked_by_default
 from keras_lottery.keras_bridge.layers.inside import class_of
-from keras_lottery.keras_bridge.layers.kinds import masked_by_default
 from tests.models_zoo import (
     ZOO,
     arrays,
@@ -38,6 +38,9 @@ from tests.models_zoo import (
     pruned_weights,
     scramble,
 )
+
+# All kernels of the zoo but depthwise ones.
+KERNELS = ("kernel", "recurrent_kernel", "pointwise_kernel")
 
 
 def classes(model):
@@ -63,13 +66,13 @@ class TestEveryModel:
     def test_all_that_has_a_masked_form_is_masked_and_nothing_else(self, zoo):
         model, masked, _, _ = zoo
         kinds = [
-            MASKED_LAYERS[kind] if masked_by_default(kind) else kind
-            for kind in classes(model)
+            MASKED_LAYERS[class_of(x)] if masked_by_default(x) else class_of(x)
+            for _, x in walk(model)
         ]
         assert classes(masked) == kinds
-        prunable = [x for _, x in walk(model) if masked_by_default(type(x))]
+        prunable = [x for _, x in walk(model) if masked_by_default(x)]
         weights = [weight for layer in prunable for weight in layer.weights]
-        kernels = [np.prod(w.shape) for w in weights if "kernel" in w.name]
+        kernels = [np.prod(w.shape) for w in weights if w.name in KERNELS]
         assert get_masks(masked).size == sum(kernels)
 
     def test_stripping_bakes_the_zeros_into_ordinary_layers(self, zoo):

@@ -26,12 +26,14 @@ LENET = {
 }
 ALLOCATIONS = [
     Global(),
+    Global(floor=0),
     Layerwise(),
     Layerwise({"*0": 0.1, "*1": 0.5}),
     Uniform(),
     ErdosRenyi(kernel=False),
     ErdosRenyi(kernel=True),
-    Global(exclude=["*2"]),
+    Global(exclude=["*2"], floor=0),
+    Global(exclude=["*2"], floor=0.5),
     Layerwise(exclude=["*2"]),
     Uniform(exclude=["*2"]),
     ErdosRenyi(exclude=["*2"]),
@@ -75,6 +77,30 @@ def assert_first_in_order(scores, new, old):
     assert set(kept) == set(rank_order(scores, old)[: len(kept)])
 
 
+def ranks_all(allocate):
+    return isinstance(allocate, Global) and not allocate.floor
+
+
+@given(network=networks(), sparsity=SPARSITIES, floor=st.floats(0, 1))
+def test_a_floor_keeps_some_of_every_layer_and_binds_where_it_must(
+    network, sparsity, floor
+):
+    scores, masks = network
+    try:
+        free = Global(floor=0)(scores, masks, sparsity)
+    except ValueError:
+        return
+    new = Global(floor=floor)(scores, masks, sparsity)
+    share = floor * new.kept / masks.size
+    least = {n: min(math.ceil(share * m.size), m.sum()) for n, m in masks.items()}
+    if sum(least.values()) > new.kept:
+        assert new == free
+        return
+    assert all(new[name].sum() >= count for name, count in least.items())
+    if all(free[name].sum() >= count for name, count in least.items()):
+        assert new == free
+
+
 @pytest.mark.parametrize("allocate", ALLOCATIONS, ids=repr)
 @given(network=networks(), sparsity=SPARSITIES)
 def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
@@ -92,9 +118,9 @@ def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
     assert new.kept == keep
     for name, mask in masks.items():
         assert not (new[name] & ~mask).any()
-        if not isinstance(allocate, Global):
+        if not ranks_all(allocate):
             assert_first_in_order(scores[name], new[name], mask)
-    if isinstance(allocate, Global):
+    if ranks_all(allocate):
         names = [name for name in masks if not allocate.exclude or name != "layer2"]
         assert_first_in_order(
             *(
@@ -265,6 +291,7 @@ ONES = {"a": np.ones((2, 3)), "b": np.ones(4)}
             lambda m: Global()(ONES | {"b": np.ones(5)}, m, 0.5),
             r"\(4,\) for `b`.*\(5,\)",
         ),
+        (lambda m: Global(floor=1.5), "floor from 0 to 1.*floor=1.5"),
         (lambda m: Global(["typo"])(ONES, m, 0.5), "'typo' matches none"),
         (lambda m: Layerwise({"typo": 0.1})(ONES, m, 0.5), "'typo' matches none"),
         (lambda m: Uniform(["*"])(ONES, m, 0.5), "Every layer is left out"),
