@@ -16,7 +16,7 @@ from keras_lottery.pruning import prune_snapshot
 from keras_lottery.search.mask_finders import MaskFinder
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.store import MASK_FINDING, Unit
-from keras_lottery.search.trainings import Job, Levels, advance
+from keras_lottery.search.trainings import Course, Job, advance
 from keras_lottery.tickets import Snapshot, Ticket
 from keras_lottery.tickets.allocation import Allocation, Scores
 from keras_lottery.tickets.controls import Control
@@ -34,7 +34,7 @@ class Plan:
         schedule, criterion, allocation, rewind, report_levels, seed: those of
             `LotteryTicketSearch`.
         grouping: what is pruned together.
-        controls: (name, control, trial) of all.
+        controls: one (name, control, trial) for each training of a control.
         span: the stretch of training that tickets repeat.
         finder: makes the trainings that masks are found in.
     """
@@ -51,14 +51,14 @@ class Plan:
     finder: MaskFinder
 
     def sparsities(self, masks: Masks) -> list[float]:
-        """Of the levels; an allocation with rates of its own has a say in them."""
+        """The sparsity of each level; allocations with rates of their own change it."""
         if not self.schedule.by_rate:
             return list(self.schedule)
         total = Grouped(self.allocation, self.grouping).total_sparsity
         return [total(sparsity, masks) for sparsity in self.schedule]
 
 
-def levels(replicate: "Replicate") -> Levels:
+def levels(replicate: "Replicate") -> Course:
     """The algorithm, for one replicate.
 
     Yields what each level has to train, all independent, and is sent the trainings.
@@ -66,11 +66,12 @@ def levels(replicate: "Replicate") -> Levels:
     plan, ticket, snapshot = replicate.plan, replicate.dense_ticket(), None
     jobs = [replicate.job(0, "ticket", ticket)]
     for level, sparsity in enumerate(plan.sparsities(ticket.masks), start=1):
-        finding = replicate.finding(level - 1, ticket, snapshot, sparsity)
-        trained = yield [finding, *jobs]
-        snapshot = replicate.snapshot(level, finding, trained[finding.unit], snapshot)
-        how = plan.criterion, plan.allocation
-        masks, scores = prune_snapshot(snapshot, sparsity, *how)
+        found_in = replicate.mask_job(level - 1, ticket, snapshot, sparsity)
+        trained = yield [found_in, *jobs]
+        snapshot = replicate.snapshot(level, found_in, trained[found_in.unit], snapshot)
+        masks, scores = prune_snapshot(
+            snapshot, sparsity, plan.criterion, plan.allocation
+        )
         ticket = plan.rewind.ticket(snapshot, masks, plan.span)
         jobs = replicate.reported(level, ticket, snapshot, scores)
     yield jobs
@@ -112,22 +113,22 @@ class Replicate:
         how = {"keep": keep, **how}
         return Job(unit=unit, ticket=ticket, seed=self.seed("order"), **how)
 
-    def finding(
+    def mask_job(
         self, level: int, ticket: Ticket, snapshot: Snapshot | None, sparsity: float
     ) -> Job:
         """The training of a level that the masks of the next one are found in."""
         plan = self.plan
-        found = plan.finder(ticket, snapshot, sparsity, plan.span)
-        variant = "ticket" if found.ticket is ticket else MASK_FINDING
-        return self.job(level, variant, found.ticket, stop=found.stop)
+        training = plan.finder(ticket, snapshot, sparsity, plan.span)
+        variant = "ticket" if training.own else MASK_FINDING
+        return self.job(level, variant, training.ticket, stop=training.stop)
 
     def snapshot(
-        self, level: int, finding: Job, trained: Training, before: Snapshot | None
+        self, level: int, found_in: Job, trained: Training, before: Snapshot | None
     ) -> Snapshot:
         """What is known where the masks of a level are to be found."""
-        assert isinstance(finding.ticket, Ticket)
+        assert isinstance(found_in.ticket, Ticket)
         return Snapshot(
-            finding.ticket.masks,
+            found_in.ticket.masks,
             trained.final,
             self.initial,
             before.rewind_point if before else trained.rewind_point,
@@ -156,7 +157,7 @@ class Replicate:
         return jobs
 
 
-def rehearse(replicate: Replicate) -> list[int]:
+def count_trainings(replicate: Replicate) -> list[int]:
     """Goes through the levels without training, and counts the trainings of each.
 
     What cannot be pruned is known before anything is trained.
@@ -177,7 +178,7 @@ def rehearse(replicate: Replicate) -> list[int]:
         if not found:
             scores = plan.criterion(snapshot)
             if snapshot.final is stand_in.final:
-                # A training may tell apart what its stand-in does not.
+                # Scores of zeros alone may be due to the stand-in.
                 scores = {n: s if np.any(s) else 1 + s for n, s in scores.items()}
             found.append(scores)
         return found[0]
@@ -187,9 +188,9 @@ def rehearse(replicate: Replicate) -> list[int]:
     counts = []
     jobs = advance(going, None)
     while jobs is not None:
-        counts.append(sum(job.is_training for job in jobs.values()))
+        counts.append(sum(job.has_steps for job in jobs.values()))
         trained = {
-            unit: stand_in if job.is_training else job.untrained()
+            unit: stand_in if job.has_steps else job.untrained()
             for unit, job in jobs.items()
         }
         jobs = advance(going, trained)

@@ -1,6 +1,6 @@
 """Where the masks of a level come from: in which training they are found.
 
-A mask finder is a function `(ticket, snapshot, sparsity, span) -> Finding`: of the
+A mask finder is a function `(ticket, snapshot, sparsity, span) -> MaskTraining`: of the
 ticket of a level, and of the snapshot that it was found in (`None` for the dense
 network), it makes the training after which to prune. That may be the ticket's own.
 """
@@ -20,16 +20,18 @@ from keras_lottery.tickets.grouping import Grouping
 from keras_lottery.tickets.rewind import Rewind, Span, Start, from_rewind_point
 
 
-class Finding(NamedTuple):
+class MaskTraining(NamedTuple):
     """A training to find masks in.
 
     Args:
         ticket: what to train; for no steps at all, to prune what it starts from.
         stop: ends the training early, see `Engine.train`.
+        own: whether it is the ticket's own training, which is reported as well.
     """
 
     ticket: Ticket
     stop: Callable[[State], bool] | None = None
+    own: bool = False
 
 
 class MaskFinder(Protocol):
@@ -37,28 +39,28 @@ class MaskFinder(Protocol):
 
     def __call__(
         self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
-    ) -> Finding:
+    ) -> MaskTraining:
         """The training after which the network is pruned to `sparsity`."""
 
 
 def own_training(
     ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
-) -> Finding:
-    """Each ticket's own training finds the next masks."""
-    return Finding(ticket)
+) -> MaskTraining:
+    """Finds the next masks in each ticket's own training."""
+    return MaskTraining(ticket, own=True)
 
 
 def initial_weights(
     ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
-) -> Finding:
-    """The untrained dense network does, for each level by itself."""
+) -> MaskTraining:
+    """Finds each level's masks in the untrained dense network."""
     dense = Masks.dense({name: mask.shape for name, mask in ticket.masks.items()})
-    return Finding(dataclasses.replace(ticket, masks=dense, steps=0))
+    return MaskTraining(dataclasses.replace(ticket, masks=dense, steps=0))
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A run beside the tickets' does, such as one that goes on after each pruning.
+    """Finds masks in a second training that runs beside the tickets'.
 
     Args:
         start: where the run starts from after a pruning. The dense network's own
@@ -69,10 +71,10 @@ class Beside:
 
     def __call__(
         self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
-    ) -> Finding:
+    ) -> MaskTraining:
         if snapshot is None:
-            return Finding(ticket)
-        return Finding(self.start(snapshot, ticket.masks, span))
+            return MaskTraining(ticket, own=True)
+        return MaskTraining(self.start(snapshot, ticket.masks, span))
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,11 @@ class Shorter:
 
     def __call__(
         self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
-    ) -> Finding:
+    ) -> MaskTraining:
         found = self.finder(ticket, snapshot, sparsity, span).ticket
         before = max(0, span.rewind_step - found.step)
         steps = min(found.steps, before + self.steps)
-        return Finding(dataclasses.replace(found, steps=steps))
+        return MaskTraining(dataclasses.replace(found, steps=steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class UntilConverged:
 
     def __call__(
         self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
-    ) -> Finding:
+    ) -> MaskTraining:
         found = self.finder(ticket, snapshot, sparsity, span).ticket
         converged = Converged(
             masks=found.masks,
@@ -129,8 +131,7 @@ class UntilConverged:
         if snapshot is None:
             # A criterion that cannot be asked in training says so before.
             self.criterion(converged.snapshot(ticket.weights))
-        # The ticket's own training, too, is another one where it may end early.
-        return Finding(dataclasses.replace(found), converged)
+        return MaskTraining(found, converged)
 
 
 def steps_to_find(

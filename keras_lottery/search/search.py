@@ -18,7 +18,7 @@ from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.pruning import chosen
 from keras_lottery.search import mask_finders
-from keras_lottery.search.levels import Plan, Replicate, levels, rehearse
+from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
 from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
 from keras_lottery.search.replicates import (
     begin,
@@ -358,7 +358,7 @@ class LotteryTicketSearch(Run):
                 *asked, find, self.prune_at_init, until_converged
             ),
         )
-        counts = rehearse(Replicate(plan, 0, initial, model, data.examples))
+        counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
         counts = [self.replicates * count for count in counts]
         chosen = self.engine, self.workers
         if not self.overwrite:

@@ -1,7 +1,7 @@
 """Trainings, each done once: trained and stored, or read.
 
-Everything that trains many networks hands its jobs to `Trainings`: so it resumes where
-it was interrupted, and trains in as many processes as there are.
+Searches, transfers and the papers' experiments hand their jobs to `Trainings`: so they
+resume where they were interrupted, and train in as many processes as there are.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class Job:
     checkpoints: Sequence[int] = ()
 
     @property
-    def is_training(self) -> bool:
+    def has_steps(self) -> bool:
         """Whether there is anything to train."""
         return not isinstance(self.ticket, Ticket) or self.ticket.steps > 0
 
@@ -64,17 +64,17 @@ class Job:
         return Training(self.ticket.weights, self.ticket.weights, {}, {})
 
 
-Levels = Generator[Iterable[Job], Mapping[Unit, Training], None]
+Course = Generator[Iterable[Job], Mapping[Unit, Training], None]
 """Yields the trainings of a level, and is sent what they gave; one that is named twice
 is done once."""
 
 
 def advance(
-    levels: Levels, trained: Mapping[Unit, Training] | None
+    course: Course, trained: Mapping[Unit, Training] | None
 ) -> dict[Unit, Job] | None:
     """The jobs of the next level, made of what the last one gave; `None` at the end."""
     try:
-        jobs = next(levels) if trained is None else levels.send(trained)
+        jobs = next(course) if trained is None else course.send(trained)
         return {job.unit: job for job in jobs}
     except StopIteration:
         return None
@@ -82,15 +82,36 @@ def advance(
 
 @dataclass
 class _Level:
-    """A level of a replicate, while it is trained."""
+    """A level, while it is trained, and the course that goes on after it."""
 
-    replicate: Levels
+    course: Course
     jobs: dict[Unit, Job]
     trained: dict[Unit, Training] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
         return len(self.trained) == len(self.jobs)
+
+
+@dataclass
+class _Queued:
+    """A job that waits for the engine, and its ticket while it is trained."""
+
+    level: _Level
+    job: Job
+    ticket: Ticket | None = None
+
+    def make(self) -> Ticket:
+        """The ticket, made when it is to be trained."""
+        given = self.job.ticket
+        self.ticket = given if isinstance(given, Ticket) else given()
+        return self.ticket
+
+    def pop(self) -> Ticket:
+        """The ticket that was trained, which needs no more memory here."""
+        ticket, self.ticket = self.ticket, None
+        assert ticket is not None
+        return ticket
 
 
 @dataclass
@@ -111,66 +132,65 @@ class Trainings:
     progress: Progress
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self, replicates: Iterable[Levels]) -> None:
-        """Runs replicates side by side: none waits for a level of another.
+    def run(self, courses: Iterable[Course]) -> None:
+        """Runs courses side by side: none waits for a level of another.
 
         Args:
-            replicates: the algorithm, for each.
+            courses: `levels` of each replicate, for example.
 
         Raises:
             FloatingPointError: if a training diverges that may not.
         """
-        works: list[Work] = []
-        places: list[tuple[_Level, Job]] = []
-        made: dict[int, Ticket] = {}
+        queue: list[_Queued] = []
+        works: list[Work] = []  # The engine's: it grows while it is trained.
 
-        def begin(replicate: Levels, trained: Mapping[Unit, Training] | None) -> None:
-            """Queues what the next level has to train."""
-            jobs = advance(replicate, trained)
-            if jobs is None:
-                return
-            level = _Level(replicate, jobs)
-            for unit, job in jobs.items():
-                if (training := self._known(job)) is not None:
-                    level.trained[unit] = training
-                    continue
-                ticket = _noting(job.ticket, made, len(works))
-                works.append(Work(ticket, job.seed, job.stop, job.checkpoints))
-                places.append((level, job))
-            if level.is_done:
-                end(level)
-
-        def end(level: _Level) -> None:
-            self._tabulate()
-            begin(level.replicate, level.trained)
+        def proceed(course: Course, trained: Mapping[Unit, Training] | None) -> None:
+            """Queues the next level that has something to train."""
+            while (jobs := advance(course, trained)) is not None:
+                level = _Level(course, jobs)
+                for unit, job in jobs.items():
+                    if (known := self._known(job)) is not None:
+                        level.trained[unit] = known
+                        continue
+                    queue.append(_Queued(level, job))
+                    how = job.seed, job.stop, job.checkpoints
+                    works.append(Work(queue[-1].make, *how))
+                if not level.is_done:
+                    return
+                self._tabulate()
+                trained = level.trained
 
         def show(index: int, step: int) -> None:
-            unit = places[index][1].unit
+            unit = queue[index].job.unit
             name = f"replicate {unit.replicate}, level {unit.level}: {unit.variant}"
             self.progress.show(name, step)
 
-        for replicate in replicates:
-            begin(replicate, None)
+        for course in courses:
+            proceed(course, None)
         for index, result in self.engine.train_all(works, show):
-            level, job = places[index]
+            level, job = queue[index].level, queue[index].job
             if isinstance(result, FloatingPointError):
                 result = _diverged(job, result)
-            self._finish(self._write(job, made.pop(index), result))
+            self._finish(self._write(job, queue[index].pop(), result))
             if not job.keep:
                 # Nothing is found in it: its states need no memory.
                 result = dataclasses.replace(result, final={}, rewind_point={})
             level.trained[job.unit] = result
             if level.is_done:
-                end(level)
+                self._tabulate()
+                proceed(level.course, level.trained)
 
-    def do(self, jobs: Iterable[Job]) -> Mapping[Unit, Training]:
-        """Trains what is independent, and returns what each training gave.
+    def train(self, jobs: Iterable[Job]) -> Mapping[Unit, Training]:
+        """Trains jobs that do not depend on one another.
+
+        Returns:
+            What each training gave.
 
         Errors are those of `run`.
         """
         trained: dict[Unit, Training] = {}
 
-        def level() -> Levels:
+        def level() -> Course:
             trained.update((yield jobs))
 
         self.run([level()])
@@ -178,7 +198,7 @@ class Trainings:
 
     def _known(self, job: Job) -> Training | None:
         """What was trained before, or needs no training."""
-        if not job.is_training:
+        if not job.has_steps:
             return job.untrained()
         checkpoints = {step: f"step_{step}" for step in job.checkpoints}
         wanted = {*job.keep, *checkpoints.values()} - {"start"}
@@ -258,18 +278,6 @@ def at_work(
         yield Trainings(Records(store), trainer, progress)
 
 
-def _noting(
-    ticket: Ticket | Callable[[], Ticket], made: dict[int, Ticket], index: int
-) -> Callable[[], Ticket]:
-    """Makes a ticket, and notes it for as long as it is trained."""
-
-    def make() -> Ticket:
-        made[index] = ticket if isinstance(ticket, Ticket) else ticket()
-        return made[index]
-
-    return make
-
-
 def _diverged(job: Job, error: FloatingPointError) -> Training:
     message = f"In the training of {job.unit}: {error}"
     if not job.may_diverge:
@@ -279,6 +287,9 @@ def _diverged(job: Job, error: FloatingPointError) -> Training:
 
 
 def row(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """A training's row in the table of results; NaN for what it did not come to."""
+    """A training's row in the table of results.
+
+    Numbers that a training which diverged does not have are NaN.
+    """
     derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
     return {**meta["metrics"], **meta, **derived}

@@ -223,7 +223,7 @@ def compare_transfer(
             trainings.records, describe(settings), own, transfer.draw, overwrite
         )
         jobs = [transfer.jobs(number, start) for number, start in enumerate(starts)]
-        trainings.do(itertools.chain.from_iterable(jobs))
+        trainings.train(itertools.chain.from_iterable(jobs))
     return results.tabulate(trainings.rows, trainer.objective)
 
 

@@ -62,8 +62,9 @@ def make(directory=None, model=build, **arguments):
 
 def stored(search, unit):
     """The meta, the states and the masks of a training."""
-    names = ("start", "rewind_point", "final")
-    return Reader(search.store).training(unit, *names)
+    reader = Reader(search.store)
+    elsewhere = reader.training(unit)[0]["elsewhere"]
+    return reader.training(unit, *elsewhere)
 
 
 def numbers(search):

@@ -247,7 +247,7 @@ class Lab:
                 **self._described_data,
             }
             keep_settings(store, describe(settings))
-            done = trainings.do(jobs.values())
+            done = trainings.train(jobs.values())
         trained = {}
         for label, job in jobs.items():
             training, ticket = done[job.unit], job.ticket
