@@ -88,7 +88,7 @@ class Run:
         """
         try:
             return read_checked(self.store.settings, stored.Settings)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(
                 f"Expected the directory of a search. Received: '{self.directory}', in "
                 "which there is no settings.json of one. Name the directory that "

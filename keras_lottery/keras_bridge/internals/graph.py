@@ -67,8 +67,10 @@ def nodes_of(layer: Any) -> list[Any]:
 def function_name(operation: Any) -> str | None:
     """The class name of a function of `keras.ops` in a graph, `None` for other layers.
 
-    `keras.src.ops`, seen on Keras 3.15, which exports no name for these classes.
-    Without it, no channel is followed through `x + y`.
+    `keras.src.ops` and `keras.src.applications`, seen on Keras 3.15, which exports no
+    name for these classes. Without it, no channel is followed through `x + y`, nor
+    through the layers that ConvNeXt has to itself.
     """
     kind = type(operation)
-    return kind.__name__ if kind.__module__.startswith("keras.src.ops.") else None
+    own = ("keras.src.ops.", "keras.src.applications.")
+    return kind.__name__ if kind.__module__.startswith(own) else None

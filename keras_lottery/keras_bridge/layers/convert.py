@@ -1,6 +1,7 @@
 """From ordinary Keras models to masked ones, and back."""
 
 import fnmatch
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -52,8 +53,9 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
             that has masked layers, for those alone.
 
     Raises:
-        ValueError: if the model is not built or cannot be copied, if a name matches
-            nothing that has a masked form, or if no layer is left to mask.
+        ValueError: if the model is not built or cannot be copied, if a layer has a
+            name that TensorFlow refuses, if a name matches nothing that has a masked
+            form, or if no layer is left to mask.
 
     Example:
 
@@ -63,6 +65,7 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     ['MaskedDense']
     """
     check_convertible(model)
+    _check_names(model)
     chosen = _choose(model, prunable)
     if prunable is None and not is_masked(model):
         _warn_of_kernels(model, chosen)
@@ -103,6 +106,18 @@ def strip_masks(model: keras.Model) -> keras.Model:
     return plain
 
 
+def _check_names(model: keras.Model) -> None:
+    """Raises ValueError for names that TensorFlow's graphs refuse, in Keras's `fit`."""
+    names = [layer.name for _, layer in walk(model)]
+    refused = [name for name in names if not re.fullmatch(r"[\w.\\/>-]*", name, re.A)]
+    if refused and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            "Expected layer names of ASCII letters, digits and `_.\\/>-`, since "
+            "TensorFlow refuses others where Keras trains or exports a model. "
+            f"Received: {refused}. Give the layers other names."
+        )
+
+
 def masked_by_default(layer: keras.layers.Layer) -> bool:
     """Whether `mask_model` masks a layer that nobody asked for by name.
 
@@ -128,12 +143,13 @@ def is_masked(model: keras.Model) -> bool:
 def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
     """The paths of the layers to mask."""
     layers = list(walk(model))
+    has_masks = is_masked(model)
     if prunable is None:
         # A model that has masked layers has had its layers chosen.
         chosen = [
             path
             for path, layer in layers
-            if masked_by_default(layer) and not _frozen(layer) and not is_masked(model)
+            if not has_masks and masked_by_default(layer) and not _frozen(layer)
         ]
     elif callable(prunable):
         cells = {
@@ -149,7 +165,7 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
         ]
     else:
         chosen = _matches(layers, prunable)
-    if not chosen and not is_masked(model):
+    if not chosen and not has_masks:
         raise ValueError(
             "No layer to prune was found. Expected at least one layer of "
             f"{_class_names()} that `prunable` chooses; frozen layers have to be named "

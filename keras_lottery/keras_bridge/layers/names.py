@@ -19,6 +19,9 @@ from keras_lottery.keras_bridge.internals.layers import (
 )
 from keras_lottery.keras_bridge.layers.masked import Masked
 
+# What Keras calls a variable that has no name, by a counter of the process.
+_AUTOMATIC = re.compile(r"^variable_\d+$")
+
 
 def walk(model: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
     """Yields (path, layer) for every layer inside a model, depth first.
@@ -90,7 +93,8 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
             if id(variable) in seen or id(variable) in masks:
                 continue
             seen.add(id(variable))
-            stem = name = f"{path}/{variable.name}" if path else variable.name
+            own = _AUTOMATIC.sub("variable", variable.name)
+            stem = name = f"{path}/{own}" if path else own
             number = 0
             while name in variables:
                 number += 1

@@ -1,6 +1,7 @@
 """The data on which an exported file is checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.signature import Arrays, input_names
 
+# Of random inputs, where the model takes any.
+LENGTH = 32
+
 
 @dataclass(frozen=True)
 class Checks:
@@ -18,6 +22,27 @@ class Checks:
     inputs: Arrays
     described: str
     classes: np.ndarray | None = None
+    are_random: bool = False
+
+    @contextmanager
+    def running(self, model: keras.Model) -> Iterator[None]:
+        """Where the model is run: says what to do if it does not take random inputs.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self.are_random:
+                raise
+            shapes = {name: array.shape for name, array in self.inputs.items()}
+            raise ValueError(
+                "Expected a model that takes random inputs to check its file on. "
+                f"Received: model '{model.name}', which fails on inputs of {shapes}, "
+                f"where an unknown length is {LENGTH}. Pass `test_data=(x, y)`, or, in "
+                f"`to_litert`, `representative_data=x`. Keras says: {error}"
+            ) from error
 
 
 def checks_for(
@@ -40,7 +65,8 @@ def checks_for(
     # Whole batches, where their size is fixed.
     size = batch_size_of(model) or 1
     rows = size * max(1, 32 // size)
-    return Checks(_random_inputs(model, rows), f"{rows} random rows")
+    inputs = _random_inputs(model, rows)
+    return Checks(inputs, f"{rows} random rows", are_random=True)
 
 
 def as_inputs(model: keras.Model, x: Any, argument: str) -> dict[str, np.ndarray]:
@@ -133,7 +159,7 @@ def _random_inputs(model: keras.Model, rows: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     inputs = {}
     for name, tensor in zip(input_names(model), model.inputs, strict=True):
-        shape = (rows, *(32 if size is None else size for size in tensor.shape[1:]))
+        shape = (rows, *(LENGTH if size is None else size for size in tensor.shape[1:]))
         fractions = "float" in tensor.dtype
         values = rng.random(shape) if fractions else rng.integers(2, size=shape)
         inputs[name] = values.astype(_dtype(tensor))

@@ -14,7 +14,7 @@ from keras_lottery.ship.export.errors import ExportError, step
 from keras_lottery.ship.export.files import gzip_size_of, size_of, staged
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, run_keras
-from keras_lottery.ship.export.source import sparsity, unpruned
+from keras_lottery.ship.export.source import plain_copy, sparsity, unpruned
 from keras_lottery.ship.export.verify import check_finite, compare
 
 Write = Callable[[keras.Model, Path], None]
@@ -47,6 +47,7 @@ def deliver(
     precision: str,
     notes: Sequence[str] = (),
     write_sparse: Write | None = None,
+    dense: keras.Model | None = None,
 ) -> ExportReport:
     """Writes a model to a file that is known to work, and reports on it.
 
@@ -62,15 +63,22 @@ def deliver(
         notes: what the report shall say of reroutings so far.
         write_sparse: writes a smaller form, which is tried first and given up for
             `write` if it is no smaller or does not work.
+        dense: the model whose file the report compares with; by default the same one
+            with no weight pruned.
     """
     try:
         with staged(path) as draft:
             with _on_cpu():
                 # A copy: what the model keeps from call to call stays as it is, and
                 # recurrent states start at zero, as in the file.
-                expected = run_keras(duplicate(given))(checks.inputs)
+                run = run_keras(duplicate(given))
+                with checks.running(given):
+                    expected = run(checks.inputs)
             check_finite(expected, f"the Keras model '{given.name}'")
-            dense_bytes = _dense_bytes(plain, write, path.name)
+            # Where nothing is zero, it is its own dense twin.
+            twin = None
+            if sparsity(plain):
+                twin = _bytes_of(unpruned(plain), write, path.name)
 
             def attempt(write: Write) -> Outcome:
                 with step("writing it"), quiet():
@@ -84,7 +92,7 @@ def deliver(
             else:
                 try:
                     outputs, difference = attempt(write_sparse)
-                    if size_of(draft) >= dense_bytes:
+                    if twin and size_of(draft) >= twin:
                         raise ExportError(f"it has {size_of(draft):,} bytes, no fewer")
                 except ExportError as error:
                     notes = [*notes, f"Not encoded sparsely, since then {error}."]
@@ -94,7 +102,11 @@ def deliver(
                 format=format,
                 bytes=size_of(draft),
                 gzip_bytes=gzip_size_of(draft),
-                dense_bytes=dense_bytes,
+                dense_bytes=(
+                    _bytes_of(plain_copy(dense), write, path.name)
+                    if dense is not None
+                    else twin or size_of(draft)
+                ),
                 max_difference=difference,
                 checked_on=checks.described,
                 sparsity=sparsity(plain),
@@ -114,11 +126,11 @@ def _on_cpu() -> AbstractContextManager[None]:
     return keras.device("cpu:0")
 
 
-def _dense_bytes(model: keras.Model, write: Write, name: str) -> int:
+def _bytes_of(model: keras.Model, write: Write, name: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, name)
-        with step("writing its dense twin"), quiet():
-            write(unpruned(model), file)
+        with step("writing the dense model to compare with"), quiet():
+            write(model, file)
         return size_of(file)
 
 

@@ -19,6 +19,7 @@ def to_keras(
     ticket_or_model: Any,
     path: str | os.PathLike[str],
     test_data: tuple[Any, Any] | None = None,
+    dense: keras.Model | None = None,
 ) -> ExportReport:
     """Writes a `.keras` file of ordinary layers, which needs Keras alone to load.
 
@@ -30,6 +31,9 @@ def to_keras(
         path: the file to write, ending in `.keras`. An older file is replaced once the
             new one has been loaded and computes what the model computes.
         test_data: arrays (x, y), to check the file on and to measure its accuracy.
+        dense: the model that it was made of, such as the one that was compacted. The
+            report compares the sizes of the two files; by default, that of the file
+            with one of the same model with no weight pruned.
 
     Returns:
         The report, which is also printed.
@@ -61,6 +65,7 @@ def to_keras(
         read=_read,
         checks=checks_for(given, test_data),
         precision=precision(given),
+        dense=dense,
     )
 
 

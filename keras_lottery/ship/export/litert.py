@@ -37,6 +37,7 @@ def to_litert(
     quantize: Quantize = None,
     representative_data: Any = None,
     test_data: tuple[Any, Any] | None = None,
+    dense: keras.Model | None = None,
 ) -> ExportReport:
     """Writes a `.tflite` file, and runs it in LiteRT before it hands it over.
 
@@ -61,6 +62,9 @@ def to_litert(
             several inputs a dictionary of arrays by input name. Without `test_data`,
             the file is checked on these rows.
         test_data: arrays (x, y), to check the file on and to measure its accuracy.
+        dense: the model that it was made of, such as the one that was compacted. The
+            report compares the sizes of the two files; by default, that of the file
+            with one of the same model with no weight pruned.
 
     Returns:
         The report, which is also printed.
@@ -125,6 +129,7 @@ def to_litert(
             checks=checks,
             precision="int8" if eight_bits else quantize or precision(given),
             notes=notes,
+            dense=dense,
         )
 
 

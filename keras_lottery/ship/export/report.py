@@ -18,8 +18,9 @@ class ExportReport:
         bytes: the size on disk; of a directory, the sum of its files.
         gzip_bytes: the size after gzip, file by file, as in a download.
         dense_bytes: the size of the same model with no weight pruned, written in the
-            same way (the same quantisation too) but without sparse encoding. It is
-            measured on a second file, in which random values stand for the zeros.
+            same way (the same quantisation too) but without sparse encoding; or of
+            the model given as `dense`. Where there are zeros, it is measured on a
+            second file, in which random values stand for them.
         max_difference: the largest difference between an output of the file and of
             the Keras model.
         checked_on: the inputs on which the two were compared.

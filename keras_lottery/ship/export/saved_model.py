@@ -20,6 +20,7 @@ def to_saved_model(
     ticket_or_model: Any,
     path: str | os.PathLike[str],
     test_data: tuple[Any, Any] | None = None,
+    dense: keras.Model | None = None,
 ) -> ExportReport:
     """Writes a SavedModel directory for TensorFlow Serving and its kin.
 
@@ -30,6 +31,9 @@ def to_saved_model(
             has been loaded and computes what the model computes; a directory that
             holds something else is refused.
         test_data: arrays (x, y), to check the file on and to measure its accuracy.
+        dense: the model that it was made of, such as the one that was compacted. The
+            report compares the sizes of the two files; by default, that of the file
+            with one of the same model with no weight pruned.
 
     Returns:
         The report, which is also printed.
@@ -52,6 +56,7 @@ def to_saved_model(
         read=_read,
         checks=checks_for(given, test_data),
         precision=precision(given),
+        dense=dense,
     )
 
 

@@ -17,7 +17,7 @@ from keras_lottery.structured.rules.per_channel import Computed, PerChannel
 from keras_lottery.structured.rules.regrouping import Regrouping, regrouped
 from keras_lottery.structured.rules.rule import Rule, array_of, common
 from keras_lottery.structured.rules.standardized import Standardized
-from keras_lottery.structured.rules.table import register_rule
+from keras_lottery.structured.rules.table import register_operations, register_rule
 
 MIXING = "its activation may mix channels"
 MOVED = "it moves the channels to another axis"
@@ -235,6 +235,18 @@ def _layer_normalization(layer: Any, call: Call) -> Rule:
 def _permute(layer: Any, call: Call) -> Rule:
     if layer.dims[-1] != len(layer.dims):
         return Rule(layer, MOVED)
+    return PerChannel(layer)
+
+
+@register_operations("LayerScale")
+def _layer_scale(layer: Any, call: Call) -> Rule:
+    """That of `keras.applications.ConvNeXt*`."""
+    config = lambda kept: {"projection_dim": int(kept.sum())}  # noqa: E731
+    return Computed(layer, config, at_points=True)
+
+
+@register_operations("StochasticDepth")
+def _stochastic_depth(layer: Any, call: Call) -> Rule:
     return PerChannel(layer)
 
 

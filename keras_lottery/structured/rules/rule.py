@@ -90,5 +90,14 @@ def array_of(variable: Any) -> np.ndarray:
 def weights_of(layer: Any) -> Weights:
     """The arrays of a layer's own weights, by the attribute that holds them."""
     # A function of `keras.ops` is no layer.
-    names = [weight.name for weight in getattr(layer, "weights", ())]
-    return {name: array_of(getattr(layer, name)) for name in names}
+    return {
+        _attribute(layer, weight): array_of(weight)
+        for weight in getattr(layer, "weights", ())
+    }
+
+
+def _attribute(layer: Any, weight: Any) -> str:
+    """Where a layer keeps a weight: by its name, if it has one of its own."""
+    if hasattr(layer, weight.name):
+        return weight.name
+    return next(name for name, value in vars(layer).items() if value is weight)

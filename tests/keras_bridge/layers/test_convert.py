@@ -350,3 +350,55 @@ def test_kernels_that_stay_dense_are_named():
         warnings.simplefilter("error")
         mask_model(masked)
         mask_model(model, "output")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unnamed(layers.Layer):
+    """Its variables have no names, as those of ConvNeXt."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], initializer="normal")
+        self.shift = self.add_weight(shape=shape[-1:], initializer="normal")
+
+    def call(self, x):
+        return x * self.scale + self.shift
+
+
+@pytest.mark.once
+def test_variables_without_names_are_told_apart_by_their_order(tmp_path):
+    steps = layers.Dense(3), Unnamed(name="one"), Unnamed(name="two"), layers.Dense(2)
+    model = keras.Sequential([keras.Input((4,)), *steps])
+    masked = mask_model(model)
+    np.testing.assert_array_equal(outputs(masked), outputs(model))
+    assert "two/variable_1" in get_state(masked)
+    assert get_state(masked).keys() == get_state(mask_model(masked)).keys()
+    masked.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(strip_masks(again)), outputs(model))
+
+
+@pytest.mark.once
+def test_names_that_tensorflow_refuses_are_refused_before_any_training():
+    dense = layers.Dense(3, name="плотный")
+    with pytest.raises(ValueError, match="Give the layers other names") as caught:
+        mask_model(keras.Sequential([keras.Input((4,)), dense]))
+    assert "плотный" in str(caught.value)
+
+
+@pytest.mark.once
+def test_depthwise_kernels_are_masked_only_where_they_are_chosen():
+    steps = (
+        layers.Conv2D(4, 1, name="point"),
+        layers.DepthwiseConv2D(2, name="depthwise"),
+        layers.Conv2D(4, 2, groups=4, name="by_channel"),
+        layers.Conv2D(4, 2, groups=2, name="by_group"),
+        layers.SeparableConv2D(3, 2, name="separable"),
+    )
+    model = keras.Sequential([keras.Input((9, 9, 2)), *steps])
+    assert list(get_masks(mask_model(model))) == [
+        "point/kernel",
+        "by_group/kernel",
+        "separable/pointwise_kernel",
+    ]
+    chosen = mask_model(model, ["depthwise", "by_channel"])
+    assert list(get_masks(chosen)) == ["depthwise/kernel", "by_channel/kernel"]

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_lottery.keras_bridge.layers import is_masked
+from keras_lottery.keras_bridge.layers import is_masked, mask_model
+from keras_lottery.pruning import prune
 from keras_lottery.ship.export import ExportError, to_keras
+from keras_lottery.structured import compact
 
 
 def test_a_masked_model_becomes_a_file_of_ordinary_layers(
@@ -140,3 +142,35 @@ def test_bad_arguments_are_refused(tiny, tmp_path, left_over):
     with pytest.raises(ValueError, match="built"):
         to_keras(keras.Sequential([layers.Dense(3)]), tmp_path / "model.keras")
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.once
+def test_a_model_that_takes_no_random_inputs_says_what_to_pass(tmp_path):
+    class Positions(layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(12, 2), name="table")
+
+        def call(self, x):
+            return x + self.table[: keras.ops.shape(x)[1]]
+
+    x = keras.Input((None, 2))
+    y = layers.GlobalAveragePooling1D()(Positions()(x))
+    model = keras.Model(x, layers.Dense(2)(y))
+    message = (
+        r"fails on inputs of .*32, 32.*`test_data=\(x, y\)`.*representative_data=x"
+    )
+    with pytest.raises(ValueError, match=message):
+        to_keras(model, tmp_path / "model.keras")
+
+
+@pytest.mark.once
+def test_the_report_compares_with_the_model_that_was_made_smaller(tmp_path):
+    steps = map(layers.Dense, (80, 80, 3))
+    model = mask_model(keras.Sequential([keras.Input((40,)), *steps]))
+    prune(model, 0.75, granularity="filter")
+    small = compact(model)
+    own = to_keras(small, tmp_path / "own.keras")
+    assert own.dense_bytes == own.bytes
+    report = to_keras(small, tmp_path / "small.keras", dense=model)
+    assert report.dense_bytes > 1.5 * report.bytes
+    assert "100.0% of" not in str(report)
