@@ -97,7 +97,14 @@ def compressed(masked, folder):
     return kl.load_compressed(folder / "m.klc")
 
 
+def search(masked, folder):
+    made = kl.LotteryTicketSearch(model, [0.5], objective="val_loss", workers=0)
+    made.search(X, Y, validation_data=(X, Y), batch_size=4, epochs=1, verbose=0)
+    return made.ticket(1)
+
+
 CALLS = {
+    "search": search,
     "mask_model": lambda masked, folder: kl.mask_model(masked),
     "strip_masks": lambda masked, folder: kl.layers.strip_masks(masked),
     "compact": lambda masked, folder: kl.compact(masked),

@@ -222,3 +222,26 @@ def test_activations_of_filters_take_the_models_batches():
     model, data, before = used(fixed)
     kl.prune(model, 0.6, "activation", granularity="filter", data=data)
     assert len(states(model)) == len(before)
+
+
+def searched(model, data, **options):
+    made = kl.LotteryTicketSearch(
+        model, [0.6], objective="val_loss", controls=(), workers=0
+    )
+    fit = {"validation_data": data, "batch_size": 4, "epochs": 2, "verbose": 0}
+    return made.search(*data, **fit | options).drop(columns="seconds")
+
+
+@pytest.mark.parametrize("build", [recurrent, fixed])
+def test_searches_take_the_models_batches_and_leave_its_state(build):
+    model, data, before = used(build)
+    table = searched(model, data)
+    assert np.isfinite(table["final_val_loss"]).all()
+    assert_unchanged(model, before)
+    # Where the model has been, and what was trained before, does not count.
+    model(data[0][4:])
+    assert searched(model, data).equals(table)
+    few = tuple(array[:7] for array in data)
+    for wrong in ({"batch_size": 2}, {"validation_data": few}):
+        with pytest.raises(ValueError, match=r"takes batches of 4 .*Received: batch_s"):
+            searched(model, data, **wrong)

@@ -27,7 +27,7 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
     try:
         options.function(options)
     except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {as_options(str(error))}", file=sys.stderr)
         return 2
     except (FloatingPointError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -40,6 +40,17 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
     finally:
         warnings.formatwarning = formatwarning
     return 0
+
+
+def as_options(text: str) -> str:
+    """An error of the library in the words of the command line.
+
+    >>> as_options("Choose another `directory`, or use `overwrite=True`.")
+    'Choose another --directory, or use --overwrite.'
+    """
+    return text.replace("`directory`", "--directory").replace(
+        "`overwrite=True`", "--overwrite"
+    )
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -180,8 +180,8 @@ class Data:
         parts = {"train": train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def sample(self, name: str) -> Any:
-        """Some examples of a part, to see whether they fit a model.
+    def sample(self, name: str, fixed: int | None = None) -> Any:
+        """Some examples of a part, to see whether they fit a model: `fixed`, if given.
 
         Of arrays as many of each part, so that nothing is compiled twice; a power of
         two, so that several devices can share them out. Of a data set, its first batch.
@@ -189,7 +189,7 @@ class Data:
         arrays = [part for part in self.parts.values() if not is_dataset(part)]
         least = min((len(keras.tree.flatten(part)[0]) for part in arrays), default=1)
         size = min(SAMPLE, 2 ** (least.bit_length() - 1))
-        return first_batch(self.parts[name], size)
+        return first_batch(self.parts[name], fixed or size)
 
     def examples(self) -> tuple[Any, Any]:
         """Training inputs and targets as arrays; those of a data set are read once."""

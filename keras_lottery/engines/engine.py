@@ -21,6 +21,11 @@ from keras_lottery.keras_bridge.internals.optimizers import (
     take_averages,
 )
 from keras_lottery.keras_bridge.layers import get_state, set_state
+from keras_lottery.keras_bridge.layers.recurrent import (
+    at_rest,
+    batch_size_of,
+    recurrent_states,
+)
 from keras_lottery.keras_bridge.layers.state import State, read
 from keras_lottery.tickets import Ticket
 
@@ -118,7 +123,7 @@ class Engine:
         # engine cuts the training; here it is done once, at the end.
         postpone_averages(model.optimizer)
         self._fresh = [read(v) for v in model.optimizer.variables]
-        logs = evaluate(model, data.sample("validation"))
+        logs = evaluate(model, data.sample("validation", batch_size_of(model)))
         self.objective = resolve(objective, model, logs)
 
     def train(
@@ -229,6 +234,8 @@ class Engine:
         ):
             variable.assign(np.array(value))
         set_state(self.model, ticket.weights, ticket.masks)
+        for state in recurrent_states(self.model):
+            state.assign(np.zeros(state.shape))
         schedule = schedule_of(self.optimizer)
         if isinstance(schedule, OffsetSchedule):
             schedule.offset.assign(ticket.step)
@@ -378,15 +385,19 @@ class Record:
 
 
 def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
-    """The model's loss and metrics on data, by `model.evaluate`."""
-    if is_dataset(data):
-        return model.evaluate(data, verbose=0, return_dict=True)
-    x, y, sample_weight = (*data, None)[:3]
-    return model.evaluate(
-        x,
-        y,
-        sample_weight=sample_weight,
-        batch_size=EVALUATION_BATCH,
-        verbose=0,
-        return_dict=True,
-    )
+    """The model's loss and metrics on data, by `model.evaluate`.
+
+    Recurrent states start at rest, and are left as they were.
+    """
+    given: dict[str, Any] = {"x": data}
+    if not is_dataset(data):
+        x, y, sample_weight = (*data, None)[:3]
+        given = {"x": x, "y": y, "sample_weight": sample_weight}
+        given["batch_size"] = evaluation_batch(model)
+    with at_rest(model):
+        return model.evaluate(**given, verbose=0, return_dict=True)
+
+
+def evaluation_batch(model: keras.Model) -> int:
+    """How many examples are evaluated at once: as many as the model is fixed to."""
+    return batch_size_of(model) or EVALUATION_BATCH

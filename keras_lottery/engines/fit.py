@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_lottery.engines.data import pieces
-from keras_lottery.engines.engine import EVALUATION_BATCH, Engine, Record, evaluate
+from keras_lottery.engines.engine import Engine, Record, evaluate, evaluation_batch
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.state import read
 
@@ -58,7 +58,9 @@ class FitEngine(Engine):
         # Validation shares the metrics with the epoch that is under way.
         metrics = [read(variable) for variable in self.model.metrics_variables]
         if part not in self._ready:
-            self._ready[part] = _ready(self.data.parts[part])
+            self._ready[part] = _ready(
+                self.data.parts[part], evaluation_batch(self.model)
+            )
         logs = evaluate(self.model, self._ready[part])
         for variable, value in zip(self.model.metrics_variables, metrics, strict=True):
             variable.assign(value)
@@ -93,7 +95,7 @@ class _Watch(keras.callbacks.Callback):
             logs.update({name: curve[name][-1] for name in curve if name != "step"})
 
 
-def _ready(data: Any) -> Any:
+def _ready(data: Any, size: int) -> Any:
     """Data that are evaluated again and again, in the backend's own form."""
     if keras.backend.backend() != "tensorflow" or is_dataset(data):
         return data
@@ -103,4 +105,4 @@ def _ready(data: Any) -> Any:
     # evaluating a small network.
     # A list would be stacked to one tensor.
     parts = keras.tree.lists_to_tuples(data)
-    return tf.data.Dataset.from_tensor_slices(parts).batch(EVALUATION_BATCH)
+    return tf.data.Dataset.from_tensor_slices(parts).batch(size)

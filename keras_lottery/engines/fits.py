@@ -9,6 +9,7 @@ import numpy as np
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import evaluate
 from keras_lottery.keras_bridge.datasets import is_dataset
+from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
 LABELS = {"sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"}
 PROBABILITIES = {
@@ -31,8 +32,9 @@ def check_fits(model: keras.Model, data: Data) -> None:
             loss takes: labels that are no classes of the output, or probabilities
             outside of 0 to 1.
     """
+    _check_batches(model, data)
     for name, part in data.parts.items():
-        sample = data.sample(name)
+        sample = data.sample(name, batch_size_of(model))
         if not is_dataset(part):
             _check_targets(name, model, *part[:2])
         try:
@@ -43,6 +45,21 @@ def check_fits(model: keras.Model, data: Data) -> None:
                 f"Expected {name} data that fit the model.{unbatched} Received: shapes "
                 f"{_shapes(sample)}, of which `model.evaluate` says: {error}"
             ) from error
+
+
+def _check_batches(model: keras.Model, data: Data) -> None:
+    """Raises ValueError for arrays that do not fill batches of a model's fixed size."""
+    size = batch_size_of(model)
+    for name, part in data.parts.items():
+        if size is None or is_dataset(part):
+            continue
+        examples = len(keras.tree.flatten(part)[0])
+        if examples % size or (name == "train" and data.batch_size != size):
+            raise ValueError(
+                f"Model '{model.name}' takes batches of {size} examples. Expected "
+                f"`batch_size={size}`, and a multiple of {size} {name} examples. "
+                f"Received: batch_size={data.batch_size} and {examples} {name} examples"
+            )
 
 
 def _unbatched(data: Any) -> bool:

@@ -18,6 +18,7 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.keras_bridge.datasets import is_dataset
+from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
 # Their update of a weight looks at nothing but the weight, its gradient and its slots
 # (Lamb and Adafactor also at norms and means): a zero without gradient stays zero.
@@ -186,6 +187,8 @@ def obstacle(
         return f"callbacks need `fit` ({names})"
     if is_distributed(model):
         return "the training is distributed"
+    if batch_size_of(model):
+        return "the model takes batches of a fixed size, or keeps recurrent states"
     if any(is_dataset(part) for part in data.parts.values()):
         return "the data are a `tf.data.Dataset` or a `PyDataset`"
     arrays = [np.asarray(array) for array in keras.tree.flatten(data.parts)]

@@ -1,7 +1,9 @@
 """Workers on this machine: processes with one thread each."""
 
 import dataclasses
+import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -14,7 +16,7 @@ import keras
 import loky
 
 from keras_lottery.engines.engine import Work
-from keras_lottery.search.setup import ONE_THREAD, Setup, end_with_parent, train
+from keras_lottery.search.setup import ONE_THREAD, Setup, train
 
 
 class Processes:
@@ -56,7 +58,7 @@ class Processes:
                 "LOKY_MAX_MEMORY_LEAK_SIZE": "4e9",
             }
             self._executor = loky.ProcessPoolExecutor(
-                self.count, env=environment, initializer=end_with_parent
+                self.count, env=environment, initializer=_ending_with(os.getpid())
             )
         return self._executor
 
@@ -65,6 +67,31 @@ class Processes:
         if self._executor is not None:
             self._executor.shutdown(kill_workers=True)
         self._folder.cleanup()
+
+
+def _ending_with(parent: int) -> Callable[[], None]:
+    """What ends a worker as soon as its parent has ended, in whatever way.
+
+    A function inside of a function is sent by value: the worker watches before it
+    imports Keras, which takes seconds in which it would outlive its parent for good.
+    """
+
+    def watch_parent() -> None:
+        import os
+        import threading
+        import time
+
+        import psutil
+
+        def watch() -> None:
+            # On Windows, the number stays that of a parent that has ended.
+            while os.getppid() == parent and psutil.pid_exists(parent):
+                time.sleep(0.2)
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+    return watch_parent
 
 
 def _load(folder: Path) -> Setup:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lottery.files import CorruptedFileError, write_sealed
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import (
     State,
     get_masks,
@@ -54,8 +55,8 @@ def build(
     if isinstance(source, keras.Model):
         model = mask_model(_compiled(source), prunable)
         return model, redraw(model, drawn) if replicate else get_state(model)
-    keras.utils.set_random_seed(drawn)
-    model = mask_model(_compiled(source()), prunable)
+    with seeded(drawn):
+        model = mask_model(_compiled(source()), prunable)
     return model, get_state(model)
 
 

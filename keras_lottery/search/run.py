@@ -10,6 +10,7 @@ from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.files import REMEDY, CorruptedFileError
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
+from keras_lottery.registry import did_you_mean
 from keras_lottery.search import results, stored
 from keras_lottery.search.best import Best, best_of
 from keras_lottery.search.records import Reader
@@ -274,12 +275,14 @@ class Run:
             `val_accuracy`; nothing of a training that diverged.
         """
         unit = Unit(replicate, level, variant, trial)
+        self._check_stored(unit)
         return self._reader.training_meta(unit)["curve"]
 
     def _read(
         self, level: int, replicate: int, *states: str
     ) -> tuple[dict[str, Any], dict[str, State], Masks]:
         unit = Unit(replicate, level, "ticket")
+        self._check_stored(unit)
         meta, found, masks = self._reader.training(unit, *states)
         if masks is None:
             raise CorruptedFileError(
@@ -287,3 +290,19 @@ class Run:
                 f"no masks. {REMEDY}"
             )
         return meta, found, masks
+
+    def _check_stored(self, unit: Unit) -> None:
+        """Raises FileNotFoundError for a training that is not stored, with what is."""
+        if self.store.training(unit).is_file():
+            return
+        units = self.units()
+        found = {each.variant: set[int]() for each in units}
+        for each in units:
+            found[each.variant].add(each.level)
+        listed = [f"{name} at levels {sorted(at)}" for name, at in found.items()]
+        hint = "" if unit.variant in found else did_you_mean(unit.variant, found)
+        raise FileNotFoundError(
+            f"Expected a training that is stored in '{self.directory}': "
+            f"{'; '.join(listed) or 'none so far'}, of replicates "
+            f"{sorted({each.replicate for each in units})}. Received: {unit}. {hint}"
+        )

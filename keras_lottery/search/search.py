@@ -14,6 +14,7 @@ from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.pruning import chosen
@@ -23,6 +24,7 @@ from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
 from keras_lottery.search.replicates import (
     begin,
     build,
+    derive_seed,
     draw,
     with_stored_weights,
 )
@@ -426,7 +428,8 @@ class LotteryTicketSearch(Run):
             "versions": versions(),
             "architecture": architecture.to_text(model),
         }
-        with work as trainings:
+        # What draws without a seed of its own, in training, is repeated too.
+        with seeded(derive_seed(self.seed, 0, "process")), work as trainings:
             settings["in_workers"] = trainings.engine is not engine
             starts = begin(
                 trainings.records,

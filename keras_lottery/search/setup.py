@@ -1,8 +1,5 @@
 """What every process that trains makes its engine of."""
 
-import os
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,15 +103,3 @@ def train(
     # Not every exception survives being sent; its text does.
     except Exception:
         return Failure(traceback.format_exc())
-
-
-def end_with_parent() -> None:
-    """Ends this process as soon as the one that started it has ended."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -81,3 +81,13 @@ def test_a_directory_without_a_run_is_refused(tmp_path, settings):
     for load in (Run.load, LotteryTicketSearch.load):
         with pytest.raises(error, match=message):
             load(tmp_path)
+
+
+def test_what_is_not_stored_is_refused_with_what_is(finished):
+    for read in (finished.ticket, finished.masks, finished.trained, finished.curve):
+        with pytest.raises(FileNotFoundError, match="level=7") as error:
+            read(7)
+        assert "ticket at levels [0, 1, 2]" in str(error.value)
+        assert "replicates [0, 1]" in str(error.value)
+    with pytest.raises(FileNotFoundError, match="Did you mean 'reinit'"):
+        finished.curve(1, "reinitt")

@@ -10,9 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from keras_lottery.search import LotteryTicketSearch, workers
+from keras_lottery.search.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -178,3 +180,43 @@ def running(process):
         return "Z (zombie)" not in (process / "status").read_text()
     except OSError:
         return False
+
+
+KILLED = """
+from tests.search.test_workers import search
+search("run", workers=2)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+@pytest.mark.parametrize("begun", [False, True])
+def test_workers_end_with_a_killed_parent(tmp_path, one_worker, begun):
+    """While they start, before Keras is there, and while they train."""
+    store = Store(tmp_path / "run")
+    parent = psutil.Popen(
+        [sys.executable, "-c", KILLED],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    workers = []
+    while len(workers) < 2 or (begun and not store.settings.exists()):
+        assert time.monotonic() < deadline and parent.is_running()
+        time.sleep(0.1)
+        children = parent.children()
+        workers = [c for c in children if "popen_loky" in "".join(c.cmdline())]
+    parent.kill()
+    parent.wait()
+    with store.alone():  # It is free at once.
+        pass
+    # Python gives up its lock seldom while it imports TensorFlow.
+    deadline = time.monotonic() + (2 if begun else 10)
+    places = [Path(f"/proc/{child.pid}") for child in children]
+    while left := [place for place in places if running(place)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    if begun:
+        again = search(store.directory, workers=2)
+        pd.testing.assert_frame_equal(again, one_worker)

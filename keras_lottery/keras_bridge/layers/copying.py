@@ -76,11 +76,13 @@ def check_convertible(model: keras.Model) -> None:
         raise ValueError(
             f"Expected `model` to be a Keras model. Received: model={model!r}"
         )
-    if not model.built or (is_graph(model) and not model.inputs):
+    # `build` of a subclass that has none of its own builds none of its layers.
+    hollow = not model.weights and any(not layer.built for _, layer in walk(model))
+    if not model.built or hollow or (is_graph(model) and not model.inputs):
         raise ValueError(
             f"Expected a built model. Received: model '{model.name}' without weights. "
-            "Start it with `keras.Input(shape)`, call `model.build(input_shape)`, or "
-            "call it on data."
+            "Start it with `keras.Input(shape)`, or call it once on data, as "
+            "`model(x[:1])`."
         )
 
 

@@ -30,6 +30,7 @@ from keras_lottery.papers.experiments import (
 from keras_lottery.papers.experiments.experiment import Claim, Experiment, Scale
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.reproduce import reproduce
+from keras_lottery.registry import did_you_mean
 
 __all__ = [
     "EXPERIMENTS",
@@ -81,6 +82,6 @@ def get(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise ValueError(
             f"Expected the name of an experiment, one of {sorted(EXPERIMENTS)}. "
-            f"Received: name={name!r}"
+            f"Received: name={name!r}. {did_you_mean(name, EXPERIMENTS)}"
         )
     return EXPERIMENTS[name]

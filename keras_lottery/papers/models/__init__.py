@@ -35,6 +35,7 @@ from keras_lottery.papers.models.recipe import (
 )
 from keras_lottery.papers.models.residual import resnet, resnet_20, resnet_56
 from keras_lottery.papers.models.vgg import vgg, vgg_11, vgg_19
+from keras_lottery.registry import did_you_mean
 
 __all__ = [
     "MODELS",
@@ -112,5 +113,6 @@ def _entry(model: object) -> tuple[Builder, Recipe]:
     if isinstance(model, str) and model in MODELS:
         return MODELS[model]
     raise ValueError(
-        f"Expected `model` to be one of {names()}. Received: model={model!r}"
+        f"Expected `model` to be one of {names()}. Received: model={model!r}. "
+        + did_you_mean(model, names())
     )

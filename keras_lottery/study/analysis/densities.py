@@ -6,16 +6,17 @@ import numpy as np
 
 from keras_lottery.masks import Masks
 from keras_lottery.search.run import Run
+from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def layer_densities(masks: Masks) -> "pd.DataFrame":
+def layer_densities(masks: Masks | Ticket) -> "pd.DataFrame":
     """The share of the weights left, by layer.
 
     Args:
-        masks: a ticket's.
+        masks: a ticket, or its masks.
 
     Returns:
         A row for each weight, and `"total"` for all: `weight`, `kept`, `size`,
@@ -30,6 +31,8 @@ def layer_densities(masks: Masks) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    if isinstance(masks, Ticket):
+        masks = masks.masks
     counts = [(n, int(np.count_nonzero(mask)), mask.size) for n, mask in masks.items()]
     counts.append(("total", masks.kept, masks.size))
     table = pd.DataFrame(counts, columns=["weight", "kept", "size"])

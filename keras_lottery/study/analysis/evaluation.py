@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.data import first_batch
-from keras_lottery.engines.engine import EVALUATION_BATCH, evaluate
+from keras_lottery.engines.engine import evaluate, evaluation_batch
 from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge.layers import (
     State,
@@ -73,7 +73,7 @@ def judged(
     """
     check_compiled(model)
     with borrowed(model):
-        logs = evaluate(model, first_batch(data, EVALUATION_BATCH))
+        logs = evaluate(model, first_batch(data, evaluation_batch(model)))
         return resolve(objective, model, logs)
 
 

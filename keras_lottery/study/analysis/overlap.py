@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_lottery.masks import Masks
+from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def mask_overlap(a: Masks, b: Masks) -> "pd.DataFrame":
+def mask_overlap(a: Masks | Ticket, b: Masks | Ticket) -> "pd.DataFrame":
     """How many weights two tickets share, against what chance alone would give.
 
     Chance is random masks with as many weights in each layer: of n weights, two that
     keep k and m share k m / n on average.
 
     Args:
-        a, b: the masks of tickets of one network.
+        a, b: tickets of one network, or their masks.
 
     Returns:
         A row for each weight, and `"total"` for all: `weight`, `size`, `kept_a`,
@@ -45,6 +46,7 @@ def mask_overlap(a: Masks, b: Masks) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    a, b = (each.masks if isinstance(each, Ticket) else each for each in (a, b))
     shapes_a, shapes_b = (
         {name: mask.shape for name, mask in masks.items()} for masks in (a, b)
     )

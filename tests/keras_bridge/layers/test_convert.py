@@ -288,8 +288,11 @@ class Subclassed(keras.Model):
 
 
 def test_models_that_cannot_be_converted_say_why():
-    subclassed = Subclassed()
+    subclassed, hollow = Subclassed(), Subclassed()
+    with pytest.warns(UserWarning, match="has unbuilt state"):
+        hollow.build((None, 4))  # Of a class without `build`, it does nothing.
     for model, message in [
+        (hollow, "a built model(.|\n)*call it once on data"),
         ("mlp", "a Keras model"),
         (keras.Sequential([layers.Dense(2)]), "a built model"),
         (subclassed, "a built model"),

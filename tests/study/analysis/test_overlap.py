@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from keras_lottery.masks import Masks
 from keras_lottery.study.analysis import layer_densities, mask_overlap
+from keras_lottery.tickets import Ticket
 
 pytestmark = pytest.mark.once
 
@@ -35,6 +36,9 @@ class TestMaskOverlap:
         table = mask_overlap(masks, masks)
         assert (table["jaccard"] == 1).all()
         assert table["shared"].tolist()[-1] == masks.kept
+        ticket = Ticket(masks, {})
+        assert mask_overlap(ticket, masks).equals(table)
+        assert layer_densities(ticket).equals(layer_densities(masks))
 
     def test_counts(self):
         a, b = random_masks(0), random_masks(1)
