@@ -134,6 +134,9 @@ class LotteryTicketSearch(Run):
     ```
     """
 
+    # What is wrong with a stored search that can only be read.
+    _lacking: Exception | None = None
+
     def __init__(
         self,
         model: keras.Model | Callable[[], keras.Model],
@@ -204,6 +207,8 @@ class LotteryTicketSearch(Run):
     ) -> "LotteryTicketSearch":
         """Opens a stored search, to read it or to go on with it.
 
+        Reading needs neither functions nor layers of your own; going on with it does.
+
         Args:
             directory: where it is stored.
             changes: arguments to replace the stored ones: more `replicates`, other
@@ -216,23 +221,31 @@ class LotteryTicketSearch(Run):
         """
         run = Run(directory)
         settings = run.settings
-        arguments = {
-            "schedule": restore(settings["schedule"], Schedule),
-            "criterion": settings["criterion"],
-            "allocation": restore(settings["allocation"], *allocations.classes()),
-            "granularity": restore(settings["granularity"]),
-            "rewind": restore(settings["rewind"], Rewind, FineTune),
-            "rewind_to": settings["rewind_to"],
-            "controls": settings["controls"],
-            "objective": stored_objective(settings),
-            "replicates": settings["replicates"],
-            "report_levels": settings["report_levels"],
-            "seed": settings["seed"],
-            "prune_at_init": settings["prune_at_init"],
-        }
-        model = architecture.from_text(settings["architecture"])
-        model = with_stored_weights(model, run.store)
-        return cls(model, directory=directory, **(arguments | changes))
+        try:
+            arguments = {
+                "schedule": restore(settings["schedule"], Schedule),
+                "criterion": settings["criterion"],
+                "allocation": restore(settings["allocation"], *allocations.classes()),
+                "granularity": restore(settings["granularity"]),
+                "rewind": restore(settings["rewind"], Rewind, FineTune),
+                "rewind_to": settings["rewind_to"],
+                "controls": settings["controls"],
+                "objective": stored_objective(settings),
+                "replicates": settings["replicates"],
+                "report_levels": settings["report_levels"],
+                "seed": settings["seed"],
+                "prune_at_init": settings["prune_at_init"],
+            }
+            model = architecture.from_text(settings["architecture"])
+            model = with_stored_weights(model, run.store)
+            return cls(model, directory=directory, **(arguments | changes))
+        except (ValueError, TypeError) as error:
+            if changes:
+                raise
+            found = cls.__new__(cls)
+            Run.__init__(found, directory)
+            found._lacking = error
+            return found
 
     def search(
         self,
@@ -310,6 +323,13 @@ class LotteryTicketSearch(Run):
             OSError: if a result cannot be written. What was finished stays: run again.
             BlockingIOError: if another search is running in this directory.
         """
+        if self._lacking is not None:
+            raise ValueError(
+                f"The search in '{self.directory}' was made with something of your "
+                "own, which is not stored. Register its layers with Keras, and give "
+                "its functions to `load`, such as `load(directory, criterion=…)`. "
+                f"{self._lacking}"
+            ) from self._lacking
         if sample_weight is not None and class_weight is not None:
             raise ValueError(
                 "Expected `sample_weight` or `class_weight`, as of `fit`. Received: "

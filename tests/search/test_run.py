@@ -10,6 +10,7 @@ from keras_lottery import LotteryTicketSearch
 from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.search import Run
+from tests.search.small_search import FIT
 
 pytestmark = pytest.mark.once
 
@@ -44,11 +45,14 @@ def test_reading_needs_no_functions(finished, tmp_path):
     path = copy / "settings.json"
     own = {"criterion": "thesis.worth", "controls": {"reinit": ["thesis.reinit", 1]}}
     write_sealed(path, read_sealed(path) | own)
-    with pytest.raises(ValueError, match="thesis"):
-        LotteryTicketSearch.load(copy)
-    run = Run.load(copy)
-    assert run.results().equals(finished.results())
-    assert run.expected() == set(run.units())
+    loaded = LotteryTicketSearch.load(copy)
+    for run in (Run.load(copy), loaded):
+        assert run.results().equals(finished.results())
+        assert run.expected() == set(run.units())
+    with pytest.raises(ValueError, match=r"give its functions to `load`.*thesis"):
+        loaded.search(**FIT)
+    with pytest.raises(ValueError, match="magic"):
+        LotteryTicketSearch.load(copy, criterion="magic")
 
 
 def test_what_is_missing_is_known(finished, tmp_path):
