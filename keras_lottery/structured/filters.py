@@ -6,7 +6,7 @@ layers that it is tied to by residual connections.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import keras
@@ -18,9 +18,9 @@ from keras_lottery.keras_bridge.layers.recurrent import (
     batch_size_of,
     check_whole_batches,
 )
-from keras_lottery.structured.channels import Tensor
+from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.removal import plain_copy
+from keras_lottery.structured.removal import check_followed
 from keras_lottery.structured.rules import Linear, PerChannel, rule_for, weights_of
 from keras_lottery.structured.units import layers_of
 from keras_lottery.tickets import Snapshot
@@ -78,7 +78,8 @@ def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
                 "layer, which it does not have while it trains. Received: "
                 "mask_epochs='auto'. Give a number."
             )
-        graph = Graph(plain_copy(model), rule_for)
+        check_followed(model)
+        graph = Graph(model, rule_for)
         return {
             filters.name: _checked(score, filters)
             for filters in _all_filters(graph, snapshot)
@@ -98,54 +99,70 @@ def _checked(score: Callable[[Filters], np.ndarray], filters: Filters) -> np.nda
     return scores
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What belongs to the channels of a layer: a row for each, of a kind of array."""
+
+    kind: str
+    groups: np.ndarray
+    array: np.ndarray
+
+    def of(self, groups: np.ndarray) -> np.ndarray:
+        """A row for each of the groups, of all of its channels."""
+        order = np.argsort(self.groups, kind="stable")
+        order = order[np.isin(self.groups[order], groups)]
+        return self.array[order].reshape(len(groups), -1)
+
+
 def _all_filters(graph: Graph, snapshot: Snapshot) -> list[Filters]:
     activations = cache(lambda: _activations(graph, snapshot))
-    return [
-        _filters(name, groups, graph, snapshot, activations)
-        for name, groups in layers_of(graph, snapshot.masks).items()
-    ]
+    rows = _rows(graph, snapshot.masks)
+    by_group: dict[int, list[int]] = {}
+    for index, one in enumerate(rows):
+        for group in np.unique(one.groups):
+            by_group.setdefault(group, []).append(index)
+    filters = []
+    for name, groups in layers_of(graph, snapshot.masks).items():
+        own = sorted({index for group in groups for index in by_group[group]})
+        found: dict[str, list[np.ndarray]] = {"kernel": [], "mask": [], "scale": []}
+        for one in map(rows.__getitem__, own):
+            found[one.kind].append(one.of(groups))
+        filters.append(
+            Filters(
+                name,
+                alive=np.any([mask.any(axis=1) for mask in found["mask"]], axis=0),
+                kernels=found["kernel"],
+                scales=[scale.mean(axis=1) for scale in found["scale"]],
+                activations=partial(lambda groups: activations()[groups], groups),
+                rng=snapshot.rng,
+            )
+        )
+    return filters
 
 
-def _filters(
-    name: str,
-    groups: np.ndarray,
-    graph: Graph,
-    snapshot: Snapshot,
-    activations: Callable[[], np.ndarray],
-) -> Filters:
-    """What the criteria may look at."""
-
-    def rows(tensor: Tensor, array: np.ndarray, axis: int = 0) -> list[np.ndarray]:
-        """What belongs to the channels of each group, a row for each, if any does."""
-        numbers = graph.groups[tensor.atoms]
-        order = np.argsort(numbers, kind="stable")
-        order = order[np.isin(numbers[order], groups)]
-        if not len(order):
-            return []
-        return [np.moveaxis(array, axis, 0)[order].reshape(len(groups), -1)]
-
-    kernels, alive, scales = [], [], []
+def _rows(graph: Graph, masks: Masks) -> list[_Rows]:
+    """The kernels and masks that make channels, and the scales behind them."""
+    rows = []
     for rule in graph.rules.values():
         call = rule.calls[0]
         if isinstance(rule, Linear):
+            groups = graph.groups[call.outputs[0].atoms]
             ((weight, axis),) = [(n, o) for n, (_, o) in rule.axes.items() if o]
-            kept = rows(call.outputs[0], weights_of(rule.layer)[weight], axis)
-            if kept:
-                kernels += kept
-                mask = snapshot.masks[f"{graph.name(rule.layer)}/{weight}"]
-                alive += rows(call.outputs[0], mask, axis)
+            mask = masks.get(f"{graph.name(rule.layer)}/{weight}")
+            if mask is not None:
+                kernel = np.where(mask, weights_of(rule.layer)[weight], 0)
+                for kind, array in (("kernel", kernel), ("mask", mask)):
+                    rows.append(_Rows(kind, groups, _flat(array, axis)))
         elif isinstance(rule.layer, keras.layers.BatchNormalization):
             weights = weights_of(rule.layer)
             if isinstance(rule, PerChannel) and "gamma" in weights:
-                scales += rows(call.inputs[0], np.abs(weights["gamma"]))
-    return Filters(
-        name,
-        alive=np.any([mask.any(axis=1) for mask in alive], axis=0),
-        kernels=kernels,
-        scales=[scale.mean(axis=1) for scale in scales],
-        activations=lambda: activations()[groups],
-        rng=snapshot.rng,
-    )
+                groups = graph.groups[call.inputs[0].atoms]
+                rows.append(_Rows("scale", groups, _flat(np.abs(weights["gamma"]), 0)))
+    return rows
+
+
+def _flat(array: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
 def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:

@@ -137,6 +137,12 @@ def plain_copy(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: if its layers cannot be followed.
     """
+    check_followed(model)
+    return strip_masks(model) if is_masked(model) else model
+
+
+def check_followed(model: keras.Model) -> None:
+    """Raises ValueError if the layers of a model cannot be followed."""
     check_convertible(model)
     if not has_graph(model):
         raise ValueError(
@@ -145,7 +151,6 @@ def plain_copy(model: keras.Model) -> keras.Model:
             "anything. Make a Functional model of what it does: "
             "`x = keras.Input(shape)`, `keras.Model(x, model.call(x))`."
         )
-    return strip_masks(model) if is_masked(model) else model
 
 
 def makers(graph: Graph) -> dict[str, Rule]:

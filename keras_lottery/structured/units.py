@@ -10,7 +10,7 @@ import numpy as np
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.removal import makers, plain_copy
+from keras_lottery.structured.removal import check_followed, makers
 from keras_lottery.structured.rules import Grouped, Linear, Rule, rule_for
 from keras_lottery.tickets.allocation import Scores, largest
 from keras_lottery.tickets.allocation.names import check_scores
@@ -154,7 +154,8 @@ def find_units(role: str, model: keras.Model) -> Units:
         ValueError: if it is not masked, is a subclassed model, or has none.
     """
     masks = get_masks(model)
-    graph = Graph(plain_copy(model), rule_for)
+    check_followed(model)
+    graph = Graph(model, rule_for)
     slices: list[Slices] = []
     unmasked: dict[str, list[np.ndarray]] = {}
     shifts: dict[str, np.ndarray] = {}

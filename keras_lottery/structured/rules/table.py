@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_lottery.keras_bridge.internals.graph import function_name
+from keras_lottery.keras_bridge.layers.inside import class_of
+from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules.lookup import Lookup
 from keras_lottery.structured.rules.merge import Merge
@@ -57,7 +59,7 @@ def register_operations(*names: str) -> Callable[[RuleMaker], RuleMaker]:
 
 def rule_for(layer: Any, call: Call) -> Rule:
     """The rule of a layer, by its class; without one, all its channels stay."""
-    kind = type(layer)
+    kind = ORDINARY_LAYERS.get(class_of(layer), class_of(layer))
     maker = RULES.get(kind) or OPERATIONS.get(function_name(layer) or "")
     if maker is None:
         return Rule(layer, f"no rule for {kind.__name__}")
