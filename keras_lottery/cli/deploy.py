@@ -27,7 +27,7 @@ def add_options(parser: Parser) -> None:
         "(%(default)s)",
     )
     add(
-        "--tolerance",
+        "--margin",
         type=not_negative,
         default=0.5,
         help="percentage points of validation accuracy that it may lie below the most "
@@ -58,7 +58,7 @@ def _deploy(options: argparse.Namespace) -> None:
         options.target,
         options.data,
         prefer=options.prefer,
-        tolerance=options.tolerance / 100,
+        margin=options.margin / 100,
         directory=options.saved_models,
         threads=options.threads,
         seconds=options.seconds,

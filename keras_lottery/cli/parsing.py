@@ -22,6 +22,7 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
         1 for what failed on the way, 130 if stopped.
     """
     options = parser.parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:

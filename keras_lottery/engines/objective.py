@@ -99,7 +99,26 @@ class Objective:
         >>> Objective("val_accuracy").amount(0.005), Objective("val_mae").amount(0.005)
         ('0.5 pp', '0.005')
         """
-        return f"{self.scale * difference:g}" + " pp" * self.is_share
+        form, unit = (".3g", " pp") if self.is_share else (".4g", "")
+        return f"{self.scale * difference:{form}}{unit}"
+
+    def signed(self, difference: float) -> str:
+        """The same with its sign.
+
+        >>> Objective("val_accuracy").signed(0.0042), Objective("val_mae").signed(-0.01)
+        ('+0.42 pp', '−0.01')
+        """
+        form, unit = ("+.2f", " pp") if self.is_share else ("+.4g", "")
+        text = f"{self.scale * difference:{form}}{unit}"
+        return text.replace("-", "\N{MINUS SIGN}")
+
+    def value(self, value: float) -> str:
+        """One value, for people.
+
+        >>> Objective("val_accuracy").value(0.975), Objective("val_mae").value(2.5)
+        ('97.50 %', '2.5')
+        """
+        return f"{100 * value:.2f} %" if self.is_share else f"{value:.4g}"
 
     def gain(self, value: Any, over: Any) -> Any:
         """How much better a value is than another; negative if it is worse.

@@ -3,94 +3,157 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from keras_lottery.engines.objective import Objective
 from keras_lottery.search.results import objective_of, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWEST = 3
+"""So many replicates can show that a ticket matches (docs/verdict.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """Which ticket is the best of a search; `str()` says it in words.
+    """Which ticket is the best of a search, and why; `str()` says it in words.
 
     Attributes:
         level, replicate: which ticket.
         density: the share of weights that it has left.
-        wins: whether its level wins. If not, none does, and it is the closest.
-        tolerance: how much worse than the dense network a level may be and win.
+        matches: whether its level is shown to match the dense network.
+        levels, replicates: how many levels were compared, over how many replicates.
+        difference, low, high: its level less the dense network on the validation data,
+            mean over replicates, and the 95 % confidence interval.
+        margin: how much worse than the dense network a ticket may be and match it.
+        test, dense_test: what level and dense network have on the test data, which
+            chose nothing; NaN without any.
         objective: what they are compared by.
     """
 
     level: int
     replicate: int
     density: float
-    wins: bool
-    tolerance: float
+    matches: bool
+    levels: int
+    replicates: int
+    difference: float
+    low: float
+    high: float
+    margin: float
+    test: float
+    dense_test: float
     objective: Objective
 
     def __str__(self) -> str:
-        place = f"level {self.level} ({self.density:.2%} of the weights left)"
-        on = "on the validation data"
-        if self.tolerance:
-            within = self.objective.amount(self.tolerance)
-            on += f", within {within} of the dense network's {self.objective.words}"
-        if self.wins:
-            return f"{place}, the sparsest that wins {on}"
-        return f"{place}, the best; none wins {on}"
+        what, signed = self.objective.words, self.objective.signed
+        place = f"level {self.level} ({100 * self.density:.2f} % of the weights)"
+        over = f"over {self.replicates} replicate{'s' * (self.replicates != 1)}"
+        interval = f"{signed(self.low).removesuffix(' pp')} to {signed(self.high)}"
+        if self.replicates > 1:
+            over = f"95 % interval {interval} {over}"
+        differs = f"validation {what} differs by {signed(self.difference)} ({over})"
+        limit = "no margin"
+        if not np.isnan(self.margin):
+            limit = f"a margin of {self.objective.amount(self.margin)}"
+        if self.matches:
+            text = (
+                f"The ticket of {place} matches the dense network, the sparsest of "
+                f"{self.levels} levels that is shown to: its {differs}, with {limit}"
+            )
+        else:
+            text = (
+                f"No ticket of {self.levels} levels is shown to match the dense network"
+                f", with {limit}{self._too_few}; the best guess is {place}, whose "
+                f"{differs}"
+            )
+        if np.isnan(self.test):
+            return f"{text}."
+        one, other = map(self.objective.value, (self.test, self.dense_test))
+        return (
+            f"{text}; on the test data, which chose nothing, it has {one}, the dense "
+            f"network {other}."
+        )
+
+    @property
+    def _too_few(self) -> str:
+        if self.replicates >= FEWEST:
+            return ""
+        count = "one replicate" if self.replicates == 1 else "two replicates"
+        return f" ({count} can hardly show it: ask for {FEWEST} or more)"
 
 
 def best_of(
     results: "pd.DataFrame",
-    tolerance: float = 0.0,
+    margin: float | str = "auto",
     objective: Objective | None = None,
+    examples: int | None = None,
 ) -> Best:
-    """The sparsest winning level's best replicate, by the validation data.
+    """The sparsest level that is shown to match the dense network, on validation data.
 
-    Where no level wins, it is the best one. What is compared is the objective at the
-    early stop.
+    Shown means `confirmed` in `kl.results.verdict`: after Holm's correction for the
+    number of levels. Where no level is, it is the sparsest one that is within the
+    margin on average, or else the best on average. Of its replicates, the ticket of the
+    median is taken, the lower one of an even number: the best one's value would be too
+    good to be true.
 
     Args:
         results: the table of `Run.results()`.
-        tolerance, objective: same as `kl.results.verdict`.
+        margin, objective, examples: same as in `kl.results.verdict`.
 
     Raises:
         ValueError: if no ticket was trained yet, or not the dense network.
     """
     objective = objective or objective_of(results)
-    table = _on_validation(results, tolerance, objective)
-    winners = table.index[table["winning"]]
-    level = int(winners.max()) if len(winners) else best_level(results, objective)
+    table = _on_validation(results, margin, objective, examples)
+    shown = table.index[table["confirmed"]]
+    gain = objective.gain(table["difference"], 0)
+    within = table.index[gain >= -table["margin"]]
+    found = shown if len(shown) else within
+    level = int(found.max()) if len(found) else int(gain.idxmax())
+    row = table.loc[level]
+    tickets = results[results["variant"] == "ticket"].groupby("level")
+    test = tickets[objective.column("early_stop", "test")].mean()
     return Best(
         level=level,
-        replicate=best_replicate(results, level, objective),
-        density=float(table.loc[level, "density"]),
-        wins=bool(len(winners)),
-        tolerance=tolerance,
+        replicate=median_replicate(results, level, objective),
+        density=float(row["density"]),
+        matches=bool(len(shown)),
+        levels=len(table),
+        replicates=int(row["replicates"]),
+        **{name: float(row[name]) for name in ("difference", "low", "high", "margin")},
+        test=float(test[level]),
+        dense_test=float(test[0]),
         objective=objective,
     )
 
 
 def best_level(results: "pd.DataFrame", objective: Objective) -> int:
     """The level, but for the dense one, that is the best on the validation data."""
-    table = _on_validation(results, 0.0, objective)
+    table = _on_validation(results, 0.0, objective, None)
     return int(objective.best(table["difference"]))
 
 
-def best_replicate(results: "pd.DataFrame", level: int, objective: Objective) -> int:
-    """The replicate whose ticket of a level is the best on the validation data."""
+def median_replicate(results: "pd.DataFrame", level: int, objective: Objective) -> int:
+    """The replicate whose ticket of a level is the median on the validation data."""
     is_ticket = (results["variant"] == "ticket") & (results["level"] == level)
-    best = objective.best(results.loc[is_ticket, objective.column("early_stop")])
-    return int(results.loc[best, "replicate"])
+    tickets = results[is_ticket].dropna(subset=[objective.column("early_stop")])
+    gains = objective.gain(tickets[objective.column("early_stop")], 0)
+    ranked = tickets.assign(gain=gains).sort_values(["gain", "replicate"])
+    return int(ranked["replicate"].iloc[(len(ranked) - 1) // 2])
 
 
 def _on_validation(
-    results: "pd.DataFrame", tolerance: float, objective: Objective
+    results: "pd.DataFrame",
+    margin: float | str,
+    objective: Objective,
+    examples: int | None,
 ) -> "pd.DataFrame":
     """The verdict by level, of those that have an objective to compare."""
     levels = results.loc[results["variant"] == "ticket", "level"]
     if (levels == 0).any() and (levels > 0).any():
-        table = verdict(results, "validation", tolerance, objective)
+        table = verdict(results, "validation", margin, objective, examples)
         if len(table := table.set_index("level").dropna(subset=["difference"])):
             return table
     raise ValueError(

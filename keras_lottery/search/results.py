@@ -4,14 +4,20 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from keras_lottery.engines.objective import Objective, named
+from keras_lottery.search.margin import margin_of
+from keras_lottery.search.paired import (
+    ERROR,
+    holm,
+    interval,
+    p_value,
+    resolution,
+    word,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CONFIDENCE = 0.95
 
 
 def columns(objective: Objective) -> list[str]:
@@ -71,60 +77,71 @@ def objective_of(results: "pd.DataFrame") -> Objective:
 
 def verdict(
     results: "pd.DataFrame",
-    on: str | None = None,
-    tolerance: float = 0.0,
+    on: str = "validation",
+    margin: float | str = "auto",
     objective: str | Objective | None = None,
+    examples: int | None = None,
 ) -> "pd.DataFrame":
-    """Whether the tickets of each level win, and whether they beat their controls.
+    """Whether the tickets of each level match the dense network, or beat it.
 
-    A winning ticket has fewer weights than the dense network, is at least as good, and
-    stops no later. Objective and step are those of the early stop, the step of least
-    validation loss; differences are paired: the same replicate's ticket and dense
-    network, or ticket and mean of the control's trials.
+    What is compared is the objective at the early stop, the step of least validation
+    loss. Differences are paired: the same replicate's ticket and dense network, or
+    ticket and mean of the control's trials. Which ticket is the best is chosen on the
+    validation data; a verdict on the test data stands beside it.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
-        on: the data to compare on: `"test"` or `"validation"`; by default the test
-            data, if there are any.
-        tolerance: how far the ticket may be worse than the dense network and still
-            count as equally good, in the objective's unit: of an accuracy, 0.002 is 0.2
-            percentage points.
+        on: the data to compare on: `"validation"` or `"test"`.
+        margin: how much worse than the dense network a ticket may be and match it, in
+            the objective's unit: of an accuracy, 0.002 is 0.2 percentage points.
+            `"auto"` is, of an accuracy, 0.2 percentage points, or its standard error on
+            so many validation `examples` if that is more; of another objective, the
+            standard deviation of the dense networks.
         objective: what the table is about; needed only where the name does not tell
             the direction, as that of an accuracy or a loss does.
+        examples: how many there are to validate on.
 
     Returns:
         One row a level. Differences are in the objective's unit, ticket less dense
         network or control; whether more or less is better, the objective says.
         `difference` is ticket less dense, mean over replicates, with `low` and `high`,
-        its 95 % confidence interval (Student's t; NaN for a single replicate);
-        `early_stop_difference` is in steps that each trained itself, from its
-        `start_step` on. `winning` is the definition on the means; `certain` is true
-        where also the whole interval lies on the winning side. For each control: ticket
-        less control (`reinit_difference`, `reinit_low`, `reinit_high`,
-        `reinit_early_stop_difference`), and `beats_reinit`: a better mean.
+        its 95 % confidence interval (Student's t; NaN for a single replicate).
+        `verdict` is `"better"` where the whole interval is on the good side of zero,
+        `"matching"` where it is on the good side of the `margin`, `"worse"` where it is
+        on the bad side of zero, else `"undecided"`. `p` is the p-value of "worse by the
+        margin or more" after Holm's correction for the number of levels, and
+        `confirmed` is true where it is below 2.5 %.
+
+        `winning` is the first paper's definition, on the means: fewer weights, at least
+        as good (`difference`), an early stop no later (`early_stop_difference`, in
+        steps that each trained itself). For each control: ticket less control
+        (`reinit_difference`, `reinit_low`, `reinit_high`,
+        `reinit_early_stop_difference`), and `beats_reinit`: the whole interval is on
+        the good side of zero.
 
     Raises:
-        ValueError: if `on` is something else, or the objective's direction is not
-            known.
+        ValueError: if an argument is something else, or the objective's direction is
+            not known.
 
     Reference:
-        Frankle & Carbin 2019, section 1 (the hypothesis, stated formally).
+        Frankle & Carbin 2019, section 1 (the hypothesis, stated formally); Frankle et
+        al. 2020 (matching).
     """
     import pandas as pd
 
     objective = _directed(results, objective)
     parts = {"test": "test", "validation": "val"}
-    if on is None:
-        column = objective.column("early_stop", "test")
-        on = "test" if results[column].notna().any() else "validation"
     if on not in parts:
         raise ValueError(
             f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
         )
+    margin = margin_of(results, margin, objective, examples)
+    column = objective.column("early_stop", parts[on])
+    step = resolution(results[column].to_numpy(float))
     means = (
         own_steps(results)
         .groupby(["level", "variant", "replicate"])[
-            [objective.column("early_stop", parts[on]), "early_stop_step", "sparsity"]
+            [column, "early_stop_step", "sparsity"]
         ]
         .mean()
     )
@@ -137,39 +154,58 @@ def verdict(
         ticket = ticket.droplevel("level")
         if level == 0:
             continue
-        mean, low, high = _paired(ticket["value"], dense["value"])
-        gain = objective.gain(mean, 0)
-        least = min(objective.gain(low, 0), objective.gain(high, 0))
-        later = _paired(ticket["step"], dense["step"])[0]
+        gains = _gains(objective, ticket, dense)
+        mean, low, high = interval(gains, step)
+        later = (ticket["step"] - dense["step"]).mean()
         sparsity = ticket["sparsity"].mean()
         row = {
             "level": level,
             "sparsity": sparsity,
             "density": 1 - sparsity,
-            "replicates": len(ticket),
-            "difference": mean,
-            "low": low,
-            "high": high,
+            "replicates": len(gains),
+            **_as_differences(objective, mean, low, high),
+            "margin": margin,
+            "verdict": word(low, high, margin),
+            "p": p_value(gains, margin, step),
             "early_stop_difference": later,
-            "winning": bool(sparsity > 0 and gain >= -tolerance and later <= 0),
-            "certain": bool(least >= -tolerance and later <= 0),
+            "winning": bool(sparsity > 0 and mean >= 0 and later <= 0),
         }
         for control in controls:
             if (level, control) not in means.index.droplevel("replicate"):
                 continue
             other = means.loc[level, control]
-            mean, low, high = _paired(ticket["value"], other["value"])
+            mean, low, high = interval(_gains(objective, ticket, other), step)
             row |= {
-                f"{control}_difference": mean,
-                f"{control}_low": low,
-                f"{control}_high": high,
-                f"{control}_early_stop_difference": _paired(
-                    ticket["step"], other["step"]
-                )[0],
-                f"beats_{control}": bool(objective.gain(mean, 0) > 0),
+                **_as_differences(objective, mean, low, high, f"{control}_"),
+                f"{control}_early_stop_difference": (
+                    ticket["step"] - other["step"]
+                ).mean(),
+                f"beats_{control}": bool(low > 0),
             }
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if rows:
+        table["p"] = holm(table["p"].to_numpy())
+        table.insert(table.columns.get_loc("p") + 1, "confirmed", table["p"] < ERROR)
+    return table
+
+
+def _gains(
+    objective: Objective, ticket: "pd.DataFrame", other: "pd.DataFrame"
+) -> np.ndarray:
+    """By how much the ticket is better, of each replicate that both have."""
+    gains = objective.gain(ticket["value"], other["value"])
+    return gains.dropna().to_numpy(float)
+
+
+def _as_differences(
+    objective: Objective, mean: float, low: float, high: float, prefix: str = ""
+) -> dict[str, float]:
+    """A gain and its interval as a difference: of an error, less is better."""
+    ends = sorted([objective.gain(low, 0), objective.gain(high, 0)])
+    values = (objective.gain(mean, 0), *ends)
+    names = ("difference", "low", "high")
+    return {prefix + name: v for name, v in zip(names, values, strict=True)}
 
 
 def _directed(results: "pd.DataFrame", objective: str | Objective | None) -> Objective:
@@ -199,49 +235,22 @@ def own_steps(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def in_words(verdict: "pd.DataFrame") -> dict[int, str]:
-    """The verdict of each level, for people.
+    """The verdict of each level, for people: a star stands for `confirmed`.
 
     >>> import pandas as pd
-    >>> row = {"level": 1, "winning": True, "certain": False, "beats_reinit": True}
-    >>> in_words(pd.DataFrame([row]))
-    {1: 'winning, beats reinit'}
+    >>> row = {"level": 1, "verdict": "matching", "confirmed": True}
+    >>> in_words(pd.DataFrame([row | {"beats_reinit": True}]))
+    {1: 'matching *, beats reinit'}
     """
     words = {}
     for row in verdict.to_dict("records"):
-        word = "winning" if row["winning"] else "not winning"
-        if row["winning"] and row["certain"]:
-            word += " (95 %)"
         # Of a control that this level lacks, it is NaN.
         beaten = [
             name.removeprefix("beats_")
             for name, value in row.items()
             if name.startswith("beats_") and value is True
         ]
-        if beaten:
-            word += f", beats {', '.join(beaten)}"
-        words[int(row["level"])] = word
+        star = " *" if row["confirmed"] else ""
+        beats = f", beats {', '.join(beaten)}" if beaten else ""
+        words[int(row["level"])] = f"{row['verdict']}{star}{beats}"
     return words
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of replicates, and its 95 % confidence interval (Student's t).
-
-    >>> [round(x, 2) for x in interval(np.array([1.0, 2.0, 3.0]))]
-    [2.0, -0.48, 4.48]
-    >>> interval(np.array([1.0]))  # of one replicate, the noise is not known
-    (1.0, nan, nan)
-    """
-    if not len(values):
-        return np.nan, np.nan, np.nan
-    mean = float(values.mean())
-    if len(values) == 1:
-        return mean, np.nan, np.nan
-    margin = float(
-        stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    )
-    return mean, mean - margin, mean + margin
-
-
-def _paired(a: "pd.Series", b: "pd.Series") -> tuple[float, float, float]:
-    """Mean of a - b over the replicates of both, and its confidence interval."""
-    return interval((a - b).dropna().to_numpy(float))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -110,15 +111,29 @@ class Run:
             return ACCURACY
 
     @property
-    def tolerance(self) -> float:
-        """How much worse than the dense network a ticket may be and win."""
-        return self.settings["tolerance"]
+    def margin(self) -> float | str:
+        """What was asked for: how much worse a ticket may be and match, or `"auto"`."""
+        return self.settings["margin"]
+
+    @property
+    def examples(self) -> int | None:
+        """How many there are to validate on; of a data set, that is not known."""
+        # Of arrays: ["(540, 8, 8, 1) float32 …", …].
+        found = re.match(r"\['\((\d+)", str(self.settings["validation"]))
+        return int(found[1]) if found else None
 
     @property
     def data(self) -> str | None:
         """The name of its data, where `keras-lottery find` noted it."""
         with contextlib.suppress(FileNotFoundError):
             return read_checked(self.store.card, stored.Card)["data"]
+        return None
+
+    @property
+    def command(self) -> str | None:
+        """The command that made it, where it was `keras-lottery find`."""
+        with contextlib.suppress(FileNotFoundError):
+            return read_checked(self.store.card, stored.Card).get("command")
         return None
 
     @property
@@ -176,46 +191,55 @@ class Run:
         """
         return results.tabulate(map(row, self.trainings().values()), self.objective)
 
-    def verdict(self, on: str | None = None, tolerance: float = 0.0) -> "pd.DataFrame":
-        """By level: does the ticket win, and does it beat its controls?
+    @property
+    def terms(self) -> dict[str, Any]:
+        """How its trainings are compared: arguments of `kl.results.verdict`."""
+        try:
+            margin, examples = self.margin, self.examples
+        except FileNotFoundError:  # nothing was searched yet
+            margin, examples = "auto", None
+        return {"margin": margin, "objective": self.objective, "examples": examples}
 
-        For arguments and columns see `kl.results.verdict`.
-        """
-        return results.verdict(self.results(), on, tolerance, self.objective)
-
-    def best(self, tolerance: float | None = None) -> Best:
-        """Which ticket is the best: the sparsest winning level's best replicate.
-
-        It is chosen by the objective at the early stop, on the validation data.
+    def verdict(
+        self, on: str = "validation", margin: float | str | None = None
+    ) -> "pd.DataFrame":
+        """By level: does the ticket match the dense network, and beat its controls?
 
         Args:
-            tolerance: same as `verdict`; by default the one that the search was asked
-                for.
+            on: the data to compare on: `"validation"` or `"test"`.
+            margin: same as in `kl.results.verdict`, which has the columns, too; by
+                default the one that the search was asked for.
+        """
+        return results.verdict(self.results(), on, **self._terms(margin))
+
+    def best(self, margin: float | str | None = None) -> Best:
+        """Which ticket is the best: the sparsest level shown to match, its median.
+
+        It is chosen by the objective at the early stop, on the validation data. Where
+        no level is shown to match the dense network, it is a guess.
+
+        Args:
+            margin: same as in `verdict`.
 
         Raises:
             ValueError: if no ticket was trained yet.
         """
-        table = self.results()
-        if tolerance is None:
-            tolerance = self.tolerance if len(table) else 0.0
-        return best_of(table, tolerance, self.objective)
+        return best_of(self.results(), **self._terms(margin))
 
-    def best_ticket(self, tolerance: float | None = None) -> Ticket:
+    def _terms(self, margin: float | str | None) -> dict[str, Any]:
+        return self.terms if margin is None else self.terms | {"margin": margin}
+
+    def best_ticket(self, margin: float | str | None = None) -> Ticket:
         """The ticket that `best` chooses.
 
-        Its `trained_model` is that of the end of training. Warns if no level wins, and
-        gives the ticket that came closest.
+        Its `trained_model` is that of the end of training. Warns if no level is shown
+        to match the dense network.
 
         Arguments and errors are those of `best`.
         """
-        best = self.best(tolerance)
-        if not best.wins:
-            warnings.warn(
-                "No level wins on the validation data: level "
-                f"{best.level} comes closest to the dense network's "
-                f"{best.objective.words}.",
-                stacklevel=2,
-            )
+        best = self.best(margin)
+        if not best.matches:
+            warnings.warn(str(best), stacklevel=2)
         return self.ticket(best.level, best.replicate)
 
     def ticket(self, level: int, replicate: int = 0) -> Ticket:

@@ -20,6 +20,7 @@ from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.pruning import chosen
 from keras_lottery.search import mask_finders
 from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
+from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
 from keras_lottery.search.replicates import (
     begin,
@@ -265,7 +266,7 @@ class LotteryTicketSearch(Run):
         mask_steps: int | None = None,
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
-        tolerance: float = 0.0,
+        margin: float | str = "auto",
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 1,
@@ -304,9 +305,9 @@ class LotteryTicketSearch(Run):
             mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
             class_weight: same as `fit`.
-            tolerance: how much worse than the dense network the best ticket may be, in
-                the objective's unit: of an accuracy, 0.002 is 0.2 percentage points. It
-                may be changed later.
+            margin: how much worse than the dense network a ticket may be and match it,
+                in the objective's unit: of an accuracy, 0.002 is 0.2 percentage points;
+                by default as in `kl.results.verdict`. It may be changed later.
             shuffle: whether arrays, and the batches of a `PyDataset`, are shuffled in
                 every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
@@ -330,6 +331,7 @@ class LotteryTicketSearch(Run):
                 "its functions to `load`, such as `load(directory, criterion=…)`. "
                 f"{self._lacking}"
             ) from self._lacking
+        check_margin(margin)
         if sample_weight is not None and class_weight is not None:
             raise ValueError(
                 "Expected `sample_weight` or `class_weight`, as of `fit`. Received: "
@@ -433,7 +435,7 @@ class LotteryTicketSearch(Run):
             "class_weight": class_weight,
             "callbacks": [describe_callback(callback) for callback in callbacks],
             "objective": engine.objective,
-            "tolerance": tolerance,
+            "margin": margin,
             "engine": engine.name,
             # Workers have one thread each: their number changes nothing.
             "in_workers": None,

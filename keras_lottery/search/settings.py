@@ -25,7 +25,7 @@ from keras_lottery.search.stored import read_checked
 
 # More of these may be asked for later: what is there stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels", "schedule")
-NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "tolerance", "versions")
+NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "margin", "versions")
 
 
 def describe(value: Any) -> Any:

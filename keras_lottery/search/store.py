@@ -52,7 +52,7 @@ class Store:
 
     @property
     def card(self) -> Path:
-        """What `keras-lottery find` notes beside a search: the name of its data."""
+        """What `keras-lottery find` notes: the command, the names of data and model."""
         return self.directory / "run.json"
 
     @property

@@ -5,7 +5,7 @@ A directory may come from anybody. What is not declared here is only compared or
 
 import json
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from pydantic import (
@@ -131,7 +131,8 @@ class Settings(Growing):
     rewind_to: Count | str
     prune_at_init: bool
     seed: Count
-    tolerance: Annotated[Finite, Field(ge=0)]
+    margin: Annotated[Finite, Field(ge=0)] | Literal["auto"]
+    validation: Described
     model: Model
     architecture: Annotated[str, AfterValidator(_serialised)]
 
@@ -141,6 +142,7 @@ class Card(TypedDict):
     """What `keras-lottery find` notes beside a search."""
 
     data: str
+    command: NotRequired[str]
 
 
 @with_config(_OPEN)

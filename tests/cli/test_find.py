@@ -1,6 +1,7 @@
 """`keras-lottery find`."""
 
 import argparse
+import html
 import json
 from types import SimpleNamespace
 
@@ -10,6 +11,9 @@ import pytest
 
 from keras_lottery import cli
 from keras_lottery.cli import find_command as find
+from keras_lottery.search import Run
+from keras_lottery.search.results import verdict
+from keras_lottery.study.report import write_report
 from keras_lottery.tickets.allocation import ErdosRenyi, Global
 
 pytestmark = pytest.mark.once
@@ -168,7 +172,6 @@ def test_what_the_paper_leaves_alone_is_left_alone(asked, capsys):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.filterwarnings("ignore:No level wins")
 def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     arguments = [*QUICK, "--quantize", "int8", "--controls", "none"]
     assert cli.find(arguments) == 0
@@ -192,7 +195,16 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     assert cli.find([*arguments, "--export", "none", "--seed", "1"]) == 2
     assert "seed: 0 there, 1 here" in capsys.readouterr().err
     again = [*arguments, "--export", "none", "--seed", "1", "--overwrite"]
-    assert cli.find(again) == 0
+    assert cli.find([*again, "--verbose", "1", "--margin", "2.5"]) == 0
+    # The same sentence everywhere, and true to the table.
+    *_, sentence = capsys.readouterr().out.splitlines()
+    best = Run.load(run).best()
+    assert sentence == str(best) == (run / "table.txt").read_text().splitlines()[-1]
+    assert best.margin == 0.025 and "with a margin of 2.5 pp" in sentence
+    assert sentence in html.unescape(write_report(run).read_text())
+    assert json.loads((run / "run.json").read_text())["command"] == (
+        "keras-lottery find " + " ".join([*again, "--verbose", "1", "--margin", "2.5"])
+    )
 
 
 def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
@@ -211,12 +223,10 @@ def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
         lambda *_, **options: seen.update(options) or SimpleNamespace(to_dict=dict),
     )
     ticket = SimpleNamespace(card={"level": 1}, masks=SimpleNamespace(density=0.5))
-    search = SimpleNamespace(
-        best_ticket=lambda: ticket, store=SimpleNamespace(exports=tmp_path / "reports")
-    )
+    store = SimpleNamespace(exports=tmp_path / "reports")
     splits = SimpleNamespace(x_train=np.ones((900, 2)), test=None)
     options = argparse.Namespace(export=["litert"], quantize="int8")
-    find._export(search, splits, tmp_path, options)
+    find._export(ticket, store, splits, tmp_path, options)
     assert seen["representative_data"] is splits.x_train
 
 
@@ -225,18 +235,19 @@ def test_the_table_shows_every_level_and_variant():
         {
             "level": [0, 0, 1, 1, 1, 1],
             "variant": ["ticket", "ticket", "ticket", "ticket", "reinit", "reinit"],
+            "replicate": [0, 1] * 3,
+            "sparsity": [0.0, 0.0, 0.5, 0.5, 0.5, 0.5],
             "density": [1.0, 1.0, 0.5, 0.5, 0.5, 0.5],
+            "early_stop_val_accuracy": [0.8, 0.8, 0.81, 0.79, 0.7, 0.7],
             "early_stop_test_accuracy": [0.9, 0.92, 0.95, 0.97, 0.8, 0.8],
             "early_stop_step": [100, 200, 1000, 1500, 190, 190],
             "start_step": [0, 0, 0, 0, 100, 100],
         }
     )
-    verdict = pd.DataFrame(
-        [{"level": 1, "winning": True, "certain": False, "beats_reinit": True}]
-    )
-    lines = find.level_table(rows, verdict).splitlines()
-    assert "91.00 ± 1.41 %, 150" in lines[2]
-    assert lines[2].endswith("dense")
-    assert "96.00 ± 1.41 %, 1,250" in lines[3]
-    assert "80.00 ± 0.00 %, 90" in lines[3]
-    assert lines[3].endswith("winning, beats reinit")
+    table, _, below = find.level_table(rows, verdict(rows)).partition("\n\n")
+    _, dense, sparse = table.splitlines()[-3:]
+    assert dense.split()[3] == "dense" and dense.endswith("91.00 ± 1.41 %         150")
+    for words in ("undecided", "+0.00", "80.00 ± 1.41 %", "80.00 ± 0.00 %", "90"):
+        assert words in sparse
+    assert "96.00 ± 1.41 %       1,250" in sparse
+    assert "reinit: the same masks, weights drawn anew" in " ".join(below.split())

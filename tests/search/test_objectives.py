@@ -50,7 +50,7 @@ def test_a_regression_by_its_error(tmp_path):
     again = kl.LotteryTicketSearch.load(tmp_path)
     assert again.objective == kl.Objective("val_mae", "min")
     pd.testing.assert_frame_equal(again.verdict(), verdict)
-    assert again.best(tolerance=100.0).level == 1
+    assert again.best(margin=100.0).level == 1
     figure = kl.plots.plot_search(table)
     assert figure.axes[0].get_ylabel() == "validation mae at early stop"
     page = kl.report.write_report(tmp_path).read_text()

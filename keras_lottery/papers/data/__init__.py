@@ -21,8 +21,8 @@ def load(
     Args:
         name: one of
 
-            - `"digits"`: the 1,797 digits of scikit-learn, 8x8 pixels; in 1,077
-              training, 360 validation and 360 test examples;
+            - `"digits"`: the 1,797 digits of scikit-learn, 8x8 pixels; in 897
+              training, 540 validation and 360 test examples;
             - an image-classification data set of
               [TFDS](https://www.tensorflow.org/datasets/catalog), such as `"mnist"`,
               prepared in `~/tensorflow_datasets` or in the folder that the environment
@@ -52,7 +52,7 @@ def load(
     >>> digits
     Splits(name='digits', input_shape=(8, 8, 1), classes=10)
     >>> digits.x_train.shape, digits.y_train.shape
-    ((1077, 8, 8, 1), (1077,))
+    ((897, 8, 8, 1), (897,))
     """
     if name == "digits":
         return load_digits(validation, seed)

@@ -18,7 +18,7 @@ def load_digits(validation: Size | None, seed: int) -> Splits:
         {"train": train, "test": test},
         classes=10,
         validation=validation,
-        default=360,
+        default=540,
         seed=seed,
         stratify=True,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_lottery.papers.models import Recipe
-from keras_lottery.search.results import interval
+from keras_lottery.search.paired import interval
 
 if TYPE_CHECKING:
     from keras_lottery.papers.experiments.lab import Lab

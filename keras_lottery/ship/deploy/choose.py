@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_lottery.engines.objective import Objective
-from keras_lottery.search.best import best_level, best_of, best_replicate
+from keras_lottery.search.best import Best, best_level, median_replicate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,19 +16,19 @@ PREFER = {"latency": "p50_us", "size": "bytes", "download": "gzip_bytes"}
 
 
 def tickets_to_try(
-    results: "pd.DataFrame", tolerances: Iterable[float], objective: Objective
+    results: "pd.DataFrame", best: Iterable[Best], objective: Objective
 ) -> list[tuple[int, int]]:
     """Levels and replicates: the dense network first, then the best tickets.
 
-    These are the best ticket at each of the tolerances, and the best of all. Of a
+    These are the `best` ones, by several margins, and that of the highest mean. Of a
     level, the replicate is tried that `best_of` would choose.
 
     Raises:
         ValueError: if no ticket was trained yet.
     """
     levels = {0, best_level(results, objective)}
-    levels |= {best_of(results, each, objective).level for each in tolerances}
-    return [(k, best_replicate(results, k, objective)) for k in sorted(levels)]
+    levels |= {each.level for each in best}
+    return [(k, median_replicate(results, k, objective)) for k in sorted(levels)]
 
 
 def pareto(table: "pd.DataFrame") -> np.ndarray:
@@ -50,7 +50,7 @@ def pareto(table: "pd.DataFrame") -> np.ndarray:
     return np.logical_not(np.any(no_worse & better, axis=0))
 
 
-def choose(table: "pd.DataFrame", prefer: str, tolerance: float) -> int:
+def choose(table: "pd.DataFrame", prefer: str, margin: float) -> int:
     """The row of the fastest or smallest file that is accurate enough.
 
     Of files that are equal in that, the best in the rest is taken.
@@ -58,10 +58,10 @@ def choose(table: "pd.DataFrame", prefer: str, tolerance: float) -> int:
     Args:
         table: with the columns of `PREFER` and `validation_accuracy`.
         prefer: a name of `PREFER`.
-        tolerance: how far its accuracy may lie below the highest.
+        margin: how far its accuracy may lie below the highest.
     """
     accuracy = table["validation_accuracy"]
-    good = table[accuracy >= accuracy.max() - tolerance - 1e-9]
+    good = table[accuracy >= accuracy.max() - margin - 1e-9]
     costs = [PREFER[prefer], *(c for name, c in PREFER.items() if name != prefer)]
     ascending = [True] * len(costs) + [False]
     ranked = good.sort_values([*costs, "validation_accuracy"], ascending=ascending)

@@ -73,7 +73,7 @@ def deploy(
     data: str | datasets.Splits | None = None,
     *,
     prefer: str = "latency",
-    tolerance: float = 0.005,
+    margin: float = 0.005,
     directory: str | os.PathLike[str] = "saved_models",
     threads: int = 1,
     seconds: float = 0.5,
@@ -81,7 +81,7 @@ def deploy(
 ) -> Deployment:
     """Writes the best file of a run, of all that are worth a try.
 
-    The dense network, the run's best ticket (`Run.best`, with its own tolerance and
+    The dense network, the run's best ticket (`Run.best`, with its own margin and
     with this one) and its most accurate ticket are exported in each way that suits the
     target, as they are and compacted. Every file is run, compared with its Keras model,
     and measured. Validation data choose; test data are reported. Tickets are compared
@@ -95,7 +95,7 @@ def deploy(
         prefer: which of the files that are accurate enough is written: the one of
             least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
             after gzip.
-        tolerance: how far below the highest validation accuracy of all files a file is
+        margin: how far below the highest validation accuracy of all files a file is
             accurate enough, as a share of the rows; and a ticket below the dense
             network.
         directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
@@ -110,11 +110,11 @@ def deploy(
         ExportError: if no file works.
         RuntimeError: if the backend is not TensorFlow.
     """
-    _check(target, prefer, tolerance)
+    _check(target, prefer, margin)
     require_tensorflow("deploy")
     search = Run.load(run)
     tickets = tickets_to_try(
-        search.results(), (search.tolerance, tolerance), search.objective
+        search.results(), (search.best(), search.best(margin)), search.objective
     )
     source, splits = _data(search, data)
     for part in (splits.validation, splits.test):
@@ -127,7 +127,7 @@ def deploy(
         say(f"measuring {len(tried)} files")
         table = _measured(tried, splits.test, threads, seconds)
         table["pareto"] = pareto(table)
-        row = choose(table, prefer, tolerance)
+        row = choose(table, prefer, margin)
         table["chosen"] = table.index == row
         card = file.with_name(f"{target}.json")
         with staged(file) as draft:
@@ -138,7 +138,7 @@ def deploy(
     command = [
         *("keras-lottery", "deploy", str(run), "--target", target),
         *("--data", source, "--prefer", prefer),
-        *("--tolerance", f"{100 * tolerance:g}", "--saved-models", str(directory)),
+        *("--margin", f"{100 * margin:g}", "--saved-models", str(directory)),
         *("--threads", str(threads), "--seconds", f"{seconds:g}"),
     ]
     chosen = as_records(table)[row]
@@ -153,7 +153,7 @@ def deploy(
             "steps": list(tried[row]["made"]),
         },
         "best_ticket": str(search.best()),
-        "rule": f"least {prefer} within {100 * tolerance:g} percentage points of the "
+        "rule": f"least {prefer} within {100 * margin:g} percentage points of the "
         "highest validation accuracy",
         "measured": chosen,
         "report": tried[row]["report"].to_dict() | {"path": str(file)},
@@ -261,16 +261,16 @@ def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.
     return splits.name if name is splits else str(name), splits
 
 
-def _check(target: str, prefer: str, tolerance: float) -> None:
+def _check(target: str, prefer: str, margin: float) -> None:
     if target not in WAYS or prefer not in PREFER:
         raise ValueError(
             f"Expected target to be one of {', '.join(WAYS)} and prefer one of "
             f"{', '.join(PREFER)}. Received: target={target!r}, prefer={prefer!r}"
         )
-    if not 0 <= tolerance < 1:
+    if not 0 <= margin < 1:
         raise ValueError(
-            "Expected tolerance as a share, at least 0 and below 1. Received: "
-            f"tolerance={tolerance}"
+            "Expected margin as a share, at least 0 and below 1. Received: "
+            f"margin={margin}"
         )
 
 

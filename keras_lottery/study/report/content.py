@@ -3,6 +3,7 @@
 import contextlib
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,21 +63,30 @@ class Content:
         return sorted(found, key=lambda name: (name != "ticket", name))
 
     @property
-    def on(self) -> str:
-        """The data that trainings are compared on: test, or validation without any."""
-        test = self.objective.column("early_stop", "test")
-        return "test" if self.results[test].notna().any() else "validation"
+    def parts(self) -> dict[str, str]:
+        """Validation data, which choose, and test data, if any, by column."""
+        parts = {"validation": "val", "test": "test"}
+        columns = {k: self.objective.column("early_stop", p) for k, p in parts.items()}
+        return {k: c for k, c in columns.items() if self.results[c].notna().any()}
+
+    def compared(self, part: str) -> "pd.DataFrame":
+        """The verdict on the `"validation"` or `"test"` data, by level."""
+        table = results.verdict(self.results, part, **self.run.terms)
+        return table.set_index("level")
 
     @property
-    def column(self) -> str:
-        """The column of the objective at the early stop, on these data."""
-        part = "test" if self.on == "test" else "val"
-        return self.objective.column("early_stop", part)
+    def trained(self) -> str:
+        """When the last training was stored."""
+        paths = [self.run.store.training(unit) for unit in self.curves]
+        last = max((path.stat().st_mtime for path in paths), default=None)
+        if last is None:
+            return "not yet"
+        return f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC"
 
     @property
     def shown(self) -> int:
-        """The level that is looked at closely: the winner's, or the last."""
-        if self.best and self.best.wins and self.best.level in self.layers:
+        """The level that is looked at closely: the best ticket's, or the last."""
+        if self.best and self.best.level in self.layers:
             return self.best.level
         return max(self.layers)
 
@@ -122,17 +132,17 @@ def read_content(directory: str | os.PathLike) -> Content:
         first[unit.level] = next(iter(masks.values()))
     objective = run.objective
     table = results.tabulate(map(row, trainings.values()), objective)
-    best = None
+    verdict, best = table.iloc[:0], None
+    if tickets:
+        verdict = results.verdict(table, **run.terms)
     with contextlib.suppress(ValueError):  # nothing to compare yet
-        best = best_of(table, run.tolerance, objective)
+        best = best_of(table, **run.terms)
     return Content(
         run=run,
         settings=run.settings,
         objective=objective,
         results=table,
-        verdict=results.verdict(table, objective=objective)
-        if tickets
-        else table.iloc[:0],
+        verdict=verdict,
         best=best,
         curves={unit: training["curve"] for unit, training in trainings.items()},
         replicate=replicate,

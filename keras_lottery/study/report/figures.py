@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SIZE = (3.9, 3.1)
 # From the first level or layer to the last.
-SEQUENCE = ("#0b3c8c", "#0a6ebd", "#007d87", "#2e7d32", "#9a6200", "#b3261e")
+SEQUENCE = ("#2b2f38", "#1a62d6", "#007d87", "#2e7d32", "#9a6200", "#b3261e")
 MUTED = "#8c8c94"
 
 
@@ -48,8 +48,9 @@ def panels(content: Content) -> Iterator[Panel]:
     if not len(content.results) or not content.layers:
         return
     objective = content.objective
-    label = f"{content.on} {objective.words} at early stop{objective.unit}"
-    yield _by_density(content, content.column, label, objective.scale)
+    for part, column in content.parts.items():
+        label = f"{part} {objective.words}{objective.unit}"
+        yield _by_density(content, column, label, objective.scale)
     yield _by_density(content, "early_stop_step", "early stop (step)", 1)
     tickets = [("ticket", level) for level in spread(sorted(content.layers), 5)]
     caption = "The tickets of some levels"
@@ -121,12 +122,14 @@ def _by_density(content: Content, column: str, label: str, scale: int) -> Panel:
                 f"{percent(content.density(means.index[-1]))}"
             )
     what = label[0].upper() + label[1:]
+    at = "" if column == "early_stop_step" else "at the early stop "
     return Panel(
         "verdict",
-        "early_stop" if column == "early_stop_step" else content.objective.metric,
-        f"{what} against the share of weights left. Means of n trainings; bars from "
-        "the lowest to the highest.",
-        f"Line chart: {label} against the share of weights left. {'; '.join(ends)}.",
+        column.removesuffix("_step"),
+        f"{what} {at}against the share of weights left. Means of n trainings; bars "
+        "from the lowest to the highest.",
+        f"Line chart: {label} {at}against the share of weights left. "
+        f"{'; '.join(ends)}.",
         figure,
     )
 
@@ -178,10 +181,12 @@ def _curves(
             curve.index, curve["min"], curve["max"], color=color, alpha=0.12, lw=0
         )
         end = curve.index[-1]
-        late.append(curve["mean"][curve.index >= end / 6])
+        late.append(curve[curve.index >= end / 6])
         ends.append(f"{name}: {curve['mean'].iloc[-1]:.4g} at step {end:,}")
     rises = is_objective and content.objective.direction == "max"
-    _zoom(axes, late, upwards=rises)
+    left_out = ""
+    if _zoom(axes, late, upwards=rises):
+        left_out = " Beyond the axis lies nothing but the first sixth of trainings."
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel(plots.plain(label))
@@ -192,24 +197,29 @@ def _curves(
         "curves",
         name,
         f"{caption} Means over replicates and trials; areas from the lowest to the "
-        "highest. Beyond the axis lies the first sixth of the training alone.",
+        f"highest.{left_out}",
         f"Line chart. {caption} At the end, {'; '.join(ends)}.",
         figure,
     )
 
 
-def _zoom(axes: "Axes", late: list["pd.Series"], upwards: bool) -> None:
-    """Leaves out the steep beginning, which would hide the differences after it."""
+def _zoom(axes: "Axes", late: list["pd.DataFrame"], upwards: bool) -> bool:
+    """Leaves out the steep beginning, which would hide the differences after it.
+
+    Returns:
+        Whether anything is left out. Of the `late` parts of the curves nothing is.
+    """
     if not late:
-        return
-    low = min(curve.min() for curve in late)
-    high = max(curve.max() for curve in late)
+        return False
+    low = min(curve["min"].min() for curve in late)
+    high = max(curve["max"].max() for curve in late)
     margin = 0.08 * (high - low) or 0.01 * abs(high) or 1
     bottom, top = axes.get_ylim()
     if upwards:
         axes.set_ylim(max(bottom, low - margin), min(top, high + 3 * margin))
     else:
         axes.set_ylim(max(bottom, low - 3 * margin), min(top, high + margin))
+    return axes.get_ylim() != (bottom, top)
 
 
 def _layers(content: Content) -> Panel:

@@ -72,7 +72,7 @@ def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
 def _image_shape(content: Content) -> tuple[int, int, int] | None:
     """Height, width and channels, if the first masked layer sees pixels."""
     settings = content.settings
-    # Of arrays: "(1077, 8, 8, 1) float32 …"; of data sets: "(TensorSpec(shape=…".
+    # Of arrays: "(897, 8, 8, 1) float32 …"; of data sets: "(TensorSpec(shape=…".
     found = re.search(r"\((?:None|\d+)((?:, \d+)+)\)", str(settings["train"]))
     if found is None:
         return None

@@ -1,5 +1,6 @@
 """The tables of a report, as texts."""
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_lottery.engines.objective import Objective
-from keras_lottery.search import results
+from keras_lottery.search.results import in_words, own_steps
 from keras_lottery.study.report.content import NONE, Content, percent
+from keras_lottery.tickets.controls import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,20 +24,6 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def difference_of(objective: Objective, difference: float) -> str:
-    """A difference of two values of the objective.
-
-    >>> difference_of(Objective("val_accuracy"), 0.0042)
-    '+0.42 pp'
-    >>> difference_of(Objective("val_mae"), -0.01)
-    '−0.01'
-    """
-    if np.isnan(difference):
-        return NONE
-    text = f"{100 * difference:+.2f} pp" if objective.is_share else f"{difference:+.4g}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
 def number(value: Any) -> str:
     """A number of a table, or a dash where there is none."""
     if isinstance(value, str):
@@ -45,46 +33,97 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
-def verdict_table(content: Content) -> Table | None:
-    """By level: the objective, early stops, the difference to the dense network."""
-    if not len(content.results):
-        return None
-    words = results.in_words(content.verdict)
-    rows = []
-    for level, trained in results.own_steps(content.results).groupby("level"):
-        verdict = words.get(int(level), "" if level else "dense")
-        cells = [str(level), percent(trained["density"].mean()), verdict]
-        for variant in content.variants:
-            cells += _value_and_stop(content, trained[trained["variant"] == variant])
-        rows.append([*cells, *_differences(content, int(level))])
+def verdict_table(
+    results: "pd.DataFrame", verdict: "pd.DataFrame", objective: Objective
+) -> Table:
+    """By level: verdict and difference to the dense network, objectives, early stops.
+
+    Args:
+        results: the table of `LotteryTicketSearch.results()`.
+        verdict: the verdict on it, by the validation data.
+        objective: what the trainings are compared by.
+    """
+    words = in_words(verdict)
+    compared = verdict.set_index("level").to_dict("index") if len(verdict) else {}
+    parts = {"val": "validation"}
+    if results[objective.column("early_stop", "test")].notna().any():
+        parts["test"] = "test"
+    last = list(parts)[-1]
+    controls = [v for v in results["variant"].unique() if v != "ticket"]
+    shown = [("ticket", part) for part in parts] + [(c, last) for c in controls]
+    unit = " (pp)" if objective.is_share else ""
     header = ["level", "weights left", "verdict"]
-    for variant in content.variants:
-        header += [f"{variant}: {content.objective.words}", "early stop"]
-    header += ["ticket less dense", "95 % interval"]
-    caption = (
-        f"{content.on.capitalize()} {content.objective.words} (mean ± standard "
-        "deviation over trainings) and step at the early stop; differences are paired "
-        f"by replicate{'; pp: percentage points' * content.objective.is_share}"
+    header += [f"ticket less dense{unit}", f"95 % interval{unit}"]
+    for variant, part in shown:
+        header.append(f"{variant}: {parts[part]} {objective.words}")
+        header += ["early stop"] * (part == last)
+    rows = []
+    for level, trained in own_steps(results).groupby("level"):
+        cells = [
+            str(level),
+            percent(trained["density"].mean()),
+            words.get(int(level), "" if level else "dense"),
+            *_differences(objective, compared.get(level)),
+        ]
+        for variant, part in shown:
+            of = trained[trained["variant"] == variant]
+            values = of[objective.column("early_stop", part)].dropna()
+            cells.append(objective.text(values) if len(values) else "")
+            if part == last:
+                stop = of["early_stop_step"].mean()
+                cells.append(f"{stop:,.0f}" if len(values) else "")
+        rows.append(cells)
+    return Table(_caption(verdict, objective, controls), header, rows)
+
+
+def _differences(
+    objective: Objective, row: Mapping[str, float] | None
+) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    ends = objective.signed(row["difference"]), interval_of(objective, row)
+    return ends[0].removesuffix(" pp"), ends[1].removesuffix(" pp")
+
+
+def interval_of(objective: Objective, row: Mapping[str, float]) -> str:
+    """The interval of a difference, or a dash where there is none."""
+    if np.isnan(row["low"]):
+        return NONE
+    low = objective.signed(row["low"]).removesuffix(" pp")
+    return f"{low} to {objective.signed(row['high'])}"
+
+
+def _caption(
+    verdict: "pd.DataFrame", objective: Objective, controls: Sequence[str]
+) -> str:
+    """What the words and the numbers of the table are."""
+    text = (
+        f"{objective.words.capitalize()} and step at the early stop, the step of least "
+        "validation loss, counted from where a training began: mean ± standard "
+        "deviation."
     )
-    return Table(caption, header, rows)
-
-
-def _value_and_stop(content: Content, rows: "pd.DataFrame") -> list[str]:
-    values = rows[content.column].dropna()
-    if not len(values):
-        return ["", ""]
-    stop = f"{rows['early_stop_step'].mean():,.0f}"
-    return [content.objective.text(values), stop]
-
-
-def _differences(content: Content, level: int) -> list[str]:
-    if not len(content.verdict) or level not in set(content.verdict["level"]):
-        return ["", ""]
-    row = content.verdict.set_index("level").loc[level]
-    ends = ("difference", "low", "high")
-    mean, low, high = (difference_of(content.objective, row[end]) for end in ends)
-    interval = NONE if low == NONE else f"{low.removesuffix(' pp')} to {high}"
-    return [mean, interval]
+    if len(verdict):
+        margin, side = verdict["margin"].iloc[0], "above"
+        limit = "not known"
+        if not np.isnan(margin):
+            limit = objective.signed(objective.gain(-margin, 0))
+        if objective.direction == "min":
+            side = "below"
+        opposite = {"above": "below", "below": "above"}[side]
+        text += (
+            " Verdict: ticket less dense network on the validation data, paired by "
+            f"replicate. Better, worse: the whole interval is {side}, {opposite} zero. "
+            f"Matching: it is {side} the margin, {limit}. *: so, too, after Holm's "
+            f"correction for {len(verdict)} levels."
+        )
+    if controls:
+        text += " Beats: the whole interval of ticket less control is better than zero."
+    for control in controls:
+        if control in CONTROLS.names():
+            what = inspect.getdoc(CONTROLS.look_up(control)) or ""
+            what = what.partition("\n")[0]
+            text += f" {control}: {what[:1].lower()}{what[1:]}"
+    return text
 
 
 def layer_table(content: Content) -> Table | None:

@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from keras_lottery.files import write_atomically
 from keras_lottery.search.results import own_steps
 from keras_lottery.study import plots
-from keras_lottery.study.report.content import Content, percent, read_content
+from keras_lottery.study.report.content import NONE, Content, percent, read_content
 from keras_lottery.study.report.figures import Panel, panels
 from keras_lottery.study.report.tables import (
-    difference_of,
     export_table,
+    interval_of,
     layer_table,
     settings_table,
     training_table,
@@ -75,7 +77,11 @@ def write_report(
             for section in ("verdict", "curves", "layers", "weights")
         },
         tables={
-            "verdict": verdict_table(content),
+            "verdict": verdict_table(
+                content.results, content.verdict, content.objective
+            )
+            if len(content.results)
+            else None,
             "layers": layer_table(content),
             "exports": export_table(content),
             "settings": settings_table(content),
@@ -116,36 +122,36 @@ def _data_url(kind: str, data: bytes) -> str:
 
 def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
     """Key figures: what, the figure, and what it is compared with."""
-    table, best = own_steps(content.results), content.best
+    table, best, objective = own_steps(content.results), content.best, content.objective
     tickets = table[table["variant"] == "ticket"].groupby("level")
-    objective, values = content.objective, tickets[content.column]
-    what = f"{content.on} {objective.words}"
     stop = tickets["early_stop_step"].mean()
     if best:
-        within = f", within {objective.amount(best.tolerance)}" * bool(best.tolerance)
-        rule = f"on validation data{within}"
-        levels = int(content.verdict["level"].max())
-    if best and not best.wins:
-        yield "Sparsest winning ticket", "none", f"of {levels} levels, {rule}"
-    if best and best.wins:
-        row = content.verdict.set_index("level").loc[best.level]
         yield (
-            "Sparsest winning ticket",
+            "Sparsest ticket that matches" if best.matches else "Best guess",
             percent(best.density),
-            f"of the weights left, level {best.level} of {levels}; it wins {rule}",
+            f"of the weights left, level {best.level} of {best.levels}; "
+            f"{'' if best.matches else 'not '}shown to match the dense network, margin "
+            f"{NONE if np.isnan(best.margin) else objective.amount(best.margin)}",
         )
-        yield (
-            f"Its {what}",
-            objective.text(values.mean().loc[[best.level]]),
-            f"{difference_of(objective, row['difference'])} against the dense network",
-        )
+        for part in content.parts:
+            row = content.compared(part).loc[best.level]
+            chooses = "which choose" if part == "validation" else "which chose nothing"
+            yield (
+                f"Its {part} {objective.words}",
+                objective.signed(row["difference"]),
+                f"against the dense network; 95 % interval "
+                f"{interval_of(objective, row)}, n = {best.replicates}; {part} data, "
+                f"{chooses}",
+            )
         yield (
             "Its early stop",
             f"step {stop[best.level]:,.0f}",
             f"the dense network's: {stop[0]:,.0f}",
         )
     elif 0 in stop:
-        yield "The dense network", objective.text(values.mean().loc[[0]]), what
+        for part, column in content.parts.items():
+            text = objective.text(tickets[column].mean().loc[[0]])
+            yield "The dense network", text, f"{part} {objective.words}"
     if len(table):
         yield (
             "Trained",

@@ -23,8 +23,8 @@ class TestDigits:
         )
         sizes = {part: x.shape for part, (x, _) in parts(digits).items()}
         assert sizes == {
-            "train": (1077, 8, 8, 1),
-            "validation": (360, 8, 8, 1),
+            "train": (897, 8, 8, 1),
+            "validation": (540, 8, 8, 1),
             "test": (360, 8, 8, 1),
         }
         for x, y in parts(digits).values():

@@ -15,7 +15,8 @@ import pytest
 import keras_lottery as kl
 from keras_lottery.files import read_sealed, write_sealed
 from keras_lottery.keras_bridge import architecture
-from keras_lottery.study.report import pixels, tables, write, write_report
+from keras_lottery.search import results
+from keras_lottery.study.report import figures, pixels, tables, write, write_report
 from keras_lottery.study.report.content import read_content
 from keras_lottery.study.report.figures import MUTED, SEQUENCE
 
@@ -148,11 +149,16 @@ def no_figures(monkeypatch):
 def test_the_page_has_every_section(page):
     assert [tag for tag, _ in page.tags].count("h1") == 1
     for title in (
-        *("Does the ticket win?", "Learning curves", "What is left", "Weights"),
+        *(
+            "Does the ticket match the dense network?",
+            "Learning curves",
+            "What is left",
+            "Weights",
+        ),
         *("Settings", "Trainings"),
     ):
         assert title in page.words
-    assert len(page.all("img")) == 9
+    assert len(page.all("img")) == 10
 
 
 def test_the_page_needs_no_other_file(page):
@@ -259,8 +265,12 @@ def test_lines_contrast(color):
 
 def test_figures_become_files(folder):
     written = {path.name for path in (folder / "figures").iterdir()}
-    assert {"accuracy.png", "accuracy.svg", "first_layer.png"} <= written
-    assert len(written) == 2 * 9
+    assert {
+        "early_stop_val_accuracy.png",
+        "early_stop.svg",
+        "first_layer.png",
+    } <= written
+    assert len(written) == 2 * 10
 
 
 def test_an_unfinished_search_is_reported_as_such(copy, no_figures):
@@ -269,7 +279,7 @@ def test_an_unfinished_search_is_reported_as_such(copy, no_figures):
     page = Page(write_report(copy))
     assert page.source == (copy / "report.html").read_text()
     assert "not finished: 10 of 18 trainings are missing" in page.words
-    assert "Does the ticket win?" in page.words
+    assert "Does the ticket match" in page.words
 
 
 @pytest.mark.parametrize("left", ["dense", "nothing"])
@@ -317,18 +327,79 @@ def test_convolutions_one_replicate_and_no_test_data(tmp_path):
     assert "its controls" not in page.words
 
 
-def test_the_tiles_name_the_best_ticket_and_its_rule(finished):
+def test_page_table_tiles_and_run_name_one_ticket(page, finished):
     content = read_content(finished)
-    assert content.best == content.run.best()
-    best = dataclasses.replace(
-        content.best, level=2, density=0.2, wins=True, tolerance=0.006
-    )
-    tiles = list(write._tiles(dataclasses.replace(content, best=best)))
-    what = "of the weights left, level 2 of 2; it wins on validation data"
-    assert tiles[0] == ("Sparsest winning ticket", "20.00 %", f"{what}, within 0.6 pp")
-    none = dataclasses.replace(best, wins=False, tolerance=0.0)
-    tiles = list(write._tiles(dataclasses.replace(content, best=none)))
-    assert tiles[0][1:] == ("none", "of 2 levels, on validation data")
+    best = content.run.best()
+    assert content.best == best
+    assert str(best) in page.words
+    assert content.verdict.equals(content.run.verdict())
+    title, density, what = next(write._tiles(content))
+    assert title == ("Sparsest ticket that matches" if best.matches else "Best guess")
+    assert density == f"{100 * best.density:.2f} %"
+    assert f"level {best.level} of 2" in what
+    assert content.objective.amount(best.margin) in what
+
+
+def test_the_tiles_have_intervals(finished):
+    content = read_content(finished)
+    test = content.run.verdict("test").set_index("level").loc[content.best.level]
+    tiles = {what: (figure, more) for what, figure, more in write._tiles(content)}
+    for part, row in (("validation", vars(content.best)), ("test", test)):
+        figure, more = tiles[f"Its {part} accuracy"]
+        assert figure == content.objective.signed(row["difference"])
+        assert content.objective.signed(row["high"]) in more and "n = 2" in more
+
+
+def test_the_table_by_level_tells_what_its_words_mean(finished):
+    content = read_content(finished)
+    table = tables.verdict_table(content.results, content.verdict, content.objective)
+    margin = content.objective.amount(content.best.margin)
+    for words in ("paired by replicate", "Holm's correction for 2 levels", "shuffle: "):
+        assert words in table.caption
+    assert content.objective.signed(-content.best.margin) in table.caption, margin
+    # The scientific columns come first.
+    assert table.header[2:5] == [
+        "verdict",
+        "ticket less dense (pp)",
+        "95 % interval (pp)",
+    ]
+    assert [row[2] for row in table.rows[1:]] == [
+        results.in_words(content.verdict)[level] for level in (1, 2)
+    ]
+
+
+def test_the_page_says_when_and_by_which_command(copy, no_figures):
+    page = Page(write_report(copy))
+    assert re.search(r"Trained by \d{4}-\d\d-\d\d \d\d:\d\d UTC", page.words)
+    assert not page.all("code")
+    command = "keras-lottery find --seed 7"
+    write_sealed(copy / "run.json", {"data": "digits", "command": command})
+    assert command in Page(write_report(copy)).words
+
+
+def test_the_settings_are_folded(page):
+    after = page.source.partition("<h2>Settings</h2>")[2]
+    assert after.lstrip().startswith("<details>")
+    assert re.search(r"All \d+ settings", page.words)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_a_caption_says_what_is_beyond_the_axis(finished, beyond):
+    content = read_content(finished)
+    steps = list(range(1, 13))
+    losses = [5.0 if beyond else 0.5, *[0.5] * 10, 0.4]
+    wide = {"step": steps, "val_loss": [2.0 * x for x in losses]}
+    curves = {
+        unit: {**wide, "val_loss": losses} if unit.replicate else wide
+        for unit in content.curves
+    }
+    content = dataclasses.replace(content, curves=curves)
+    panel = figures._curves(content, [("ticket", 1)], "val_loss", "loss", "One")
+    low, high = panel.figure.axes[0].get_ylim()
+    # All of the band but the first sixth lies inside.
+    assert low <= 0.4 and high >= 1.0
+    assert ("Beyond the axis" in panel.caption) == beyond
+    assert (high < 10) or not beyond
 
 
 def test_early_stops_count_from_where_a_training_began(finished):
@@ -336,7 +407,9 @@ def test_early_stops_count_from_where_a_training_began(finished):
     is_ticket = content.results["level"] > 0
     table = content.results.assign(early_stop_step=7777, start_step=7000 * is_ticket)
     content = dataclasses.replace(content, results=table)
-    text = str(tables.verdict_table(content))
+    text = str(
+        tables.verdict_table(content.results, content.verdict, content.objective)
+    )
     assert "7,777" in text  # the dense network's
     assert text.count("777") > text.count("7,777")
 

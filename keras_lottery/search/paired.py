@@ -1,0 +1,91 @@
+"""Paired comparisons over replicates: intervals, and what they show."""
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+ERROR = (1 - CONFIDENCE) / 2
+"""How often a ticket that is worse by the whole margin may be called matching."""
+
+BETTER, MATCHING, WORSE, UNDECIDED = "better", "matching", "worse", "undecided"
+
+
+def interval(values: np.ndarray, step: float = 0.0) -> tuple[float, float, float]:
+    """The mean of replicates, and its 95 % confidence interval (Student's t).
+
+    Args:
+        values: one for each replicate.
+        step: what the values are multiples of. Few accuracies of few examples are equal
+            by chance; their spread is taken to be no less than that of rounding.
+
+    >>> [round(x, 2) for x in interval(np.array([1.0, 2.0, 3.0]))]
+    [2.0, -0.48, 4.48]
+    >>> interval(np.array([1.0]))  # of one replicate, the noise is not known
+    (1.0, nan, nan)
+    """
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    mean = float(values.mean())
+    if len(values) == 1:
+        return mean, np.nan, np.nan
+    half = _error_of_mean(values, step) * stats.t.ppf(1 - ERROR, len(values) - 1)
+    return mean, mean - float(half), mean + float(half)
+
+
+def word(low: float, high: float, margin: float) -> str:
+    """What the interval of a gain shows.
+
+    >>> word(-0.1, 0.3, margin=0.2), word(-0.3, 0.3, margin=0.2)
+    ('matching', 'undecided')
+    """
+    if low > 0:
+        return BETTER
+    if low > -margin:
+        return MATCHING
+    return WORSE if high < 0 else UNDECIDED
+
+
+def p_value(gains: np.ndarray, margin: float, step: float = 0.0) -> float:
+    """Of the test that the mean gain lies above -margin: one-sided, Student's t.
+
+    It is below 2.5 % where the lower end of the 95 % interval lies above -margin.
+    """
+    if len(gains) < 2 or np.isnan(margin):
+        return np.nan
+    above, error = gains.mean() + margin, _error_of_mean(gains, step)
+    if error == 0:
+        return 0.0 if above > 0 else 1.0
+    return float(stats.t.sf(above / error, len(gains) - 1))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values that take into account how many there are.
+
+    Reference:
+        Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    >>> holm(np.array([0.01, 0.04, 0.03, np.nan])).round(2).tolist()
+    [0.03, 0.06, 0.06, nan]
+    """
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1, factors * p[order]))
+    return adjusted
+
+
+def resolution(values: np.ndarray) -> float:
+    """The least difference of measured values: of an accuracy, one example.
+
+    >>> round(resolution(np.array([0.9, 0.95, 0.95, 0.85])), 4)
+    0.05
+    """
+    # In float32, equal accuracies may differ by a rounding.
+    gaps = np.diff(np.unique(values[~np.isnan(values)].round(6)))
+    return float(gaps.min()) if len(gaps) else 0.0
+
+
+def _error_of_mean(values: np.ndarray, step: float) -> float:
+    """The standard error of a mean of differences of two rounded values."""
+    rounding = step / np.sqrt(6)  # Each is off by up to half a step, evenly.
+    return float(max(values.std(ddof=1), rounding) / np.sqrt(len(values)))
