@@ -1,6 +1,8 @@
 """Figures of what a search found."""
 
+import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,8 @@ def plot_search(
         path: where to write the figure, as .png, .svg or .pdf.
 
     Returns:
-        The figure, independent of pyplot.
+        The figure, independent of pyplot. A notebook shows it where it is a cell's
+        last value.
 
     Raises:
         ValueError: if `results` lacks a column or has nothing to plot, or the kind of
@@ -84,6 +87,8 @@ def plot_search(
     )
     if path is not None:
         write_figure(figure, path)
+    # Notebooks ask for it where pyplot, whose figures they know, was never imported.
+    figure._repr_png_ = partial(as_png, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -184,6 +189,13 @@ def check_kind(path: str | os.PathLike[str]) -> Path:
             f"Expected a path that ends in {', '.join(kinds)}. Received: path={path}."
         )
     return Path(path)
+
+
+def as_png(figure: "Figure") -> bytes:
+    """The figure as the bytes of a file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()
 
 
 def write_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:

@@ -182,7 +182,7 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
         "saved_model",
         "litert",
     ]
-    assert reports["density"] == pytest.approx(0.6, abs=1e-4)
+    assert reports["density"] == pytest.approx(0.5, abs=1e-4)
     tflite = reports["exports"][2]
     assert tflite["bytes"] == (folder / "ticket.tflite").stat().st_size
     assert tflite["accuracy"] is not None

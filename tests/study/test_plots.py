@@ -1,7 +1,7 @@
 import itertools
 from xml.etree import ElementTree
 
-import matplotlib
+import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,3 +198,10 @@ def test_settings_and_figures_of_the_caller_are_left_alone():
     before = dict(matplotlib.rcParams)
     plot_search(table())
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_notebook_shows_the_figure_once():
+    """By this method where it knows no figures; pyplot does not know this one."""
+    figure = plot_search(table())
+    assert figure._repr_png_().startswith(PNG)
+    assert not matplotlib.pyplot.get_fignums()

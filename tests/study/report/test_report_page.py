@@ -412,6 +412,10 @@ def test_early_stops_count_from_where_a_training_began(finished):
     )
     assert "7,777" in text  # the dense network's
     assert text.count("777") > text.count("7,777")
+    # So does the figure.
+    panel = figures._by_density(content, "early_stop_step", "early stop", 1)
+    ticket, *_ = panel.figure.axes[0].containers
+    assert list(ticket.lines[0].get_ydata()) == [7777, 777, 777]
 
 
 def test_inputs_without_pixels_are_not_drawn(finished):
