@@ -75,7 +75,7 @@ def changing(run):
 def read_all(run):
     """Asks for all that a run tells."""
     run = Run.load(run.directory)
-    run.verdict(), run.expected(), run.tolerance, run.data, run.exports
+    run.verdict(), run.expected(), run.margin, run.examples, run.data, run.exports
     run.ticket(1), run.curve(1, "reinit"), run.masks(2, 1), run.initial(1)
 
 
