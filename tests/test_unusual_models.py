@@ -5,6 +5,7 @@ model stays as it is.
 """
 
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -245,3 +246,64 @@ def test_searches_take_the_models_batches_and_leave_its_state(build):
     for wrong in ({"batch_size": 2}, {"validation_data": few}):
         with pytest.raises(ValueError, match=r"takes batches of 4 .*Received: batch_s"):
             searched(model, data, **wrong)
+
+
+def transferred(model, data):
+    ticket = kl.Ticket(
+        kl.get_masks(model),
+        kl.layers.get_state(model),
+        architecture=architecture.to_text(model),
+    )
+    kl.compare_transfer(
+        ticket,
+        kl.layers.strip_masks(model),
+        *data,
+        validation_data=data,
+        objective="val_loss",
+        controls=(),
+        batch_size=4,
+        epochs=1,
+        workers=0,
+        verbose=0,
+    )
+
+
+def interpolated(model, data):
+    state = kl.layers.get_state(model)
+    kl.analysis.interpolate(model, state, state, data, 3, objective="val_loss")
+
+
+OTHERS = {
+    "interpolate": interpolated,
+    "compare_transfer": transferred,
+    "learn_masks": lambda model, data: kl.learn_masks(model),
+    "share_weights": lambda model, data: kl.share_weights(kl.mask_model(model), 2),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_reads_or_copies_a_model_leaves_its_state(name):
+    for build in (recurrent, fixed):
+        model, data, before = used(build)
+        OTHERS[name](model, data)
+        assert_unchanged(model, before)
+
+
+TRAINING = {
+    "admm": lambda data: kl.ADMMPruning(0.6),
+    "early_bird": lambda data: kl.EarlyBird(0.6, 0.9, queue=2),
+    "nest": lambda data: kl.NeST(0.6, 3, 5, data, frequency=1),
+}
+
+
+@pytest.mark.once
+def test_callbacks_take_the_models_batches():
+    for build in (recurrent, fixed):
+        for make in TRAINING.values():
+            model, data, _ = used(build)
+            with warnings.catch_warnings():
+                # These trainings are too short for what they are asked.
+                warnings.simplefilter("ignore")
+                model.fit(*data, 4, 2, callbacks=[make(data)], verbose=0)
+            assert np.isfinite(outputs(model, data[0][:4])).all()
