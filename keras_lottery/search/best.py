@@ -60,11 +60,11 @@ class Best:
         if self.matches:
             text = (
                 f"The ticket of {place} matches the dense network, the sparsest of "
-                f"{self.levels} levels that is shown to: its {differs}, with {limit}"
+                f"{self._levels} that is shown to: its {differs}, with {limit}"
             )
         else:
             text = (
-                f"No ticket of {self.levels} levels is shown to match the dense network"
+                f"No ticket of {self._levels} is shown to match the dense network"
                 f", with {limit}{self._too_few}; the best guess is {place}, whose "
                 f"{differs}"
             )
@@ -75,6 +75,10 @@ class Best:
             f"{text}; on the test data, which chose nothing, it has {one}, the dense "
             f"network {other}."
         )
+
+    @property
+    def _levels(self) -> str:
+        return f"{self.levels} level{'s' * (self.levels != 1)}"
 
     @property
     def _too_few(self) -> str:
