@@ -1,6 +1,6 @@
 """Lottery tickets and pruning for Keras 3: find a winning ticket, study it, ship it."""
 
-from keras_lottery.keras_bridge.backend import check_backend
+from keras_lottery.keras_bridge.backends import check_backend
 from keras_lottery.startup import starting
 
 # Before Keras is imported, which would ask for a backend to be installed in vain.

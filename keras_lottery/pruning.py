@@ -161,7 +161,7 @@ def rehearse(
     snapshot = dataclasses.replace(snapshot, final={**snapshot.final, **moved})
     try:
         with keeping(model):
-            scores = score(snapshot)
+            scores = scored(score, snapshot, allocate)
         Grouped(allocate, snapshot.grouping)(scores, snapshot.masks, sparsity)
     except Exception as error:
         parts = keras.tree.flatten(data) if data is not None else []
@@ -215,13 +215,25 @@ def prune_snapshot(
     if not 0 < end < start:
         rounds = 1  # The allocation says what is wrong, if something is.
     with compiled_once():
-        scores = first = score(snapshot)
+        scores = first = scored(score, snapshot, allocate)
         if end < start:
             check_informed(criterion, scores)
         for k in range(1, rounds):
             masks = allocate(scores, masks, 1 - start * (end / start) ** (k / rounds))
-            scores = score(_pruned(snapshot, masks))
+            scores = scored(score, _pruned(snapshot, masks), allocate)
     return allocate(scores, masks, sparsity), first
+
+
+def scored(score: Criterion, snapshot: Snapshot, allocation: Allocation) -> Scores:
+    """The scores of a snapshot; those that the allocation does not look at are zero."""
+    found = score(snapshot.leaving_out(allocation.exclude))
+    if not allocation.exclude:
+        return found
+    masks = snapshot.masks
+    if not found.keys() <= masks.keys():
+        masks = snapshot.grouping.left(masks)
+    zeros = {name: np.zeros(mask.shape, "float32") for name, mask in masks.items()}
+    return {**zeros, **found}
 
 
 def check_informed(criterion: CriterionLike, scores: Scores) -> None:

@@ -129,7 +129,13 @@ def test_the_layout_in_contributing_is_that_of_the_docstrings():
 
 
 def test_heavy_packages_are_imported_where_they_are_used():
-    wrong = {name_of(path): imported_at_once(path) & LAZY for path in SOURCES}
+    # One that Keras works on is imported with it.
+    backends = PACKAGE / "keras_bridge/backends"
+    wrong = {
+        name_of(path): imported_at_once(path) & LAZY
+        for path in SOURCES
+        if path.parent != backends or path.stem == "__init__"
+    }
     assert {path: packages for path, packages in wrong.items() if packages} == {}
 
 

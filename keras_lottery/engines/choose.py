@@ -12,6 +12,7 @@ from keras_lottery.engines.fit import FitEngine
 from keras_lottery.engines.fits import check_fits
 from keras_lottery.engines.fused import FusedEngine
 from keras_lottery.engines.vectorized import VectorizedEngine
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.internals.optimizers import innermost
 
 ENGINES: dict[str, type[Engine]] = {
@@ -73,7 +74,7 @@ def make(
 
 def _fastest(model: keras.Model, steps: int) -> str:
     """The engine for so many steps of a model that the fused engine can train."""
-    if _on_accelerator():
+    if backends.current().on_accelerator():
         small = model.count_params() < SMALL and not _not_stacked(model)
         return "vectorized" if small else "fused"
     return "fit" if steps < WORTH_COMPILING else "fused"
@@ -85,16 +86,6 @@ def _not_stacked(model: keras.Model) -> str | None:
         return f"the backend is {keras.backend.backend()}"
     if innermost(model.optimizer).use_ema:
         return "the optimizer keeps moving averages"
-    if convolves(model) and not _on_accelerator():
+    if convolves(model) and not backends.current().on_accelerator():
         return "stacked convolutions are slow on processors"
     return None
-
-
-def _on_accelerator() -> bool:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() != "cpu"
-    import tensorflow as tf
-
-    return bool(tf.config.list_logical_devices("GPU"))

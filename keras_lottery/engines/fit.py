@@ -8,6 +8,7 @@ import keras
 
 from keras_lottery.engines.data import pieces
 from keras_lottery.engines.engine import Engine, Record, evaluate, evaluation_batch
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.state import read
 
@@ -97,12 +98,6 @@ class _Watch(keras.callbacks.Callback):
 
 def _ready(data: Any, size: int) -> Any:
     """Data that are evaluated again and again, in the backend's own form."""
-    if keras.backend.backend() != "tensorflow" or is_dataset(data):
+    if is_dataset(data):
         return data
-    import tensorflow as tf
-
-    # `evaluate` would make one of the arrays at every call, which takes longer than
-    # evaluating a small network.
-    # A list would be stacked to one tensor.
-    parts = keras.tree.lists_to_tuples(data)
-    return tf.data.Dataset.from_tensor_slices(parts).batch(size)
+    return backends.current().ready(data, size)

@@ -8,6 +8,7 @@ are part of the update alone: pruned weights start at zero and get no gradient.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import keras
@@ -17,6 +18,7 @@ import psutil
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
@@ -126,13 +128,8 @@ def _loop(engine: FusedEngine) -> Loop:
         getattr(constraint, "constraint", constraint) for constraint in constraints
     )
     shape = data.order(0, 0).shape
-    if keras.backend.backend() == "tensorflow":
-        from keras_lottery.engines.loop_tensorflow import TensorFlowLoop
-
-        return TensorFlowLoop(engine.model, parts, weights, shape, zeros)
-    from keras_lottery.engines.loop_jax import JaxLoop
-
-    return JaxLoop(engine.model, parts, weights, shape, zeros)
+    module = import_module(f"keras_lottery.engines.loop_{keras.backend.backend()}")
+    return module.Loop(engine.model, parts, weights, shape, zeros)
 
 
 def weighted(part: Sequence[Any]) -> tuple[Any, Any, Any]:
@@ -172,8 +169,6 @@ def obstacle(
 
     Arguments are those of `Engine`.
     """
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        return f"the backend is {keras.backend.backend()}"
     steps = ("train_step", "test_step", "make_train_function", "make_test_function")
     for method in (*steps, "fit", "evaluate"):
         if method in vars(model) or getattr(type(model), method) is not getattr(
@@ -206,14 +201,8 @@ def obstacle(
 
 def is_distributed(model: keras.Model) -> bool:
     """Whether Keras trains the model on several devices."""
-    if keras.distribution.distribution() is not None:
-        return True
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    here = tf.distribute.get_strategy()
-    return tf.distribute.has_strategy() or model.distribute_strategy is not here
+    spread = keras.distribution.distribution() is not None
+    return spread or backends.current().is_distributed(model)
 
 
 def free_memory() -> int:
@@ -222,13 +211,8 @@ def free_memory() -> int:
     >>> free_memory() > 0
     True
     """
-    if keras.backend.backend() == "jax":
-        import jax
-
-        stats = jax.local_devices()[0].memory_stats()
-        if stats and "bytes_limit" in stats:
-            return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
+    own = backends.current().free_memory()
+    return psutil.virtual_memory().available if own is None else own
 
 
 def fall_back(wanted: str, used: str, reason: str) -> None:

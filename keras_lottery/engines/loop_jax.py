@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.engine import EVALUATION_BATCH
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.layers import named_masks
 from keras_lottery.keras_bridge.layers.masked import premasked
 
@@ -18,7 +19,7 @@ State = tuple[list[Any], list[Any], list[Any]]
 """Values of the trainable, the other and the optimizer's variables."""
 
 
-class JaxLoop:
+class Loop:
     """A `lax.fori_loop` over the steps, whose buffers are used again.
 
     Args:
@@ -58,7 +59,7 @@ class JaxLoop:
         }
         model.reset_metrics()
         self._metrics = [np.array(v) for v in model.metrics_variables]
-        self.slow_loops = jax.default_backend() == "cpu" and convolves(model)
+        self.slow_loops = convolves(model) and not backends.current().on_accelerator()
         self._train = jax.jit(self.steps, donate_argnums=0)
         self._train_one = jax.jit(self.step, donate_argnums=0)
         self._evaluation = jax.jit(self.evaluation)

@@ -16,7 +16,7 @@ from keras_lottery.keras_bridge.layers import named_masks, walk
 from keras_lottery.keras_bridge.layers.masked import premasked
 
 
-class TensorFlowLoop:
+class Loop:
     """A `tf.while_loop` over the steps, with or without XLA.
 
     Args:

@@ -1,4 +1,4 @@
-"""First and second derivatives by a model's weights, on either backend.
+"""First and second derivatives by a model's weights.
 
 Weights are the variables behind the masks: pruned ones have derivatives too, those that
 they would have if they were alive.
@@ -13,8 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.datasets import is_dataset, read_whole
-from keras_lottery.keras_bridge.internals.models import compute_loss
+from keras_lottery.keras_bridge.internals.models import compute_loss, without_penalties
 from keras_lottery.keras_bridge.layers import (
     State,
     get_masks,
@@ -32,22 +33,27 @@ from keras_lottery.keras_bridge.layers.recurrent import (
 
 BATCH_SIZE = 256
 
-Objective = Callable[[keras.Model, Any, Any], Any]
+Scalar = Callable[[keras.Model, Any, Any], Any]
 """A scalar of a model, inputs and targets, written in `keras.ops`."""
 
 
 def loss(model: keras.Model, x: Any, y: Any) -> Any:
-    """The compiled loss of a batch in inference mode, regularisation included."""
-    return compute_loss(model, x, y, model(x, training=False), training=False)
+    """The compiled loss of a batch in inference mode, without penalties.
+
+    Those of regularisers, of weights and of outputs, say nothing of the data.
+    """
+    with without_penalties(model):
+        return compute_loss(model, x, y, model(x, training=False), training=False)
 
 
 def training_loss(model: keras.Model, x: Any, y: Any) -> Any:
     """The compiled loss of a batch as a training step has it, which is not made.
 
     Dropout drops and BatchNormalization takes the batch's statistics, but their
-    variables stay as they are.
+    variables stay as they are. It is without penalties, same as `loss`.
     """
-    return compute_loss(model, x, y, model(x, training=True))
+    with without_penalties(model):
+        return compute_loss(model, x, y, model(x, training=True))
 
 
 def gradients(
@@ -55,20 +61,20 @@ def gradients(
     x: Any,
     y: Any,
     batch_size: int = BATCH_SIZE,
-    objective: Objective = loss,
+    scalar: Scalar = loss,
     state: State | None = None,
 ) -> dict[str, np.ndarray]:
-    """The gradient of an objective over all data.
+    """The gradient of a scalar over all data.
 
-    Batches count by their examples. Where the objective is a mean over examples, as
-    Keras's losses are, the result is the gradient of the mean over all of them, with
-    the regularisation counted once.
+    Batches count by their examples. Where the scalar is a mean over examples, as
+    Keras's losses are, the result is the gradient of the mean over all of them.
 
     Args:
         model: a masked model.
         x, y: inputs and targets: arrays, or structures of them.
         batch_size: examples in a batch: what memory has room for.
-        objective: a scalar function of (model, x, y); the compiled loss by default.
+        scalar: a function of (model, x, y); by default the compiled loss, without
+            regularisers' penalties.
         state: the weights to take the gradient at; the model's own by default.
 
     Returns:
@@ -76,7 +82,7 @@ def gradients(
         its shape.
 
     Raises:
-        ValueError: if the objective is the loss and the model is not compiled.
+        ValueError: if it is the loss, and the model is not compiled.
         FloatingPointError: if a gradient is not finite.
 
     Example:
@@ -92,23 +98,23 @@ def gradients(
     """
     with holding(model, state):
         batches = in_batches(model, x, y, batch_size)
-        return _mean(batch_gradients(model, batches, objective))
+        return _mean(batch_gradients(model, batches, scalar))
 
 
 def batch_gradients(
-    model: keras.Model, batches: Any, objective: Objective = loss
+    model: keras.Model, batches: Any, scalar: Scalar = loss
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The gradient of an objective on one batch after another.
+    """The gradient of a scalar on one batch after another.
 
     Args:
         model: a masked model.
         batches: (x, y) of each batch.
-        objective: same as `gradients`.
+        scalar: same as `gradients`.
 
     Yields:
         The number of examples in the batch, and its gradient, like that of `gradients`.
     """
-    yield from _evaluate(_gradient, model, objective, batches)
+    yield from _evaluate(current().gradient, model, scalar, batches)
 
 
 def hessian_vector_product(
@@ -117,15 +123,15 @@ def hessian_vector_product(
     y: Any,
     vector: Mapping[str, np.ndarray],
     batch_size: int = BATCH_SIZE,
-    objective: Objective = loss,
+    scalar: Scalar = loss,
     state: State | None = None,
 ) -> dict[str, np.ndarray]:
-    """The Hessian of an objective over all data, times a vector.
+    """The Hessian of a scalar over all data, times a vector.
 
     The Hessian is that of the weights which the vector has: others are held fixed.
 
     Args:
-        model, x, y, batch_size, objective, state: same as `gradients`.
+        model, x, y, batch_size, scalar, state: same as `gradients`.
         vector: mapping of the names of weights to arrays of their shapes.
 
     Returns:
@@ -146,7 +152,7 @@ def hessian_vector_product(
     >>> hessian_vector_product(model, x, y, vector)["dense/kernel"].tolist()
     [[2.0], [4.0]]
     """
-    weights = _weights(model, objective)
+    weights = _weights(model, scalar)
     wrong = [
         name
         for name, array in vector.items()
@@ -159,7 +165,8 @@ def hessian_vector_product(
         )
     with holding(model, state):
         batches = in_batches(model, x, y, batch_size)
-        return _mean(_evaluate(_hessian_product, model, objective, batches, vector))
+        product = current().hessian_product
+        return _mean(_evaluate(product, model, scalar, batches, vector))
 
 
 def check_compiled(model: keras.Model) -> None:
@@ -171,9 +178,9 @@ def check_compiled(model: keras.Model) -> None:
         )
 
 
-def _weights(model: keras.Model, objective: Objective) -> dict[str, keras.Variable]:
+def _weights(model: keras.Model, scalar: Scalar) -> dict[str, keras.Variable]:
     """The weights that are trained or masked; frozen layers may be masked."""
-    if objective in (loss, training_loss):
+    if scalar in (loss, training_loss):
         check_compiled(model)
     trained = {id(variable) for variable in model.trainable_variables}
     masked = named_masks(model)
@@ -300,12 +307,12 @@ def length(x: Any) -> int:
 def _evaluate(
     derivative: Callable[..., list[Any]],
     model: keras.Model,
-    objective: Objective,
+    scalar: Scalar,
     batches: Any,
     vector: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """A derivative of each batch, by all weights or along a vector of some."""
-    weights = _weights(model, objective)
+    weights = _weights(model, scalar)
     names = list(weights if vector is None else vector)
     variables = [weights[name] for name in names]
     along = [
@@ -325,15 +332,15 @@ def _evaluate(
             held = [*variables, *fixed, *states]
             pairs = zip(held, [*values, *others], strict=True)
             with keras.StatelessScope(list(pairs), collect_losses=True), premasked():
-                return objective(model, x, y)
+                return scalar(model, x, y)
 
         return derivative(function, values, *([along] if vector is not None else []))
 
     # Those that are kept keep their models, so that no other one has the id.
-    key = (id(model), derivative, objective, tuple(names))
+    key = (id(model), derivative, scalar, tuple(names))
     kept = {} if _compiled.kept is None else _compiled.kept
     if key not in kept:
-        kept[key] = _compile(differentiate)
+        kept[key] = current().compiled(differentiate)
     compiled = kept[key]
     own = get_state(model)  # The zeros of the masks are in it.
     values = [keras.ops.convert_to_tensor(own[name]) for name in names]
@@ -364,46 +371,3 @@ def _mean(parts: Iterator[tuple[int, dict[str, np.ndarray]]]) -> dict[str, np.nd
             "data and in the weights."
         )
     return {name: (array / total).astype(dtypes[name]) for name, array in sums.items()}
-
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    import tensorflow as tf
-
-    traced = tf.function(function)
-    # Called as it is, it would warn of functions that are traced again and again.
-    return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
-
-
-def _gradient(function: Callable[[list[Any]], Any], values: list[Any]) -> list[Any]:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.grad(function)(values)
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(values)
-        result = function(values)
-    unused = tf.UnconnectedGradients.ZERO
-    # Those of embeddings come as slices.
-    found = tape.gradient(result, values, unconnected_gradients=unused)
-    return [tf.convert_to_tensor(value) for value in found]
-
-
-def _hessian_product(
-    function: Callable[[list[Any]], Any], values: list[Any], along: list[Any]
-) -> list[Any]:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jvp(jax.grad(function), (values,), (along,))[1]
-
-    def slope(values: list[Any]) -> Any:
-        pairs = zip(_gradient(function, values), along, strict=True)
-        return sum(keras.ops.sum(gradient * vector) for gradient, vector in pairs)
-
-    return _gradient(slope, values)

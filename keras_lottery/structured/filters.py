@@ -25,6 +25,7 @@ from keras_lottery.structured.rules import Linear, PerChannel, rule_for, weights
 from keras_lottery.structured.units import layers_of
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
+from keras_lottery.tickets.allocation.names import matches
 from keras_lottery.tickets.criteria import Criterion
 
 BATCH = 256
@@ -83,6 +84,7 @@ def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
         return {
             filters.name: _checked(score, filters)
             for filters in _all_filters(graph, snapshot)
+            if not any(matches(filters.name, p) for p in snapshot.exclude)
         }
 
     return Criterion(criterion)

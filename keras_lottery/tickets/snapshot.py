@@ -1,14 +1,14 @@
 """What is known once a ticket is trained."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.gradients import (
-    Objective,
+    Scalar,
     gradients,
     hessian_vector_product,
     loss,
@@ -17,6 +17,7 @@ from keras_lottery.keras_bridge.gradients import (
 from keras_lottery.keras_bridge.layers import State, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import Scores
+from keras_lottery.tickets.allocation.names import included
 from keras_lottery.tickets.grouping import Grouping, Weights
 
 
@@ -25,7 +26,7 @@ class Snapshot:
     """What is known once a ticket is trained: all that a criterion may look at.
 
     Args:
-        masks: the ticket's masks.
+        masks: the ticket's masks, of the weights that are to be scored.
         final: the state of all variables now, by name; `final[name]` of a name in
             `masks` is a weight.
         initial: the state before the dense network's training.
@@ -36,6 +37,9 @@ class Snapshot:
             them; see `training_data`.
         scores: what the ticket's masks were found by, where controls see the snapshot.
         grouping: what is pruned together.
+        exclude: patterns of what has no scores, since the allocation leaves it as it
+            is.
+        others: the masks of the weights of such layers.
     """
 
     masks: Masks
@@ -47,6 +51,8 @@ class Snapshot:
     data: Any = None
     scores: Scores | None = None
     grouping: Grouping = field(default_factory=Weights)
+    exclude: Sequence[str] = ()
+    others: Masks = field(default_factory=lambda: Masks({}))
 
     @classmethod
     def untrained(cls, masks: Masks, state: State, **others: Any) -> Self:
@@ -61,17 +67,33 @@ class Snapshot:
         their own weights into it: ask for it again instead of keeping it.
         """
         if self.shared_model is not None:
-            set_state(self.shared_model, self.final, self.masks)
+            masks = {**self.masks, **self.others}
+            set_state(self.shared_model, self.final, masks)
         return self.shared_model  # type: ignore[return-value]
 
+    def leaving_out(self, patterns: Sequence[str]) -> Self:
+        """The snapshot as a criterion sees it that is not asked for all scores.
+
+        Where groups reach over layers, what makes one may serve another: `exclude` is
+        for a criterion of groups to look at then, and `masks` stay as they are.
+        """
+        if not patterns:
+            return self
+        left = included(self.grouping.left(self.masks), patterns)
+        scored = self.masks
+        if self.grouping.left(self.masks).keys() == self.masks.keys():
+            scored = Masks({name: self.masks[name] for name in left})
+        others = {n: mask for n, mask in self.masks.items() if n not in scored}
+        return replace(self, masks=scored, others=Masks(others), exclude=patterns)
+
     def gradients(
-        self, state: State | None = None, objective: Objective = loss
+        self, state: State | None = None, scalar: Scalar = loss
     ) -> dict[str, np.ndarray]:
         """The gradient of the loss on all of `data`, for pruned weights as well.
 
         Args:
             state: the weights to take it at, such as `initial`; by default `final`.
-            objective: another function of (model, x, y), see `gradients.gradients`.
+            scalar: another function of (model, x, y), see `gradients.gradients`.
 
         Returns:
             Mapping of each name in `masks` to an array of the weight's shape.
@@ -82,20 +104,20 @@ class Snapshot:
         """
         state = self.final if state is None else state
         data = self.training_data()
-        found = gradients(self.model, *data, objective=objective, state=state)
+        found = gradients(self.model, *data, scalar=scalar, state=state)
         return {name: found[name] for name in self.masks}
 
     def hessian_vector_product(
         self,
         vector: Mapping[str, np.ndarray],
         state: State | None = None,
-        objective: Objective = loss,
+        scalar: Scalar = loss,
     ) -> dict[str, np.ndarray]:
         """The Hessian of the loss by the masked weights, times a vector.
 
         Args:
             vector: an array for each name in `masks`, such as `gradients()`.
-            state, objective: same as in `gradients`, and so are the errors.
+            state, scalar: same as in `gradients`, and so are the errors.
 
         Returns:
             Mapping of the vector's names to arrays of the same shapes.
@@ -103,7 +125,7 @@ class Snapshot:
         state = self.final if state is None else state
         data = self.training_data()
         return hessian_vector_product(
-            self.model, *data, vector, objective=objective, state=state
+            self.model, *data, vector, scalar=scalar, state=state
         )
 
     def training_data(self) -> tuple[Any, Any]:

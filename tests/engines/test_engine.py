@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lottery.engines import Objective, Work, choose, make
-from keras_lottery.keras_bridge import architecture
+from keras_lottery.engines import Objective, Work, make
+from keras_lottery.keras_bridge import architecture, backends
 from keras_lottery.keras_bridge.layers import mask_model
 from tests.engines.small_training import assert_alike, assert_zeros, data, model, ticket
 
@@ -134,16 +134,16 @@ def test_tensorflow_stacks_no_tickets():
 
 
 def test_convolutions_are_not_stacked_on_processors(monkeypatch):
-    monkeypatch.setattr(choose, "_on_accelerator", lambda: False)
+    monkeypatch.setattr(backends.current(), "on_accelerator", lambda: False)
     with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'"):
         assert make("vectorized", model("momentum"), data(), 10).name == "fused"
 
 
 def test_auto_counts_the_time_of_compiling(monkeypatch):
-    monkeypatch.setattr(choose, "_on_accelerator", lambda: False)
+    monkeypatch.setattr(backends.current(), "on_accelerator", lambda: False)
     assert make("auto", model(), data(), 100).name == "fit"
     assert make("auto", model(), data(), 100, trainings=100).name == "fused"
-    monkeypatch.setattr(choose, "_on_accelerator", lambda: True)
+    monkeypatch.setattr(backends.current(), "on_accelerator", lambda: True)
     stacked = keras.backend.backend() == "jax"
     chosen = make("auto", model(), data(), 100).name
     assert chosen == ("vectorized" if stacked else "fused")

@@ -256,6 +256,27 @@ class TestRefusals:
             prune_filters(model, **arguments)
         assert_equal(arrays(model), before)
 
+    @pytest.mark.parametrize("allocation", ["Uniform", "Global"])
+    def test_layers_left_out_need_no_score(self, allocation):
+        """The advice of the error that says what they lack."""
+        model = masked(
+            keras.Sequential(
+                [
+                    keras.Input((4,)),
+                    layers.Dense(6, name="first"),
+                    layers.BatchNormalization(),
+                    layers.Dense(6, name="second"),
+                    layers.Dense(2),
+                ]
+            )
+        )
+        with pytest.raises(ValueError, match="none behind\n? ?'second'"):
+            prune_filters(model, 0.25, "bn_scale")
+        allocate = getattr(kl.allocation, allocation)(exclude=["second"])
+        prune_filters(model, 0.25, "bn_scale", allocation=allocate)
+        left = widths(compact(model))
+        assert (left["first"], left["second"]) == (3, 6)
+
     def test_a_layer_that_reads_pruned_filters_has_to_be_masked(self):
         model = mask_model(scramble(residual_net()), "stem")
         before = arrays(model)

@@ -184,6 +184,30 @@ def test_groups_of_one_weight_are_the_allocation_itself(name):
     check_allocation(grouped(allocation, "weight"))
 
 
+def test_each_layer_goes_to_the_most_that_n_of_m_leave():
+    """21 and 9 inputs are no multiples of 4: of the last one, none can go."""
+    rng = np.random.default_rng(0)
+    scores = {n: rng.random(s) for n, s in SHAPES.items()}
+    new = grouped(Uniform(), "2:4")(scores, dense(scores), 0.5)
+    kept = {name: matrix(mask).sum(0).tolist() for name, mask in new.items()}
+    assert kept == {
+        "conv/kernel": [18] * 8,
+        "dense/kernel": [11] * 9,
+        "output/kernel": [5] * 4,
+    }
+
+
+@pytest.mark.parametrize("granularity", ["block_1x4", "2:4"])
+def test_of_groups_with_equal_means_each_layer_has_its_share(granularity):
+    """As those of units that are dead."""
+    scores = {f"layer{i}": np.zeros((16, 16)) for i in range(5)}
+    sparsity = 0.35 if granularity == "2:4" else 0.5
+    new = grouped(Uniform(), granularity)(scores, dense(scores), sparsity)
+    asked = 256 * (1 - sparsity)
+    assert all(abs(mask.sum() - asked) < 4 for mask in new.values())
+    assert abs(new.kept - 5 * asked) <= 2
+
+
 def test_blocks_of_a_convolution_run_along_its_flattened_inputs():
     """Height by width by inputs: with 6 channels, a block of 4 goes over pixels."""
     order = np.arange(12, dtype=float).reshape(1, 2, 6, 1)
@@ -221,7 +245,10 @@ ONES = {name: np.ones(shape) for name, shape in SHAPES.items()}
             lambda m: grouped(Global(), "2:4")(ONES, m, 0.6),
             "at most 0.5: .* sparsity=0.6",
         ),
-        (lambda m: grouped(Uniform(), "2:4")(ONES, m, 0.5), "allocation='global'"),
+        (
+            lambda m: grouped(Layerwise({"output": 0.5}), "2:4")(ONES, m, 0.4),
+            "allocation='global'",
+        ),
         (lambda m: grouped(Global(), (90, 90))(ONES, m, 0.99), "No group"),
         (lambda m: grouped(Global(), (4, 1))(ONES, m, 1.0), "sparsity=1.0"),
         (lambda m: grouped(Global(), (4, 1))({}, m, 0.5), "Expected scores"),

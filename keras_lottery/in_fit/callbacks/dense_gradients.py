@@ -23,7 +23,8 @@ from keras_lottery.tickets.allocation import Scores
 class DenseGradients:
     """|∂L/∂w| of all masked weights, on a batch that is drawn at each call.
 
-    L is the loss of a training step, dropout included, without sample weights. Moving
+    L is the loss of a training step, dropout included, without sample weights and
+    penalties: a regulariser's slope at zero says nothing of a weight. Moving
     averages and the states of random generators stay as they are.
 
     Args:
@@ -54,7 +55,7 @@ class DenseGradients:
             if fixed and fixed > self.size:
                 check_whole_batches(model, self.size)
             x, y = _each(lambda array: array[: fixed or 1], self.data)
-            gradients(model, x, y, objective=training_loss)
+            gradients(model, x, y, scalar=training_loss)
         except Exception as error:
             shapes = _each(np.shape, self.data)
             raise ValueError(

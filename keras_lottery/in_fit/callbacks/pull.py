@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.optimizers import forget_variable
 from keras_lottery.keras_bridge.layers import named_masks
@@ -60,7 +61,8 @@ class Pull:
     def _pulled(self, grads: list[Any], variables: list[keras.Variable]) -> list[Any]:
         targets = {id(weight): target for weight, target in self._targets.values()}
         # The optimizer divides by the one, and adds up over the other.
-        scale = (self._optimizer.loss_scale_factor or 1.0) / _replicas()
+        replicas = backends.current().replicas()
+        scale = (self._optimizer.loss_scale_factor or 1.0) / replicas
         return [
             gradient
             if gradient is None or id(variable) not in targets
@@ -81,12 +83,3 @@ class Pull:
                 store[str(i)] = variable.numpy()
 
         return save_own_variables
-
-
-def _replicas() -> int:
-    """How many copies of the model TensorFlow adds the gradients of."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync

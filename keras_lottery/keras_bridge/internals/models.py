@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras import ops
+
+from keras_lottery.keras_bridge.internals.patches import overridden
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -39,16 +40,19 @@ def compute_loss(
 
 @contextlib.contextmanager
 def without_penalties(model: keras.Model) -> Iterator[None]:
-    """Inside, the compiled loss is without what regularisers and layers add to it.
+    """Inside, the loss of a call is without the penalties of regularisers.
 
-    `Layer._losses_override`, seen on Keras 3.15: what `Model.losses` is then. To
-    subtract the penalties again would lose the digits of a small loss.
+    `Layer._get_regularization_losses` and `Layer._flatten_layers`, seen on Keras 3.15.
+    To subtract the penalties again would lose the digits of a small loss. What layers
+    add by `add_loss` stays: it is the whole loss of some models.
     """
-    model._losses_override.append(ops.zeros(()))
-    try:
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        enter(overridden(model, "_get_regularization_losses", list))
+        for layer in model._flatten_layers():
+            if layer.activity_regularizer is not None:
+                enter(overridden(layer, "activity_regularizer", None))
         yield
-    finally:
-        model._losses_override.clear()
 
 
 def restored_epoch(model: keras.Model) -> int | None:

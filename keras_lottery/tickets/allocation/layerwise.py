@@ -96,13 +96,14 @@ class Layerwise(Allocation):
             return sum(self._shares(rounds, masks).values()) - keep
 
         upper = 1.0
-        while excess(upper) > 0.5:
+        # Where layers stay whole, the others may reach the excess of zero in infinity.
+        while excess(upper) > 0 and upper < 1e6:
             upper *= 2
-            if upper > 1e6:
-                raise ValueError(
-                    f"Expected a sparsity that the rates can reach. Received: {keep} "
-                    f"of {masks.size} weights to keep, rates={self._layer_rates(masks)}"
-                )
+        if excess(upper) > 0.5:
+            raise ValueError(
+                f"Expected a sparsity that the rates can reach. Received: {keep} "
+                f"of {masks.size} weights to keep, rates={self._layer_rates(masks)}"
+            )
         return brentq(excess, 0, upper, xtol=1e-12) if excess(upper) < 0 else upper
 
 

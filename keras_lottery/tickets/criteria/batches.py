@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.gradients import (
-    Objective,
+    Scalar,
     batch_gradients,
     in_batches,
     length,
@@ -31,7 +31,7 @@ def mean_over_batches(
     snapshot: Snapshot,
     function: Callable[[np.ndarray], np.ndarray],
     batches: Batches,
-    objective: Objective = loss,
+    scalar: Scalar = loss,
 ) -> Scores:
     """The mean of a function of the gradients of batches.
 
@@ -39,10 +39,10 @@ def mean_over_batches(
         snapshot: what to differentiate, at its final weights.
         function: takes and returns an array of a weight's shape.
         batches: (x, y) of each; they count by their examples.
-        objective: same as in `gradients`.
+        scalar: same as in `gradients`.
     """
     sums, total = {n: np.zeros(m.shape) for n, m in snapshot.masks.items()}, 0
-    for count, found in batch_gradients(snapshot.model, batches, objective):
+    for count, found in batch_gradients(snapshot.model, batches, scalar):
         total += count
         for name in sums:
             sums[name] += count * function(found[name].astype("float64"))

@@ -18,8 +18,8 @@ class Grasp:
     """w (H g): keeps the weights without which the gradient would be smaller.
 
     g is the gradient and H the Hessian of the compiled loss on all of the data, by the
-    weights that are left, in training mode (same as `snip`) and without penalties, as
-    regularisers add them. To first order, removing weights w changes the gradient flow
+    weights that are left, in training mode and without penalties, same as `snip`. To
+    first order, removing weights w changes the gradient flow
     gᵀg by -2 Σ w (H g). The paper calls S = -w (H g) the score and prunes the largest:
     here, larger means keep.
 
@@ -48,34 +48,31 @@ class Grasp:
     def __call__(self, snapshot: Snapshot) -> Scores:
         snapshot.training_data()  # It says what a snapshot without a model lacks.
         check_compiled(snapshot.model)
-        objective = partial(_loss, self.temperature)
-        gradients = snapshot.gradients(objective=objective)
+        scalar = partial(_loss, self.temperature)
+        gradients = snapshot.gradients(scalar=scalar)
         alive = {name: gradients[name] * mask for name, mask in snapshot.masks.items()}
-        products = snapshot.hessian_vector_product(alive, objective=objective)
+        products = snapshot.hessian_vector_product(alive, scalar=scalar)
         return {name: snapshot.final[name] * products[name] for name in snapshot.masks}
 
 
 def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
     """The compiled loss of a batch, of outputs that the temperature has softened."""
+    with without_penalties(model):
+        return _softened_loss(temperature, model, x, y)
+
+
+def _softened_loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
     outputs = model(x, training=True)
     logits = _are_logits(model)
     if logits is None:
-        return _without_penalties(model, x, y, outputs)
+        return compute_loss(model, x, y, outputs)
     soften = partial(_softened, temperature, logits)
     outputs = keras.tree.map_structure(soften, outputs)
     # Derivatives of the size that they would have without the temperature: in float16,
     # those of the loss itself would be rounded to zero. Ranks stay as they are.
-    return temperature * _without_penalties(model, x, y, outputs)
-
-
-def _without_penalties(model: keras.Model, x: Any, y: Any, outputs: Any) -> Any:
-    """The compiled loss of outputs, without what regularisers and layers add to it.
-
-    They say nothing of the data, and the temperature, which softens the outputs alone,
-    would make them count for as many times more.
-    """
-    with without_penalties(model):
-        return compute_loss(model, x, y, outputs)
+    loss = temperature * compute_loss(model, x, y, outputs)
+    # What layers add to the loss by themselves is not softened.
+    return loss - (temperature - 1) * sum(model.losses)
 
 
 def _softened(temperature: float, logits: bool, outputs: Any) -> Any:

@@ -13,7 +13,8 @@ def snip(snapshot: Snapshot) -> Scores:
 
     L is the compiled loss on all of the data in training mode: moving averages know
     nothing yet of a network that is not trained, so that BatchNorm takes the statistics
-    of each batch (of 256 examples), and Dropout drops. The paper takes one batch, a few
+    of each batch (of 256 examples), and Dropout drops. It is the loss of the data
+    alone, without the penalties of regularisers. The paper takes one batch, a few
     examples of each class.
 
     Reference:
@@ -31,7 +32,7 @@ def snip(snapshot: Snapshot) -> Scores:
     >>> round(kl.get_sparsity(model), 3)
     0.9
     """
-    gradients = snapshot.gradients(objective=training_loss)
+    gradients = snapshot.gradients(scalar=training_loss)
     return {n: np.abs(snapshot.final[n] * gradients[n]) for n in snapshot.masks}
 
 

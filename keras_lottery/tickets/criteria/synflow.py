@@ -92,10 +92,10 @@ def _slopes(model: keras.Model, x: Any, magnitudes: State) -> dict[str, np.ndarr
             f"SynFlow needs weights that are finite. Received: {wrong} with others"
         )
     with contextlib.suppress(FloatingPointError):
-        return gradients(model, x, None, objective=_flow, state=magnitudes)
+        return gradients(model, x, None, scalar=_flow, state=magnitudes)
     x, factors = _scaled(model, x, magnitudes)
     try:
-        return gradients(model, x, factors, objective=_flow, state=magnitudes)
+        return gradients(model, x, factors, scalar=_flow, state=magnitudes)
     except FloatingPointError as error:
         dtypes = sorted({layer.variable_dtype for _, layer in walk(model)})
         raise ValueError(

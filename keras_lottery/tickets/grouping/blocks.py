@@ -67,11 +67,15 @@ class InsideWeights(Grouping):
         keep = kept_after(masks, sparsity)
         if masks.kept < keep <= masks.kept + _largest(layers) / 2:
             return masks.sparsity  # as near as groups came before
-        return self._highest(layers, masks, sparsity)
-
-    def _highest(self, layers: "list[_Layer]", masks: Masks, sparsity: float) -> float:
-        """The sparsity, or the highest that can be had."""
+        self._check(sparsity)
         return sparsity
+
+    def _check(self, sparsity: float) -> None:
+        """Raises ValueError if there is no such sparsity in these groups."""
+
+    def _beyond(self, layer: "_Layer", asked: int) -> int:
+        """How many more weights a layer may keep than it is asked to."""
+        return 0
 
     def _unfold(self, layers: "list[_Layer]", size: int, asked: Masks) -> Masks:
         chosen = _whole([layer.kept(asked[layer.name]) for layer in layers], layers)
@@ -82,13 +86,19 @@ class InsideWeights(Grouping):
             }
         )
         most = _largest(layers)
+        more = sum(
+            self._beyond(layer, int(np.count_nonzero(asked[layer.name])))
+            for layer in layers
+        )
+        least = sum(int(np.count_nonzero(layer.fixed)) for layer in layers)
+        near = max(asked.kept + more, least)
         if not new.kept:
             raise ValueError(
                 f"No group of up to {most} weights would be left: {asked.kept} of "
                 f"{size} weights were to be. Lower the sparsity, or choose smaller "
                 f"groups. Received: {self!r}"
             )
-        if abs(new.kept - asked.kept) > most / 2:
+        if abs(new.kept - near) > most / 2:
             raise ValueError(
                 f"{self!r} cannot leave {asked.kept} of {size} weights in the layers "
                 f"that the allocation takes them from, but {new.kept}. Lower the "
@@ -129,7 +139,9 @@ class NOfM(InsideWeights):
     """N of every M consecutive inputs of an output stay; the others are a group.
 
     1 - N/M is the highest sparsity, or what comes nearest to it: of fewer inputs than
-    M, at an end, the same share stays, rounded up. Below it, some blocks are dense.
+    M, at an end, the same share stays, rounded up. An allocation that gives each layer
+    its own sparsity prunes such a layer as far as it goes. Below the highest sparsity,
+    some blocks are dense.
 
     Raises:
         ValueError: when called, if the sparsity, or what the allocation makes of it in
@@ -173,7 +185,7 @@ class NOfM(InsideWeights):
         marks = np.argsort(order, axis=1) < most[:, np.newaxis, np.newaxis]
         return marks.reshape(-1, columns)[:rows].reshape(alive.shape) & alive
 
-    def _highest(self, layers: "list[_Layer]", masks: Masks, sparsity: float) -> float:
+    def _check(self, sparsity: float) -> None:
         highest = 1 - self.n / self.m
         if sparsity > highest + 1e-9:
             raise ValueError(
@@ -181,8 +193,11 @@ class NOfM(InsideWeights):
                 f"'{self.n}:{self.m}' leaves {self.n} of {self.m} weights. Received: "
                 f"sparsity={sparsity:.4g}"
             )
-        least = sum(int(np.count_nonzero(layer.fixed)) for layer in layers)
-        return min(sparsity, 1 - least / masks.size)
+
+    def _beyond(self, layer: "_Layer", asked: int) -> int:
+        """What is left over of the inputs that M does not divide."""
+        least = layer.fixed.size * self.n // self.m
+        return max(0, int(np.count_nonzero(layer.fixed)) - asked) * (asked >= least)
 
 
 class _Layer:
@@ -225,24 +240,34 @@ def _largest(layers: list[_Layer]) -> int:
 def _whole(kept: list[np.ndarray], layers: list[_Layer]) -> list[np.ndarray]:
     """Which groups live: all that are kept whole, and as many of those that are cut.
 
+    Each layer has as many as its own weights fill. What is over goes to the next ones,
+    of a layer to one at most.
+
     Args:
         kept: how many weights of each layer's groups are to be left.
         layers: the layers.
     """
-    cut = [
-        (-k[i] / layer.sizes[i], number, i)
-        for number, (k, layer) in enumerate(zip(kept, layers, strict=True))
-        for i in np.flatnonzero((k > 0) & (k < layer.sizes))
-    ]
     chosen = [
         (k > 0) & (k == layer.sizes) for k, layer in zip(kept, layers, strict=True)
     ]
-    room = sum(int(kept[number][i]) for _, number, i in cut)
-    for _, number, i in sorted(cut):
+    over, next_best = 0, []
+    for number, (k, layer) in enumerate(zip(kept, layers, strict=True)):
+        cut = np.flatnonzero((k > 0) & (k < layer.sizes))
+        room, fits = int(k[cut].sum()), True
+        for i in cut[np.argsort(-k[cut] / layer.sizes[cut], kind="stable")]:
+            size = int(layer.sizes[i])
+            if room >= size:
+                chosen[number][i] = True
+                room -= size
+            elif fits:
+                fits = False
+                next_best.append((-k[i] / size, number, i))
+        over += room
+    for _, number, i in sorted(next_best):
         size = int(layers[number].sizes[i])
-        if room >= size / 2:
+        if over >= size / 2:
             chosen[number][i] = True
-            room -= size
+            over -= size
     return chosen
 
 

@@ -73,6 +73,23 @@ def test_k_means_from_evenly_spread_centroids():
     )
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("bits", [4, 6])
+def test_values_are_the_means_of_the_weights_that_are_nearest(bits):
+    model = mask_model(keras.Sequential([keras.Input((50,)), keras.layers.Dense(40)]))
+    # Long tails: some of the first centroids are near no weight.
+    kernel = np.random.default_rng(0).standard_t(3, size=(50, 40)).astype("float32")
+    model.layers[0]._kernel.assign(kernel)
+    share_weights(model, bits)
+    (values,) = live_values(model).values()
+    assert len(values) == 2**bits
+    shared = np.asarray(model.layers[0]._kernel)
+    nearest = np.abs(kernel[..., None] - values).argmin(-1)
+    np.testing.assert_array_equal(values[nearest], shared)
+    means = [kernel[shared == value].mean(dtype="float64") for value in values]
+    np.testing.assert_allclose(values, means, rtol=1e-5, atol=1e-7)
+
+
 def test_steps_are_counted_on():
     """SGD has as many variables as this model, and none of them is a slot."""
     model = pruned(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))

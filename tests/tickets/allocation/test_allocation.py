@@ -130,6 +130,30 @@ def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
         )
 
 
+def test_layers_have_what_largest_remainders_give_them():
+    """Of the shares that sum exactly to the whole number that is asked for."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        sizes = {f"l{i}": int(n) for i, n in enumerate(rng.integers(1, 60, 4))}
+        rates = {name: float(rng.uniform(0.05, 0.6)) for name in sizes}
+        masks = Masks.dense({name: (size,) for name, size in sizes.items()})
+        keep = int(rng.integers(4, masks.size))
+        if masks.size - keep in (0, masks.size):
+            continue
+        low, high = 0.0, 1000.0
+        for _ in range(200):
+            k = (low + high) / 2
+            shares = {n: size * (1 - rates[n]) ** k for n, size in sizes.items()}
+            low, high = (k, high) if sum(shares.values()) > keep else (low, k)
+        counts = {name: math.floor(share) for name, share in shares.items()}
+        rest = sorted(counts, key=lambda name: counts[name] - shares[name])
+        for name in rest[: keep - sum(counts.values())]:
+            counts[name] += 1
+        scores = {name: np.arange(size) for name, size in sizes.items()}
+        new = Layerwise(rates)(scores, masks, 1 - keep / masks.size)
+        assert {name: int(mask.sum()) for name, mask in new.items()} == counts
+
+
 @given(network=networks(), share=st.floats(0, 1))
 def test_largest_breaks_ties_by_position(network, share):
     scores, masks = network

@@ -159,9 +159,7 @@ def test_grasp_is_the_slope_of_the_gradient_flow(temperature, head):
         return temperature * LOGITS(y, logits / temperature)
 
     def flow(state):
-        found = gradients(
-            made.shared_model, *made.data, objective=softened, state=state
-        )
+        found = gradients(made.shared_model, *made.data, scalar=softened, state=state)
         return sum(
             (found[n].astype("float64")[mask] ** 2).sum()
             for n, mask in made.masks.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_lottery.keras_bridge.backend import check_backend
+from keras_lottery.keras_bridge.backends import check_backend
 
 ROOT = Path(__file__).parents[2]
 

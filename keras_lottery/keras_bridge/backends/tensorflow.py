@@ -1,0 +1,63 @@
+"""Keras on TensorFlow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lottery.keras_bridge.backends import Backend
+from keras_lottery.keras_bridge.internals.moments import moments_that_differentiate
+
+
+class TensorFlow(Backend):
+    """What depends on the backend, on TensorFlow."""
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        traced = tf.function(function)
+        # Called as it is, it would warn of functions that are traced again and again.
+        return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
+
+    def gradient(
+        self, function: Callable[[list[Any]], Any], values: list[Any]
+    ) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            result = function(values)
+        unused = tf.UnconnectedGradients.ZERO
+        # Those of embeddings come as slices.
+        found = tape.gradient(result, values, unconnected_gradients=unused)
+        return [tf.convert_to_tensor(value) for value in found]
+
+    def hessian_product(
+        self, function: Callable[[list[Any]], Any], values: list[Any], along: list[Any]
+    ) -> list[Any]:
+        def slope(values: list[Any]) -> Any:
+            pairs = zip(self.gradient(function, values), along, strict=True)
+            return sum(tf.reduce_sum(one * vector) for one, vector in pairs)
+
+        with moments_that_differentiate():
+            return self.gradient(slope, values)
+
+    def ready(self, data: Any, batch_size: int) -> Any:
+        # `evaluate` would make a data set of the arrays at every call, which takes
+        # longer than evaluating a small network. A list would be stacked to one tensor.
+        parts = keras.tree.lists_to_tuples(data)
+        return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size)
+
+    def is_distributed(self, model: Any) -> bool:
+        here = tf.distribute.get_strategy()
+        return tf.distribute.has_strategy() or model.distribute_strategy is not here
+
+    def replicas(self) -> int:
+        return tf.distribute.get_strategy().num_replicas_in_sync
+
+    def on_accelerator(self) -> bool:
+        return bool(tf.config.list_logical_devices("GPU"))
+
+    def free_memory(self) -> int | None:
+        return None
+
+
+BACKEND = TensorFlow()
+"""The only one."""
