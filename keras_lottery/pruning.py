@@ -11,7 +11,7 @@ import numpy as np
 from keras_lottery.keras_bridge.gradients import compiled_once, keeping
 from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks
 from keras_lottery.keras_bridge.layers.names import named_variables
-from keras_lottery.keras_bridge.layers.state import zero_slots
+from keras_lottery.keras_bridge.layers.state import reset_slots
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot, criteria, grouping
 from keras_lottery.tickets import allocation as allocations
@@ -293,7 +293,7 @@ def _warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
 
 
 def _zero(model: keras.Model, idle: Mapping[str, np.ndarray], optimizer: Any) -> None:
-    """Zeroes entries of variables, and of the optimizer's slots for them."""
+    """Zeroes entries of variables, and resets the optimizer's slots for them."""
     variables = named_variables(model)
     pairs = {}
     for name, entries in idle.items():
@@ -301,4 +301,4 @@ def _zero(model: keras.Model, idle: Mapping[str, np.ndarray], optimizer: Any) ->
             array = keras.ops.convert_to_numpy(variables[name])
             variables[name].assign(np.where(entries, 0, array))
             pairs[name] = ~entries, variables[name]
-    zero_slots(pairs, optimizer or getattr(model, "optimizer", None))
+    reset_slots(pairs, optimizer or getattr(model, "optimizer", None))

@@ -13,7 +13,7 @@ from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.engine import EVALUATION_BATCH
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.layers import named_masks
-from keras_lottery.keras_bridge.layers.masked import premasked
+from keras_lottery.keras_bridge.layers.masked import premasked, unprojected
 
 State = tuple[list[Any], list[Any], list[Any]]
 """Values of the trainable, the other and the optimizer's variables."""
@@ -127,7 +127,8 @@ class Loop:
 
     def step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
         """The state after a step on some rows of the data."""
-        with premasked():
+        free = () if self.zeros else self.trainable
+        with premasked(), unprojected(free):
             return self._step(state, masks, batches, rows)
 
     def _step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
@@ -150,9 +151,6 @@ class Loop:
         for i, j in self.masked.items():
             gradients[j] = jnp.where(masks[i], gradients[j], 0)
         trainable, slots = model.optimizer.stateless_apply(slots, gradients, trainable)
-        if self.zeros:
-            for i, j in self.masked.items():
-                trainable[j] = jnp.where(masks[i], trainable[j], 0)
         fixed = {id(v) for v in self.fixed}
         others = [
             value

@@ -1,7 +1,5 @@
 """The fused engine's loops on TensorFlow."""
 
-import contextlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +11,7 @@ from keras_lottery.engines.engine import EVALUATION_BATCH
 from keras_lottery.keras_bridge.internals.layers import random_generators
 from keras_lottery.keras_bridge.internals.models import compute_loss
 from keras_lottery.keras_bridge.layers import named_masks, walk
-from keras_lottery.keras_bridge.layers.masked import premasked
+from keras_lottery.keras_bridge.layers.masked import premasked, unprojected
 
 
 class Loop:
@@ -94,7 +92,8 @@ class Loop:
             self._step(batch, masks)
             return (i + 1,)
 
-        with premasked(), _unprojected(self.model.trainable_variables):
+        free = () if self.zeros else self.model.trainable_variables
+        with premasked(), unprojected(free):
             tf.while_loop(lambda i: i < last, step, (first,), parallel_iterations=1)
 
     def _step(self, batch: tuple[Any, Any, Any], masks: dict[int, Any]) -> None:
@@ -115,9 +114,6 @@ class Loop:
             )
         ]
         model.optimizer.apply(gradients, variables)
-        for variable in variables if self.zeros else ():
-            if id(variable) in masks:
-                variable.assign(_masked(variable.value, masks[id(variable)]))
 
     def _evaluation(self, part: tuple[Any, Any, Any]) -> dict[str, Any]:
         import tensorflow as tf
@@ -188,17 +184,3 @@ def _masked(value: Any, mask: Any) -> Any:
         return value
     value = tf.convert_to_tensor(value)
     return tf.where(mask, value, tf.zeros_like(value))
-
-
-@contextlib.contextmanager
-def _unprojected(variables: list[keras.Variable]) -> Iterator[None]:
-    """Takes the masks' projection from the constraints: it would copy each weight."""
-    constraints = [variable.constraint for variable in variables]
-    try:
-        for variable in variables:
-            if hasattr(variable.constraint, "mask"):
-                variable.constraint = variable.constraint.constraint
-        yield
-    finally:
-        for variable, constraint in zip(variables, constraints, strict=True):
-            variable.constraint = constraint

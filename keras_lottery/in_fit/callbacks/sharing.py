@@ -115,7 +115,7 @@ class SharedWeights(InFit):
 
     The gradients of the weights that share a value are summed, as the gradient of that
     value is, and given to each of them: an optimizer that updates weight by weight
-    then moves them together. Slots of the optimizer start at zero for shared weights,
+    then moves them together. Slots of the optimizer start anew for shared weights,
     but where `BackupAndRestore` has restored them. Everything else trains as ever.
     Clusters are read off the model when training begins: the live weights of a masked
     kernel that are equal. A `fit` after one that raised trains them apart, as without
@@ -244,6 +244,6 @@ def _summed(gradient: Any, segments: Any, number: int) -> Any:
 
 def _clear_slots(optimizer: Any, weights: list[keras.Variable]) -> None:
     shared = {id(weight) for weight in weights}
-    for weight, slot in slots(optimizer):
+    for weight, slot, start in slots(optimizer):
         if id(weight) in shared:
-            slot.assign(np.zeros(slot.shape))
+            slot.assign(np.full(slot.shape, start))

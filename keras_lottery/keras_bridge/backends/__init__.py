@@ -31,6 +31,14 @@ class Backend(ABC):
         """Its matrix of second derivatives, times a list of tensors of their shapes."""
 
     @abstractmethod
+    def read_mask(self, mask: Any) -> None:
+        """Is told that a layer reads a mask, a variable."""
+
+    @abstractmethod
+    def mask_of_step(self, mask: Any, weight: Any) -> Any:
+        """The mask for an update of a weight, or None where it cannot be told."""
+
+    @abstractmethod
     def ready(self, data: Any, batch_size: int) -> Any:
         """Arrays that are evaluated again and again, as `evaluate` takes them best."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import keras
 
 from keras_lottery.keras_bridge.backends import Backend
 
@@ -23,6 +24,27 @@ class Jax(Backend):
         self, function: Callable[[list[Any]], Any], values: list[Any], along: list[Any]
     ) -> list[Any]:
         return jax.jvp(jax.grad(function), (values,), (along,))[1]
+
+    def read_mask(self, mask: Any) -> None:
+        value = keras.ops.convert_to_tensor(mask)
+        mask.read_in_step = value if isinstance(value, jax.core.Tracer) else None
+
+    def mask_of_step(self, mask: Any, weight: Any) -> Any:
+        # An update knows the weights' values and not the masks', which a compiled step
+        # would take for constants. The same step has read the mask before, unless
+        # gradients and updates are two programs.
+        weight = keras.ops.convert_to_tensor(weight)
+        if not isinstance(weight, jax.core.Tracer):
+            return mask
+        value = getattr(mask, "read_in_step", None)
+        # `Tracer._trace` and `Trace.parent_trace`, seen on JAX 0.10: the program that
+        # is traced, and the one around it. Values of other ones cannot be used.
+        trace = weight._trace
+        while value is not None and trace is not None:
+            if trace is value._trace:
+                return value
+            trace = getattr(trace, "parent_trace", None)
+        return None
 
     def ready(self, data: Any, batch_size: int) -> Any:
         return data

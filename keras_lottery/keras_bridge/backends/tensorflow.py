@@ -39,6 +39,12 @@ class TensorFlow(Backend):
         with moments_that_differentiate():
             return self.gradient(slope, values)
 
+    def read_mask(self, mask: Any) -> None:
+        pass
+
+    def mask_of_step(self, mask: Any, weight: Any) -> Any:
+        return mask
+
     def ready(self, data: Any, batch_size: int) -> Any:
         # `evaluate` would make a data set of the arrays at every call, which takes
         # longer than evaluating a small network. A list would be stacked to one tensor.

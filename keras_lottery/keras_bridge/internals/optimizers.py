@@ -4,7 +4,7 @@ Everything here was seen on Keras 3.15.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -47,12 +47,29 @@ def trained_variables(optimizer: Any) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
-def slots(optimizer: Any) -> Iterator[tuple[keras.Variable, keras.Variable]]:
-    """(weight, slot) for each slot of an optimizer, such as a momentum.
+class Slot(NamedTuple):
+    """What an optimizer keeps for a weight, such as a momentum.
+
+    Args:
+        weight: the weight's variable.
+        variable: the slot itself.
+        start: the value that the optimizer starts it with.
+    """
+
+    weight: keras.Variable
+    variable: keras.Variable
+    start: float
+
+
+def slots(optimizer: Any) -> Iterator[Slot]:
+    """The slots of an optimizer.
 
     The slots of a kind are in a list, in the order of the weights, beside
     `Optimizer._variables`, which has all of them in one: seen on Keras 3.15. Without
     them, momentum moves pruned weights again, and those that share a value apart.
+
+    `_accumulators` of Adagrad and Ftrl start at `initial_accumulator_value`, and all
+    others at zero: Ftrl divides by it.
     """
     optimizer = innermost(optimizer)
     # MultiOptimizer has one for each group of weights.
@@ -62,12 +79,14 @@ def slots(optimizer: Any) -> Iterator[tuple[keras.Variable, keras.Variable]]:
         return
     weights = trained_variables(optimizer)
     others = {id(optimizer._variables), id(optimizer._trainable_variables)}
-    for kept in vars(optimizer).values():
+    for name, kept in vars(optimizer).items():
         is_list = isinstance(kept, list) and id(kept) not in others
         if is_list and len(kept) == len(weights):
+            begins = name == "_accumulators"
+            start = optimizer.initial_accumulator_value if begins else 0.0
             for weight, slot in zip(weights, kept, strict=True):
                 if isinstance(slot, keras.Variable):
-                    yield weight, slot
+                    yield Slot(weight, slot, start)
 
 
 def forget_variable(optimizer: Any, variable: keras.Variable) -> None:

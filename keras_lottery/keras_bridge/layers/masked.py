@@ -1,20 +1,23 @@
 """Layers whose weights are multiplied by a mask on every forward pass.
 
 Two things keep a pruned weight at exactly zero. Its gradient is zero, since the mask
-multiplies it: an update rule that works weight by weight leaves it alone once the
-weight and its optimizer slots are zero, which `set_masks` sees to. On TensorFlow the
-variable is also projected after each update, by the hook of Keras's constraints, which
-covers the optimizers that mix weights (Muon) and masks assigned by hand.
+multiplies it, in the penalties of regularisers too: an update rule that works weight by
+weight leaves it alone once the weight and its optimizer slots are zero, which
+`set_masks` sees to. The variable is also projected after each update, by the hook of
+Keras's constraints, which covers the optimizers that mix weights (Muon), constraints
+that move zeros, and masks assigned by hand.
 """
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.internals.layers import (
     Hooks,
     forget_variable,
@@ -39,11 +42,11 @@ _premasked = _Premasked()
 def premasked() -> Iterator[None]:
     """Inside, masked weights are read without their masks, in this thread.
 
-    For engines that write the zeros themselves after each update and want the product
-    of weight and mask out of their compiled step: `layer.kernel` is the variable, and
-    the projection on TensorFlow leaves the masks out. It trusts that pruned weights are
-    zero, as `set_masks` makes them. What is traced inside stays so: gradients are those
-    of the plain layer, and pruned weights move unless the engine masks the update.
+    For engines that mask the gradients themselves and want the product of weight and
+    mask out of their compiled step: `layer.kernel` is the variable. It trusts that
+    pruned weights are zero, as `set_masks` makes them. What is traced inside stays so:
+    gradients are those of the plain layer, and pruned weights move unless the engine
+    masks them. `unprojected` leaves out the projection, too.
 
     Example:
 
@@ -141,9 +144,9 @@ class Masked(Hooks):
         )
         set_path(mask, f"{weight.path}_mask")
         weight.pruning_mask = mask
-        if keras.backend.backend() == "tensorflow":
-            # The other backends update weights outside of the layer's reach.
-            weight.constraint = _Projection(mask, weight.constraint)
+        weight.constraint = _Projection(mask, weight.constraint)
+        if weight.regularizer is not None:
+            weight.regularizer = _MaskedRegularizer(mask, weight.regularizer)
         return mask
 
     def _remove_masks(self) -> None:
@@ -152,6 +155,8 @@ class Masked(Hooks):
             weight.pruning_mask = None
             if isinstance(weight.constraint, _Projection):
                 weight.constraint = weight.constraint.constraint
+            if isinstance(weight.regularizer, _MaskedRegularizer):
+                weight.regularizer = weight.regularizer.regularizer
             forget_variable(self, f"{name}_mask")
 
     def mask_variable(self, name: str) -> keras.Variable:
@@ -242,16 +247,45 @@ def _zeroed(weight: Any, mask: Any) -> Any:
 
 
 class _Projection:
-    """Constraint that applies the layer's own constraint, then the mask."""
+    """Constraint that applies the mask, and the layer's own constraint to what is left.
+
+    Where the backend cannot tell the mask of the step, it is the layer's own alone.
+    """
 
     def __init__(self, mask: keras.Variable, constraint: Any) -> None:
         self.mask = mask
         self.constraint = constraint
 
     def __call__(self, weight: Any) -> Any:
-        if self.constraint is not None:
-            weight = self.constraint(weight)
-        return weight if _premasked.active else _zeroed(weight, self.mask)
+        mask = backends.current().mask_of_step(self.mask, weight)
+        zeroed = (lambda array: array) if mask is None else partial(_zeroed, mask=mask)
+        weight = zeroed(weight)
+        return weight if self.constraint is None else zeroed(self.constraint(weight))
+
+
+class _MaskedRegularizer(keras.regularizers.Regularizer):
+    """Regularizer of what a mask leaves of a weight.
+
+    The slope of a penalty at zero may be another than zero: |w| has 1 on JAX.
+    """
+
+    def __init__(self, mask: keras.Variable, regularizer: Any) -> None:
+        self.mask = mask
+        self.regularizer = regularizer
+
+    def __call__(self, weight: Any) -> Any:
+        return self.regularizer(_masked(weight, self.mask))
+
+
+@contextlib.contextmanager
+def unprojected(variables: Iterable[keras.Variable]) -> Iterator[None]:
+    """Inside, the constraints of variables are those that layers were given alone."""
+    with contextlib.ExitStack() as stack:
+        for variable in variables:
+            if isinstance(variable.constraint, _Projection):
+                stack.callback(setattr, variable, "constraint", variable.constraint)
+                variable.constraint = variable.constraint.constraint
+        yield
 
 
 class _MaskedWeight:
@@ -273,7 +307,10 @@ class _MaskedWeight:
             raise AttributeError(f"'{layer.name}' has no `{self.name}` yet.")
         if id(weight) in _instead.values:
             return ops.cast(_instead.values[id(weight)], layer.compute_dtype)
-        weight = _masked(weight, getattr(layer, f"{self.name}_mask", None))
+        mask = getattr(layer, f"{self.name}_mask", None)
+        if mask is not None:
+            backends.current().read_mask(mask)
+        weight = _masked(weight, mask)
         return layer.rounding(self.name, weight) if layer.rounding else weight
 
     def __set__(self, layer: Any, value: Any) -> None:

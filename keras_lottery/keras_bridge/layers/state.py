@@ -41,7 +41,7 @@ def set_masks(
 ) -> None:
     """Sets the masks of a masked model, and makes the pruned weights zero.
 
-    The optimizer's slots are zeroed where weights are pruned, since momentum would
+    The optimizer's slots start anew where weights are pruned, since momentum would
     move the weights again.
 
     Args:
@@ -73,7 +73,7 @@ def set_masks(
     for _, layer in walk(model):
         if isinstance(layer, Masked):
             layer.zero_pruned()
-    zero_slots(variables, optimizer or getattr(model, "optimizer", None))
+    reset_slots(variables, optimizer or getattr(model, "optimizer", None))
 
 
 def get_state(model: keras.Model) -> dict[str, np.ndarray]:
@@ -174,10 +174,14 @@ def _sync(model: keras.Model) -> None:
         model.jax_state_sync()
 
 
-def zero_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
-    """Zeroes the slots of what is pruned of (mask, weight) pairs, by name."""
+def reset_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
+    """Resets the slots of what is pruned of (mask, weight) pairs, by name.
+
+    They get the value that the optimizer starts them with.
+    """
     masks = {id(weight): mask for mask, weight in variables.values()}
-    for weight, slot in slots(optimizer):
+    for weight, slot, start in slots(optimizer):
         if id(weight) in masks and slot.shape == weight.shape:
-            mask = ops.cast(masks[id(weight)], slot.dtype)
-            slot.assign(ops.multiply(slot, mask))
+            mask = ops.convert_to_tensor(masks[id(weight)])
+            value = ops.convert_to_tensor(slot)
+            slot.assign(ops.where(mask, value, ops.cast(start, slot.dtype)))

@@ -14,6 +14,7 @@ from keras_lottery.keras_bridge.layers import (
     named_masks,
     premasked,
 )
+from keras_lottery.keras_bridge.layers.masked import unprojected
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import prune
 from tests.models_zoo import (
@@ -154,7 +155,7 @@ class TestPremasked:
         layer.build((None, 3))
         layer.kernel_mask.assign(np.zeros((3, 2), bool))
         weight = layer.weight_variable("kernel")
-        with premasked():
+        with unprojected([weight]):
             value = np.asarray(weight.constraint(np.array([[1.0, -1.0]] * 3)))
         np.testing.assert_array_equal(value, [[1, 0]] * 3)
 
@@ -232,8 +233,7 @@ def assert_trained_at_zeros(model, kept, before):
 
 @pytest.mark.parametrize(
     "make_optimizer",
-    [pytest.param(make, id=name) for name, make in OPTIMIZERS.items()]
-    + [pytest.param(make, id=name, marks=tensorflow) for name, make in MIXING.items()],
+    [pytest.param(make, id=name) for name, make in (OPTIMIZERS | MIXING).items()],
 )
 def test_pruned_weights_are_zero_after_training(make_optimizer):
     model = pruned(compiled(scramble(mlp()), make_optimizer()), 0.25)
