@@ -3,10 +3,12 @@
 Everything here was seen on Keras 3.15.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -87,6 +89,25 @@ def slots(optimizer: Any) -> Iterator[Slot]:
             for weight, slot in zip(weights, kept, strict=True):
                 if isinstance(slot, keras.Variable):
                     yield Slot(weight, slot, start)
+
+
+def warn_of_sparse_kernels(optimizer: Any) -> None:
+    """Warns of an Adafactor that divides zero by zero where weights are pruned.
+
+    It multiplies the mean squares of a row of gradients and of a column, which are
+    `epsilon_1` where all of them are zero: the square of its default, 1e-30, is zero in
+    float32. Seen on Keras 3.15, where losses became NaN in the first epoch.
+    """
+    optimizer = innermost(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Adafactor):
+        return
+    if np.float32(optimizer.epsilon_1) ** 2 == 0:
+        warnings.warn(
+            "Adafactor gives NaN where a row and a column of a kernel are pruned. "
+            f"Received: epsilon_1={optimizer.epsilon_1}, whose square is zero in "
+            "float32. Compile with keras.optimizers.Adafactor(epsilon_1=1e-16).",
+            stacklevel=4,
+        )
 
 
 def forget_variable(optimizer: Any, variable: keras.Variable) -> None:

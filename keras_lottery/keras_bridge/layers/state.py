@@ -7,7 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lottery.keras_bridge.internals.optimizers import slots
+from keras_lottery.keras_bridge.internals.optimizers import (
+    slots,
+    warn_of_sparse_kernels,
+)
 from keras_lottery.keras_bridge.layers.masked import Masked
 from keras_lottery.keras_bridge.layers.names import named_masks, named_variables, walk
 from keras_lottery.masks import Masks
@@ -73,7 +76,10 @@ def set_masks(
     for _, layer in walk(model):
         if isinstance(layer, Masked):
             layer.zero_pruned()
-    reset_slots(variables, optimizer or getattr(model, "optimizer", None))
+    optimizer = optimizer or getattr(model, "optimizer", None)
+    if masks.sparsity:
+        warn_of_sparse_kernels(optimizer)
+    reset_slots(variables, optimizer)
 
 
 def get_state(model: keras.Model) -> dict[str, np.ndarray]:

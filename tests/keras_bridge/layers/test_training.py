@@ -124,6 +124,26 @@ def test_accumulators_start_anew_where_masks_change(name):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("epsilon", [1e-30, 1e-16])
+def test_adafactor_has_an_epsilon_for_sparse_kernels(epsilon):
+    """Keras's own gives NaN where rows and columns have no gradient."""
+    model = scramble(mlp())
+    model.compile(keras.optimizers.Adafactor(0.05, epsilon_1=epsilon), "mse")
+    model = mask_model(model)
+    masks = {n: np.ones(mask.shape, bool) for n, mask in get_masks(model).items()}
+    masks["dense/kernel"][:2] = masks["dense/kernel"][:, :2] = False
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+    if epsilon == 1e-30:
+        with pytest.warns(UserWarning, match=r"epsilon_1=1e-30.*epsilon_1=1e-16"):
+            set_masks(model, masks)
+    else:
+        set_masks(model, masks)
+    model.fit(x, y, 4, epochs=2, verbose=0)
+    finite = all(np.isfinite(array).all() for array in get_state(model).values())
+    assert finite == (epsilon == 1e-16)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     "name",
     [
