@@ -95,7 +95,7 @@ def test_blocks_live_whole_or_die_whole(name, granularity, scores, first, second
 def test_blocks_of_the_largest_means_are_kept(granularity, scores, sparsity):
     size = BLOCKS[granularity]
     try:
-        new = grouped(Global(), granularity)(scores, dense(scores), sparsity)
+        new = grouped(Global(floor=0), granularity)(scores, dense(scores), sparsity)
     except ValueError as error:
         assert "would be left" in str(error)
         return
