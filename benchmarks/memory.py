@@ -33,7 +33,7 @@ def build() -> keras.Model:
 
 def search(digits: kl.data.Splits) -> None:
     found = kl.LotteryTicketSearch(
-        build, [0.5], replicates=1, engine="fused", controls={}, workers=1
+        build, [0.5], replicates=1, engine="fused", controls={}, workers=0
     )
     found.search(
         *digits.train,
