@@ -17,7 +17,7 @@ from keras_lottery.keras_bridge.layers import (
     set_state,
 )
 from keras_lottery.pruning import prune
-from keras_lottery.tickets.allocation import Global, Layerwise
+from keras_lottery.tickets.allocation import Global, Layerwise, Uniform
 from tests.models_zoo import (
     ZOO,
     arrays,
@@ -317,3 +317,14 @@ def test_weights_that_are_not_numbers_are_refused():
     with pytest.raises(ValueError, match="`dense/kernel` hold NaN"):
         prune(model, 0.5)
     assert get_masks(model).sparsity == 0
+
+
+@pytest.mark.once
+def test_two_of_four_beside_layers_that_are_left_out_names_the_sparsity_it_comes_to():
+    steps = layers.Dense(8, name="a"), layers.Dense(6, name="b")
+    model = mask_model(keras.Sequential([keras.Input((8,)), *steps]))
+    others = Uniform(exclude=["b"])
+    with pytest.raises(ValueError, match=r"Ask for sparsity=0\.2857"):
+        prune(model, 0.5, allocation=others, granularity="2:4")
+    prune(model, 0.2857, allocation=others, granularity="2:4")
+    assert get_masks(model)["a/kernel"].mean() == 0.5

@@ -101,8 +101,9 @@ class InsideWeights(Grouping):
         if abs(new.kept - near) > most / 2:
             raise ValueError(
                 f"{self!r} cannot leave {asked.kept} of {size} weights in the layers "
-                f"that the allocation takes them from, but {new.kept}. Lower the "
-                "sparsity, or choose allocation='global'."
+                f"that the allocation takes them from, but {new.kept}. Ask for "
+                f"sparsity={1 - new.kept / size:.4f}, which those come to, or choose "
+                "allocation='global'."
             )
         return new
 

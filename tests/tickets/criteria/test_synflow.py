@@ -18,6 +18,7 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.pruning import prune
 from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import Global
 from tests.models_zoo import ZOO, arrays, assert_equal, residual, scramble
 
 # As by magnitude, in narrow networks.
@@ -119,7 +120,7 @@ def test_synflow_loses_no_layer_where_magnitude_does():
     left = {}
     for criterion, rounds in (("magnitude", 1), ("synflow", 50)):
         pruned = mask_model(model)
-        prune(pruned, 0.999, criterion, rounds=rounds)
+        prune(pruned, 0.999, criterion, Global(floor=0), rounds=rounds)
         left[criterion] = [int(m.sum()) for m in get_masks(pruned).values()]
     assert sum(left["magnitude"]) == sum(left["synflow"])
     assert min(left["magnitude"]) == 0
@@ -131,7 +132,7 @@ def test_synflow_loses_no_layer_where_magnitude_does():
 def test_rounds_are_what_keeps_the_layers():
     keras.utils.set_random_seed(0)
     model = mask_model(narrow())
-    prune(model, 0.999, "synflow", rounds=1)
+    prune(model, 0.999, "synflow", Global(floor=0), rounds=1)
     with pytest.raises(ValueError, match="no path of weights"):
         synflow(model)
 
