@@ -170,3 +170,17 @@ def _together(batches: list[Any]) -> Any:
             f"{type(batches[0])}"
         )
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+
+
+def check_weights(y: Any, sample_weight: Any, class_weight: Any) -> None:
+    """Raises ValueError for weights of examples that `fit` does not take together."""
+    if sample_weight is not None and class_weight is not None:
+        raise ValueError(
+            "Expected `sample_weight` or `class_weight`, as in `fit`. Received: "
+            "both. Multiply the sample weights by those of the classes."
+        )
+    if class_weight is not None and keras.tree.is_nested(y):
+        raise ValueError(
+            "Expected `class_weight` with one output, as in `fit`. Received: "
+            "several targets. Use `sample_weight`."
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_lottery import files
-from keras_lottery.engines.as_in_fit import gather
+from keras_lottery.engines.as_in_fit import check_weights, gather
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
@@ -332,16 +332,7 @@ class LotteryTicketSearch(Run):
                 f"{self._lacking}"
             ) from self._lacking
         check_margin(margin)
-        if sample_weight is not None and class_weight is not None:
-            raise ValueError(
-                "Expected `sample_weight` or `class_weight`, as of `fit`. Received: "
-                "both. Multiply the sample weights by those of the classes."
-            )
-        if class_weight is not None and keras.tree.is_nested(y):
-            raise ValueError(
-                "Expected `class_weight` with one output, as in `fit`. Received: "
-                "several targets. Use `sample_weight`."
-            )
+        check_weights(y, sample_weight, class_weight)
         data = gather(
             x,
             y,
@@ -356,42 +347,22 @@ class LotteryTicketSearch(Run):
         )
         length = training_steps(data, epochs, steps, eval_freq)
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
-        span = Span(k, length)
         model, initial = build(self._source, self.prunable, self.seed, 0)
         per_epoch = data.steps_per_epoch
+        span = Span(k, length)
+        find = steps_to_find(self._rewind, span, per_epoch, mask_epochs, mask_steps)
         validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
-        how: dict[str, Any] = {
-            "criterion": self._criterion,
-            "allocation": self._allocation,
-            "grouping": grouping.get(self.granularity).of(model),
-        }
-        asked = self._rewind, span
-        find = steps_to_find(*asked, per_epoch, mask_epochs, mask_steps)
-        until_converged = partial(
-            UntilConverged, **how, validations=max(1, validations)
-        )
-        plan = Plan(
-            **how,
-            schedule=self.schedule,
-            rewind=self._rewind,
-            report_levels=self.report_levels,
-            seed=self.seed,
-            controls=self._controls,
-            span=span,
-            finder=mask_finders.choose(
-                *asked, find, self.prune_at_init, until_converged
-            ),
-        )
+        plan = self._plan(model, span, find, max(1, validations))
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
         counts = [self.replicates * count for count in counts]
-        chosen = self.engine, self.workers
+        engine_name, workers = self.engine, self.workers
         if not self.overwrite:
-            chosen = as_before(self.store, *chosen)
+            engine_name, workers = as_before(self.store, engine_name, workers)
         setup = Setup(
             self._source,
             self.prunable,
             self.seed,
-            chosen[0],
+            engine_name,
             data,
             {
                 "steps": length,
@@ -411,21 +382,10 @@ class LotteryTicketSearch(Run):
             setup,
             Ticket(get_masks(model), initial, 0, length),
             counts,
-            chosen[1],
+            workers,
             verbose,
         )
-        settings = {
-            "schedule": self.schedule,
-            "criterion": self.criterion,
-            # Of a function, the name that it was asked for by.
-            "allocation": self._allocation
-            if dataclasses.is_dataclass(self._allocation)
-            else self.allocation,
-            "granularity": self.granularity,
-            "rewind": self.rewind,
-            "rewind_to": self.rewind_to,
-            "prune_at_init": self.prune_at_init,
-            "seed": self.seed,
+        settings = self._settings(model) | {
             "steps": length,
             "mask_steps": find,
             "batch_size": data.batch_size,
@@ -442,13 +402,8 @@ class LotteryTicketSearch(Run):
             "train": describe_data(data.train),
             "validation": describe_data(data.validation),
             "test": describe_data(data.test),
-            "model": describe_model(model),
-            "replicates": self.replicates,
-            "controls": self.controls,
-            "report_levels": self.report_levels,
             "initial": files.digest(initial),
             "versions": versions(),
-            "architecture": architecture.to_text(model),
         }
         # What draws without a seed of its own, in training, is repeated too.
         with seeded(derive_seed(self.seed, 0, "process")), work as trainings:
@@ -471,3 +426,54 @@ class LotteryTicketSearch(Run):
             self.store.results, lambda file: table.to_csv(file, index=False)
         )
         return table
+
+    def _plan(
+        self, model: keras.Model, span: Span, find: int | str | None, validations: int
+    ) -> Plan:
+        """What `levels` follows.
+
+        Args:
+            model: the masked model.
+            span: the stretch of training that tickets repeat.
+            find: how long to train for the masks, see `steps_to_find`.
+            validations: how many there are in an epoch.
+        """
+        how: dict[str, Any] = {
+            "criterion": self._criterion,
+            "allocation": self._allocation,
+            "grouping": grouping.get(self.granularity).of(model),
+        }
+        until_converged = partial(UntilConverged, **how, validations=validations)
+        return Plan(
+            **how,
+            schedule=self.schedule,
+            rewind=self._rewind,
+            report_levels=self.report_levels,
+            seed=self.seed,
+            controls=self._controls,
+            span=span,
+            finder=mask_finders.choose(
+                self._rewind, span, find, self.prune_at_init, until_converged
+            ),
+        )
+
+    def _settings(self, model: keras.Model) -> dict[str, Any]:
+        """What the constructor was given, to be stored."""
+        return {
+            "schedule": self.schedule,
+            "criterion": self.criterion,
+            # Of a function, the name that it was asked for by.
+            "allocation": self._allocation
+            if dataclasses.is_dataclass(self._allocation)
+            else self.allocation,
+            "granularity": self.granularity,
+            "rewind": self.rewind,
+            "rewind_to": self.rewind_to,
+            "prune_at_init": self.prune_at_init,
+            "seed": self.seed,
+            "model": describe_model(model),
+            "replicates": self.replicates,
+            "controls": self.controls,
+            "report_levels": self.report_levels,
+            "architecture": architecture.to_text(model),
+        }
