@@ -25,9 +25,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 
 import keras
 import numpy as np
-import pandas as pd
 
 import keras_lottery as kl
+from keras_lottery.tables import text_table
 
 APPLICATIONS = (
     *("MobileNetV3Small", "MobileNet", "MobileNetV2", "EfficientNetB0"),
@@ -171,7 +171,8 @@ def main() -> None:
     found = [options.out / f"{name}.json" for name in options.models]
     rows = [json.loads(path.read_text()) for path in found if path.exists()]
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    print(pd.DataFrame(rows, columns=columns).fillna("").to_markdown(index=False))
+    cells = [[str(row.get(column, "")) for column in columns] for row in rows]
+    print(text_table(cells, columns))
 
 
 if __name__ == "__main__":
