@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from keras_lottery import checks
+
 
 class Masks(Mapping[str, np.ndarray]):
     """Immutable mapping of weight name to boolean array, `True` where a weight is kept.
@@ -24,6 +26,9 @@ class Masks(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        form = "arrays by weight name"
+        for name in checks.instance("arrays", arrays, Mapping, form):
+            checks.text("arrays", name)
         self._arrays = {name: _frozen_bool(name, a) for name, a in arrays.items()}
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.gradients import compiled_once, keeping
 from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks
 from keras_lottery.keras_bridge.layers.names import named_variables
@@ -183,7 +184,9 @@ def chosen(
         ValueError: if one of the three is unknown.
     """
     kind = grouping.get(granularity)
-    allocate = allocations.get(allocation or kind.default_allocation)
+    if allocation is None:
+        allocation = kind.default_allocation
+    allocate = allocations.get(allocation)
     if isinstance(criterion, str) and criterion in kind.criteria:
         return kind.criteria[criterion], allocate
     return criteria.get(criterion), allocate
@@ -206,10 +209,7 @@ def prune_snapshot(
     score = criteria.get(criterion)
     allocate = Grouped(allocations.get(allocation), snapshot.grouping)
     check_sparsity(sparsity)
-    if rounds is None:
-        rounds = score.rounds
-    if rounds < 1:
-        raise ValueError(f"Expected at least 1 round. Received: rounds={rounds}")
+    rounds = checks.count("rounds", score.rounds if rounds is None else rounds, 1)
     masks = snapshot.masks
     start, end = snapshot.grouping.left(masks).density, 1 - sparsity
     if not 0 < end < start:
@@ -259,6 +259,7 @@ def _snapshot(
     model: keras.Model, granularity: Granularity, data: Any, seed: int
 ) -> Snapshot:
     """A model that is not trained, or is pruned where it is."""
+    checks.seed("seed", seed)
     return Snapshot.untrained(
         get_masks(model),
         get_state(model),

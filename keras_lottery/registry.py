@@ -1,10 +1,11 @@
 """Names for the functions that a search is made of."""
 
-import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
+
+from keras_lottery import checks
 
 T = TypeVar("T")
 
@@ -98,26 +99,14 @@ class Registry(dict[str, T]):
                 load_extensions()
             if value in self:
                 return self[value]
-        raise ValueError(
-            f"Expected `{self._argument}` to be one of {sorted(self)}, or "
-            f"{self._form}. Received: {self._argument}={value!r}. "
-            f"{did_you_mean(value, self)}(Import the package that registers a name.)"
-        )
+        remedy = "(Import the package that registers a name.)"
+        checks.choice(self._argument, value, sorted(self), self._form, remedy)
+        raise AssertionError("it was no choice")
 
     def names(self) -> list[str]:
         """All names, those of installed packages as well."""
         load_extensions()
         return sorted(self)
-
-
-def did_you_mean(value: Any, names: Iterable[str]) -> str:
-    """A hint at the name that a wrong one is most like, if it is like any.
-
-    >>> did_you_mean("magnitud", ["magnitude", "random"])
-    "Did you mean 'magnitude'? "
-    """
-    close = difflib.get_close_matches(str(value), list(names), 1)
-    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 @functools.cache

@@ -1,9 +1,8 @@
 """`keras-lottery benchmark`: measures files one beside the other."""
 
 import argparse
-from pathlib import Path
 
-from keras_lottery.cli.parsing import Parser, at_least, positive
+from keras_lottery.cli.parsing import Parser, at_least, file, positive
 from keras_lottery.files import write_json
 from keras_lottery.papers import data
 from keras_lottery.ship.deploy import benchmark, plot_files
@@ -27,13 +26,21 @@ def add_options(parser: Parser) -> None:
     add("--seconds", type=positive, default=1.0, help="of timing a file (%(default)s)")
     add("--threshold", type=float, help="where a file with one output decides between "
         "two classes (0.5, of probabilities; 0 for logits)")  # fmt: skip
-    add("--plot", type=Path, metavar="FILE.png", help="size, latency, accuracy")
-    add("--json", type=Path, metavar="FILE", help="write the table there too")
+    add(
+        "--plot",
+        type=file(*plots.KINDS),
+        metavar="FILE.png",
+        help="size, latency, accuracy",
+    )
+    add(
+        "--json",
+        type=file(".json"),
+        metavar="FILE.json",
+        help="write the table there too",
+    )
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    if options.plot:
-        plots.check_kind(options.plot)
     check_files(options.files)  # Before data are loaded.
     table = benchmark(
         options.files,

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import keras
 
-from keras_lottery.cli.parsing import Parser, at_least, not_negative, positive
+from keras_lottery.cli.parsing import (
+    Parser,
+    at_least,
+    directory,
+    not_negative,
+    positive,
+)
 from keras_lottery.ship.deploy import deploy
 
 HELP = "try the files that a run's tickets can become, and write the best"
@@ -34,7 +40,12 @@ def add_options(parser: Parser) -> None:
         "accurate file (%(default)s)",
     )
     add("--data", help="digits, a TFDS name, or an .npz file (what the run notes)")
-    add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
+    add(
+        "--saved-models",
+        type=directory,
+        default=Path("saved_models"),
+        help="(%(default)s)",
+    )
     add("--threads", type=at_least(1), default=1, help="of a file (%(default)s)")
     add("--seconds", type=positive, default=0.5, help="of timing a file (%(default)s)")
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")

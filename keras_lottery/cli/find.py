@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from keras_lottery.cli.parsing import (
     Parser,
     at_least,
+    directory,
     list_of,
     not_negative,
     positive,
     share,
+    word,
 )
 from keras_lottery.engines import ENGINES
 from keras_lottery.files import write_json, write_sealed
@@ -99,7 +101,7 @@ def add_options(parser: Parser) -> None:
     )
     add("--eval-freq", type=at_least(1), help=f"steps between validations; {formatter}")
     add("--batch-size", type=at_least(1), help=formatter)
-    add("--optimizer", help=formatter)
+    add("--optimizer", type=word, help=formatter)
     add("--learning-rate", type=positive, help=formatter)
     add(
         "--no-augment",
@@ -140,14 +142,19 @@ def add_options(parser: Parser) -> None:
     _add_choice(
         add, "--criterion", "magnitude", CRITERIA.names(), "what a weight is worth"
     )
-    add("--seed", type=int, default=0, help="(%(default)s)")
-    add("--directory", type=Path, help="the run's directory (runs/<data>_<model>)")
+    add("--seed", type=at_least(0), default=0, help="(%(default)s)")
+    add("--directory", type=directory, help="the run's directory (runs/<data>_<model>)")
     add(
         "--export",
         type=list_of("--export", EXPORTS),
         help=f"of {', '.join(EXPORTS)}; none (all that the backend can)",
     )
-    add("--saved-models", type=Path, default=Path("saved_models"), help="(%(default)s)")
+    add(
+        "--saved-models",
+        type=directory,
+        default=Path("saved_models"),
+        help="(%(default)s)",
+    )
     add("--quantize", choices=QUANTIZATIONS, help="of the .tflite file")
     add("--overwrite", action="store_true", help="start anew in the run's directory")
     add(
@@ -189,6 +196,12 @@ def _exports(asked: list[str] | None) -> list[str]:
 
 def _find(options: argparse.Namespace) -> None:
     options.export = _exports(options.export)
+    if options.quantize and options.export and "litert" not in options.export:
+        raise ValueError(
+            "argument --quantize: expected --export litert, whose file it is of. "
+            f"Received: --quantize {options.quantize}, --export "
+            f"{','.join(options.export)}"
+        )
     builder, recipe = models.get(options.model), models.recipe(options.model)
     splits = data.load(options.data)
     rate, epochs, steps = options.rate, options.epochs, options.steps
@@ -375,5 +388,9 @@ def _controls(text: str) -> dict[str, int]:
     )
     if text == "none":
         return {}
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(
+            f"expected controls that differ, with trials: reinit:3. Received: {text!r}"
+        )
     trials = [part.partition(":")[2] or "1" for part in text.split(",")]
     return {n: at_least(1)(t) for n, t in zip(names, trials, strict=True)}

@@ -1,10 +1,23 @@
 """What the commands share: a parser, types of arguments, and how a run ends."""
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
+
+from keras_lottery import checks
+
+# Wrong input, whichever option they come by.
+NO_SUCH_PLACE = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +40,7 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:
         options.function(options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, ImportError, *NO_SUCH_PLACE) as error:
         print(f"{parser.prog}: {as_options(str(error))}", file=sys.stderr)
         return 2
     except (FloatingPointError, OSError) as error:
@@ -54,48 +67,66 @@ def as_options(text: str) -> str:
     )
 
 
-def at_least(least: int) -> Callable[[str], int]:
+def at_least(least: int, most: int = checks.LARGEST) -> Callable[[str], int]:
     """The type of whole numbers from `least` on."""
-
-    def number(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number, at least {least}; got {text!r}"
-            )
-        return int(text)
-
-    return number
+    return _typed(_whole, lambda value: checks.count("", value, least, most))
 
 
 def share(text: str) -> float:
-    """The type of numbers between 0 and 1."""
-    number = positive(text)
-    if number >= 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a share above 0 and below 1; got {text!r}"
-        )
-    return number
+    """The type of numbers above 0 and below 1."""
+    return _typed(_real, lambda value: checks.fraction("", value, zero=False))(text)
 
 
 def positive(text: str) -> float:
     """The type of numbers above 0."""
-    number = not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0; got {text!r}")
-    return number
+    return _typed(_real, lambda value: checks.number("", value, above=0))(text)
 
 
 def not_negative(text: str) -> float:
     """The type of numbers from 0 on."""
+    return _typed(_real, lambda value: checks.number("", value, 0))(text)
+
+
+def word(text: str) -> str:
+    """The type of texts that are not empty."""
+    return _typed(str, lambda value: checks.text("", value))(text)
+
+
+def directory(text: str) -> Path:
+    """The type of directories to write to."""
+    return _typed(str, lambda value: checks.directory("", value))(text)
+
+
+def file(*suffixes: str) -> Callable[[str], Path]:
+    """The type of files to write, of kinds that their suffixes tell."""
+    return _typed(str, lambda value: checks.path("", value, suffixes))
+
+
+def _typed(read: Callable[[str], Any], check: Callable[[Any], Any]) -> Any:
+    """A type of `argparse`, which refuses what a checker refuses, in its words."""
+
+    def of(text: str) -> Any:
+        value = read(text)
+        try:
+            return check(value)
+        except ValueError as error:
+            # The parser names the option.
+            message = str(error).replace("Expected `` to be", "expected")
+            message = message.replace(f"Received: ={value!r}", f"Received: {text!r}")
+            raise argparse.ArgumentTypeError(message) from error
+
+    return of
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def _real(text: str) -> float | str:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"expected a number above 0, or 0 where it is allowed; got {text!r}"
-        )
-    return number
+        return text
 
 
 def list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from keras_lottery.cli.parsing import Parser
+from keras_lottery.cli.parsing import Parser, directory, file
 from keras_lottery.study.report import write_report
 
 HELP = "write a run as one page of HTML"
@@ -14,10 +14,10 @@ def add_options(parser: Parser) -> None:
     parser.set_defaults(function=_report)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="the run's directory")
-    add("--out", type=Path, metavar="FILE", help="the page (RUN/report.html)")
+    add("--out", type=file(".html"), metavar="FILE", help="the page (RUN/report.html)")
     add(
         "--figures",
-        type=Path,
+        type=directory,
         metavar="DIR",
         help="where to write the figures as .png and .svg, too",
     )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_lottery.cli.parsing import Parser
+from keras_lottery.cli.parsing import Parser, directory
 from keras_lottery.papers import experiments
 from keras_lottery.tables import text_table
 
@@ -28,7 +28,7 @@ def add_options(parser: Parser) -> None:
     )
     add(
         "--directory",
-        type=Path,
+        type=directory,
         help="the run's directory (runs/reproduce/<name>_<scale>)",
     )
     add("--list", action="store_true", help="show all experiments and their cost")

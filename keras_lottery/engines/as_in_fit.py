@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data
+from keras_lottery import checks
+from keras_lottery.engines.data import Data, argument_of
 from keras_lottery.keras_bridge.datasets import is_dataset, is_tf_dataset, length_of
 
 
@@ -51,24 +52,26 @@ def gather(
     else:
         weights = () if sample_weight is None else (sample_weight,)
         train = _arrays("train", (x, y, *weights))
+    if steps_per_epoch is not None:
+        checks.count("steps_per_epoch", steps_per_epoch, 1)
     if steps_per_epoch is not None and (not is_dataset(train) or length_of(train)):
         raise ValueError(
             "Expected `steps_per_epoch` with a generator, or with a data set without a "
             f"known end. Received: steps_per_epoch={steps_per_epoch} with data that "
             "have one. Leave it out."
         )
-    if validation_split:
+    if checks.fraction("validation_split", validation_split):
         if validation_data is not None:
             raise ValueError(
                 "Expected `validation_data` or `validation_split`. Received: both."
             )
         train, validation_data = _split(train, validation_split)
-    validation = _part("validation", validation_data, validation_steps)
-    test = _part("test", test_data, None)
+    validation = part("validation", validation_data, validation_steps)
+    test = part("test", test_data, None)
     return Data(train, validation, test, batch_size, shuffle, steps_per_epoch)
 
 
-def _part(name: str, data: Any, steps: int | None) -> Any:
+def part(name: str, data: Any, steps: int | None) -> Any:
     """Validation or test data."""
     if isinstance(data, Iterator):
         return _together(_read(data, steps, f"{name}_steps"))
@@ -117,8 +120,9 @@ def _array(name: str, leaf: Any) -> np.ndarray:
     if keras.ops.is_tensor(leaf) or hasattr(leaf, "__array__"):
         return np.asarray(leaf)
     raise ValueError(
-        f"Expected {name} data as arrays. Received: {type(leaf)}. Make it a NumPy "
-        "array, as `np.array(list)` or `sparse.toarray()` do."
+        f"Expected {name} data as arrays. Received: {type(leaf)} in "
+        f"{argument_of(name)}. Make it a NumPy array, as `np.array(list)` or "
+        "`sparse.toarray()` do."
     )
 
 

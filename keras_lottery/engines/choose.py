@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_lottery import checks
 from keras_lottery.engines import fused
 from keras_lottery.engines.convolutions import convolves
 from keras_lottery.engines.data import Data
@@ -54,11 +55,7 @@ def make(
         ValueError: if there is no such engine, the data do not fit the model, or same
             as `Engine`.
     """
-    if name not in ("auto", *ENGINES):
-        raise ValueError(
-            f"Expected `engine` to be one of {['auto', *ENGINES]}. "
-            f"Received: engine={name!r}"
-        )
+    check_engine(name)
     check_fits(model, data)
     obstacle = None if name == "fit" else fused.obstacle(model, data, **arguments)
     if name == "auto":
@@ -70,6 +67,11 @@ def make(
         fused.fall_back(name, "fused", reason)
         name = "fused"
     return ENGINES[name](model, data, steps, **arguments)
+
+
+def check_engine(name: str) -> None:
+    """Raises ValueError if there is no such engine."""
+    checks.choice("engine", name, ["auto", *ENGINES])
 
 
 def _fastest(model: keras.Model, steps: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.datasets import (
     is_dataset,
     is_tf_dataset,
@@ -159,15 +160,13 @@ class Data:
                 "find the early stop and choose the best ticket. Hold out a part of "
                 "the training data."
             )
-        for name in ("batch_size", "steps"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise ValueError(
-                    f"Expected {name.replace('_', ' ')} of at least 1. "
-                    f"Received: {number}"
-                )
+        checks.count("batch_size", self.batch_size, 1)
+        checks.flag("shuffle", self.shuffle)
+        if self.steps is not None:
+            checks.count("steps_per_epoch", self.steps, 1)
         for name in ("train", "validation", "test"):
             if getattr(self, name) is not None and (name != "train" or not self.steps):
-                _check(name, getattr(self, name))
+                check_data(name, getattr(self, name))
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -243,7 +242,18 @@ class Data:
         return Batches(self.train, size, order, start, stop)
 
 
-def _check(name: str, data: Any) -> None:
+def argument_of(name: str) -> str:
+    """What a part of the data is called where it is given.
+
+    >>> argument_of("test")
+    '`test_data`'
+    """
+    if name in ("validation", "test"):
+        return f"`{name}_data`"
+    return name if name[0] == "`" else "`x`, `y` and `sample_weight`"
+
+
+def check_data(name: str, data: Any) -> None:
     """Raises ValueError if the data are not of a known, common length."""
     if is_dataset(data):
         if not length_of(data):
@@ -258,7 +268,8 @@ def _check(name: str, data: Any) -> None:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise ValueError(
             f"Expected {name} data (x, y), (x, y, sample_weight), a "
-            f"`keras.utils.PyDataset` or a `tf.data.Dataset`. Received: {type(data)}"
+            f"`keras.utils.PyDataset` or a `tf.data.Dataset`. Received: {type(data)} "
+            f"as {argument_of(name)}"
         )
     lengths = {
         len(array) if hasattr(array, "__len__") else None
@@ -266,7 +277,8 @@ def _check(name: str, data: Any) -> None:
     }
     if len(lengths) != 1 or lengths & {0, None}:
         raise ValueError(
-            f"Expected {name} arrays of one length, at least 1. Received: {lengths}"
+            f"Expected {name} arrays of one length, at least 1. Received: {lengths} "
+            f"in {argument_of(name)}"
         )
     for array in keras.tree.flatten(tuple(data)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -308,14 +320,13 @@ def training_steps(
     Raises:
         ValueError: if it is given twice or not at all, or a number is out of range.
     """
-    if eval_freq != "epoch" and (isinstance(eval_freq, str) or eval_freq < 1):
+    if not isinstance(eval_freq, str) or eval_freq != "epoch":
+        checks.count("eval_freq", eval_freq, 1, remedy="Or 'epoch'.")
+    if (epochs is None) == (steps is None):
         raise ValueError(
-            "Expected `eval_freq` to be 'epoch' or a number of steps, at least 1. "
-            f"Received: eval_freq={eval_freq!r}"
+            "Expected the length of the training: either `epochs` or `steps`. "
+            f"Received: epochs={epochs}, steps={steps}"
         )
-    if (epochs is None) == (steps is None) or (epochs or steps or 0) < 1:
-        raise ValueError(
-            "Expected the length of the training: either `epochs` or `steps`, at least "
-            f"1. Received: epochs={epochs}, steps={steps}"
-        )
-    return steps or (epochs or 0) * data.steps_per_epoch
+    if steps is not None:
+        return checks.count("steps", steps, 1)
+    return checks.count("epochs", epochs, 1) * data.steps_per_epoch

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.data import Data
-from keras_lottery.engines.engine import evaluate
+from keras_lottery.engines.as_in_fit import part as gather_part
+from keras_lottery.engines.data import Data, argument_of, check_data, first_batch
+from keras_lottery.engines.engine import evaluate, evaluation_batch
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
@@ -34,17 +35,34 @@ def check_fits(model: keras.Model, data: Data) -> None:
     """
     _check_batches(model, data)
     for name, part in data.parts.items():
-        sample = data.sample(name, batch_size_of(model))
-        if not is_dataset(part):
-            _check_targets(name, model, *part[:2])
-        try:
-            evaluate(model, sample)
-        except Exception as error:  # Keras's, or any of its backend's.
-            unbatched = " Batch it: `dataset.batch(32)`." if _unbatched(part) else ""
-            raise ValueError(
-                f"Expected {name} data that fit the model.{unbatched} Received: shapes "
-                f"{_shapes(sample)}, of which `model.evaluate` says: {error}"
-            ) from error
+        _check_part(name, model, part, data.sample(name, batch_size_of(model)))
+
+
+def part_of(argument: str, model: keras.Model, given: Any) -> Any:
+    """Data to evaluate a model on, made one of the forms that `evaluate` knows.
+
+    Raises:
+        ValueError: if they are none, or do not fit the model.
+    """
+    data = gather_part(f"`{argument}`", given, None)
+    check_data(f"`{argument}`", data)
+    sample = first_batch(data, evaluation_batch(model))
+    _check_part(f"`{argument}`", model, data, sample)
+    return data
+
+
+def _check_part(name: str, model: keras.Model, part: Any, sample: Any) -> None:
+    if not is_dataset(part):
+        _check_targets(name, model, *part[:2])
+    try:
+        evaluate(model, sample)
+    except Exception as error:  # Keras's, or any of its backend's.
+        unbatched = " Batch it: `dataset.batch(32)`." if _unbatched(part) else ""
+        raise ValueError(
+            f"Expected {name} data that fit the model.{unbatched} Received: shapes "
+            f"{_shapes(sample)} in {argument_of(name)}, of which `model.evaluate` "
+            f"says: {error}"
+        ) from error
 
 
 def _check_batches(model: keras.Model, data: Data) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.internals.metrics import direction_of
 
 if TYPE_CHECKING:
@@ -39,16 +40,10 @@ class Objective:
     direction: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.name.startswith("val_") or self.direction not in (
-            None,
-            "min",
-            "max",
-        ):
-            raise ValueError(
-                "Expected the name of a metric on the validation data, such as "
-                "'val_accuracy', and the direction 'min' or 'max'. Received: "
-                f"name={self.name!r}, direction={self.direction!r}"
-            )
+        form = "the name of a metric on the validation data, such as 'val_accuracy'"
+        if not isinstance(self.name, str) or not self.name.startswith("val_"):
+            checks.refuse("name", form, self.name, "It is the name of an `objective`.")
+        checks.choice("direction", self.direction, (None, "min", "max"))
 
     @property
     def metric(self) -> str:

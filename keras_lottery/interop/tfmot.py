@@ -20,6 +20,8 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.keras_bridge.layers.convert import masked_by_default
 from keras_lottery.keras_bridge.layers.state import read
 
+__all__ = ["from_tfmot"]
+
 _SWITCH = "TF_USE_LEGACY_KERAS"
 _UNKNOWN_SIZE = 32
 # Share of the largest output by which two outputs may differ.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.engines.objective import Objective
 
 if TYPE_CHECKING:
@@ -16,13 +17,12 @@ connectivity and the lottery ticket hypothesis"."""
 
 def check_margin(margin: float | str) -> None:
     """Raises ValueError unless it is `"auto"` or a number from 0 on."""
-    is_number = isinstance(margin, int | float) and not isinstance(margin, bool)
-    if margin != "auto" and not (is_number and 0 <= float(margin) < np.inf):
-        raise ValueError(
-            "Expected `margin` to be 'auto' or a number from 0 on, in the objective's "
-            "unit: of an accuracy, 0.002 is 0.2 percentage points. Received: "
-            f"margin={margin!r}"
+    if not isinstance(margin, str) or margin != "auto":
+        remedy = (
+            "Or 'auto'. It is in the objective's unit: of an accuracy, 0.002 is 0.2 "
+            "percentage points."
         )
+        checks.number("margin", margin, 0, remedy=remedy)
 
 
 def margin_of(

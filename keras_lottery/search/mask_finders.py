@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.search.converged import Converged
@@ -148,6 +149,10 @@ def steps_to_find(
     """
     if mask_epochs is None and mask_steps is None:
         return None
+    if mask_epochs is not None and not isinstance(mask_epochs, str):
+        checks.number("mask_epochs", mask_epochs, above=0)
+    if mask_steps is not None:
+        checks.count("mask_steps", mask_steps, 1)
     longest = span.steps - span.rewind_step
     received = f"Received: mask_epochs={mask_epochs!r}, mask_steps={mask_steps!r}"
     if rewind.ticket is not from_rewind_point:

@@ -19,6 +19,8 @@ from keras_lottery.search.paired import (
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["verdict"]
+
 
 def columns(objective: Objective) -> list[str]:
     """The columns of `LotteryTicketSearch.results()`, one row for each training.

@@ -7,11 +7,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from keras_lottery.checks import did_you_mean
 from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.files import REMEDY, CorruptedFileError
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
-from keras_lottery.registry import did_you_mean
 from keras_lottery.search import results, stored
 from keras_lottery.search.best import Best, best_of
 from keras_lottery.search.records import Reader

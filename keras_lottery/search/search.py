@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_lottery import files
+from keras_lottery import checks, files
 from keras_lottery.engines.as_in_fit import check_weights, gather
+from keras_lottery.engines.choose import check_engine
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
-from keras_lottery.keras_bridge.layers.convert import Prunable
+from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
 from keras_lottery.pruning import chosen
 from keras_lottery.search import mask_finders
 from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
@@ -41,7 +43,7 @@ from keras_lottery.search.settings import (
 )
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.trainings import at_work
-from keras_lottery.search.workers import as_before
+from keras_lottery.search.workers import as_before, check_workers
 from keras_lottery.tickets import Ticket, grouping, schedules
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets import controls as control_registry
@@ -58,6 +60,10 @@ if TYPE_CHECKING:
 
 
 DEFAULT_SCHEDULE = schedules.geometric()
+
+
+CALLBACKS = "a list of callbacks of Keras"
+CLASS_WEIGHT = "weights by class, as in `fit`"
 
 
 class LotteryTicketSearch(Run):
@@ -161,16 +167,22 @@ class LotteryTicketSearch(Run):
         prune_at_init: bool = False,
         overwrite: bool = False,
     ) -> None:
-        if replicates < 1:
-            raise ValueError(
-                f"Expected at least 1 replicate. Received: replicates={replicates}"
-            )
-        if seed < 0:
-            raise ValueError(f"Expected a seed of at least 0. Received: seed={seed}")
+        _check(model, prunable)
+        check_engine(engine)
+        check_workers(workers)
+        checks.count("replicates", replicates, 1)
+        checks.seed("seed", seed)
+        checks.flag("prune_at_init", prune_at_init)
+        checks.flag("overwrite", overwrite)
+        if directory is not None:
+            checks.directory("directory", directory)
+        rewinds.check_rewind_to(rewind_to)
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
         self._criterion, self._allocation = chosen(criterion, allocation, granularity)
-        self.allocation = allocation or grouping.get(granularity).default_allocation
+        if allocation is None:
+            allocation = grouping.get(granularity).default_allocation
+        self.allocation = allocation
         self.granularity = granularity
         self.rewind = rewind
         self.rewind_to = rewind_to
@@ -184,6 +196,12 @@ class LotteryTicketSearch(Run):
         self.prune_at_init = prune_at_init
         self.overwrite = overwrite
         levels = range(1, len(self.schedule) + 1)
+        if report_levels is not None:
+            if not isinstance(report_levels, Sequence) or isinstance(
+                report_levels, str
+            ):
+                checks.refuse("report_levels", "a list of levels", report_levels)
+            report_levels = [checks.count("report_levels", n) for n in report_levels]
         self.report_levels = sorted(levels if report_levels is None else report_levels)
         if not set(self.report_levels) <= set(levels) or (
             levels[-1] not in self.report_levels
@@ -332,6 +350,13 @@ class LotteryTicketSearch(Run):
                 f"{self._lacking}"
             ) from self._lacking
         check_margin(margin)
+        checks.verbose("verbose", verbose)
+        for callback in checks.instance("callbacks", callbacks, Sequence, CALLBACKS):
+            checks.instance("callbacks", callback, keras.callbacks.Callback, CALLBACKS)
+        if class_weight is not None:
+            checks.instance("class_weight", class_weight, Mapping, CLASS_WEIGHT)
+            for weight in class_weight.values():
+                checks.number("class_weight", weight, 0)
         check_weights(y, sample_weight, class_weight)
         data = gather(
             x,
@@ -477,3 +502,10 @@ class LotteryTicketSearch(Run):
             "report_levels": self.report_levels,
             "architecture": architecture.to_text(model),
         }
+
+
+def _check(model: Any, prunable: Any) -> None:
+    """Raises ValueError for what is no model, or does not choose layers."""
+    if not callable(model) or isinstance(model, keras.Model):
+        keras_checks.compiled("model", model)
+    check_prunable(prunable)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from keras_lottery import checks
 from keras_lottery.files import TEMPORARY
 
 MASK_FINDING = "mask_finding"
@@ -38,7 +39,7 @@ class Store:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
-        self.directory = Path(directory)
+        self.directory = checks.existing("directory", directory)
 
     @property
     def settings(self) -> Path:

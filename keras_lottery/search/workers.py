@@ -16,6 +16,7 @@ import cloudpickle
 import keras
 import loky
 
+from keras_lottery import checks
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
@@ -167,6 +168,14 @@ def employ(
             raise ValueError(f"{message}. Use workers=0.")
         warnings.warn(f"{message}. This process trains alone.", stacklevel=4)
     yield engine
+
+
+def check_workers(workers: int | str) -> None:
+    """Raises ValueError if there cannot be so many."""
+    if isinstance(workers, str):
+        checks.choice("workers", workers, ["auto", "ray"], "a number of processes")
+    else:
+        checks.count("workers", workers, 0, 4096, remedy="Or 'auto', or 'ray'.")
 
 
 def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int | str]:

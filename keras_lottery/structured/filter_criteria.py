@@ -12,6 +12,17 @@ from keras_lottery.registry import Registry
 from keras_lottery.structured.filters import Filters, of_filters
 from keras_lottery.tickets.criteria import Criterion
 
+__all__ = [
+    "activation",
+    "bn_scale",
+    "fpgm",
+    "get",
+    "l1",
+    "of_filters",
+    "random",
+    "register",
+]
+
 
 def l1(filters: Filters) -> np.ndarray:
     """The sum of a filter's absolute weights; the mean over layers that are tied.

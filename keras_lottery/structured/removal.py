@@ -7,10 +7,11 @@ from typing import Literal, overload
 import keras
 import numpy as np
 
+from keras_lottery.checks import flag
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.graph import has_graph
 from keras_lottery.keras_bridge.layers import is_masked, strip_masks
 from keras_lottery.keras_bridge.layers.convert import compile_alike
-from keras_lottery.keras_bridge.layers.copying import check_convertible
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
@@ -107,6 +108,7 @@ def compact(
       hidden_1: 300 -> 150 channels
       hidden_2: 100 -> 50 channels
     """
+    flag("return_report", return_report)
     plain = plain_copy(model)
     graph = Graph(plain, rule_for)
     groups = graph.keep()
@@ -143,7 +145,7 @@ def plain_copy(model: keras.Model) -> keras.Model:
 
 def check_followed(model: keras.Model) -> None:
     """Raises ValueError if the layers of a model cannot be followed."""
-    check_convertible(model)
+    checks.model("model", model)
     if not has_graph(model):
         raise ValueError(
             "Expected a Sequential or Functional model. Received: model "

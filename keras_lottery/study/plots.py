@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_lottery import checks
 from keras_lottery.files import write_atomically
 from keras_lottery.search.results import objective_of, own_steps
 
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+__all__ = ["plot_search"]
+
 COLORS = ("#1a62d6", "#b35a00", "#c9202f", "#8a3f80", "#676775", "#6d1fc4")
 """The hues of matplotlib's "petroff6", which is made for colour-blind readers, dark
 enough for thin lines on white."""
 MARKERS = "osD^vPX*<>h"
+KINDS = (".png", ".svg", ".pdf")
+"""Suffixes of figures."""
 MOST = 7
 """So many lines at most have their names among them; others beside the figure."""
 
@@ -183,12 +188,7 @@ def _ticks(densities: list[float], room: int = 7) -> list[float]:
 
 def check_kind(path: str | os.PathLike[str]) -> Path:
     """The path of a figure to write, or ValueError if it is of no known kind."""
-    kinds = (".png", ".svg", ".pdf")
-    if Path(path).suffix not in kinds:
-        raise ValueError(
-            f"Expected a path that ends in {', '.join(kinds)}. Received: path={path}."
-        )
-    return Path(path)
+    return checks.path("path", path, KINDS)
 
 
 def as_png(figure: "Figure") -> bytes:

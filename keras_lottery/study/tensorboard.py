@@ -5,6 +5,8 @@ import os
 
 from keras_lottery.search import Run
 
+__all__ = ["write_curves"]
+
 
 def write_curves(search: Run, directory: str | os.PathLike) -> None:
     """Writes the validation loss and the objective of all trainings of a search.

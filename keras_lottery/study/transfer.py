@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.engines.as_in_fit import gather
+from keras_lottery.engines.choose import check_engine
 from keras_lottery.engines.data import Data, training_steps
-from keras_lottery.engines.objective import Objective
+from keras_lottery.engines.objective import Objective, named
 from keras_lottery.files import digest
+from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.keras_bridge.checks import optimizer as optimizer_of
 from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.layers import State, get_state, redraw
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
@@ -32,12 +36,13 @@ from keras_lottery.search.settings import (
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store, Unit
 from keras_lottery.search.trainings import Job, at_work
-from keras_lottery.search.workers import as_before
+from keras_lottery.search.workers import as_before, check_workers
 from keras_lottery.tickets import Snapshot, Ticket, grouping
 from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets.carry_over import Carried, Replace, carry_over
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.grouping import Grouping
+from keras_lottery.tickets.ticket import tickets_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,18 +131,24 @@ def compare_transfer(
     kl.results.verdict(table)
     ```
     """
-    tickets = [ticket] if isinstance(ticket, Ticket) else list(ticket)
+    tickets = tickets_of("ticket", ticket)
     replicates = len(tickets) if replicates is None else replicates
-    if replicates < 1 or len(tickets) not in (1, replicates):
+    checks.count("replicates", replicates, 1)
+    if len(tickets) not in (1, replicates):
         raise ValueError(
-            "Expected at least 1 replicate, and a ticket or one for each. Received: "
+            "Expected `ticket` to be one ticket, or one for each replicate. Received: "
             f"replicates={replicates} and {len(tickets)} tickets"
         )
-    if not isinstance(model, keras.Model) or not model.compiled:
-        raise ValueError(
-            f"Expected a compiled model. Received: model={model!r}. Call "
-            "`model.compile(optimizer, loss, metrics=['accuracy'])` first."
-        )
+    keras_checks.compiled("model", model)
+    checks.seed("seed", seed)
+    checks.flag("overwrite", overwrite)
+    checks.verbose("verbose", verbose)
+    if directory is not None:
+        checks.directory("directory", directory)
+    if objective is not None:
+        named(objective)
+    check_engine(engine)
+    check_workers(workers)
     trials = control_registry.trials(controls)
     resolved = control_registry.resolve(trials)
     data = gather(
@@ -156,7 +167,7 @@ def compare_transfer(
         raise ValueError("Expected tickets of one network. Received: several")
     masked = carried[0].model
     if optimizer is not None:
-        given = fresh_optimizer(keras.optimizers.get(optimizer))
+        given = fresh_optimizer(optimizer_of("optimizer", optimizer))
         masked.compile(**{**compile_arguments(masked), "optimizer": given})
     transfer = _Transfer(
         carried=carried,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import (
     State,
@@ -118,7 +119,8 @@ def _matches(model: keras.Model, replace: Replace) -> set[str]:
     """The paths of the layers that `replace` names, and of those inside of them."""
     paths = {path: layer.name for path, layer in walk(model)}
     found = set()
-    for pattern in [replace] if isinstance(replace, str) else replace:
+    given = [replace] if isinstance(replace, str) else replace
+    for pattern in checks.names("replace", given, "names or patterns of layers"):
         # Keras's own name first, as in `mask_model`.
         tops = [p for p, name in paths.items() if fnmatch.fnmatchcase(name, pattern)]
         tops = tops or [p for p in paths if fnmatch.fnmatchcase(p, pattern)]

@@ -20,14 +20,37 @@ differs from trial to trial.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.layers import redraw
 from keras_lottery.registry import Registry
 from keras_lottery.tickets import Snapshot, Ticket
 
+__all__ = [
+    "CONTROLS",
+    "Control",
+    "constant",
+    "constant_same_sign",
+    "get",
+    "invert",
+    "random",
+    "register",
+    "reinit",
+    "reinit_same_sign",
+    "resolve",
+    "shuffle",
+    "trials",
+]
+
 Control = Callable[[Ticket, Snapshot], Ticket]
+MOST_TRIALS = 10_000
+FORM = (
+    "names with at least one trial each, such as ['reinit'], {'reinit': 3} or "
+    "{'mine': (function, 3)}"
+)
 
 
 def reinit(ticket: Ticket, snapshot: Snapshot) -> Ticket:
@@ -179,7 +202,13 @@ def trials(
         controls = [controls]
     if isinstance(controls, Mapping):
         return dict(controls)
-    return dict.fromkeys(controls or (), 1)
+    given = () if controls is None else controls
+    if not isinstance(given, Sequence) or not all(isinstance(n, str) for n in given):
+        checks.refuse("controls", FORM, controls)
+    if len(set(given)) < len(given):
+        remedy = "Trials are asked for by number: {'reinit': 3}."
+        checks.refuse("controls", "names that differ", controls, remedy)
+    return dict.fromkeys(given, 1)
 
 
 TAKEN = {"ticket", "mask_finding", "early_stop", "initial", "order", "prune"}
@@ -201,15 +230,18 @@ def resolve(
     [('reinit', 0), ('reinit', 1)]
     """
     resolved = []
+    checks.instance("controls", controls, Mapping, FORM)
     for name, given in controls.items():
-        control, count = given if isinstance(given, tuple) else (name, given)
-        taken = name in TAKEN
-        if not isinstance(count, int) or count < 1 or taken or not name.isidentifier():
-            raise ValueError(
-                "Expected `controls` to be names with at least one trial each, such as "
-                f"{{'reinit': 3}} or {{'mine': (function, 3)}}. Received: {name!r}: "
-                f"{given!r}"
-            )
+        control: Any
+        count: Any
+        control, count = name, given
+        if isinstance(given, tuple) and len(given) == 2:
+            control, count = given
+        if name in TAKEN or not isinstance(name, str) or not name.isidentifier():
+            checks.refuse("controls", FORM, controls)
+        count = checks.count(f"controls[{name!r}]", count, 1, MOST_TRIALS)
+        if isinstance(control, str):
+            checks.choice("controls", control, CONTROLS.names())
         function = get(control)
         resolved += [(name, function, trial) for trial in range(count)]
     return resolved

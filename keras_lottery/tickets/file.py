@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery import files
+from keras_lottery import checks, files
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import State, redraw
 from keras_lottery.masks import Masks
@@ -22,16 +22,8 @@ def write(
     path: str | os.PathLike, fields: Mapping[str, Any], weights: str = "kept"
 ) -> None:
     """Writes the fields of a ticket; for arguments and errors see `Ticket.save`."""
-    if not os.fspath(path).endswith(".ticket"):
-        raise ValueError(
-            "Expected a path that ends in '.ticket'. "
-            f"Received: path={os.fspath(path)!r}"
-        )
-    if weights not in WEIGHTS:
-        raise ValueError(
-            f"Expected `weights` to be one of {list(WEIGHTS)}. "
-            f"Received: weights={weights!r}"
-        )
+    checks.path("path", path, (".ticket",))
+    checks.choice("weights", weights, WEIGHTS)
     fields = dict(fields)
     masks = fields.pop("masks")
     states = {name: fields.pop(name) for name in ("weights", "trained")}
@@ -59,7 +51,7 @@ def write(
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The fields of a ticket that `write` wrote; for errors see `load_ticket`."""
-    meta, states, masks = files.read_record(path, "ticket")
+    meta, states, masks = files.read_record(checks.existing("path", path), "ticket")
     with files.refuse_damage(path):
         if masks is None:
             raise ValueError("it has no masks")

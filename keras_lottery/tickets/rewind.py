@@ -1,12 +1,24 @@
 """Where the next ticket starts from: `(snapshot, masks, span) -> ticket`."""
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
 from keras_lottery.registry import Registry
 from keras_lottery.tickets import Snapshot, Ticket
+
+__all__ = [
+    "REWINDS",
+    "FineTune",
+    "Rewind",
+    "Span",
+    "from_end",
+    "from_rewind_point",
+    "get",
+    "register",
+    "rewind_step",
+]
 
 
 @dataclass(frozen=True)
@@ -68,8 +80,10 @@ class FineTune:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"Expected at least 1 step. Received: steps={self.steps}")
+        if self.steps is not None:
+            checks.count("steps", self.steps, 1)
+        if self.learning_rate is not None:
+            checks.number("learning_rate", self.learning_rate, 0)
 
     def __call__(self, snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
         steps = self.steps or span.steps
@@ -98,6 +112,11 @@ get = REWINDS.look_up
 register = REWINDS.register
 
 
+def check_rewind_to(rewind_to: int | str) -> None:
+    """Raises ValueError if it is no step, nor a number of epochs."""
+    rewind_step(rewind_to, 1, checks.LARGEST)
+
+
 def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
     """The rewind point as a step.
 
@@ -112,18 +131,16 @@ def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
     >>> rewind_step("2ep", steps_per_epoch=100, steps=1000)
     200
     """
+    checks.count("steps_per_epoch", steps_per_epoch, 1)
+    checks.count("steps", steps, 1)
     try:
         if isinstance(rewind_to, str) and rewind_to.endswith("ep"):
             step = round(float(rewind_to.removesuffix("ep")) * steps_per_epoch)
         else:
-            step = operator.index(
-                int(rewind_to) if isinstance(rewind_to, str) else rewind_to
-            )
-    except (TypeError, ValueError):
-        raise ValueError(
-            "Expected `rewind_to` to be a step, or epochs such as '2ep'. "
-            f"Received: rewind_to={rewind_to!r}"
-        ) from None
+            whole = int(rewind_to) if isinstance(rewind_to, str) else rewind_to
+            step = checks.count("rewind_to", whole)
+    except (OverflowError, ValueError):
+        checks.refuse("rewind_to", "a step, or epochs such as '2ep'", rewind_to)
     if not 0 <= step < steps:
         raise ValueError(
             f"Expected `rewind_to` to lie within the training of {steps} steps. "

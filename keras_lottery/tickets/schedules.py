@@ -1,9 +1,16 @@
 """How sparse each level of a search is."""
 
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from keras_lottery import checks
 from keras_lottery.registry import Registry
+
+__all__ = ["SCHEDULES", "Schedule", "geometric", "get", "one_shot", "register"]
+
+
+MOST_LEVELS = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,16 +28,15 @@ class Schedule(Sequence[float]):
     by_rate: bool = False
 
     def __post_init__(self) -> None:
+        form = "at least one number, each between the one before (or 0) and 1"
+        if not isinstance(self.sparsities, tuple | list) or not self.sparsities:
+            checks.refuse("sparsities", form, self.sparsities)
         previous = 0.0
         for sparsity in self.sparsities:
-            if not previous < sparsity < 1:
-                raise ValueError(
-                    "Expected sparsities that increase from level to level, between 0 "
-                    f"and 1. Received: sparsities={self.sparsities}"
-                )
+            if not previous < checks.fraction("sparsities", sparsity) < 1:
+                checks.refuse("sparsities", form, self.sparsities)
             previous = sparsity
-        if not self.sparsities:
-            raise ValueError("Expected at least one level. Received: no sparsities")
+        checks.flag("by_rate", self.by_rate)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self.sparsities[index]
@@ -60,10 +66,8 @@ def geometric(rate: float = 0.2, levels: int = 15) -> Schedule:
     >>> [round(sparsity, 3) for sparsity in geometric(0.2, levels=3)]
     [0.2, 0.36, 0.488]
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"Expected a rate between 0 and 1. Received: rate={rate}")
-    if levels < 1:
-        raise ValueError(f"Expected at least one level. Received: levels={levels}")
+    checks.number("rate", rate, 1e-6, below=1)
+    checks.count("levels", levels, 1, MOST_LEVELS)
     return Schedule(tuple(1 - (1 - rate) ** k for k in range(1, levels + 1)), True)
 
 
@@ -73,7 +77,7 @@ def one_shot(sparsity: float) -> Schedule:
     >>> list(one_shot(0.9))
     [0.9]
     """
-    return Schedule((sparsity,))
+    return Schedule((checks.fraction("sparsity", sparsity, zero=False),))
 
 
 def _at_once(rate: float = 0.2, levels: int = 15) -> Schedule:
@@ -110,13 +114,13 @@ def get(schedule: Schedule | Sequence[float] | float | str) -> Schedule:
         return schedule
     if isinstance(schedule, str):
         return SCHEDULES.look_up(schedule)()
-    if isinstance(schedule, int | float):
-        return one_shot(float(schedule))
     try:
-        return Schedule(tuple(float(sparsity) for sparsity in schedule))
-    except TypeError:
-        raise ValueError(
-            "Expected `schedule` to be a list of sparsities, "
-            "`schedules.geometric(rate, levels)` or `schedules.one_shot(sparsity)`. "
-            f"Received: schedule={schedule!r}"
-        ) from None
+        if isinstance(schedule, numbers.Real):
+            return one_shot(schedule)  # type: ignore[arg-type]
+        return Schedule(tuple(schedule))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        form = (
+            "sparsities that increase between 0 and 1: a list of them, "
+            "`schedules.geometric(rate, levels)` or `schedules.one_shot(sparsity)`"
+        )
+        checks.refuse("schedule", form, schedule)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.layers import State, get_state, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import file
@@ -45,6 +47,21 @@ class Ticket:
     architecture: str | None = field(default=None, repr=False)
     card: Mapping[str, Any] = field(default_factory=dict, repr=False)
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        keras_checks.masks("masks", self.masks)
+        keras_checks.state("weights", self.weights)
+        checks.count("step", self.step)
+        checks.count("steps", self.steps)
+        if self.learning_rate is not None:
+            checks.number("learning_rate", self.learning_rate, 0)
+        if self.trained is not None:
+            keras_checks.state("trained", self.trained)
+        if self.architecture is not None:
+            checks.text("architecture", self.architecture)
+        checks.instance("card", self.card, Mapping, "a mapping")
+        if self.seed is not None:
+            checks.seed("seed", self.seed)
 
     @property
     def granularity(self) -> Granularity:
@@ -101,6 +118,7 @@ class Ticket:
                 the starting weights.
             OSError: if the file cannot be written; an older file is then left as it is.
         """
+        checks.flag("trained", trained)
         ticket = self if trained else dataclasses.replace(self, trained=None)
         names = [field.name for field in dataclasses.fields(ticket)]
         file.write(path, {name: getattr(ticket, name) for name in names}, weights)
@@ -147,6 +165,7 @@ class Ticket:
         >>> print(ticket.card["transfer"]["own"]["output"])
         kernel (100, 10), bias (10,) there, kernel (100, 26), bias (26,) here
         """
+        keras_checks.model("model", model)
         carried = carry_over(
             self.masks, self.weights, self.architecture, model, replace
         )
@@ -167,6 +186,19 @@ class Ticket:
         model = architecture.from_text(self.architecture)
         set_state(model, state, self.masks)
         return model
+
+
+def tickets_of(argument: str, tickets: Any) -> list[Ticket]:
+    """A ticket, or several, as a list.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    given = [tickets] if isinstance(tickets, Ticket) else tickets
+    known = isinstance(given, Sequence) and all(isinstance(t, Ticket) for t in given)
+    if not known or not given:
+        checks.refuse(argument, "a Ticket, or a list of some", tickets)
+    return list(given)
 
 
 def load_ticket(path: str | os.PathLike) -> Ticket:

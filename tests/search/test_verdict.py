@@ -178,9 +178,9 @@ def test_the_margin_is_what_the_examples_support():
 
 @pytest.mark.parametrize("margin", [-0.1, np.nan, np.inf, "0.1", True, None])
 def test_a_margin_that_is_none_is_refused(margin):
-    with pytest.raises(ValueError, match="'auto' or a number from 0 on"):
+    with pytest.raises(ValueError, match=r"`margin` to be .* from 0\. .*Or 'auto'"):
         tables.verdict(tabled(np.full((2, 2), 0.9)), margin=margin)
-    with pytest.raises(ValueError, match="'auto' or a number from 0 on"):
+    with pytest.raises(ValueError, match=r"`margin` to be .* from 0\. .*Or 'auto'"):
         make().search(**FIT, margin=margin)
 
 

@@ -431,8 +431,8 @@ def test_a_control_of_ones_own(ticket, asked):
 def test_arguments_are_checked_before_training(ticket):
     uncompiled = network()
     for arguments, message in [
-        ({"model": uncompiled}, "compiled model"),
-        ({"replicates": 0}, "at least 1 replicate"),
+        ({"model": uncompiled}, "compiled Keras model"),
+        ({"replicates": 0}, "replicates=0"),
         ({"controls": ["mine"]}, "mine"),
         ({"epochs": None}, "`epochs` or `steps`"),
         ({"validation_data": None}, "validation_data"),

@@ -251,7 +251,7 @@ ONES = {name: np.ones(shape) for name, shape in SHAPES.items()}
         ),
         (lambda m: grouped(Global(), (90, 90))(ONES, m, 0.99), "No group"),
         (lambda m: grouped(Global(), (4, 1))(ONES, m, 1.0), "sparsity=1.0"),
-        (lambda m: grouped(Global(), (4, 1))({}, m, 0.5), "Expected scores"),
+        (lambda m: grouped(Global(), (4, 1))({}, m, 0.5), "Expected `scores`"),
         (lambda m: grouped(Global(["typo"]), (4, 1))(ONES, m, 0.5), "'typo'"),
     ],
 )

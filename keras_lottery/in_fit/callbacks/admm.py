@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
     InFit,
-    whole,
 )
 from keras_lottery.in_fit.callbacks.pull import Pull
 from keras_lottery.in_fit.callbacks.regrowth import trained_weights
@@ -138,24 +138,14 @@ class ADMMPruning(Configured, InFit):
         granularity: Granularity = "weight",
     ) -> None:
         super().__init__()
-        if not 0 <= sparsity < 1:
-            raise ValueError(
-                "Expected 0 <= sparsity < 1, the share of weights to prune. "
-                f"Received: sparsity={sparsity}"
-            )
-        if not rho > 0 or not growth >= 1:
-            raise ValueError(
-                "Expected rho > 0 and growth >= 1. "
-                f"Received: rho={rho}, growth={growth}"
-            )
+        checks.fraction("sparsity", sparsity)
+        checks.number("rho", rho, above=0)
+        checks.number("growth", growth, 1)
         if frequency is not None:
-            whole(frequency=frequency)
-            if frequency < 1:
-                raise ValueError(
-                    "Expected frequency >= 1, or None for once an epoch. "
-                    f"Received: frequency={frequency}"
-                )
-        allocation = allocation or grouping.get(granularity).default_allocation
+            remedy = "None is once an epoch."
+            checks.count("frequency", frequency, 1, remedy=remedy)
+        if allocation is None:
+            allocation = grouping.get(granularity).default_allocation
         allocations.get(allocation)
         self.sparsity = sparsity
         self.rho = rho

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.layers import State, get_state
 
 
@@ -32,7 +33,13 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __init__(self, epochs: Iterable[int] | None = None) -> None:
         super().__init__()
-        self.epochs = None if epochs is None else set(epochs)
+        self.epochs: set[int] | None = None
+        if epochs is not None:
+            form = "numbers of epochs, at least one: 0, 1, …"
+            given = list(checks.instance("epochs", epochs, Iterable, form))
+            if not given:
+                checks.refuse("epochs", form, epochs)
+            self.epochs = {checks.count("epochs", epoch) for epoch in given}
         self.states: dict[int, State] = {}
 
     def _keep(self, epoch: int) -> None:

@@ -1,7 +1,6 @@
 """What the callbacks share."""
 
 import inspect
-import numbers
 from typing import Any, ClassVar, Self
 
 import keras
@@ -87,18 +86,3 @@ def check_masked(callback: keras.callbacks.Callback) -> None:
             f"{type(callback).__name__} needs a masked model. Received: model "
             f"'{callback.model.name}'. Train what `mask_model(model)` returns."
         )
-
-
-def whole(**arguments: Any) -> None:
-    """Raises ValueError unless all arguments are whole numbers.
-
-    >>> whole(end_step=50.5)
-    Traceback (most recent call last):
-    ...
-    ValueError: Expected a whole number. Received: end_step=50.5. Round it.
-    """
-    for name, value in arguments.items():
-        if not isinstance(value, numbers.Integral):
-            raise ValueError(
-                f"Expected a whole number. Received: {name}={value!r}. Round it."
-            )

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
     InFit,
-    whole,
 )
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.internals.optimizers import steps_done
@@ -34,10 +34,13 @@ def mask_distance(one: Masks, other: Masks) -> float:
     >>> mask_distance(one, other)
     0.5
     """
+    for argument, masks in (("one", one), ("other", other)):
+        checks.instance(argument, masks, Masks, "a `Masks` of at least one weight")
     shapes = [{name: m.shape for name, m in masks.items()} for masks in (one, other)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"Expected masks of the same weights. Received: {shapes[0]}, {shapes[1]}"
+            "Expected `one` and `other` to be masks of the same weights. Received: "
+            f"{shapes[0]}, {shapes[1]}"
         )
     differing = sum(int(np.count_nonzero(m != other[name])) for name, m in one.items())
     return differing / one.size
@@ -112,16 +115,10 @@ class EarlyBird(Configured, InFit):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= sparsity < 1:
-            raise ValueError(
-                "Expected 0 <= sparsity < 1, the share of weights to prune. "
-                f"Received: sparsity={sparsity}"
-            )
-        if not 0 < threshold <= 1:
-            raise ValueError(
-                "Expected 0 < threshold <= 1, a share of the weights. "
-                f"Received: threshold={threshold}"
-            )
+        checks.fraction("sparsity", sparsity)
+        checks.fraction("threshold", threshold, zero=False, one=True)
+        checks.count("queue", queue, 2)
+        checks.seed("seed", seed)
         most = 2 * min(sparsity, 1 - sparsity)
         if most <= threshold:
             warnings.warn(
@@ -130,17 +127,14 @@ class EarlyBird(Configured, InFit):
                 "Choose a smaller `threshold`.",
                 stacklevel=2,
             )
-        whole(queue=queue)
-        if queue < 2:
-            raise ValueError(
-                f"Expected queue >= 2, masks to compare. Received: queue={queue}"
-            )
         chosen(criterion, allocation, granularity)
+        if allocation is None:
+            allocation = grouping.get(granularity).default_allocation
         self.sparsity = sparsity
         self.threshold = threshold
         self.queue = queue
         self.criterion = criterion
-        self.allocation = allocation or grouping.get(granularity).default_allocation
+        self.allocation = allocation
         self.granularity = granularity
         self.data = data
         self.seed = seed

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.pruning import chosen, prune, rehearse
@@ -64,23 +64,26 @@ class GradualPruning(MaskUpdates):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= initial_sparsity <= final_sparsity < 1:
+        checks.fraction("final_sparsity", final_sparsity)
+        checks.fraction("initial_sparsity", initial_sparsity)
+        if initial_sparsity > final_sparsity:
             raise ValueError(
                 "Expected 0 <= initial_sparsity <= final_sparsity < 1. Received: "
                 f"initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
             )
-        whole(begin_step=begin_step, end_step=end_step, frequency=frequency)
-        if not 0 <= begin_step <= end_step:
+        checks.count("begin_step", begin_step)
+        checks.count("end_step", end_step)
+        checks.count("frequency", frequency, 1)
+        checks.number("power", power, 0)
+        checks.seed("seed", seed)
+        if begin_step > end_step:
             raise ValueError(
                 "Expected 0 <= begin_step <= end_step. Received: "
                 f"begin_step={begin_step}, end_step={end_step}"
             )
-        if frequency < 1 or power < 0:
-            raise ValueError(
-                "Expected frequency >= 1 and power >= 0. Received: "
-                f"frequency={frequency}, power={power}"
-            )
         chosen(criterion, allocation, granularity)
+        if allocation is None:
+            allocation = grouping.get(granularity).default_allocation
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
         self.end_step = end_step
@@ -88,7 +91,7 @@ class GradualPruning(MaskUpdates):
         self.initial_sparsity = initial_sparsity
         self.power = power
         self.criterion = criterion
-        self.allocation = allocation or grouping.get(granularity).default_allocation
+        self.allocation = allocation
         self.granularity = granularity
         self.data = data
         self.seed = seed

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.dense_gradients import DenseGradients
 from keras_lottery.in_fit.callbacks.gradual import GradualPruning, warn_below_final
 from keras_lottery.in_fit.callbacks.regrowth import (
@@ -16,6 +16,7 @@ from keras_lottery.in_fit.callbacks.regrowth import (
 )
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
 from keras_lottery.keras_bridge.layers import get_sparsity
+from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets.allocation import AllocationLike, Scores, kept_after
 from keras_lottery.tickets.allocation.counts import largest_remainder
 
@@ -86,19 +87,19 @@ class NeST(MaskUpdates):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 < peak_sparsity < min(initial_sparsity, final_sparsity):
+        checks.fraction("final_sparsity", final_sparsity, zero=False)
+        checks.fraction("initial_sparsity", initial_sparsity, zero=False)
+        checks.fraction("peak_sparsity", peak_sparsity, zero=False)
+        if peak_sparsity >= min(initial_sparsity, final_sparsity):
             raise ValueError(
                 "Expected 0 < peak_sparsity < initial_sparsity and final_sparsity. "
                 f"Received: peak_sparsity={peak_sparsity}, "
                 f"initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
             )
-        if not initial_sparsity < 1:
-            raise ValueError(
-                "Expected initial_sparsity < 1. Received: "
-                f"initial_sparsity={initial_sparsity}"
-            )
-        whole(peak_step=peak_step, end_step=end_step, batch_size=batch_size)
-        if not 0 < peak_step < end_step:
+        checks.count("peak_step", peak_step, 1)
+        checks.count("end_step", end_step, 1)
+        checks.count("batch_size", batch_size, 1)
+        if peak_step >= end_step:
             raise ValueError(
                 "Expected 0 < peak_step < end_step. Received: "
                 f"peak_step={peak_step}, end_step={end_step}"
@@ -110,7 +111,9 @@ class NeST(MaskUpdates):
             frequency,
             initial_sparsity=peak_sparsity,
             allocation=allocation,
+            seed=seed,
         )
+        allocations.get(allocation)
         self.final_sparsity = final_sparsity
         self.peak_step = peak_step
         self.end_step = end_step

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
 from keras_lottery.keras_bridge.layers import (
     get_masks,
@@ -36,13 +36,13 @@ class Regrowth(MaskUpdates):
         seed: int,
     ) -> None:
         super().__init__()
-        if sparsity is not None and not 0 < sparsity < 1:
-            raise ValueError(
-                "Expected a sparsity above 0 and below 1, or None for that of the "
-                f"model. Received: sparsity={sparsity}"
-            )
-        whole(end_step=end_step, frequency=frequency)
-        if not 1 <= frequency < end_step:
+        if sparsity is not None:
+            remedy = "None takes that of the model."
+            checks.fraction("sparsity", sparsity, zero=False, remedy=remedy)
+        checks.count("end_step", end_step, 1)
+        checks.count("frequency", frequency, 1)
+        checks.seed("seed", seed)
+        if frequency >= end_step:
             raise ValueError(
                 "Expected 1 <= frequency < end_step: masks change every `frequency` "
                 "steps before `end_step`. Received: "

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.in_fit.callbacks.common import whole
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.dense_gradients import DenseGradients
 from keras_lottery.in_fit.callbacks.regrowth import Regrowth
 from keras_lottery.tickets.allocation import AllocationLike, Scores
@@ -75,9 +75,8 @@ class RigL(Regrowth):
         seed: int = 0,
     ) -> None:
         super().__init__(sparsity, end_step, frequency, allocation, seed)
-        whole(batch_size=batch_size)
-        if not 0 < alpha <= 1:
-            raise ValueError(f"Expected 0 < alpha <= 1. Received: alpha={alpha}")
+        checks.count("batch_size", batch_size, 1)
+        checks.fraction("alpha", alpha, zero=False, one=True)
         self.data = data
         self.alpha = alpha
         self.batch_size = batch_size

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.regrowth import Regrowth
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.tickets.allocation import AllocationLike, Scores
@@ -62,8 +63,7 @@ class SET(Regrowth):
         seed: int = 0,
     ) -> None:
         super().__init__(sparsity, end_step, frequency, allocation, seed)
-        if not 0 < zeta <= 1:
-            raise ValueError(f"Expected 0 < zeta <= 1. Received: zeta={zeta}")
+        checks.fraction("zeta", zeta, zero=False, one=True)
         self.zeta = zeta
 
     def drop_fraction(self, step: int) -> float:

@@ -1,13 +1,13 @@
 """Weights that share a few values, and their training."""
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import InFit
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.models import restored_epoch
@@ -64,11 +64,8 @@ def share_weights(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None
     patterns = bits if isinstance(bits, Mapping) else {"*": bits}
     check_patterns(patterns, masks)
     for pattern, number in patterns.items():
-        if not isinstance(number, Integral) or not 1 <= number <= MOST_BITS:
-            raise ValueError(
-                f"Expected bits from 1 to {MOST_BITS}, a whole number. Received: "
-                f"bits={number!r} for {pattern!r}"
-            )
+        argument = f"bits[{pattern!r}]" if isinstance(bits, Mapping) else "bits"
+        checks.count(argument, number, 1, MOST_BITS)
     state = get_state(model)
     for name, mask in masks.items():
         own = [n for p, n in patterns.items() if matches(name, p)]

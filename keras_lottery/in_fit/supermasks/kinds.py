@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lottery import checks
+
 
 @dataclass(frozen=True)
 class Bernoulli:
@@ -67,11 +69,7 @@ class EdgePopup:
     sparsity: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise ValueError(
-                "Expected a sparsity from 0 to below 1, the share of each layer's "
-                f"weights to leave out. Received: sparsity={self.sparsity}"
-            )
+        checks.fraction("sparsity", self.sparsity)
 
     def initial_scores(self, shape: tuple[int, ...], seed: Any) -> Any:
         """Uniform between ±1/√inputs, as in the paper's code."""
@@ -115,8 +113,7 @@ def kind_of(name: str, sparsity: float | None) -> Kind:
     Raises:
         ValueError: if there is no such kind, or it takes no such sparsity.
     """
-    if name not in KINDS:
-        raise ValueError(f"Expected `kind` to be one of {KINDS}. Received: {name!r}")
+    checks.choice("kind", name, KINDS)
     if name == "edge_popup":
         return EdgePopup() if sparsity is None else EdgePopup(sparsity)
     if sparsity is not None:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery import checks
 from keras_lottery.in_fit.supermasks.kinds import kind_of
 from keras_lottery.in_fit.supermasks.model import Supermask
 from keras_lottery.keras_bridge import architecture
@@ -78,6 +79,10 @@ def learn_masks(
     10
     """
     kind_of(kind, sparsity)
+    checks.flag("rescale", rescale)
+    checks.flag("signed_constant", signed_constant)
+    if seed is not None:
+        checks.seed("seed", seed)
     if isinstance(model, Supermask):
         raise ValueError(
             "Expected a model whose masks are not learned yet. Received: Supermask "
@@ -118,6 +123,8 @@ def learned_ticket(model: Supermask, seed: int | None = None) -> Ticket:
             f"Masks of kind {model.kind!r} are not drawn. Received: seed={seed}. "
             "Leave it out."
         )
+    if seed is not None:
+        checks.seed("seed", seed)
     draw = None if seed is None else keras.random.SeedGenerator(seed)
     state, kept = get_state(model.network), {}
     for name, (mask, weight) in model.effective(draw).items():

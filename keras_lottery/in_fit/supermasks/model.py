@@ -6,10 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.checks import flag
+from keras_lottery.checks import seed as check_seed
 from keras_lottery.in_fit.supermasks.kinds import EdgePopup, kind_of
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.layers import set_untracked
 from keras_lottery.keras_bridge.layers import named_masks, read_as
-from keras_lottery.keras_bridge.layers.copying import check_convertible
 from keras_lottery.masks import Masks
 
 
@@ -54,7 +56,10 @@ class Supermask(keras.Model):
         **kwargs: Any,
     ) -> None:
         masker = kind_of(kind, sparsity)
-        check_convertible(network)
+        flag("rescale", rescale)
+        if seed is not None:
+            check_seed("seed", seed)
+        checks.model("network", network)
         pairs = named_masks(network)
         _check(network, pairs, masker)
         # The network casts its inputs and weights itself.

@@ -3,15 +3,17 @@
 import fnmatch
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 
+from keras_lottery.checks import names, refuse
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.layers import own_variables
 from keras_lottery.keras_bridge.internals.models import compile_arguments
 from keras_lottery.keras_bridge.internals.optimizers import schedule_of
-from keras_lottery.keras_bridge.layers.copying import check_convertible, duplicate
+from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.keras_bridge.layers.inside import class_of, hold, release
 from keras_lottery.keras_bridge.layers.kinds import (
     MASKED_LAYERS,
@@ -24,6 +26,15 @@ from keras_lottery.keras_bridge.layers.names import walk
 Prunable = Callable[[keras.layers.Layer], bool] | str | Iterable[str] | None
 
 Layers = list[tuple[str, keras.layers.Layer]]
+
+
+def check_prunable(prunable: Prunable) -> None:
+    """Raises ValueError for what does not choose layers."""
+    if prunable is None or callable(prunable) or isinstance(prunable, str):
+        return
+    form = "a function, or names or patterns of layers"
+    if isinstance(prunable, Iterator) or not names("prunable", prunable, form):
+        refuse("prunable", f"{form}, at least one", prunable)
 
 
 def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
@@ -64,7 +75,8 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     >>> [type(layer).__name__ for layer in masked.layers]
     ['MaskedDense']
     """
-    check_convertible(model)
+    checks.model("model", model)
+    check_prunable(prunable)
     _check_names(model)
     chosen = _choose(model, prunable)
     if prunable is None and not is_masked(model):
@@ -96,7 +108,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     >>> [type(layer).__name__ for layer in strip_masks(mask_model(model)).layers]
     ['Dense']
     """
-    check_convertible(model)
+    checks.model("model", model)
     plain = duplicate(model)
     release(plain)
     for _, layer in walk(plain):

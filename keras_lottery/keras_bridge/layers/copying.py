@@ -70,22 +70,6 @@ def duplicate(model: keras.Model) -> keras.Model:
     return new
 
 
-def check_convertible(model: keras.Model) -> None:
-    """Raises ValueError if the model is not a built model."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"Expected `model` to be a Keras model. Received: model={model!r}"
-        )
-    # `build` of a subclass that has none of its own builds none of its layers.
-    hollow = not model.weights and any(not layer.built for _, layer in walk(model))
-    if not model.built or hollow or (is_graph(model) and not model.inputs):
-        raise ValueError(
-            f"Expected a built model. Received: model '{model.name}' without weights. "
-            "Start it with `keras.Input(shape)`, or call it once on data, as "
-            "`model(x[:1])`."
-        )
-
-
 def clone(
     model: keras.Model,
     copy: Callable[[keras.layers.Layer], keras.layers.Layer],

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.randomness import seeded
-from keras_lottery.keras_bridge.layers.copying import check_convertible, copy_model
+from keras_lottery.keras_bridge.layers.copying import copy_model
 from keras_lottery.keras_bridge.layers.names import named_variables, walk
 from keras_lottery.keras_bridge.layers.state import get_state
 
@@ -25,7 +26,7 @@ def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     Returns:
         Mapping of variable name to array, like that of `get_state(model)`.
     """
-    check_convertible(model)
+    checks.model("model", model)
     kept = {
         id(variable)
         for _, layer in walk(model)

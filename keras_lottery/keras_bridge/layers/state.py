@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.optimizers import (
     slots,
     warn_of_sparse_kernels,
@@ -35,7 +36,7 @@ def get_masks(model: keras.Model) -> Masks:
     >>> get_masks(model)["hidden/kernel"].shape
     (4, 3)
     """
-    _sync(model)
+    _sync(checks.any_model("model", model))
     return Masks({name: read(mask) for name, (mask, _) in _masks_of(model).items()})
 
 
@@ -56,8 +57,13 @@ def set_masks(
     Raises:
         ValueError: if names or shapes are not those of the model.
     """
-    masks = Masks(masks)
+    if not isinstance(masks, Masks):
+        checks.instance("masks", masks, Mapping, "boolean arrays by weight name")
+        masks = Masks(masks)
     variables = _masks_of(model)
+    if optimizer is not None:
+        form = "an optimizer of Keras"
+        checks.instance("optimizer", optimizer, keras.Optimizer, form)
     if masks.keys() != variables.keys():
         raise ValueError(
             f"Expected `masks` for {sorted(variables)}. "
@@ -84,6 +90,7 @@ def set_masks(
 
 def get_state(model: keras.Model) -> dict[str, np.ndarray]:
     """Copies of all variables but the masks, by stable name; pruned ones are zero."""
+    checks.model("model", model)
     _sync(model)
     state = {name: read(variable) for name, variable in named_variables(model).items()}
     for name, (mask, _) in named_masks(model).items():
@@ -105,10 +112,11 @@ def set_state(
     Raises:
         ValueError: if names are not those of the model.
     """
-    variables = named_variables(model)
+    variables = named_variables(checks.model("model", model))
+    checks.state("state", state)
     if state.keys() != variables.keys():
         raise ValueError(
-            "Expected the state of a model with the same variables. "
+            "Expected `state` to be that of a model with the same variables. "
             f"Missing: {sorted(variables.keys() - state.keys())}. "
             f"Unknown: {sorted(state.keys() - variables.keys())}."
         )
@@ -165,7 +173,7 @@ def sparsity_summary(model: keras.Model) -> str:
 
 
 def _masks_of(model: keras.Model) -> dict[str, tuple[keras.Variable, keras.Variable]]:
-    variables = named_masks(model)
+    variables = named_masks(checks.any_model("model", model))
     if not variables:
         raise ValueError(
             f"Expected a masked model. Received: model '{model.name}', which has no "

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from keras_lottery import checks
 from keras_lottery.papers.data.digits import load_digits
 from keras_lottery.papers.data.npz import load_npz
 from keras_lottery.papers.data.splits import Size, Splits
@@ -54,7 +55,11 @@ def load(
     >>> digits.x_train.shape, digits.y_train.shape
     ((897, 8, 8, 1), (897,))
     """
-    if name == "digits":
+    checks.existing("name", name)
+    checks.seed("seed", seed)
+    if validation is not None and not isinstance(validation, bool):
+        checks.number("validation", validation, above=0)
+    if isinstance(name, str) and name == "digits":
         return load_digits(validation, seed)
     if Path(name).suffix == ".npz":
         return load_npz(Path(name), validation, seed)

@@ -15,10 +15,19 @@ def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
     parts = {"train": _part(arrays, path, "train"), "test": _part(arrays, path, "test")}
     if "x_validation" in arrays or "y_validation" in arrays:
         parts["validation"] = _part(arrays, path, "validation")
+    y = parts["train"][1]
+    classes = 1 + int(max(y.max(initial=0) for _, y in parts.values()))
+    known = len(np.unique(y)) if y.dtype.kind in "iu" else classes
+    if classes > 10 * max(known, 10):
+        raise ValueError(
+            f"Expected labels that count classes from 0 on in {path}. Received: labels "
+            f"up to {classes - 1}, of which y_train has {known}. Number them anew: "
+            "np.unique(y, return_inverse=True)."
+        )
     return make_splits(
         path.stem,
         parts,
-        classes=1 + int(max(y.max(initial=0) for _, y in parts.values())),
+        classes=classes,
         validation=validation,
         default=0.1,
         seed=seed,

@@ -101,10 +101,12 @@ def hold_out(
     from sklearn.model_selection import train_test_split
 
     x, y = arrays
-    if not 0 < size < (1 if isinstance(size, float) else len(x)):
+    if isinstance(size, bool) or not (
+        0 < size < (1 if isinstance(size, float) else len(x))
+    ):
         raise ValueError(
-            f"Expected validation as a number of examples, fewer than the {len(x)} of "
-            "the training set, or as a share of them between 0 and 1. "
+            "Expected `validation` to be a number of examples, fewer than the "
+            f"{len(x)} of the training set, or a share of them between 0 and 1. "
             f"Received: validation={size}."
         )
     x_left, x_held, y_left, y_held = train_test_split(
@@ -154,6 +156,11 @@ def _check(
         0 < len(x) == len(y),
         f"as many images in x_{part} as labels in y_{part}, and some",
         f"{len(x)} images, {len(y)} labels",
+    )
+    require(
+        x.dtype.kind == "u" or bool(np.isfinite(x).all()),
+        f"x_{part} of finite numbers",
+        "NaN or infinity",
     )
     require(
         y.min() >= 0 and y.max() < classes,

@@ -5,6 +5,7 @@ and returns what it measured, and the paper's claims. A new one is such a file, 
 line in `EXPERIMENTS`.
 """
 
+from keras_lottery.checks import did_you_mean
 from keras_lottery.papers.experiments import (
     conv_nets,
     deconstructing,
@@ -30,7 +31,6 @@ from keras_lottery.papers.experiments import (
 from keras_lottery.papers.experiments.experiment import Claim, Experiment, Scale
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.reproduce import reproduce
-from keras_lottery.registry import did_you_mean
 
 __all__ = [
     "EXPERIMENTS",

@@ -4,6 +4,7 @@ A new one is a function that builds a plain, uncompiled Keras model with explici
 layer names, its `Recipe`, and a line in `MODELS`.
 """
 
+from keras_lottery import checks
 from keras_lottery.papers.models.conv import (
     CONV_2,
     CONV_4,
@@ -35,7 +36,6 @@ from keras_lottery.papers.models.recipe import (
 )
 from keras_lottery.papers.models.residual import resnet, resnet_20, resnet_56
 from keras_lottery.papers.models.vgg import vgg, vgg_11, vgg_19
-from keras_lottery.registry import did_you_mean
 
 __all__ = [
     "MODELS",
@@ -110,9 +110,4 @@ def recipe(model: str | Builder) -> Recipe:
 
 
 def _entry(model: object) -> tuple[Builder, Recipe]:
-    if isinstance(model, str) and model in MODELS:
-        return MODELS[model]
-    raise ValueError(
-        f"Expected `model` to be one of {names()}. Received: model={model!r}. "
-        + did_you_mean(model, names())
-    )
+    return MODELS[checks.choice("model", model, names())]

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_lottery.papers.models.initializers import glorot_normals
-from keras_lottery.papers.models.recipe import Recipe
+from keras_lottery.papers.models.recipe import Recipe, check_images
 
 CONV_2 = Recipe(
     optimizer="adam",
@@ -99,6 +99,7 @@ def _vgg(
     filters: list[int], input_shape: tuple[int, ...], classes: int, seed: int | None
 ) -> keras.Model:
     """Two 3x3 convolutions and a pooling per entry of filters, then 256-256-classes."""
+    check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     stack: list[layers.Layer] = []
     for block, width in enumerate(filters, start=1):

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_lottery.papers.models.initializers import glorot_normals
-from keras_lottery.papers.models.recipe import Recipe
+from keras_lottery.papers.models.recipe import Recipe, check_images
 
 LENET_300_100 = Recipe(
     optimizer="adam",
@@ -53,6 +53,7 @@ def lenet_300_100(
     >>> lenet_300_100(seed=0).count_params()
     266610
     """
+    check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     return keras.Sequential(
         [
@@ -102,6 +103,7 @@ def lenet_5(
             "Expected images of at least 16x16 pixels for lenet_5. Received: "
             f"input_shape={input_shape}. Take lenet_300_100 or conv_2 for smaller ones."
         )
+    check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     return keras.Sequential(
         [

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import keras
 from keras import layers
 
+from keras_lottery import checks
 from keras_lottery.papers.models.augment import augmentation
 from keras_lottery.papers.models.initializers import glorot_normals
 from keras_lottery.papers.models.normalization import normalization
+from keras_lottery.papers.models.recipe import check_images
 
 # Expansion, filters, blocks, strides of the first block: Sandler et al. 2018, table 2,
 # where the stem and the stage of 24 filters have strides of 2.
@@ -47,6 +49,8 @@ def mobilenet_v2(
         the recipe is that of Liu et al. 2021, [Lottery ticket preserves weight
         correlation](https://arxiv.org/abs/2102.11068).
     """
+    checks.flag("augment", augment)
+    check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     inputs = x = keras.Input(input_shape)
     for layer in augmentation(seed) if augment else ():

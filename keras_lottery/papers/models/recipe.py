@@ -8,7 +8,11 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_lottery import checks
+from keras_lottery.keras_bridge import checks as keras_checks
+
 Builder = Callable[..., keras.Model]
+RATES = "shares to prune by name or pattern of a layer"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,20 @@ class Recipe:
     warm_up: int = 0
     augment: bool = False
 
+    def __post_init__(self) -> None:
+        checks.text("optimizer", self.optimizer)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        for name in ("batch_size", "steps", "eval_freq", "steps_per_execution"):
+            checks.count(name, getattr(self, name), 1)
+        for rate in checks.instance("rates", self.rates, Mapping, RATES).values():
+            checks.fraction("rates", rate)
+        checks.choice("jit_compile", self.jit_compile, (True, False, "auto"))
+        checks.fraction("momentum", self.momentum)
+        if self.weight_decay is not None:
+            checks.number("weight_decay", self.weight_decay, 0)
+        _check_schedule(self.drops, self.warm_up)
+        checks.flag("augment", self.augment)
+
     @property
     def left_alone(self) -> tuple[str, ...]:
         """Names or patterns of the layers that the paper does not prune.
@@ -90,6 +108,8 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         self, learning_rate: float, drops: Sequence[int] = (), warm_up: int = 0
     ) -> None:
         super().__init__()
+        checks.number("learning_rate", learning_rate, above=0)
+        _check_schedule(drops, warm_up)
         self.learning_rate = learning_rate
         self.drops = tuple(drops)
         self.warm_up = warm_up
@@ -110,6 +130,15 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
             "drops": self.drops,
             "warm_up": self.warm_up,
         }
+
+
+def _check_schedule(drops: Sequence[int], warm_up: int) -> None:
+    form = "steps, a list of them"
+    if isinstance(drops, str) or not isinstance(drops, Sequence):
+        checks.refuse("drops", form, drops)
+    for drop in drops:
+        checks.count("drops", drop)
+    checks.count("warm_up", warm_up)
 
 
 def build(
@@ -140,6 +169,9 @@ def build(
     >>> [layer.name for layer in model.layers[:3]]
     ['move', 'mirror', 'conv_1']
     """
+    check_recipe(recipe)
+    checks.function("builder", builder, "a function (input_shape, classes) -> model")
+    check_images(input_shape, classes)
     augment = {"augment": True} if recipe.augment else {}
     return compile_model(builder(input_shape, classes, **augment), recipe, **compiling)
 
@@ -176,6 +208,11 @@ def compile_model(
     >>> model.optimizer.name
     'adam'
     """
+    keras_checks.model("model", model)
+    check_recipe(recipe)
+    kinds = keras.optimizers.schedules.LearningRateSchedule | None
+    if not isinstance(learning_rate, kinds):
+        learning_rate = checks.number("learning_rate", learning_rate, above=0)
     if isinstance(optimizer, keras.Optimizer):
         if learning_rate is not None:
             raise ValueError(
@@ -184,7 +221,8 @@ def compile_model(
                 f"name the optimizer: optimizer={optimizer.name!r}."
             )
     else:
-        name = optimizer or recipe.optimizer
+        name = recipe.optimizer if optimizer is None else optimizer
+        checks.text("optimizer", name)
         rate = recipe.learning_rate if learning_rate is None else learning_rate
         if isinstance(rate, Real) and (recipe.drops or recipe.warm_up):
             rate = Steps(float(rate), recipe.drops, recipe.warm_up)
@@ -195,13 +233,7 @@ def compile_model(
             config["momentum"] = momentum
         if recipe.weight_decay:
             config["weight_decay"] = recipe.weight_decay / (1 - momentum)
-        try:
-            optimizer = keras.optimizers.get({"class_name": name, "config": config})
-        except ValueError as error:
-            raise ValueError(
-                "Expected `optimizer` to be the name of a Keras optimizer, such as "
-                f"'adam', 'adamw', 'sgd', or an object. Received: optimizer={name!r}"
-            ) from error
+        optimizer = keras_checks.optimizer("optimizer", name, config)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -210,3 +242,18 @@ def compile_model(
         steps_per_execution=recipe.steps_per_execution,
     )
     return model
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises ValueError unless it is a recipe."""
+    checks.instance("recipe", recipe, Recipe, "a `Recipe`, as `models.recipe` gives it")
+
+
+def check_images(input_shape: Sequence[int], classes: int) -> None:
+    """Raises ValueError unless a classifier of images can be of these sizes."""
+    form = "the shape of an image, such as (height, width, channels)"
+    if not isinstance(input_shape, tuple | list) or not input_shape:
+        checks.refuse("input_shape", form, input_shape)
+    for size in input_shape:
+        checks.count("input_shape", size, 1)
+    checks.count("classes", classes, 1)

@@ -5,9 +5,11 @@ import itertools
 import keras
 from keras import layers
 
+from keras_lottery import checks
 from keras_lottery.papers.models.augment import augmentation
 from keras_lottery.papers.models.initializers import glorot_normals
 from keras_lottery.papers.models.normalization import normalization
+from keras_lottery.papers.models.recipe import check_images
 
 
 def resnet(
@@ -42,10 +44,10 @@ def resnet(
     >>> resnet(8, input_shape=(8, 8, 1)).count_params()
     78426
     """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(
-            f"Expected a depth of 8, 14, 20, … (6 n + 2). Received: depth={depth}"
-        )
+    if checks.count("depth", depth, 8) % 6 != 2:
+        checks.refuse("depth", "one of 8, 14, 20, … (6 n + 2)", depth)
+    checks.flag("augment", augment)
+    check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     number, ramps, sums = (itertools.count(1) for _ in range(3))
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_lottery import checks
 from keras_lottery.papers.models.augment import augmentation
 from keras_lottery.papers.models.initializers import glorot_normals
 from keras_lottery.papers.models.normalization import normalization
+from keras_lottery.papers.models.recipe import check_images
 
 
 def vgg(
@@ -41,6 +43,13 @@ def vgg(
     >>> vgg((1, 1), width=4, input_shape=(8, 8, 1)).count_params()
     462
     """
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not blocks:
+        checks.refuse("blocks", "numbers of convolutions, at least one", blocks)
+    for count in blocks:
+        checks.count("blocks", count, 1)
+    checks.count("width", width, 1)
+    checks.flag("augment", augment)
+    check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     stack: list[layers.Layer] = augmentation(seed) if augment else []
     index = 0

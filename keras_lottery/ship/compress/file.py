@@ -5,11 +5,11 @@ import json
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.files import CorruptedFileError, refuse_damage, write_atomically
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import (
@@ -39,7 +39,7 @@ def save_compressed(
 
     Args:
         model: a masked model.
-        path: the file to write. An older one is replaced.
+        path: the file to write, ending in `.klc`. An older one is replaced.
         float16: whether to round whatever is not a masked weight (biases,
             normalisation, unmasked layers) to half precision. What comes back is then
             the rounded model; the one given is left as it is.
@@ -48,9 +48,9 @@ def save_compressed(
         The report, which is also printed.
 
     Raises:
-        ValueError: if the model is not masked, a layer cannot be made again from its
-            config (a Lambda layer cannot), a number does not fit float16, or `path` is
-            a directory. Nothing is written then.
+        ValueError: if the model is not masked, `path` ends otherwise, a layer cannot be
+            made again from its config (a Lambda layer cannot), or a number does not fit
+            float16. Nothing is written then.
 
     Reference:
         Han et al. 2015, section 4; a range coder in place of Huffman's code.
@@ -74,12 +74,8 @@ def save_compressed(
     >>> kl.get_masks(again) == kl.get_masks(model)
     True
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(
-            "Expected `path` to be a file, such as 'model.klc'. Received: "
-            f"'{path}', which is a directory."
-        )
+    path = checks.path("path", path, (".klc",))
+    checks.flag("float16", float16)
     state, masks = get_state(model), get_masks(model)
     if float16:
         for name in state.keys() - masks.keys():
@@ -127,7 +123,8 @@ def load_compressed(
         CorruptedFileError: if the file is damaged, foreign, or claims what cannot be.
         TypeError: if a layer of the user's own is not registered with Keras.
     """
-    data = Path(path).read_bytes()
+    checks.count("max_bytes", max_bytes, 1, 2**63 - 1)
+    data = checks.existing("path", path).read_bytes()
     with refuse_damage(path):
         text, state, masks = decode(data, max_bytes)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_lottery import checks
 from keras_lottery.ship.deploy import measure
 from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
 from keras_lottery.ship.export.files import gzip_size_of, size_of
@@ -15,6 +16,7 @@ from keras_lottery.ship.export.files import gzip_size_of, size_of
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_ROUNDS = 10_000
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -80,11 +82,11 @@ def benchmark(
     import pandas as pd
 
     paths = check_files(files)
-    if threads < 1 or rounds < 1 or seconds <= 0:
-        raise ValueError(
-            "Expected threads and rounds of at least 1, and seconds above 0. Received: "
-            f"threads={threads}, rounds={rounds}, seconds={seconds}"
-        )
+    check_timing(threads, seconds)
+    checks.flag("xnnpack", xnnpack)
+    checks.count("rounds", rounds, 1, MOST_ROUNDS)
+    if threshold is not None:
+        checks.number("threshold", threshold)
     x, y = (None, None) if data is None else check_classes(data)
     request = {
         "threads": threads,
@@ -115,6 +117,12 @@ def benchmark(
     return pd.DataFrame(rows)
 
 
+def check_timing(threads: int, seconds: float) -> None:
+    """Raises ValueError for more threads than processors, or no time."""
+    checks.count("threads", threads, 1, max(os.cpu_count() or 1, 64))
+    checks.number("seconds", seconds, most=86_400, above=0)
+
+
 def check_files(files: Paths) -> list[Path]:
     """The paths of files that can be measured.
 
@@ -123,12 +131,12 @@ def check_files(files: Paths) -> list[Path]:
         ValueError: if there is none, or one is of another kind.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
-    paths = [Path(file) for file in given]
-    if not paths:
-        raise ValueError("Expected at least one file. Received: files=[]")
+    if not isinstance(given, Sequence) or not given:
+        checks.refuse("files", "paths, at least one", files)
+    paths = [checks.existing("files", file) for file in given]
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(f"There is no file '{path}'.")
+            raise FileNotFoundError(f"There is no file '{path}'. Received in `files`.")
         saved_model = (path / "saved_model.pb").exists()
         if not saved_model and (path.is_dir() or path.suffix != ".tflite"):
             raise ValueError(

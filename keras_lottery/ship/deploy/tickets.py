@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_lottery import checks
 from keras_lottery.files import write_json
 from keras_lottery.papers import data as datasets
 from keras_lottery.search import Run
@@ -19,7 +20,7 @@ from keras_lottery.search.settings import describe_data, versions
 from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
 from keras_lottery.ship.deploy.candidates import WAYS, candidates
 from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
-from keras_lottery.ship.deploy.files import benchmark
+from keras_lottery.ship.deploy.files import benchmark, check_timing
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.ship.export.data import threshold_of
 from keras_lottery.ship.export.deliver import require_tensorflow
@@ -110,7 +111,12 @@ def deploy(
         ExportError: if no file works.
         RuntimeError: if the backend is not TensorFlow.
     """
-    _check(target, prefer, margin)
+    checks.choice("target", target, list(WAYS))
+    checks.choice("prefer", prefer, list(PREFER))
+    checks.fraction("margin", margin)
+    checks.directory("directory", directory)
+    check_timing(threads, seconds)
+    checks.function("say", say)
     require_tensorflow("deploy")
     search = Run.load(run)
     tickets = tickets_to_try(
@@ -120,6 +126,7 @@ def deploy(
     for part in (splits.validation, splits.test):
         check_classes(part)
     file = Path(directory, search.name, f"{target}{ENDINGS[target]}")
+    checks.directory("directory", file.parent)
     if target == "server":
         saved_model_path(file)
     with tempfile.TemporaryDirectory() as folder:
@@ -259,19 +266,6 @@ def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.
             raise ValueError(f"{message} Pass others as `data`.")
         warnings.warn(message, stacklevel=3)
     return splits.name if name is splits else str(name), splits
-
-
-def _check(target: str, prefer: str, margin: float) -> None:
-    if target not in WAYS or prefer not in PREFER:
-        raise ValueError(
-            f"Expected target to be one of {', '.join(WAYS)} and prefer one of "
-            f"{', '.join(PREFER)}. Received: target={target!r}, prefer={prefer!r}"
-        )
-    if not 0 <= margin < 1:
-        raise ValueError(
-            "Expected margin as a share, at least 0 and below 1. Received: "
-            f"margin={margin}"
-        )
 
 
 def _in_short(reason: str, most: int = 300) -> str:

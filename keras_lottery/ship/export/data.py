@@ -144,6 +144,12 @@ def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:
             f"the first of shape {shape}; {rows} rows of x; y of shape {y.shape} and "
             f"type {y.dtype}. Leave `test_data` out to export without an accuracy."
         )
+    classes = max(shape[-1] or 0, 2)
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(
+            f"Expected `test_data` (x, y) with classes from 0 to {classes - 1}. "
+            f"Received: y from {y.min()} to {y.max()}."
+        )
     return y.astype(int)
 
 

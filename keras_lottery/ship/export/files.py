@@ -8,16 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from keras_lottery import checks
+
 
 def file_path(path: str | os.PathLike[str], suffix: str) -> Path:
     """The path of a file to write, or ValueError if it cannot be one."""
-    file = Path(path)
-    if file.suffix != suffix or file.is_dir():
-        raise ValueError(
-            f"Expected `path` to be a file whose name ends in '{suffix}'. "
-            f"Received: path='{file}'."
-        )
-    return file
+    return checks.path("path", path, (suffix,))
 
 
 def saved_model_path(path: str | os.PathLike[str]) -> Path:
@@ -25,7 +21,7 @@ def saved_model_path(path: str | os.PathLike[str]) -> Path:
 
     A directory that holds something else is never replaced.
     """
-    folder = Path(path)
+    folder = checks.existing("path", path)
     replaceable = (folder / "saved_model.pb").exists() or (
         folder.is_dir() and not any(folder.iterdir())
     )
@@ -34,7 +30,7 @@ def saved_model_path(path: str | os.PathLike[str]) -> Path:
             "Expected `path` to be a directory for a SavedModel: a new one, an empty "
             f"one, or an older SavedModel to replace. Received: path='{folder}'."
         )
-    return folder
+    return checks.directory("path", path)
 
 
 @contextmanager

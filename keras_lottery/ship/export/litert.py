@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_lottery.checks import choice, flag
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.data import as_inputs, checks_for, some_rows
 from keras_lottery.ship.export.deliver import deliver, require_tensorflow
@@ -79,11 +80,8 @@ def to_litert(
         RuntimeError: if the backend is not TensorFlow.
     """
     file = file_path(path, ".tflite")
-    if quantize not in (None, "dynamic", "int8", "float16"):
-        raise ValueError(
-            "Expected `quantize` to be None, 'dynamic', 'int8' or 'float16'. "
-            f"Received: quantize={quantize!r}."
-        )
+    choice("quantize", quantize, (None, "dynamic", "int8", "float16"))
+    flag("sparse", sparse)
     if quantize == "int8" and representative_data is None:
         raise ValueError(
             "Expected `representative_data` with quantize='int8', which chooses its "

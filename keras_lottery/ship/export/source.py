@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.layers import strip_masks, walk
 from keras_lottery.tickets import Ticket
 
@@ -21,7 +22,7 @@ def keras_model(ticket_or_model: Any) -> keras.Model:
             f"ticket_or_model={ticket_or_model!r}. Load a saved ticket with "
             "`keras_lottery.load_ticket(path)`."
         )
-    return _with_inputs(ticket_or_model)
+    return _with_inputs(checks.model("ticket_or_model", ticket_or_model))
 
 
 def _with_inputs(model: keras.Model) -> keras.Model:

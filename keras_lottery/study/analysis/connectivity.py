@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.gradients import in_batches
 from keras_lottery.keras_bridge.layers import State, named_masks, walk
@@ -74,12 +75,13 @@ def interpolate(
     import pandas as pd
 
     goal = judged(model, data, objective)
-    if points < 2:
-        raise ValueError(f"Expected at least 2 points. Received: points={points}")
+    checks.count("points", points, 2)
     for argument, state in (("state_a", state_a), ("state_b", state_b)):
         check_state(argument, state, model)
         _check_pruned(argument, state, model)
     alphas = np.linspace(0, 1, points)
+    if statistics is not None:
+        _check_statistics(model, statistics)
 
     def prepare(index: int) -> None:
         if statistics is not None and 0 < index < points - 1:
@@ -89,6 +91,11 @@ def interpolate(
         model, _line(state_a, state_b, alphas), data, goal, prepare
     )
     losses, values = np.transpose(measured)
+    if goal.direction == "max" and not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            "Expected an `objective` from 0 to 1, or one of which less is better, to "
+            f"make an error of. Received: objective={goal.name!r}, up to {values.max()}"
+        )
     error = values if goal.direction == "min" else 1 - values
     return pd.DataFrame(
         {"alpha": alphas, "loss": losses, goal.metric: values, "error": error}
@@ -144,16 +151,7 @@ def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> No
     Raises:
         ValueError: if the model has no such layer.
     """
-    normalisations = [
-        layer
-        for _, layer in walk(model)
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    if not normalisations:
-        raise ValueError(
-            f"Expected a model with BatchNormalization layers for `statistics`. "
-            f"Received: model '{model.name}'. Leave `statistics` out."
-        )
+    normalisations = _check_statistics(model, x)
     momenta = [layer.momentum for layer in normalisations]
     try:
         for index, (batch, _) in enumerate(in_batches(model, x, (), batch_size)):
@@ -164,6 +162,24 @@ def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> No
     finally:
         for layer, momentum in zip(normalisations, momenta, strict=True):
             layer.momentum = momentum
+
+
+def _check_statistics(model: keras.Model, x: Any) -> list[Any]:
+    """The normalisations of a model, or ValueError if it has none, or x is no input."""
+    normalisations = [
+        layer
+        for _, layer in walk(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not normalisations:
+        raise ValueError(
+            f"Expected a model with BatchNormalization layers for `statistics`. "
+            f"Received: model '{model.name}'. Leave `statistics` out."
+        )
+    leaves = keras.tree.flatten(x)
+    if not leaves or not all(getattr(leaf, "shape", ()) for leaf in leaves):
+        checks.refuse("statistics", "inputs: an array, or a structure of them", x)
+    return normalisations
 
 
 def _line(a: State, b: State, alphas: np.ndarray) -> Iterator[State]:

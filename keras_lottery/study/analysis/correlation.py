@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.study.analysis.kernels import masks_of
@@ -51,11 +52,8 @@ def weight_correlation(
     """
     import pandas as pd
 
-    if not 0 < p <= 1:
-        raise ValueError(
-            f"Expected a share of the weights, above 0 and at most 1. Received: p={p}"
-        )
-    masks = masks_of(before, after, masks=masks)
+    checks.fraction("p", p, zero=False, one=True)
+    masks = masks_of(before=before, after=after, masks=masks)
     rows = []
     for name, mask in masks.items():
         size = int(np.count_nonzero(mask))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.graph import parent
 from keras_lottery.keras_bridge.layers import (
@@ -80,17 +81,23 @@ def layer_criticality(
     import pandas as pd
 
     goal = judged(model, data, objective)
-    if replicates < 0:
-        raise ValueError(
-            f"Expected at least 0 replicates. Received: replicates={replicates}"
-        )
+    checks.count("replicates", replicates)
+    checks.seed("seed", seed)
+    form = "states by label, such as `Checkpoints().states`"
+    checks.instance("checkpoints", checkpoints, Mapping, form)
+    if layers is not None:
+        form = "names of variables by layer"
+        if not checks.instance("layers", layers, Mapping, form):
+            checks.refuse("layers", form, layers)
     if "random" in checkpoints:
         raise ValueError("Expected `checkpoints` under other names than 'random'.")
     for label, state in checkpoints.items():
         check_state(f"checkpoints[{label!r}]", state, model)
     trained = get_state(model)
+    check_state("model", trained, model)
     groups = layer_groups(model) if layers is None else layers
     for layer, names in groups.items():
+        checks.names("layers", names)
         if unknown := sorted(set(names) - trained.keys()):
             raise ValueError(
                 f"Expected `layers` to name variables of the model, {sorted(trained)}. "

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.masks import Masks
 from keras_lottery.search.run import Run
 from keras_lottery.tickets import Ticket
@@ -33,6 +34,7 @@ def layer_densities(masks: Masks | Ticket) -> "pd.DataFrame":
 
     if isinstance(masks, Ticket):
         masks = masks.masks
+    checks.masks("masks", masks)
     counts = [(n, int(np.count_nonzero(mask)), mask.size) for n, mask in masks.items()]
     counts.append(("total", masks.kept, masks.size))
     table = pd.DataFrame(counts, columns=["weight", "kept", "size"])

@@ -9,7 +9,9 @@ import numpy as np
 
 from keras_lottery.engines.data import first_batch
 from keras_lottery.engines.engine import evaluate, evaluation_batch
+from keras_lottery.engines.fits import part_of
 from keras_lottery.engines.objective import Objective, resolve
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.layers import (
     State,
     get_state,
@@ -71,25 +73,25 @@ def judged(
     Raises:
         ValueError: if the model is not compiled, or does not report the objective.
     """
-    check_compiled(model)
+    checks.compiled("model", model)
     with borrowed(model):
+        data = part_of("data", model, data)
         logs = evaluate(model, first_batch(data, evaluation_batch(model)))
         return resolve(objective, model, logs)
 
 
-def check_compiled(model: keras.Model) -> None:
-    """Raises ValueError if a model cannot be evaluated."""
-    if not isinstance(model, keras.Model) or not model.compiled:
-        raise ValueError(
-            f"Expected a compiled Keras model. Received: model={model!r}. Call "
-            "`model.compile(optimizer, loss, metrics=['accuracy'])` first."
-        )
-
-
 def check_state(argument: str, state: State, model: keras.Model) -> None:
-    """Raises ValueError if a state is not that of a model."""
+    """Raises ValueError if a state is not that of a model, or not finite."""
+    checks.state(argument, state)
     shapes = {name: tuple(v.shape) for name, v in named_variables(model).items()}
     given = {name: np.shape(array) for name, array in state.items()}
+    for name, variable in named_variables(model).items():
+        if "float" in variable.dtype and name in given:
+            kind = np.asarray(state[name]).dtype
+            if "float" not in kind.name:
+                raise ValueError(
+                    f"Expected `{argument}` of floats. Received: {kind} in {name!r}"
+                )
     if given != shapes:
         others = sorted(
             name
@@ -97,7 +99,16 @@ def check_state(argument: str, state: State, model: keras.Model) -> None:
             if given.get(name) != shapes.get(name)
         )
         raise ValueError(
-            f"Expected `{argument}` to be a state of model '{model.name}', as of "
+            f"Expected `{argument}` to be a state of model '{model.name}', same as "
             f"`layers.get_state`. Received: one that differs in {others[:5]}, "
             f"{len(others)} in all."
         )
+    for name, array in state.items():
+        if (
+            "float" in np.asarray(array).dtype.name
+            and not np.isfinite(np.asarray(array, "float64")).all()
+        ):
+            raise ValueError(
+                f"Expected `{argument}` to be finite. Received: NaN or infinity in "
+                f"{name!r}. Did the training diverge? Lower the learning rate."
+            )

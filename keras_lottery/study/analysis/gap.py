@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from keras_lottery import checks
 from keras_lottery.search.run import Run
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
     }
     if on is None:
         on = "test" if results[columns["test"]].notna().any() else "validation"
-    if on not in columns:
-        raise ValueError(
-            f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
-        )
+    checks.choice("on", on, list(columns))
     train, held_out = results[objective.column("final", "train")], results[columns[on]]
     if not held_out.notna().any():
         raise ValueError(

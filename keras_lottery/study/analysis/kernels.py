@@ -2,36 +2,41 @@
 
 import numpy as np
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 
 
-def masks_of(*states: State, masks: Masks | None = None) -> Masks:
+def masks_of(masks: Masks | None = None, **states: State) -> Masks:
     """The masks given, or dense ones of every array of two or more dimensions.
 
     Args:
-        states: what is compared.
         masks: of the weights to compare.
+        states: what is compared, by the argument's name.
 
     Raises:
         ValueError: if a state lacks one of the weights, or has it in another shape.
     """
+    for argument, state in states.items():
+        checks.state(argument, state)
+    first = next(iter(states.values()))
     if masks is None:
-        kernels = {n: a.shape for n, a in states[0].items() if np.ndim(a) >= 2}
+        kernels = {n: a.shape for n, a in first.items() if np.ndim(a) >= 2}
         masks = Masks.dense(kernels)
-    for state in states:
+    checks.masks("masks", masks)
+    for argument, state in states.items():
         for name, mask in masks.items():
             shape = np.shape(state[name]) if name in state else None
             if shape != mask.shape:
                 raise ValueError(
-                    f"Expected states with an array of shape {mask.shape} for "
-                    f"`{name}`. Received: "
+                    f"Expected `{argument}` with an array of shape {mask.shape} for "
+                    f"{name!r}. Received: "
                     + (f"shape {shape}" if shape else f"only {sorted(state)}")
                     + ". Compare states of one network."
                 )
     if not masks:
         raise ValueError(
             "Expected states with arrays of two or more dimensions, or `masks`. "
-            f"Received: {sorted(states[0])}"
+            f"Received: {sorted(first)}"
         )
     return masks

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery import checks
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.study.analysis.kernels import masks_of
@@ -115,8 +117,7 @@ def weight_histograms(
     """
     import pandas as pd
 
-    if bins < 1:
-        raise ValueError(f"Expected at least 1 bin. Received: bins={bins}")
+    checks.count("bins", bins, 1, 1_000_000)
     everything = list(_values(initial, final, masks))
     ends: dict[tuple[str, str], np.ndarray] = {}
     for labels, _ in everything:
@@ -140,7 +141,8 @@ def _values(
     initial: State, final: State, masks: Masks
 ) -> Iterator[tuple[dict[str, str], np.ndarray]]:
     """Every quantity of the weights kept and pruned, by layer and of all."""
-    masks = masks_of(initial, final, masks=masks)
+    keras_checks.masks("masks", masks)
+    masks = masks_of(initial=initial, final=final, masks=masks)
     for weight in [*masks, "total"]:
         names = list(masks) if weight == "total" else [weight]
         for part in ("kept", "pruned"):

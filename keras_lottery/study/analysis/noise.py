@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_lottery import engines
+from keras_lottery import checks, engines
 from keras_lottery.engines import Training, Work
-from keras_lottery.engines.as_in_fit import gather
-from keras_lottery.engines.data import Data, training_steps
+from keras_lottery.engines.as_in_fit import gather, part
+from keras_lottery.engines.choose import check_engine
+from keras_lottery.engines.data import Data, check_data, training_steps
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers import State, get_masks, get_state, mask_model
-from keras_lottery.keras_bridge.layers.convert import Prunable
+from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.study.analysis.connectivity import barrier, interpolate
-from keras_lottery.study.analysis.evaluation import check_compiled
 from keras_lottery.tickets import Ticket
 from keras_lottery.tickets.rewind import rewind_step
+from keras_lottery.tickets.ticket import tickets_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +63,11 @@ def train_rewind_points(
         ValueError: if an argument is out of range, before anything is trained.
         FloatingPointError: if a loss is not a number.
     """
-    check_compiled(model)
+    keras_checks.compiled("model", model)
+    _check(batch_size, seed, engine, verbose)
+    check_prunable(prunable)
+    if not isinstance(at, Sequence) or isinstance(at, str) or not at:
+        checks.refuse("at", "steps, or epochs such as '2ep', at least one", at)
     data = _data(x, y, test_data, batch_size)
     length = training_steps(data, epochs, steps, "epoch")
     points = [rewind_step(k, data.steps_per_epoch, length) for k in at]
@@ -133,16 +139,18 @@ def train_and_measure_instability(
     """
     import pandas as pd
 
-    tickets = [tickets] if isinstance(tickets, Ticket) else list(tickets)
-    if pairs < 1 or points < 2 or not tickets or not all(t.steps for t in tickets):
+    tickets = tickets_of("tickets", tickets)
+    if not all(ticket.steps for ticket in tickets):
         raise ValueError(
-            "Expected tickets with steps to train, at least 1 pair and 2 points. "
-            f"Received: tickets of {[t.steps for t in tickets]} steps, pairs={pairs}, "
-            f"points={points}"
+            "Expected `tickets` with steps to train. Received: tickets of "
+            f"{[ticket.steps for ticket in tickets]} steps"
         )
+    checks.count("pairs", pairs, 1)
+    checks.count("points", points, 2)
+    _check(batch_size, seed, engine, verbose)
     data = _data(x, y, test_data, batch_size)
     model = tickets[0].initial_model()
-    check_compiled(model)
+    keras_checks.compiled("tickets", model)
     works = [
         Work(ticket, derive_seed(seed, pair, "order", trial=copy))
         for ticket in tickets
@@ -172,9 +180,17 @@ def train_and_measure_instability(
     return pd.DataFrame(rows)
 
 
+def _check(batch_size: int, seed: int, engine: str, verbose: int) -> None:
+    check_engine(engine)
+    checks.count("batch_size", batch_size, 1)
+    checks.seed("seed", seed)
+    checks.verbose("verbose", verbose)
+
+
 def _data(x: Any, y: Any, test_data: Any, batch_size: int) -> Data:
     if test_data is None:
         raise ValueError("Expected `test_data` to measure on. Received: None")
+    check_data("test", part("test", test_data, None))
     data = gather(x, y, validation_data=test_data, batch_size=batch_size)
     if is_dataset(data.train):
         raise ValueError(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Ticket
 
@@ -47,6 +48,8 @@ def mask_overlap(a: Masks | Ticket, b: Masks | Ticket) -> "pd.DataFrame":
     import pandas as pd
 
     a, b = (each.masks if isinstance(each, Ticket) else each for each in (a, b))
+    checks.masks("a", a)
+    checks.masks("b", b)
     shapes_a, shapes_b = (
         {name: mask.shape for name, mask in masks.items()} for masks in (a, b)
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.files import write_atomically
 from keras_lottery.search.results import own_steps
 from keras_lottery.study import plots
@@ -38,7 +39,8 @@ def write_report(
 
     Args:
         directory: the directory of a `LotteryTicketSearch`.
-        path: where to write the page; by default `report.html` in the directory.
+        path: where to write the page, ending in `.html`; by default `report.html` in
+            the directory.
         figures: a directory for the same figures as .png and .svg files.
 
     Returns:
@@ -46,6 +48,7 @@ def write_report(
 
     Raises:
         FileNotFoundError: if there is no search in the directory.
+        ValueError: if `path` ends otherwise, or is no place to write to.
         CorruptedFileError: if its settings are damaged.
 
     Example:
@@ -58,6 +61,10 @@ def write_report(
     """
     import jinja2
 
+    if path is not None:
+        checks.path("path", path, (".html",))
+    if figures is not None:
+        checks.directory("figures", figures)
     content = read_content(directory)
     drawn = list(panels(content))
     environment = jinja2.Environment(
@@ -90,7 +97,7 @@ def write_report(
         trainings=len(content.results),
         csv=_data_url("text/csv", content.results.to_csv(index=False).encode()),
     )
-    path = Path(path or content.run.directory / "report.html")
+    path = content.run.directory / "report.html" if path is None else Path(path)
     write_atomically(path, lambda file: file.write(page.encode()))
     if figures is not None:
         for panel in drawn:

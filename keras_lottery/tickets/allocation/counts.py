@@ -5,18 +5,15 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
-from keras_lottery.tickets.allocation.names import check_scores
+from keras_lottery.tickets.allocation.names import check_masks, check_scores
 from keras_lottery.tickets.allocation.ranking import Scores, largest
 
 
 def check_sparsity(sparsity: float) -> None:
     """Raises ValueError unless the sparsity is in [0, 1)."""
-    if isinstance(sparsity, str) or not 0 <= sparsity < 1:
-        raise ValueError(
-            "Expected a sparsity from 0 to below 1, the share of weights to prune. "
-            f"Received: {sparsity=}"
-        )
+    checks.fraction("sparsity", sparsity, remedy="It is the share of weights to prune.")
 
 
 def kept_after(masks: Masks, sparsity: float) -> int:
@@ -25,6 +22,7 @@ def kept_after(masks: Masks, sparsity: float) -> int:
     Raises:
         ValueError: if the sparsity is not in [0, 1), or none would be left.
     """
+    check_masks(masks)
     check_sparsity(sparsity)
     keep = round(masks.size * (1 - sparsity))
     if not keep:
@@ -72,6 +70,12 @@ def keep_by_layer(
         ValueError: if fewer are alive, or the scores do not fit.
     """
     check_scores(scores, masks)
+    checks.count("keep", keep)
+    checks.instance("shares", shares, Mapping, "a share of `keep` by weight name")
+    if shares.keys() != masks.keys():
+        checks.refuse("shares", f"shares of {sorted(masks)}", sorted(shares))
+    for share in shares.values():
+        checks.number("shares", share, 0)
     check_count(keep, masks.kept, 1 - keep / masks.size, masks)
     alive = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
     counts = largest_remainder(keep, shares, alive)
@@ -95,6 +99,8 @@ def largest_remainder(
         for name, share in shares.items()
     }
     order = sorted(shares, key=lambda name: counts[name] - shares[name])
+    if total > sum(most[name] for name in shares):
+        raise ValueError(f"Expected at most {dict(most)}. Received: total={total}")
     while sum(counts.values()) < total:
         for name in order:
             if sum(counts.values()) < total and counts[name] < most[name]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation.counts import (
     keep_among,
@@ -53,6 +54,10 @@ class ErdosRenyi(Allocation):
 
     kernel: bool = True
     exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.flag("kernel", self.kernel)
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         names = included(masks, self.exclude)

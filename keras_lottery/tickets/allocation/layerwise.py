@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from scipy.optimize import brentq
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation.counts import (
     check_count,
@@ -52,11 +53,11 @@ class Layerwise(Allocation):
     exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name, rate in [*self.rates.items(), ("rate", self.rate)]:
-            if not 0 <= rate < 1:
-                raise ValueError(
-                    f"Expected rates from 0 to below 1. Received: {name}={rate}"
-                )
+        super().__post_init__()
+        checks.instance("rates", self.rates, Mapping, "rates by pattern of names")
+        for name, rate in self.rates.items():
+            checks.fraction(f"rates[{name!r}]", rate)
+        checks.fraction("rate", self.rate)
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         keep = kept_after(masks, sparsity)

@@ -5,22 +5,36 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation.ranking import Scores
 
 
+def check_masks(masks: Masks) -> None:
+    """Raises ValueError unless there are masks."""
+    form = "a `Masks` of at least one weight"
+    if not checks.instance("masks", masks, Masks, form):
+        checks.refuse("masks", form, masks)
+
+
 def check_scores(scores: Scores, masks: Masks) -> None:
     """Raises ValueError if the scores do not fit the masks."""
+    check_masks(masks)
+    checks.instance("scores", scores, Mapping, "arrays by weight name")
     if scores.keys() != masks.keys():
-        raise ValueError(
-            f"Expected scores for {sorted(masks)}. Received: {sorted(scores)}"
-        )
+        checks.refuse("scores", f"arrays for {sorted(masks)}", sorted(scores))
     for name, mask in masks.items():
         if np.shape(scores[name]) != mask.shape:
             raise ValueError(
-                f"Expected scores of shape {mask.shape} for `{name}`. "
+                f"Expected `scores` of shape {mask.shape} for `{name}`. "
                 f"Received: shape {np.shape(scores[name])}"
             )
+
+
+def check_names(**patterns: Sequence[str] | Mapping[str, float]) -> None:
+    """Raises ValueError unless arguments are lists of texts, or have such keys."""
+    for argument, given in patterns.items():
+        checks.names(argument, given, "a list of patterns of weights or layers")
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation.counts import keep_among
 from keras_lottery.tickets.allocation.names import check_scores, included
@@ -46,11 +47,9 @@ class Global(Allocation):
     floor: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.floor <= 1:
-            raise ValueError(
-                "Expected a floor from 0 to 1, a share of the network's density. "
-                f"Received: floor={self.floor}"
-            )
+        super().__post_init__()
+        remedy = "It is a share of the network's density."
+        checks.fraction("floor", self.floor, one=True, remedy=remedy)
 
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
         check_scores(scores, masks)

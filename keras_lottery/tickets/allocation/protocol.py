@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from keras_lottery.masks import Masks
-from keras_lottery.tickets.allocation.names import included
+from keras_lottery.tickets.allocation.names import check_names, included
 from keras_lottery.tickets.allocation.ranking import Scores
 
 Function = Callable[[Scores, Masks, float], Masks]
@@ -23,6 +23,9 @@ class Allocation(ABC):
     """
 
     exclude: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_names(exclude=self.exclude)
 
     @abstractmethod
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:

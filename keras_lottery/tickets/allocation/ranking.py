@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_lottery import checks
+
 Scores = Mapping[str, np.ndarray]
 
 # Comparisons and positions are held for so many weights at a time.
@@ -37,6 +39,12 @@ def largest(
     >>> largest(scores, alive, 2)
     {'a': array([False,  True]), 'b': array([ True, False])}
     """
+    for argument, arrays in (("scores", scores), ("alive", alive)):
+        checks.instance(argument, arrays, Mapping, "arrays by name")
+    if not alive.keys() <= scores.keys() or not alive:
+        checks.refuse("alive", f"booleans for some of {sorted(scores)}", sorted(alive))
+    most = sum(int(np.count_nonzero(living)) for living in alive.values())
+    checks.count("keep", keep, 0, most)
     threshold, ties = _threshold(scores, alive, keep)
     chosen = {}
     for name, living in alive.items():

@@ -11,11 +11,11 @@ from keras_lottery.registry import Registry
 from keras_lottery.tickets.criteria.chance import random
 from keras_lottery.tickets.criteria.criterion import (
     Criterion,
+    CriterionLike,
     Function,
     complete,
+    in_rounds,
 )
-from keras_lottery.tickets.criteria.criterion import CriterionLike as CriterionLike
-from keras_lottery.tickets.criteria.criterion import in_rounds as in_rounds
 from keras_lottery.tickets.criteria.fisher import fisher
 from keras_lottery.tickets.criteria.grasp import grasp
 from keras_lottery.tickets.criteria.obd import obd
@@ -33,6 +33,33 @@ from keras_lottery.tickets.criteria.weights import (
     small_init,
     small_init_small_final,
 )
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "CriterionLike",
+    "Function",
+    "SignForm",
+    "distance",
+    "fisher",
+    "get",
+    "grasp",
+    "in_rounds",
+    "iterative_snip",
+    "large_init",
+    "large_init_large_final",
+    "magnitude",
+    "magnitude_increase",
+    "obd",
+    "random",
+    "register",
+    "small_final",
+    "small_init",
+    "small_init_small_final",
+    "snip",
+    "synflow",
+    "taylor",
+]
 
 _OF_WEIGHTS: dict[str, Function] = {
     "large_final": magnitude,

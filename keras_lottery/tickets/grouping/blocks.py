@@ -20,6 +20,7 @@ from functools import partial
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import Scores, kept_after
 from keras_lottery.tickets.allocation.names import check_scores
@@ -128,6 +129,10 @@ class Blocks(InsideWeights):
     inputs: int
     outputs: int
 
+    def __post_init__(self) -> None:
+        checks.count("inputs", self.inputs, 1)
+        checks.count("outputs", self.outputs, 1)
+
     def label(self, shape: tuple[int, ...]) -> np.ndarray:
         rows, columns = _matrix(shape)
         blocks = -(-columns // self.outputs)
@@ -161,6 +166,10 @@ class NOfM(InsideWeights):
 
     n: int
     m: int
+
+    def __post_init__(self) -> None:
+        checks.count("n", self.n, 1)
+        checks.count("m", self.m, self.n + 1, remedy="It is larger than `n`.")
 
     def label(self, shape: tuple[int, ...]) -> np.ndarray:
         return Blocks(self.m, 1).label(shape)

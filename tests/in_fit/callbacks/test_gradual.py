@@ -369,7 +369,7 @@ def test_functions_have_no_config(argument):
         ({"initial_sparsity": -0.1}, "initial_sparsity=-0.1"),
         ({"begin_step": 11}, "begin_step=11"),
         ({"begin_step": -1}, "begin_step=-1"),
-        ({"begin_step": 0.0}, "begin_step=0.0. Round it"),
+        ({"begin_step": 0.0}, "begin_step=0.0"),
         ({"end_step": 50.5}, "end_step=50.5"),
         ({"frequency": 0}, "frequency=0"),
         ({"frequency": 2.5}, "frequency=2.5"),

@@ -167,7 +167,7 @@ def test_refused_before_it_trains(prepare, arguments, message):
         ({"peak_sparsity": 0.0}, "peak_sparsity=0.0"),
         ({"peak_sparsity": 0.95}, "peak_sparsity=0.95"),
         ({"peak_step": 0}, "peak_step=0"),
-        ({"peak_step": 4.5}, "peak_step=4.5. Round it"),
+        ({"peak_step": 4.5}, "peak_step=4.5"),
         ({"end_step": 10.5}, "end_step=10.5"),
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"peak_step": 10}, "peak_step=10"),

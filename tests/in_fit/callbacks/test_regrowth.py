@@ -485,7 +485,7 @@ def test_an_unmasked_model_is_refused(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": None}, r"`data=\(x, y\)` in arrays. Received: data of type NoneType"),
+        ({"data": None}, r"\(x, y\), in arrays. Received: data of type NoneType"),
         ({"data": DATA[0]}, "data of type ndarray"),
         ({"data": (DATA[0], DATA[1][:3])}, r"shapes \[\(20, 4\), \(3, 2\)\]"),
         ({"data": (DATA[0][:0], DATA[1][:0])}, "examples in `data` .* Received: none"),
@@ -510,7 +510,7 @@ def test_data_for_gradients(arguments, message):
         (SET, {"sparsity": 1.0}, "sparsity=1.0"),
         (SET, {"sparsity": -0.1}, "sparsity=-0.1"),
         (SET, {"end_step": 0}, "end_step=0"),
-        (SET, {"end_step": 50.5}, "end_step=50.5. Round it"),
+        (SET, {"end_step": 50.5}, "end_step=50.5"),
         (SET, {"frequency": 0}, "frequency=0"),
         (SET, {"frequency": 2.0}, "frequency=2.0"),
         (SET, {"frequency": 10}, "frequency=10, end_step=10"),

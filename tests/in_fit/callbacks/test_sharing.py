@@ -128,7 +128,7 @@ def test_bits_by_layer():
         (13, "bits=13"),
         (2.5, "bits=2.5"),
         ({"typo": 3}, "'typo' matches none"),
-        ({"dense": 3, "dense_1": 0}, "bits=0 for 'dense_1'"),
+        ({"dense": 3, "dense_1": 0}, r"bits\['dense_1'\]=0"),
     ],
 )
 def test_wrong_bits_are_refused(bits, message):

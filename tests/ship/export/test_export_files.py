@@ -79,7 +79,7 @@ def test_sizes_are_those_on_disk(tmp_path):
 @pytest.mark.parametrize("name", ["model", "model.h5", "folder.keras", ""])
 def test_a_path_that_no_file_can_have_is_refused(tmp_path, name):
     (tmp_path / "folder.keras").mkdir()
-    with pytest.raises(ValueError, match=r"`path` to be a file .* in '\.keras'"):
+    with pytest.raises(ValueError, match="`path` to be a "):
         file_path(tmp_path / name, ".keras")
 
 

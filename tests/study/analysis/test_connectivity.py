@@ -141,5 +141,5 @@ def test_what_does_not_fit_is_refused(model):
     full = {name: np.ones_like(array) for name, array in a.items()}
     with pytest.raises(ValueError, match=r"`state_a` to be zero where .* is pruned"):
         interpolate(model, full, a, TEST)
-    with pytest.raises(ValueError, match="Expected a compiled Keras model"):
+    with pytest.raises(ValueError, match="`model` to be a built model"):
         interpolate(keras.Sequential(), a, a, TEST)

@@ -138,7 +138,7 @@ def test_groups_follow_the_graph_not_the_order():
         ({"checkpoints": {"random": {}}}, "other names than 'random'"),
         ({"replicates": -1}, "Received: replicates=-1"),
         ({"layers": {"mine": ["nothing"]}}, r"Received: \['nothing'\] for 'mine'"),
-        ({"model": keras.Sequential()}, "Expected a compiled Keras model"),
+        ({"model": keras.Sequential()}, "`model` to be a built model"),
     ],
 )
 def test_what_does_not_fit_is_refused(trained, change, message):

@@ -84,9 +84,9 @@ def test_copies_differ_in_the_order_of_the_data(tickets, monkeypatch):
 
 
 def test_what_does_not_fit_is_refused(tickets):
-    with pytest.raises(ValueError, match=r"Received: tickets of .*pairs=0"):
+    with pytest.raises(ValueError, match=r"Received: pairs=0"):
         train_and_measure_instability(tickets, *TRAIN, pairs=0, **HOW)
-    with pytest.raises(ValueError, match=r"tickets of \[\] steps"):
+    with pytest.raises(ValueError, match="`tickets` to be a Ticket"):
         train_and_measure_instability([], *TRAIN, **HOW)
     with pytest.raises(ValueError, match="Expected `test_data`"):
         train_and_measure_instability(tickets, *TRAIN, test_data=None)

@@ -307,15 +307,18 @@ ONES = {"a": np.ones((2, 3)), "b": np.ones(4)}
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: Global()(ONES, m, 1.0), "from 0 to below 1.*sparsity=1.0"),
-        (lambda m: Global()(ONES, m, -0.1), "from 0 to below 1.*sparsity=-0.1"),
+        (lambda m: Global()(ONES, m, 1.0), "from 0 below 1.*sparsity=1.0"),
+        (lambda m: Global()(ONES, m, -0.1), "from 0 below 1.*sparsity=-0.1"),
         (lambda m: Global()(ONES, m, 0.99), "No weight of 10 would be left"),
-        (lambda m: Global()({"a": ONES["a"]}, m, 0.5), r"scores for \['a', 'b'\]"),
+        (
+            lambda m: Global()({"a": ONES["a"]}, m, 0.5),
+            r"arrays for \['a', 'b'\]",
+        ),
         (
             lambda m: Global()(ONES | {"b": np.ones(5)}, m, 0.5),
             r"\(4,\) for `b`.*\(5,\)",
         ),
-        (lambda m: Global(floor=1.5), "floor from 0 to 1.*floor=1.5"),
+        (lambda m: Global(floor=1.5), "from 0 to 1.*floor=1.5"),
         (lambda m: Global(["typo"])(ONES, m, 0.5), "'typo' matches none"),
         (lambda m: Layerwise({"typo": 0.1})(ONES, m, 0.5), "'typo' matches none"),
         (lambda m: Uniform(["*"])(ONES, m, 0.5), "Every layer is left out"),
@@ -323,7 +326,7 @@ ONES = {"a": np.ones((2, 3)), "b": np.ones(4)}
         (lambda m: Layerwise({"a": 0.0}, 0.0)(ONES, m, 0.5), "the rates can reach"),
         (lambda m: Layerwise(rate=0.0).total_sparsity(0.5, m), "rate=0"),
         (lambda m: Layerwise(rate=1.0), "rate=1.0"),
-        (lambda m: Layerwise({"a": -0.1}), "a=-0.1"),
+        (lambda m: Layerwise({"a": -0.1}), r"rates\['a'\]=-0.1"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):

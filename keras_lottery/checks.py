@@ -1,0 +1,238 @@
+"""Checkers of arguments: small, and of one message form everywhere.
+
+Each takes the argument's name and value, and gives the value as Python's type, or
+raises `ValueError`: "Expected `name` to be …. Received: name=value. Remedy". NaN,
+infinity and booleans are no numbers; NumPy's scalars are.
+"""
+
+import difflib
+import math
+import numbers
+import os
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+LARGEST = 2**31 - 1
+"""No count is larger."""
+
+
+def refuse(name: str, expected: str, value: Any, remedy: str = "") -> NoReturn:
+    """Raises the error of an argument.
+
+    >>> refuse("steps", "at least 1", 0, "Leave it out.")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `steps` to be at least 1. Received: steps=0. Leave it out.
+    """
+    received = repr(value)
+    if len(received) > 200:
+        received = f"{received[:200]}…"
+    text = f"Expected `{name}` to be {expected}. Received: {name}={received}. {remedy}"
+    raise ValueError(text.strip())
+
+
+def count(
+    name: str, value: Any, least: int = 0, most: int = LARGEST, remedy: str = ""
+) -> int:
+    """A whole number from `least` to `most`.
+
+    >>> count("levels", np.int64(3), least=1)
+    3
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        bound = f"at least {least}" if most == LARGEST else f"from {least} to {most}"
+        if whole and value > most:
+            bound = f"from {least} to {most}"
+        refuse(name, f"a whole number, {bound}", value, remedy)
+    return int(value)
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed of random numbers."""
+    return count(name, value, 0, 2**63 - 1)
+
+
+def number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    remedy: str = "",
+) -> float:
+    """A finite number between bounds, which belong to it (`least`) or not (`above`).
+
+    >>> number("learning_rate", 1, above=0)
+    1.0
+    """
+    real = isinstance(value, numbers.Real | np.floating | np.integer)
+    if (
+        not real
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or (least is not None and value < least)
+        or (most is not None and value > most)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+    ):
+        low = "" if least is None else f"from {least:g}"
+        low = low if above is None else f"above {above:g}"
+        high = "" if most is None else f"to {most:g}"
+        high = high if below is None else f"below {below:g}"
+        bounds = " ".join(part for part in (low, high) if part)
+        refuse(name, f"a finite number {bounds}".strip(), value, remedy)
+    return float(value)
+
+
+def fraction(
+    name: str, value: Any, *, zero: bool = True, one: bool = False, remedy: str = ""
+) -> float:
+    """A share: a number from 0 to 1, with or without its ends.
+
+    >>> fraction("sparsity", 0.5)
+    0.5
+    """
+    low: dict[str, float] = {"least": 0} if zero else {"above": 0}
+    high: dict[str, float] = {"most": 1} if one else {"below": 1}
+    return number(name, value, **low, **high, remedy=remedy)
+
+
+def verbose(name: str, value: Any) -> int:
+    """0 or 1, or the same as a flag."""
+    return count(name, int(value) if isinstance(value, bool) else value, 0, 1)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        refuse(name, "True or False", value)
+    return bool(value)
+
+
+def text(name: str, value: Any) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value:
+        refuse(name, "a text that is not empty", value)
+    return value
+
+
+def function(name: str, value: Any, form: str = "a function") -> Any:
+    """What can be called."""
+    if not callable(value):
+        refuse(name, form, value)
+    return value
+
+
+def instance(name: str, value: Any, kind: Any, form: str, remedy: str = "") -> Any:
+    """An object of a class, or of one of several."""
+    if not isinstance(value, kind):
+        refuse(name, form, value, remedy)
+    return value
+
+
+def choice(
+    name: str, value: Any, choices: Collection[Any], other: str = "", remedy: str = ""
+) -> Any:
+    """One of several values, such as names.
+
+    Args:
+        name, value: the argument.
+        choices: what it may be.
+        other: what it may be beside that, for the error.
+        remedy: what to do if nothing is meant that is like it.
+
+    >>> choice("target", "mobil", ["mobile", "server"])
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `target` to be one of ['mobile', 'server']. Received:
+    target='mobil'. Did you mean 'mobile'?
+    """
+    # Not `in`: an array is equal to nothing in one word, and True is equal to 1.
+    for known in choices:
+        same = isinstance(value, bool) == isinstance(known, bool)
+        if same and isinstance(value, type(known)) and known == value:
+            return known
+    expected = f"one of {list(choices)}" + (f", or {other}" if other else "")
+    texts = [known for known in choices if isinstance(known, str)]
+    hint = did_you_mean(value, texts) if isinstance(value, str) else ""
+    refuse(name, expected, value, hint + remedy)
+
+
+def did_you_mean(value: Any, names: Iterable[str]) -> str:
+    """A hint at the name that a wrong one is most like, if it is like any.
+
+    >>> did_you_mean("magnitud", ["magnitude", "random"])
+    "Did you mean 'magnitude'? "
+    """
+    close = difflib.get_close_matches(str(value), list(names), 1)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
+def names(name: str, value: Any, form: str = "a list of names") -> list[str]:
+    """A list of texts, none of them empty; it may be empty itself."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        refuse(name, form, value)
+    found = list(value)
+    if not all(isinstance(text, str) and text for text in found):
+        refuse(name, form, found)
+    return found
+
+
+def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") -> Path:
+    """A file to write: not empty, no directory, and of a known kind by its suffix.
+
+    What is written under a suffix of its own overwrites no file of another kind.
+
+    >>> path("path", "figure.jpg", (".png", ".svg"))
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `path` to be a path that ends in .png, .svg. Received:
+    path='figure.jpg'.
+    """
+    found = _path(name, value)
+    if suffixes and found.suffix not in suffixes:
+        ends = f"a path that ends in {', '.join(suffixes)}"
+        refuse(name, ends, _shown(value), remedy)
+    if found.is_dir():
+        refuse(name, "a file", _shown(value), "It is a directory.")
+    _within_directory(name, found)
+    return found
+
+
+def directory(name: str, value: Any) -> Path:
+    """A directory to write to, which is there or can be made."""
+    found = _path(name, value)
+    _within_directory(name, found / "file")
+    return found
+
+
+def existing(name: str, value: Any) -> Path:
+    """A file or a directory to read, which need not be there."""
+    return _path(name, value)
+
+
+def _path(name: str, value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        refuse(name, "a path that is not empty", value)
+    return Path(value)
+
+
+def _shown(value: Any) -> str:
+    return os.fspath(value)
+
+
+def _within_directory(name: str, path: Path) -> None:
+    """Raises ValueError if a file stands where the path needs a directory."""
+    for parent in path.parents:
+        if parent.is_dir():
+            if not os.access(parent, os.W_OK):
+                refuse(name, "where one may write", _shown(path), f"'{parent}' is not.")
+            return
+        if parent.exists():
+            refuse(name, "below directories", _shown(path), f"'{parent}' is a file.")
