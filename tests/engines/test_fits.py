@@ -20,12 +20,15 @@ def refused(part, x, y, message, compiled=None, **others):
 @pytest.mark.once
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_each_part_is_looked_at(part):
-    refused(part, X, Y + 1, LABELS + "3")
-    refused(part, X, Y - 1, LABELS + "-1")
-    refused(part, X, Y + 0.5, LABELS + r"\d.5")
-    refused(part, np.where(X > 3, np.nan, X), Y, "finite.*nan_to_num")
-    refused(part, X, np.where(Y > 1, np.inf, Y), "finite")
-    refused(part, X[:, :3], Y, r"fit the model. Received: shapes \(\(\d+, 3, 4, 2\)")
+    net = model()
+    refused(part, X, Y + 1, LABELS + "3", net)
+    refused(part, X, Y - 1, LABELS + "-1", net)
+    refused(part, X, Y + 0.5, LABELS + r"\d.5", net)
+    refused(part, np.where(X > 3, np.nan, X), Y, "finite.*nan_to_num", net)
+    refused(part, X, np.where(Y > 1, np.inf, Y), "finite", net)
+    refused(
+        part, X[:, :3], Y, r"fit the model. Received: shapes \(\(\d+, 3, 4, 2\)", net
+    )
 
 
 @pytest.mark.once
