@@ -91,7 +91,7 @@ def test_weights_of_classes_and_examples_count():
 
 
 def test_validation_goes_over_all_examples_in_batches(monkeypatch):
-    for module in ("engine", "loop_tensorflow", "loop_jax", "fit"):
+    for module in ("engine", "loop_tensorflow", "loop_jax"):
         monkeypatch.setattr(f"keras_lottery.engines.{module}.EVALUATION_BATCH", 16)
     x, y = examples(50, 2)
     weights = np.linspace(0, 2, 50)

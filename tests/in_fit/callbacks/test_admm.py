@@ -247,7 +247,7 @@ def test_projection_is_the_nearest_with_so_many_weights(one, other, percent, see
     keep = round(masks.size * (1 - percent / 100))
     if not 0 < keep <= masks.kept:
         return
-    z = project(arrays, masks, percent / 100, kl.allocation.Global())
+    z = project(arrays, masks, percent / 100, kl.allocation.Global(floor=0))
     assert sum(np.count_nonzero(array) for array in z.values()) == keep
     values = np.concatenate([(arrays[n] * masks[n]).ravel() for n in arrays])
     nearest = np.sum(np.sort(values**2)[: values.size - keep])
