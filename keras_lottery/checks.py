@@ -195,12 +195,7 @@ def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") 
     ValueError: Expected `path` to be a path that ends in .png, .svg. Received:
     path='figure.jpg'.
     """
-    found = _path(name, value)
-    if suffixes and found.suffix not in suffixes:
-        ends = f"a path that ends in {', '.join(suffixes)}"
-        refuse(name, ends, _shown(value), remedy)
-    if found.is_dir():
-        refuse(name, "a file", _shown(value), "It is a directory.")
+    found = existing_file(name, value, suffixes, remedy)
     _within_directory(name, found)
     return found
 
@@ -215,6 +210,19 @@ def directory(name: str, value: Any) -> Path:
 def existing(name: str, value: Any) -> Path:
     """A file or a directory to read, which need not be there."""
     return _path(name, value)
+
+
+def existing_file(
+    name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = ""
+) -> Path:
+    """A file to read, which need not be there; no directory, and of a known kind."""
+    found = _path(name, value)
+    if suffixes and found.suffix not in suffixes:
+        ends = f"a path that ends in {', '.join(suffixes)}"
+        refuse(name, ends, _shown(value), remedy)
+    if found.is_dir():
+        refuse(name, "a file", _shown(value), "It is a directory.")
+    return found
 
 
 def _path(name: str, value: Any) -> Path:

@@ -1,13 +1,14 @@
 """Checkers of models, states, masks and tables, same in form as `checks`."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from inspect import isclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_lottery.checks import instance, refuse
+from keras_lottery.checks import choice, instance, refuse, text
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.layers.names import walk
 from keras_lottery.masks import Masks
@@ -55,11 +56,24 @@ def masks(name: str, value: Any) -> Masks:
     return instance(name, value, Masks, "a `Masks`, as `get_masks` gives it")
 
 
-def table(name: str, value: Any, form: str) -> Any:
-    """A table of pandas."""
+def table(name: str, value: Any, form: str, columns: Iterable[str] = ()) -> Any:
+    """A table of pandas that has these columns."""
     import pandas as pd
 
-    return instance(name, value, pd.DataFrame, form)
+    instance(name, value, pd.DataFrame, form)
+    if missing := [column for column in columns if column not in value]:
+        remedy = f"It lacks {', '.join(missing)}."
+        refuse(name, f"{form}, with its columns", list(value.columns), remedy)
+    return value
+
+
+def optimizer_name(name: str, value: Any) -> str:
+    """The name of an optimizer of Keras, or of one that is registered with it."""
+    if keras.saving.get_registered_object(text(name, value)) is None:
+        classes = [kind for kind in vars(keras.optimizers).values() if isclass(kind)]
+        known = {c.__name__.lower() for c in classes if issubclass(c, keras.Optimizer)}
+        choice(name, value.lower(), sorted(known - {"optimizer"}))
+    return value
 
 
 def optimizer(name: str, value: Any, config: Mapping[str, Any] = {}) -> Any:

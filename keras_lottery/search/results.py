@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.engines.objective import Objective, named
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.search.margin import margin_of
 from keras_lottery.search.paired import (
     ERROR,
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["verdict"]
+
+TABLE = "the table of LotteryTicketSearch.results()"
 
 
 def columns(objective: Objective) -> list[str]:
@@ -131,14 +135,17 @@ def verdict(
     """
     import pandas as pd
 
+    keras_checks.table("results", results, TABLE)
+    part = {"validation": "val", "test": "test"}[
+        checks.choice("on", on, ("validation", "test"))
+    ]
+    if examples is not None:
+        checks.count("examples", examples, 1)
     objective = _directed(results, objective)
-    parts = {"test": "test", "validation": "val"}
-    if on not in parts:
-        raise ValueError(
-            f"Expected `on` to be 'test' or 'validation'. Received: on={on!r}"
-        )
+    column = objective.column("early_stop", part)
+    needed = ("level", "variant", "replicate", "sparsity", column, "early_stop_step")
+    keras_checks.table("results", results, TABLE, needed)
     margin = margin_of(results, margin, objective, examples)
-    column = objective.column("early_stop", parts[on])
     step = resolution(results[column].to_numpy(float))
     means = (
         own_steps(results)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lottery import checks
 from keras_lottery.files import write_atomically
-from keras_lottery.search.results import objective_of, own_steps
+from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.search.results import TABLE, objective_of, own_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,9 @@ def plot_search(
     from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 
+    keras_checks.table("results", results, TABLE)
+    if path is not None:
+        check_kind(path)
     objective, column = objective_of(results), objective_column(results)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

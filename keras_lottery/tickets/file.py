@@ -51,7 +51,9 @@ def write(
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The fields of a ticket that `write` wrote; for errors see `load_ticket`."""
-    meta, states, masks = files.read_record(checks.existing("path", path), "ticket")
+    meta, states, masks = files.read_record(
+        checks.existing_file("path", path), "ticket"
+    )
     with files.refuse_damage(path):
         if masks is None:
             raise ValueError("it has no masks")

@@ -1,5 +1,6 @@
 """Training, validation and test arrays, and how one is held out of another."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -101,13 +102,13 @@ def hold_out(
     from sklearn.model_selection import train_test_split
 
     x, y = arrays
-    if isinstance(size, bool) or not (
-        0 < size < (1 if isinstance(size, float) else len(x))
-    ):
+    held = math.ceil(size * len(x)) if isinstance(size, float) else size
+    least = len(np.unique(y)) if stratify else 1  # One of each class.
+    if isinstance(size, bool) or not least <= held <= len(x) - least:
         raise ValueError(
-            "Expected `validation` to be a number of examples, fewer than the "
-            f"{len(x)} of the training set, or a share of them between 0 and 1. "
-            f"Received: validation={size}."
+            f"Expected `validation` to be a number of examples, from {least} to "
+            f"{len(x) - least} of the {len(x)} of the training set, or a share of them "
+            f"between 0 and 1. Received: validation={size}."
         )
     x_left, x_held, y_left, y_held = train_test_split(
         x, y, test_size=size, random_state=seed, stratify=y if stratify else None

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_lottery import checks
 from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
 
 Builder = Callable[..., keras.Model]
 RATES = "shares to prune by name or pattern of a layer"
@@ -27,8 +28,8 @@ class Recipe:
         rates: Layer name or pattern to the share of the layer's remaining weights
             that is pruned at each level, 0 for layers that are left alone. No layer
             matches two of them.
-        prunable: The layers to mask, where the paper prunes others than `mask_model`
-            does by default.
+        prunable: The layers to mask, same as in `mask_model`, where the paper prunes
+            others than it does by default.
         eval_freq: Steps between two evaluations on the validation data.
         jit_compile: As in `keras.Model.compile`. XLA makes dense networks faster
             everywhere, and convolutions up to four times slower on CPUs: recipes
@@ -50,7 +51,7 @@ class Recipe:
     batch_size: int
     steps: int
     rates: Mapping[str, float]
-    prunable: tuple[str, ...] | None = None
+    prunable: Prunable = None
     eval_freq: int = 100
     jit_compile: bool | Literal["auto"] = "auto"
     steps_per_execution: int = 1
@@ -61,12 +62,13 @@ class Recipe:
     augment: bool = False
 
     def __post_init__(self) -> None:
-        checks.text("optimizer", self.optimizer)
+        keras_checks.optimizer_name("optimizer", self.optimizer)
         checks.number("learning_rate", self.learning_rate, above=0)
         for name in ("batch_size", "steps", "eval_freq", "steps_per_execution"):
             checks.count(name, getattr(self, name), 1)
         for rate in checks.instance("rates", self.rates, Mapping, RATES).values():
             checks.fraction("rates", rate)
+        check_prunable(self.prunable)
         checks.choice("jit_compile", self.jit_compile, (True, False, "auto"))
         checks.fraction("momentum", self.momentum)
         if self.weight_decay is not None:

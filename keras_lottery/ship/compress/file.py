@@ -124,7 +124,7 @@ def load_compressed(
         TypeError: if a layer of the user's own is not registered with Keras.
     """
     checks.count("max_bytes", max_bytes, 1, 2**63 - 1)
-    data = checks.existing("path", path).read_bytes()
+    data = checks.existing_file("path", path).read_bytes()
     with refuse_damage(path):
         text, state, masks = decode(data, max_bytes)
     try:

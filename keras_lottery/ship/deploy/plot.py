@@ -3,8 +3,9 @@
 import os
 from typing import TYPE_CHECKING
 
+from keras_lottery.keras_bridge import checks
 from keras_lottery.ship.deploy.show import short_names
-from keras_lottery.study.plots import write_figure
+from keras_lottery.study.plots import check_kind, write_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ def plot_files(
         The figure, independent of pyplot.
 
     Raises:
-        ValueError: if the kind of file is unknown.
+        ValueError: if `table` lacks a column, or the kind of file is unknown.
 
     Example:
 
@@ -40,6 +41,10 @@ def plot_files(
     """
     from matplotlib.figure import Figure
 
+    columns = ("file", "bytes", "p50_us", "p90_us")
+    checks.table("table", table, "the table of `benchmark`", columns)
+    if path is not None:
+        check_kind(path)
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.errorbar(

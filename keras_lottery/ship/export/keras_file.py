@@ -12,7 +12,12 @@ from keras_lottery.ship.export.deliver import deliver
 from keras_lottery.ship.export.files import file_path
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Run, run_keras
-from keras_lottery.ship.export.source import keras_model, plain_copy, precision
+from keras_lottery.ship.export.source import (
+    check_dense,
+    keras_model,
+    plain_copy,
+    precision,
+)
 
 
 def to_keras(
@@ -55,6 +60,8 @@ def to_keras(
     """
     file = file_path(path, ".keras")
     given = keras_model(ticket_or_model)
+    check_dense(dense)
+    checks = checks_for(given, test_data)
     plain = plain_copy(given)
     return deliver(
         given,
@@ -63,7 +70,7 @@ def to_keras(
         "keras",
         write=lambda model, path: model.save(path),
         read=_read,
-        checks=checks_for(given, test_data),
+        checks=checks,
         precision=precision(given),
         dense=dense,
     )

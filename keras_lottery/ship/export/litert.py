@@ -19,6 +19,7 @@ from keras_lottery.ship.export.remedies import check_calibration, remedies_named
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, in_batches, input_signature
 from keras_lottery.ship.export.source import (
+    check_dense,
     compute_in_float32,
     keras_model,
     plain_copy,
@@ -91,12 +92,13 @@ def to_litert(
     require_tensorflow("to_litert")
     _interpreter_class()
     given = keras_model(ticket_or_model)
-    plain = plain_copy(given)
+    check_dense(dense)
     examples = None
     if representative_data is not None:
         inputs = as_inputs(given, representative_data, "representative_data")
         examples = some_rows(inputs, CALIBRATION_ROWS)
     checks = checks_for(given, test_data, examples)
+    plain = plain_copy(given)
 
     notes = []
     sparse = sparse and sparsity(plain) > 0

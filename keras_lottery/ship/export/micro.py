@@ -10,11 +10,16 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
+
+from keras_lottery import checks
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import file_path, staged
 from keras_lottery.ship.export.litert import to_litert
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.tflite_file import Graph, Tensor, read_graphs
+from keras_lottery.tickets import Ticket
 
 # Those that `MicroMutableOpResolver` knows, in August 2026.
 _OPERATORS = """
@@ -161,15 +166,20 @@ def to_c_array(
             f"array takes its name. Received: path='{source}', stem '{name}'. Choose a "
             "name such as 'model.c'."
         )
-    if quantize not in (None, "int8"):
-        raise ValueError(
-            "Expected `quantize` to be None or 'int8': LiteRT Micro has no kernels of "
-            f"float16 or for int8 weights of float inputs. Received: {quantize=}."
-        )
+    remedy = "LiteRT Micro has no kernels of float16 or for int8 weights of floats."
+    checks.choice("quantize", quantize, (None, "int8"), remedy=remedy)
+    kinds = (Ticket, keras.Model, str, os.PathLike)
+    form = "a Ticket, a Keras model or the path of a .tflite file"
+    checks.instance("ticket_or_model_or_file", ticket_or_model_or_file, kinds, form)
+    if isinstance(ticket_or_model_or_file, keras.Model):
+        keras_checks.model("ticket_or_model_or_file", ticket_or_model_or_file)
     litert, data = None, b""
     if isinstance(ticket_or_model_or_file, str | os.PathLike):
-        file = file_path(ticket_or_model_or_file, ".tflite")
-        if (quantize, representative_data, test_data) != (None, None, None):
+        file = checks.existing_file(
+            "ticket_or_model_or_file", ticket_or_model_or_file, (".tflite",)
+        )
+        given = (quantize, representative_data, test_data)
+        if any(value is not None for value in given):
             raise ValueError(
                 "A .tflite file is taken as it is, without `quantize`, "
                 "`representative_data` and `test_data`. Received: one of them beside "

@@ -13,7 +13,12 @@ from keras_lottery.ship.export.deliver import deliver, require_tensorflow
 from keras_lottery.ship.export.files import saved_model_path
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, in_batches, input_signature
-from keras_lottery.ship.export.source import keras_model, plain_copy, precision
+from keras_lottery.ship.export.source import (
+    check_dense,
+    keras_model,
+    plain_copy,
+    precision,
+)
 
 
 def to_saved_model(
@@ -46,6 +51,8 @@ def to_saved_model(
     folder = saved_model_path(path)
     require_tensorflow("to_saved_model")
     given = keras_model(ticket_or_model)
+    check_dense(dense)
+    checks = checks_for(given, test_data)
     plain = plain_copy(given)
     return deliver(
         given,
@@ -54,7 +61,7 @@ def to_saved_model(
         "saved_model",
         write=_write,
         read=_read,
-        checks=checks_for(given, test_data),
+        checks=checks,
         precision=precision(given),
         dense=dense,
     )

@@ -25,6 +25,12 @@ def keras_model(ticket_or_model: Any) -> keras.Model:
     return _with_inputs(checks.model("ticket_or_model", ticket_or_model))
 
 
+def check_dense(dense: Any) -> None:
+    """Raises ValueError unless it is a model to compare with, or None."""
+    if dense is not None:
+        checks.model("dense", dense)
+
+
 def _with_inputs(model: keras.Model) -> keras.Model:
     """A subclassed model as the one layer of a Functional model; others as they are."""
     if not model.built or getattr(model, "inputs", None):

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.engines.objective import Objective
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.gradients import in_batches
 from keras_lottery.keras_bridge.layers import State, named_masks, walk
 from keras_lottery.keras_bridge.layers.state import read
@@ -74,14 +75,15 @@ def interpolate(
     """
     import pandas as pd
 
-    goal = judged(model, data, objective)
+    keras_checks.compiled("model", model)
     checks.count("points", points, 2)
     for argument, state in (("state_a", state_a), ("state_b", state_b)):
         check_state(argument, state, model)
         _check_pruned(argument, state, model)
-    alphas = np.linspace(0, 1, points)
     if statistics is not None:
         _check_statistics(model, statistics)
+    goal = judged(model, data, objective)
+    alphas = np.linspace(0, 1, points)
 
     def prepare(index: int) -> None:
         if statistics is not None and 0 < index < points - 1:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.engines.objective import Objective
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.graph import parent
 from keras_lottery.keras_bridge.layers import (
     State,
@@ -80,7 +81,7 @@ def layer_criticality(
     """
     import pandas as pd
 
-    goal = judged(model, data, objective)
+    keras_checks.compiled("model", model)
     checks.count("replicates", replicates)
     checks.seed("seed", seed)
     form = "states by label, such as `Checkpoints().states`"
@@ -103,6 +104,7 @@ def layer_criticality(
                 f"Expected `layers` to name variables of the model, {sorted(trained)}. "
                 f"Received: {unknown} for {layer!r}"
             )
+    goal = judged(model, data, objective)
     sources: list[tuple[Hashable, int, State]] = [
         (label, 0, state) for label, state in checkpoints.items()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from keras_lottery.engines.data import first_batch
 from keras_lottery.engines.engine import evaluate, evaluation_batch
 from keras_lottery.engines.fits import part_of
-from keras_lottery.engines.objective import Objective, resolve
+from keras_lottery.engines.objective import Objective, named, resolve
 from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.layers import (
     State,
@@ -71,9 +71,11 @@ def judged(
     """The objective that is meant, by a batch of the data; the model is left as it was.
 
     Raises:
-        ValueError: if the model is not compiled, or does not report the objective.
+        ValueError: if the data do not fit the model, or it does not report the
+            objective.
     """
-    checks.compiled("model", model)
+    if objective is not None:
+        named(objective)
     with borrowed(model):
         data = part_of("data", model, data)
         logs = evaluate(model, first_batch(data, evaluation_batch(model)))
