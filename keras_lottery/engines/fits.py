@@ -95,9 +95,10 @@ def _shapes(sample: Any) -> Any:
 
 def _check_targets(name: str, model: keras.Model, x: Any, y: Any) -> None:
     """Raises ValueError for targets that the loss would silently take for others."""
+    size = batch_size_of(model) or 1
     try:
         one = keras.tree.map_structure(
-            lambda array: keras.KerasTensor((1, *array.shape[1:]), array.dtype), x
+            lambda array: keras.KerasTensor((size, *array.shape[1:]), array.dtype), x
         )
         outputs = model.compute_output_spec(one)
     except Exception:  # The evaluation that follows says why.

@@ -75,8 +75,15 @@ def stored_weights(records: Records, replicate: int, is_first: bool) -> State | 
     """
     try:
         found = records.initial(replicate)
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        begun = any(unit.replicate == 0 for unit in records.store.units())
+        if is_first or replicate or not begun:
+            return None
+        raise CorruptedFileError(
+            f"'{records.store.initial(0)}' is gone, which the trainings of replicate 0 "
+            "began with, and the model has other weights now. Restore the file, give "
+            "the model that the search began with, or choose another directory."
+        ) from error
     except CorruptedFileError as error:
         if not is_first and not replicate:
             raise

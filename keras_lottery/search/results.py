@@ -92,12 +92,14 @@ def verdict(
 
     What is compared is the objective at the early stop, the step of least validation
     loss. Differences are paired: the same replicate's ticket and dense network, or
-    ticket and mean of the control's trials. Which ticket is the best is chosen on the
-    validation data; a verdict on the test data stands beside it.
+    ticket and mean of those of the control's trials that did not diverge. Which ticket
+    is the best is chosen on the validation data; a verdict on the test data stands
+    beside it.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
-        on: the data to compare on: `"validation"` or `"test"`.
+        on: the data to compare on: `"validation"` or `"test"`. The margin `"auto"` is
+            that of the validation data in both.
         margin: how much worse than the dense network a ticket may be and match it, in
             the objective's unit: of an accuracy, 0.002 is 0.2 percentage points.
             `"auto"` is, of an accuracy, 0.2 percentage points, or its standard error on
@@ -126,8 +128,8 @@ def verdict(
         the good side of zero.
 
     Raises:
-        ValueError: if an argument is something else, or the objective's direction is
-            not known.
+        ValueError: if an argument is something else, the objective's direction is not
+            known, or no ticket was trained yet.
 
     Reference:
         Frankle & Carbin 2019, section 1 (the hypothesis, stated formally); Frankle et
@@ -146,7 +148,11 @@ def verdict(
     needed = ("level", "variant", "replicate", "sparsity", column, "early_stop_step")
     keras_checks.table("results", results, TABLE, needed)
     margin = margin_of(results, margin, objective, examples)
+    if not (results["variant"] == "ticket").any():
+        raise ValueError("There are no tickets to compare: call `search` first.")
     step = resolution(results[column].to_numpy(float))
+    if examples and objective.is_share and on == "validation":
+        step = 1 / examples
     means = (
         own_steps(results)
         .groupby(["level", "variant", "replicate"])[

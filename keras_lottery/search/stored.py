@@ -44,7 +44,10 @@ Elsewhere = dict[str, Annotated[list[str], Field(min_length=3, max_length=3)]]
 
 
 def _serialised(text: str) -> str:
-    model = json.loads(text)
+    try:
+        model = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
     config = model.get("config") if isinstance(model, dict) else None
     if not isinstance(config, dict) or not isinstance(config.get("name", ""), str):
         raise ValueError("it is no model of Keras's")
@@ -130,7 +133,7 @@ class Settings(Growing):
     rewind: Described
     rewind_to: Count | str
     prune_at_init: bool
-    seed: Count
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     margin: Annotated[Finite, Field(ge=0)] | Literal["auto"]
     validation: Described
     model: Model

@@ -20,6 +20,8 @@ OUTSIDE = {name: tree for name, tree in SOURCES.items() if not name.startswith(R
 # Those of other libraries, by the file that reads them ("" for all).
 OTHERS = {
     "": {"_asdict", "_exit", "_fields", "_get_ops_details", "_replace"},
+    # IPython asks for it.
+    "study/plots.py": {"_repr_png_"},
     # It reads models of tf_keras, which is another library.
     "interop/tf_keras.py": {
         "_flatten_layers",

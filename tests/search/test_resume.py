@@ -186,8 +186,12 @@ def test_lost_initial_weights_of_a_given_model_are_not_replaced_by_others(tmp_pa
     fit = FIT | {"epochs": 1}
     arguments = {"schedule": [0.5], "controls": {}}
     make(tmp_path, model=build(), **arguments).search(**fit)
-    (tmp_path / "replicate_0" / "initial.safetensors").write_bytes(b"")
+    initial = tmp_path / "replicate_0" / "initial.safetensors"
+    initial.write_bytes(b"")
     with pytest.raises(CorruptedFileError, match=r"initial\.safetensors"):
+        make(tmp_path, model=build(), **arguments).search(**fit)
+    initial.unlink()
+    with pytest.raises(CorruptedFileError, match=r"initial\.safetensors' is gone"):
         make(tmp_path, model=build(), **arguments).search(**fit)
 
 

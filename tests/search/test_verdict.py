@@ -68,6 +68,26 @@ def test_the_interval_is_students_and_paired(values):
         assert row["high"] == pytest.approx(gains.mean() + half)
 
 
+def test_equal_accuracies_of_two_replicates_show_little():
+    same = tabled(np.full((2, 2), 0.98))
+    row = tables.verdict(same, examples=50).iloc[0]
+    assert row["verdict"] == "undecided"
+    assert not row["confirmed"]
+
+
+def test_small_losses_are_compared_by_their_own_spread():
+    values = np.array([[3e-6, 1e-6], [3.1e-6, 1.1e-6], [2.9e-6, 1e-6]])
+    row = tables.verdict(
+        tabled(values, "mse"), objective=kl.Objective("val_mse", "min")
+    ).iloc[0]
+    assert row["verdict"] == "better"
+
+
+def test_without_tickets_there_is_no_verdict():
+    with pytest.raises(ValueError, match="call `search` first"):
+        tables.verdict(tabled(np.full((2, 2), 0.98)).iloc[:0])
+
+
 def test_the_interval_is_that_of_scipy():
     values = np.array([[0.9, 0.91], [0.92, 0.97], [0.95, 0.93]])
     row = tables.verdict(tabled(values)).iloc[0]

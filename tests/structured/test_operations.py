@@ -39,6 +39,7 @@ FOLLOWED = {
     "slice of channels": lambda x: ops.concatenate([x[..., :3], x[..., 3:]], -1),
     "split": lambda x: ops.concatenate(ops.split(x, 2, -1)[::-1], -1),
     "take": lambda x: ops.take(x, np.arange(8)[::-1], axis=-1),
+    "take of space": lambda x: ops.take(x, np.arange(8) % 6, axis=1),
     "mean": lambda x: ops.expand_dims(ops.mean(x, axis=1), 1),
     "sum": lambda x: ops.sum(x, axis=(1, 2), keepdims=True),
     "squeeze": lambda x: ops.expand_dims(ops.squeeze(x[:, :1], 1), 1),
@@ -101,6 +102,31 @@ def test_what_blocks_is_named_with_its_place(operation, reason):
         kl.prune(model, 0.5, granularity="filter")
     _, report = compact(model, return_report=True)
     assert any("behind only" in line and reason in line for line in report.not_followed)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x[:, 40:],
+        lambda x: ops.max_pool(x, 40),
+        lambda x: ops.pad(x, [[0, 0], [0, 0], [1, 1], [0, 0]]),
+        layers.Resizing(8, 8, pad_to_aspect_ratio=True),
+    ],
+    ids=["slice", "pool", "pad", "aspect"],
+)
+def test_constants_are_only_folded_where_they_are_some_at_every_length(operation):
+    start = keras.Input((None, None, 2))
+    x = layers.Conv2D(4, 1, name="before")(start)
+    x = layers.Conv2D(3, 1)(operation(x))
+    model = keras.Model(start, layers.GlobalMaxPooling2D()(x))
+    draw_weights(model, np.random.default_rng(0))
+    before = model.get_layer("before")
+    kernel = keras.ops.convert_to_numpy(before.kernel)
+    before.kernel.assign(kernel * np.repeat([0, 1], 2))
+    small = compact(model)
+    for shape in ((44, 60), (60, 44)):
+        x = np.random.default_rng(1).normal(size=(2, *shape, 2)).astype("float32")
+        np.testing.assert_allclose(outputs(small, x), outputs(model, x), atol=2e-4)
 
 
 def test_filters_go_through_the_gates_and_swishes_of_mobilenet_v3():

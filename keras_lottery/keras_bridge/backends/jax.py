@@ -7,6 +7,7 @@ import jax
 import keras
 
 from keras_lottery.keras_bridge.backends import Backend
+from keras_lottery.keras_bridge.internals.layers import has_value
 
 
 class Jax(Backend):
@@ -27,16 +28,18 @@ class Jax(Backend):
 
     def read_mask(self, mask: Any) -> None:
         value = keras.ops.convert_to_tensor(mask)
-        mask.read_in_step = value if isinstance(value, jax.core.Tracer) else None
+        passes = isinstance(value, jax.core.Tracer) or not has_value(mask)
+        mask.read_in_step = value if passes else None
 
     def mask_of_step(self, mask: Any, weight: Any) -> Any:
         # An update knows the weights' values and not the masks', which a compiled step
         # would take for constants. The same step has read the mask before, unless
         # gradients and updates are two programs.
         weight = keras.ops.convert_to_tensor(weight)
-        if not isinstance(weight, jax.core.Tracer):
-            return mask
         value = getattr(mask, "read_in_step", None)
+        if not isinstance(weight, jax.core.Tracer):
+            # Of a step that is not compiled, `fit` has the values.
+            return mask if has_value(mask) else value
         # `Tracer._trace` and `Trace.parent_trace`, seen on JAX 0.10: the program that
         # is traced, and the one around it. Values of other ones cannot be used.
         trace = weight._trace

@@ -164,3 +164,12 @@ class Hooks:
     def _check_quantize_args(self, *args: Any, **kwargs: Any) -> None:
         self.before_quantize()
         super()._check_quantize_args(*args, **kwargs)  # type: ignore[misc]
+
+
+def has_value(variable: keras.Variable) -> bool:
+    """Whether a variable has its value, which `fit` takes out of it on JAX.
+
+    `Variable._value`, seen on Keras 3.15. Without it, a masked model with
+    `run_eagerly=True` does not train on JAX.
+    """
+    return variable._value is not None

@@ -84,8 +84,9 @@ def slots(optimizer: Any) -> Iterator[Slot]:
     for name, kept in vars(optimizer).items():
         is_list = isinstance(kept, list) and id(kept) not in others
         if is_list and len(kept) == len(weights):
-            begins = name == "_accumulators"
-            start = optimizer.initial_accumulator_value if begins else 0.0
+            start = 0.0
+            if name == "_accumulators":
+                start = getattr(optimizer, "initial_accumulator_value", 0.0)
             for weight, slot in zip(weights, kept, strict=True):
                 if isinstance(slot, keras.Variable):
                     yield Slot(weight, slot, start)

@@ -11,7 +11,7 @@ from keras_lottery.structured.rules.merge import merged
 from keras_lottery.structured.rules.parts import Concatenation, Parts
 from keras_lottery.structured.rules.per_channel import Computed
 from keras_lottery.structured.rules.regrouping import Regrouping, regrouped
-from keras_lottery.structured.rules.rule import Rule, array_of
+from keras_lottery.structured.rules.rule import Keep, Rule, array_of
 from keras_lottery.structured.rules.table import register_operations
 
 
@@ -117,10 +117,19 @@ def _split(operation: Any, call: Call) -> Rule:
     return Parts(operation, np.split(numbers, np.cumsum(widths)[:-1]), config)
 
 
+class _TakenFromSpace(Computed):
+    """`take` along another axis than the channels': its indices have none of them."""
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], keep: Keep
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, kwargs
+
+
 @register_operations("Take")
 def _take(operation: Any, call: Call) -> Rule:
     if not _is_channels(operation.axis, len(call.input_shapes[0])):
-        return Computed(operation)
+        return _TakenFromSpace(operation)
     numbers = array_of(call.use.args[1])
     if numbers.ndim != 1:
         return Rule(operation, "it makes other axes of the channels")

@@ -31,6 +31,7 @@ def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
 
     Example:
 
+    >>> import keras
     >>> from keras_lottery.structured import PerChannel, register_rule
     >>> class Halve(keras.layers.Layer):
     ...     def call(self, x):

@@ -24,9 +24,9 @@ class Global(Allocation):
 
     Args:
         exclude: patterns of weights or layers that are not pruned.
-        floor: the least density of a layer, as a share of the network's: at
-            `sparsity=0.9` and a floor of 0.1, each layer keeps 1 % of its weights at
-            least. 0 ranks all weights alone, as papers do.
+        floor: the least density of a layer, as a share of that of all layers that are
+            not excluded: at `sparsity=0.9` and a floor of 0.1, each layer keeps 1 % of
+            its weights at least. 0 ranks all weights alone, as papers do.
 
     Reference:
         Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
@@ -63,12 +63,14 @@ class Global(Allocation):
 def _least(alive: Mapping[str, np.ndarray], keep: int, floor: float) -> dict[str, int]:
     """How many weights each layer keeps at least."""
     share = floor * keep / sum(mask.size for mask in alive.values())
-    least = {
-        name: min(math.ceil(share * mask.size), int(np.count_nonzero(mask)))
-        for name, mask in alive.items()
-    }
-    # Fewer weights than layers.
-    return least if sum(least.values()) <= keep else dict.fromkeys(alive, 0)
+    left = {name: int(np.count_nonzero(mask)) for name, mask in alive.items()}
+    sizes = {name: mask.size for name, mask in alive.items()}
+    # A product may be off by a rounding.
+    up = {n: min(math.ceil(share * sizes[n] - 1e-6), left[n]) for n in alive}
+    if sum(up.values()) <= keep:
+        return up
+    # Rounded up, they are more than there is to keep.
+    return {n: min(math.floor(share * sizes[n] + 1e-6), left[n]) for n in alive}
 
 
 def _ranked(

@@ -81,6 +81,20 @@ def ranks_all(allocate):
     return isinstance(allocate, Global) and not allocate.floor
 
 
+def _floors(whole, share, masks):
+    return {n: min(whole(share * m.size), m.sum()) for n, m in masks.items()}
+
+
+def test_a_floor_is_exact_and_does_not_vanish_where_it_is_large():
+    masks = Masks.dense({"large": (100,), "small": (20,)})
+    scores = {"large": np.full(100, 2.0), "small": np.ones(20)}
+    kept = Global(floor=1.0)(scores, masks, 0.52)
+    assert [int(mask.sum()) for mask in kept.values()] == [49, 9]
+    masks = Masks.dense({"large": (800,), "small": (200,)})
+    scores = {"large": np.full(800, 2.0), "small": np.ones(200)}
+    assert Global(floor=0.1)(scores, masks, 0.65)["small"].sum() == 7
+
+
 @given(network=networks(), sparsity=SPARSITIES, floor=st.floats(0, 1))
 def test_a_floor_keeps_some_of_every_layer_and_binds_where_it_must(
     network, sparsity, floor
@@ -92,10 +106,9 @@ def test_a_floor_keeps_some_of_every_layer_and_binds_where_it_must(
         return
     new = Global(floor=floor)(scores, masks, sparsity)
     share = floor * new.kept / masks.size
-    least = {n: min(math.ceil(share * m.size), m.sum()) for n, m in masks.items()}
+    least = _floors(lambda count: math.ceil(count - 1e-6), share, masks)
     if sum(least.values()) > new.kept:
-        assert new == free
-        return
+        least = _floors(lambda count: math.floor(count + 1e-6), share, masks)
     assert all(new[name].sum() >= count for name, count in least.items())
     if all(free[name].sum() >= count for name, count in least.items()):
         assert new == free
