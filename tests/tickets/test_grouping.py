@@ -136,7 +136,8 @@ def test_n_of_m(scores, part, pattern):
 
 @given(networks(), st.floats(0, 0.9), st.sampled_from([*BLOCKS, "2:4"]))
 def test_the_same_sparsity_again_changes_nothing(scores, sparsity, granularity):
-    allocate = grouped(Global(), granularity)
+    # Under a floor, which whole groups seldom meet, the rest may go elsewhere.
+    allocate = grouped(Global(floor=0), granularity)
     sparsity = min(sparsity, 0.5) if granularity == "2:4" else sparsity
     try:
         once = allocate(scores, dense(scores), sparsity)
