@@ -184,6 +184,19 @@ def names(name: str, value: Any, form: str = "a list of names") -> list[str]:
     return found
 
 
+def sequence(name: str, value: Any, form: str, least: int = 0) -> Sequence[Any]:
+    """A list or a tuple of at least so many; no text.
+
+    >>> sequence("at", "3", "a list of steps")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `at` to be a list of steps. Received: at='3'.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) < least:
+        refuse(name, form, value)
+    return value
+
+
 def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") -> Path:
     """A file to write: not empty, no directory, and of a known kind by its suffix.
 
@@ -204,6 +217,15 @@ def directory(name: str, value: Any) -> Path:
     """A directory to write to, which is there or can be made."""
     found = _path(name, value)
     _within_directory(name, found / "file")
+    return found
+
+
+def existing_directory(name: str, value: Any) -> Path:
+    """A directory to read, which need not be there; no file."""
+    found = _path(name, value)
+    for place in (found, *found.parents):
+        if place.is_file():
+            refuse(name, "a directory", _shown(value), f"'{place}' is a file.")
     return found
 
 

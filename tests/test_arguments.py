@@ -38,6 +38,7 @@ pytestmark = pytest.mark.once
 WRONG = {
     "None": None,
     "text": "magnitud",
+    "empty": "",
     "-1": -1,
     "0": 0,
     "1.5": 1.5,
@@ -48,6 +49,8 @@ WRONG = {
     "[]": [],
     "shape": np.ones((3, 1)),
 }
+# What a path is tried with, beside those: a file of another kind, and below it.
+PLACES = {"other": Path("data.npz"), "below": Path("data.npz/new")}
 # A good call says by these words which wrong values are right for an argument.
 WORDS = {
     "count": "0 2",
@@ -196,6 +199,7 @@ class Good:
 
 def good_calls(folder):
     """A good call of every public name."""
+    (folder / PLACES["other"]).write_text("of the user")
     x = np.random.default_rng(0).random((12, 4), np.float32)
     y = np.arange(12) % 3
     data = x, y
@@ -618,6 +622,8 @@ def sweep(folder, only=None):
                     values["unmasked"] = MODELS["unmasked"]()
                 if name == "transfer":
                     values.pop("uncompiled", None)
+            if argument in ("path", "directory"):
+                values |= PLACES
             for label, value in values.items():
                 wrong = {**good.arguments, argument: value}
                 called = CALLED.get(name, argument)
@@ -649,8 +655,9 @@ def outcome(function, arguments, argument, value=None):
 
 
 def is_refusal(error, argument, value):
-    """Whether the library refuses an argument by its name, or misses a file by it."""
-    if isinstance(error, FileNotFoundError):
+    """Whether the library refuses an argument by its name, or a file by its path."""
+    of_files = (FileNotFoundError, NotADirectoryError, kl.CorruptedFileError)
+    if isinstance(error, of_files):
         return str(value) in str(error)
     last = error.__traceback__
     while last.tb_next:
@@ -738,6 +745,7 @@ def test_every_public_module_says_what_is_public():
 def test_wrong_arguments_are_refused_by_name_or_mean_something(folder):
     bad = [each for each in sweep(folder) if each.kind not in ("refused", "meaningful")]
     assert not bad, report(bad)
+    assert (folder / PLACES["other"]).read_text() == "of the user"
 
 
 def report(outcomes):

@@ -197,10 +197,7 @@ class LotteryTicketSearch(Run):
         self.overwrite = overwrite
         levels = range(1, len(self.schedule) + 1)
         if report_levels is not None:
-            if not isinstance(report_levels, Sequence) or isinstance(
-                report_levels, str
-            ):
-                checks.refuse("report_levels", "a list of levels", report_levels)
+            checks.sequence("report_levels", report_levels, "a list of levels")
             report_levels = [checks.count("report_levels", n) for n in report_levels]
         self.report_levels = sorted(levels if report_levels is None else report_levels)
         if not set(self.report_levels) <= set(levels) or (
@@ -351,7 +348,7 @@ class LotteryTicketSearch(Run):
             ) from self._lacking
         check_margin(margin)
         checks.verbose("verbose", verbose)
-        for callback in checks.instance("callbacks", callbacks, Sequence, CALLBACKS):
+        for callback in checks.sequence("callbacks", callbacks, CALLBACKS):
             checks.instance("callbacks", callback, keras.callbacks.Callback, CALLBACKS)
         if class_weight is not None:
             checks.instance("class_weight", class_weight, Mapping, CLASS_WEIGHT)

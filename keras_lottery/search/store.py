@@ -39,7 +39,7 @@ class Store:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
-        self.directory = checks.existing("directory", directory)
+        self.directory = checks.existing_directory("directory", directory)
 
     @property
     def settings(self) -> Path:

@@ -203,8 +203,7 @@ def trials(
     if isinstance(controls, Mapping):
         return dict(controls)
     given = () if controls is None else controls
-    if not isinstance(given, Sequence) or not all(isinstance(n, str) for n in given):
-        checks.refuse("controls", FORM, controls)
+    checks.names("controls", checks.sequence("controls", given, FORM), FORM)
     if len(set(given)) < len(given):
         remedy = "Trials are asked for by number: {'reinit': 3}."
         checks.refuse("controls", "names that differ", controls, remedy)

@@ -30,11 +30,12 @@ Layers = list[tuple[str, keras.layers.Layer]]
 
 def check_prunable(prunable: Prunable) -> None:
     """Raises ValueError for what does not choose layers."""
-    if prunable is None or callable(prunable) or isinstance(prunable, str):
+    if prunable is None or callable(prunable):
         return
-    form = "a function, or names or patterns of layers"
-    if isinstance(prunable, Iterator) or not names("prunable", prunable, form):
-        refuse("prunable", f"{form}, at least one", prunable)
+    form = "a function, or names or patterns of layers, at least one"
+    given = [prunable] if isinstance(prunable, str) else prunable
+    if isinstance(given, Iterator) or not names("prunable", given, form):
+        refuse("prunable", form, prunable)
 
 
 def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:

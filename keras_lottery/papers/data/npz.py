@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.papers.data.splits import Arrays, Size, Splits, make_splits
 
 
 def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
     """Loads a data set from an .npz file; nothing in it is unpickled."""
-    arrays = _read(path)
+    arrays = _read(checks.existing_file("name", path))
     parts = {"train": _part(arrays, path, "train"), "test": _part(arrays, path, "test")}
     if "x_validation" in arrays or "y_validation" in arrays:
         parts["validation"] = _part(arrays, path, "validation")

@@ -135,10 +135,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _check_schedule(drops: Sequence[int], warm_up: int) -> None:
-    form = "steps, a list of them"
-    if isinstance(drops, str) or not isinstance(drops, Sequence):
-        checks.refuse("drops", form, drops)
-    for drop in drops:
+    for drop in checks.sequence("drops", drops, "a list of steps"):
         checks.count("drops", drop)
     checks.count("warm_up", warm_up)
 

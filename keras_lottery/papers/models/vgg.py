@@ -43,9 +43,8 @@ def vgg(
     >>> vgg((1, 1), width=4, input_shape=(8, 8, 1)).count_params()
     462
     """
-    if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not blocks:
-        checks.refuse("blocks", "numbers of convolutions, at least one", blocks)
-    for count in blocks:
+    form = "numbers of convolutions, at least one"
+    for count in checks.sequence("blocks", blocks, form, 1):
         checks.count("blocks", count, 1)
     checks.count("width", width, 1)
     checks.flag("augment", augment)

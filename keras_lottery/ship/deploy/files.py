@@ -131,8 +131,7 @@ def check_files(files: Paths) -> list[Path]:
         ValueError: if there is none, or one is of another kind.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
-    if not isinstance(given, Sequence) or not given:
-        checks.refuse("files", "paths, at least one", files)
+    checks.sequence("files", given, "paths, at least one", 1)
     paths = [checks.existing("files", file) for file in given]
     for path in paths:
         if not path.exists():

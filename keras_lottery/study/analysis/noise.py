@@ -66,8 +66,7 @@ def train_rewind_points(
     keras_checks.compiled("model", model)
     _check(batch_size, seed, engine, verbose)
     check_prunable(prunable)
-    if not isinstance(at, Sequence) or isinstance(at, str) or not at:
-        checks.refuse("at", "steps, or epochs such as '2ep', at least one", at)
+    checks.sequence("at", at, "steps, or epochs such as '2ep', at least one", 1)
     data = _data(x, y, test_data, batch_size)
     length = training_steps(data, epochs, steps, "epoch")
     points = [rewind_step(k, data.steps_per_epoch, length) for k in at]

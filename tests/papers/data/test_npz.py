@@ -101,6 +101,9 @@ def test_half_a_validation_part_is_refused(load, arrays):
         ("y_test", np.zeros(8), "y_test of integer classes.*float64"),
         ("y_test", np.arange(8) - 1, "labels from -1 to 6"),
         ("x_test", np.zeros((0, 4, 5, 3)), "0 images, 8 labels"),
+        ("x_train", np.full((20, 4, 5, 3), np.nan), "x_train of finite numbers"),
+        ("x_test", np.full((8, 4, 5, 3), np.inf), "x_test of finite numbers"),
+        ("y_test", np.arange(8) * 10**6, "labels up to 7000000"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(load, arrays, key, array, message):
@@ -115,9 +118,12 @@ def test_nothing_is_unpickled(load, arrays):
         load(arrays)
 
 
-def test_missing_file(tmp_path):
+def test_missing_file_and_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         data.load(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="a directory"):
+        (tmp_path / "folder.npz").mkdir()
+        data.load(tmp_path / "folder.npz")
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "flipped", "npy"])

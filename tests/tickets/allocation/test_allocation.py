@@ -347,6 +347,15 @@ def test_what_cannot_be_is_refused(call, message):
         call(Masks.dense({"a": (2, 3), "b": (4,)}))
 
 
+def test_shares_of_no_layers_are_refused():
+    scores = {"a": np.ones((3, 4))}
+    masks = Masks.dense({"a": (3, 4)})
+    with pytest.raises(ValueError, match=r"`shares`.*\['a'\]"):
+        allocation.keep_by_layer(scores, masks, 5, {})
+    with pytest.raises(ValueError, match="at least one weight"):
+        allocation.keep_by_layer({}, Masks({}), 5, {})
+
+
 @pytest.mark.parametrize(
     "allocate", [Global(), Layerwise(), Uniform(), ErdosRenyi()], ids=repr
 )
