@@ -177,9 +177,10 @@ def resolve(
     reported = [f"val_{name}" for name in logs]
     found = named(_accuracy(model, reported) if objective is None else objective)
     if found.name not in reported:
+        hint = checks.did_you_mean(found.name, reported)
         raise ValueError(
             f"Expected `objective` to be one of the model's metrics, {reported}. "
-            f"Received: objective={found.name!r}"
+            f"Received: objective={found.name!r}. {hint}"
         )
     if np.ndim(logs[found.metric]):
         raise ValueError(
