@@ -309,7 +309,7 @@ def test_a_control_that_breaks_a_rule(control, rule):
     [
         (lambda rate=0.2, levels=15: [0.5], "is a `schedules.Schedule`"),
         (lambda rate: Schedule((rate,)), "a default"),
-        (lambda rate=1, levels=1: Schedule((0.5, 0.2)), "increase"),
+        (lambda rate=1, levels=1: Schedule((0.5, 0.2)), "between the one before"),
         (lambda rate=0.1, levels=1: Schedule((0.1, 0.2)), "at most as many levels"),
     ],
 )

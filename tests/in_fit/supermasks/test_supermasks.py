@@ -370,7 +370,7 @@ def test_digits_are_learned_by_masks_alone(kind):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"kind": "gumbel"}, "one of.*Received: 'gumbel'"),
+        ({"kind": "gumbel"}, "one of.*Received: kind='gumbel'"),
         ({"sparsity": 0.5}, "learn how many"),
         ({"kind": "edge_popup", "sparsity": 1.0}, "below 1.*Received: sparsity=1.0"),
         ({"kind": "edge_popup", "sparsity": 0.99}, "leaves weights of every layer"),
