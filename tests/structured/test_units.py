@@ -272,7 +272,10 @@ def test_gradual_pruning_silences_filters_step_by_step():
         (lambda m: kl.prune(m, 0.5, "l1"), "criterion='l1'"),
         (lambda m: kl.prune(m, 0.5, "l1", granularity="channel"), "criterion='l1'"),
         (lambda m: kl.prune(m, 0.99, granularity="filter"), "would be left"),
-        (lambda m: kl.prune(m, 0.5, lambda s: {}, granularity="filter"), "`scores` to be arrays for"),
+        (
+            lambda m: kl.prune(m, 0.5, lambda s: {}, granularity="filter"),
+            "`scores` to be arrays for",
+        ),
         (lambda m: kl.prune(m, 0.5, "l1", None, "filter", rounds=0), "rounds=0"),
         (lambda m: kl.GradualPruning(0.5, 0, 1, criterion="l1"), "criterion='l1'"),
     ],
