@@ -40,10 +40,13 @@ class Jax(Backend):
         if not isinstance(weight, jax.core.Tracer):
             # Of a step that is not compiled, `fit` has the values.
             return mask if has_value(mask) else value
+        if not isinstance(value, jax.core.Tracer):
+            # Nor is the step that a loss scale makes a part of.
+            return None if has_value(mask) else value
         # `Tracer._trace` and `Trace.parent_trace`, seen on JAX 0.10: the program that
         # is traced, and the one around it. Values of other ones cannot be used.
         trace = weight._trace
-        while value is not None and trace is not None:
+        while trace is not None:
             if trace is value._trace:
                 return value
             trace = getattr(trace, "parent_trace", None)
