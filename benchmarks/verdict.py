@@ -113,6 +113,7 @@ def compare(
     margin = dense.std(axis=1, ddof=1)
     step = np.array([resolution(each.ravel()) for each in values])
     if objective.is_share:
+        step[:] = 1 / examples
         p = dense.mean(axis=1)
         margin = np.maximum(LEAST, np.sqrt(p * (1 - p) / examples))
     spread = np.maximum(gains.std(axis=1, ddof=1), step[:, None] / np.sqrt(6))
