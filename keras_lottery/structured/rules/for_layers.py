@@ -33,29 +33,28 @@ def _dense(layer: Any, call: Call) -> Rule:
 def _conv(layer: Any, call: Call) -> Rule:
     if layer.groups != 1:
         return _grouped(layer)
-    kernel = array_of(layer.kernel)
-    positions = tuple(range(kernel.ndim - 2))
-    return Linear(
-        layer,
-        kernel.sum(positions, dtype="float64"),
-        (kernel != 0).any(positions),
-        "filters",
-        {"kernel": (-2, -1)},
-        _padding(layer),
-    )
+    return _convolution(layer, array_of(layer.kernel), (-2, -1), _padding(layer))
 
 
 @register_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 def _conv_transpose(layer: Any, call: Call) -> Rule:
+    reason = "a transposed convolution adds them up unevenly"
     kernel = np.swapaxes(array_of(layer.kernel), -1, -2)
+    return _convolution(layer, kernel, (-1, -2), reason)
+
+
+def _convolution(
+    layer: Any, kernel: np.ndarray, axes: tuple[int, int], reason: str
+) -> Linear:
+    """The rule of a kernel (*positions, inputs, filters), axes being those it has."""
     positions = tuple(range(kernel.ndim - 2))
     return Linear(
         layer,
         kernel.sum(positions, dtype="float64"),
         (kernel != 0).any(positions),
         "filters",
-        {"kernel": (-1, -2)},
-        "a transposed convolution adds them up unevenly",
+        {"kernel": axes},
+        reason,
     )
 
 

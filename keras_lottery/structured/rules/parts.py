@@ -30,7 +30,7 @@ class Concatenation(Rule):
 
 
 class Parts(Rule):
-    """Each output is some of the input's channels, as of `split` and `x[..., :8]`.
+    """Each output is some of the input's channels, as in `split` and `x[..., :8]`.
 
     Args:
         layer: the function of `keras.ops`.
