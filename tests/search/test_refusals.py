@@ -26,6 +26,7 @@ def headless():
         ({"controls": {"magic": 1}}, "controls='magic'"),
         ({"controls": {"reinit": 0}}, r"controls\['reinit'\]=0"),
         ({"controls": {"a/b": (kl.controls.shuffle, 1)}}, "a/b"),
+        ({"controls": {"prune": (kl.controls.shuffle, 1)}}, "'prune'"),
         ({"controls": "magic"}, "controls='magic'"),
         ({"schedule": [0.5, 0.4]}, "increase"),
         ({"replicates": 0}, "replicates=0"),

@@ -118,7 +118,7 @@ def test_constants_are_only_folded_where_they_are_some_at_every_length(operation
     start = keras.Input((None, None, 2))
     x = layers.Conv2D(4, 1, name="before")(start)
     x = layers.Conv2D(3, 1)(operation(x))
-    model = keras.Model(start, layers.GlobalMaxPooling2D()(x))
+    model = keras.Model(start, layers.GlobalAveragePooling2D()(x))
     draw_weights(model, np.random.default_rng(0))
     before = model.get_layer("before")
     kernel = keras.ops.convert_to_numpy(before.kernel)
