@@ -160,10 +160,9 @@ def add_options(parser: Parser) -> None:
     add(
         "--margin",
         type=_margin,
-        default="auto",
         help="percentage points of validation accuracy that a ticket may lie below the "
         "dense network and match it; auto: 0.2, or more where the validation set is "
-        "small (%(default)s)",
+        "small (what the run was begun with; auto)",
     )
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
 

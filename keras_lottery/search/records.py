@@ -78,11 +78,14 @@ class Reader:
 
     def initial(self, replicate: int) -> State:
         """The weights that a replicate started from."""
+        return self._initial(replicate)[1]["weights"]
+
+    def _initial(self, replicate: int) -> Record:
         path = self.store.initial(replicate)
-        meta, states, _ = self.read(path, "initial", "weights")
+        meta, states, masks = self.read(path, "initial", "weights")
         if meta["replicate"] != replicate:
             raise _refusal(path, f"it is that of replicate {meta['replicate']}")
-        return states["weights"]
+        return meta, states, masks
 
     def _referred(self, path: Path, place: tuple[str, str, str]) -> State:
         """A state that is in another record."""
@@ -127,12 +130,19 @@ class Records(Reader):
         own = {name: states[name] for name in states if name not in elsewhere}
         write_record(path, {**meta, "elsewhere": elsewhere}, own, masks)
 
-    def read(self, path: Path, kind: str, *names: str) -> Record:
-        """Same as `Reader.read`; what is written later may refer to the states."""
-        meta, states, masks = super().read(path, kind, *names)
+    def training(self, unit: Unit, *names: str) -> Record:
+        """Same as `Reader.training`; what is written later may refer to the states."""
+        return self._noted(self.store.training(unit), super().training(unit, *names))
+
+    def _initial(self, replicate: int) -> Record:
+        return self._noted(self.store.initial(replicate), super()._initial(replicate))
+
+    def _noted(self, path: Path, record: Record) -> Record:
+        # One that was refused is not: its file is about to be written anew.
+        meta, states, _ = record
         own = {n: state for n, state in states.items() if n not in meta["elsewhere"]}
-        self._note(path, kind, own)
-        return meta, states, masks
+        self._note(path, meta["kind"], own)
+        return record
 
     def _note(
         self, path: Path, kind: str, states: Mapping[str, State]

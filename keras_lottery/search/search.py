@@ -20,7 +20,7 @@ from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
 from keras_lottery.pruning import chosen
-from keras_lottery.search import mask_finders
+from keras_lottery.search import mask_finders, stored
 from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
@@ -42,6 +42,7 @@ from keras_lottery.search.settings import (
     versions,
 )
 from keras_lottery.search.setup import Setup
+from keras_lottery.search.stored import read_checked
 from keras_lottery.search.trainings import at_work
 from keras_lottery.search.workers import as_before, check_workers
 from keras_lottery.tickets import Ticket, grouping, schedules
@@ -281,7 +282,7 @@ class LotteryTicketSearch(Run):
         mask_steps: int | None = None,
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
-        margin: float | str = "auto",
+        margin: float | str | None = None,
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 1,
@@ -321,8 +322,9 @@ class LotteryTicketSearch(Run):
             sample_weight: weights of the training examples, for arrays.
             class_weight: same as `fit`.
             margin: how much worse than the dense network a ticket may be and match it,
-                in the objective's unit: of an accuracy, 0.002 is 0.2 percentage points;
-                by default as in `kl.results.verdict`. It may be changed later.
+                in the objective's unit: of an accuracy, 0.002 is 0.2 percentage points.
+                By default the one that was declared when the search began, and
+                `"auto"` there, see `kl.results.verdict`. It may be changed later.
             shuffle: whether arrays, and the batches of a `PyDataset`, are shuffled in
                 every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
@@ -346,7 +348,8 @@ class LotteryTicketSearch(Run):
                 "its functions to `load`, such as `load(directory, criterion=…)`. "
                 f"{self._lacking}"
             ) from self._lacking
-        check_margin(margin)
+        if margin is not None:
+            check_margin(margin)
         checks.verbose("verbose", verbose)
         for callback in checks.sequence("callbacks", callbacks, CALLBACKS):
             checks.instance("callbacks", callback, keras.callbacks.Callback, CALLBACKS)
@@ -417,7 +420,7 @@ class LotteryTicketSearch(Run):
             "class_weight": class_weight,
             "callbacks": [describe_callback(callback) for callback in callbacks],
             "objective": engine.objective,
-            "margin": margin,
+            "margin": self._declared() if margin is None else margin,
             "engine": engine.name,
             # Workers have one thread each: their number changes nothing.
             "in_workers": None,
@@ -448,6 +451,13 @@ class LotteryTicketSearch(Run):
             self.store.results, lambda file: table.to_csv(file, index=False)
         )
         return table
+
+    def _declared(self) -> float | str:
+        """The margin that the search began with, or the default."""
+        if self.overwrite or not self.store.settings.exists():
+            return "auto"
+        there = read_checked(self.store.settings, stored.Growing)
+        return there.get("margin", "auto")
 
     def _plan(
         self, model: keras.Model, span: Span, find: int | str | None, validations: int

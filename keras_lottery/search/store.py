@@ -122,8 +122,10 @@ class Store:
 
     def clean(self) -> None:
         """Removes what a killed process was writing."""
-        for path in self.directory.rglob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+        # Only where this search writes: others may be running in folders below.
+        for folder in ("", "replicate_*/", "replicate_*/level_*/"):
+            for path in self.directory.glob(f"{folder}{TEMPORARY}*"):
+                path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Removes the search; its lock, and whatever else is there, stays."""

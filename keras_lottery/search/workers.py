@@ -7,6 +7,7 @@ train half as much again as one process with two.
 import contextlib
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +32,8 @@ from keras_lottery.tickets import Ticket
 WORTHWHILE = 60.0
 """Seconds of training from which on workers, which take some to start, pay."""
 SEVERAL = 1000
+AS_BEFORE = "as before"
+"""Instead of a number of workers: there were some, and there have to be again."""
 
 
 class Pool(Protocol):
@@ -82,12 +85,13 @@ class Workers:
         """Trains them all, see `Engine.train_all`.
 
         Raises:
-            RuntimeError: if worker after worker dies.
+            RuntimeError: if the worker of a training dies again and again.
         """
         queued = 0
         lost: list[tuple[int, Work]] = []
         running: dict[Future[Any], tuple[int, Work]] = {}
-        deaths = 0
+        # Of each training: a pool that breaks once takes all that run with it.
+        deaths: Counter[int] = Counter()
         while queued < len(works) or lost or running:
             # Tickets are made as late as they can be: they take memory. One more than
             # there are workers, so that none waits for the next.
@@ -105,19 +109,19 @@ class Workers:
                 try:
                     result = future.result()
                 except BrokenProcessPool:
+                    deaths[index] += 1
                     lost.append((index, work))
                     continue
                 if isinstance(result, Failure):
                     raise RuntimeError(f"A worker failed:\n{result.traceback}")
-                deaths = 0
                 progress(index, work.make().steps)
                 yield index, result
             if lost:
-                deaths += 1
-                if deaths > MAX_DEATHS:
+                most = max(deaths[index] for index, _ in lost)
+                if most > MAX_DEATHS:
                     raise RuntimeError(
-                        f"Workers died {deaths} times in a row. Is there memory for "
-                        f"{self.pool.count}? Choose fewer `workers`."
+                        f"The worker of a training died {most} times. Is there memory "
+                        f"for {self.pool.count}? Choose fewer `workers`."
                     )
                 warnings.warn(
                     f"A worker died: {len(lost)} trainings are done again.",
@@ -137,7 +141,7 @@ def employ(
     """What trains, for as long as the context lasts: the engine, or workers.
 
     Args:
-        workers: a number, 0 for none, `"auto"`, or `"ray"`.
+        workers: a number, 0 for none, `"auto"`, `"ray"`, or `AS_BEFORE`.
         engine: of this process.
         setup: what workers make their engines of.
         ticket: one of those to train, to see how long a step takes.
@@ -145,7 +149,7 @@ def employ(
         steps: of all trainings together.
 
     Raises:
-        ValueError: if workers were asked for and cannot be had.
+        ValueError: if workers were asked for, or trained before, and cannot be had.
     """
     count = workers
     if workers == "auto":
@@ -156,13 +160,19 @@ def employ(
     with contextlib.ExitStack() as stack:
         obstacle = _obstacle(engine, setup)
         if obstacle is None:
+            if count == AS_BEFORE:
+                count = max(1, _most(setup, at_once))
             pool = stack.enter_context(contextlib.closing(_pool(count, setup)))
-            # Only a worker knows whether it can make the model.
-            failure = pool.submit(None).result()
-            if failure is None:
+            obstacle = _obstacle_there(pool)
+            if obstacle is None:
                 yield Workers(engine, pool)
                 return
-            obstacle = f"a worker cannot make the model:\n{failure.traceback}"
+        if workers == AS_BEFORE:
+            raise ValueError(
+                "These trainings were begun in workers, whose results those of this "
+                f"process would not repeat, and they are not possible now: {obstacle}. "
+                "Mend that, or choose another `directory`."
+            )
         message = f"workers={workers!r} is not possible: {obstacle}"
         if workers != "auto":
             raise ValueError(f"{message}. Use workers=0.")
@@ -188,7 +198,7 @@ def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int |
         engine = stored["engine"]
     if workers == "auto":
         # Workers have one thread each: their number changes nothing.
-        workers = loky.cpu_count() if stored["in_workers"] else 0
+        workers = AS_BEFORE if stored["in_workers"] else 0
     return engine, workers
 
 
@@ -206,17 +216,23 @@ def _choose(
     """How many workers are worth their starting."""
     if _obstacle(engine, setup):
         return 0
+    count = _most(setup, at_once)
+    if count < 2 or engine.name == "vectorized" or _accelerated():
+        return 0
+    # No step is so slow that so few would be worth workers' starting.
+    if steps < SEVERAL or steps * engine.seconds_per_step(ticket) < WORTHWHILE:
+        return 0
+    return count
+
+
+def _most(setup: Setup, at_once: int) -> int:
+    """How many workers have something to do, and memory for it."""
     assert setup.data is not None
     count = min(loky.cpu_count(), at_once)
     if setup.engine == "fused":
         # Each has the data once, and some on their way.
         size = sum(a.nbytes for a in keras.tree.flatten(setup.data.parts))
         count = min(count, int(free_memory() // (2 * size + 1)))
-    if count < 2 or engine.name == "vectorized" or _accelerated():
-        return 0
-    # No step is so slow that so few would be worth workers' starting.
-    if steps < SEVERAL or steps * engine.seconds_per_step(ticket) < WORTHWHILE:
-        return 0
     return count
 
 
@@ -231,6 +247,15 @@ def _obstacle(engine: Engine, setup: Setup) -> str | None:
     except Exception as error:
         return f"the model or a callback cannot be sent to a worker ({error!r})"
     return None
+
+
+def _obstacle_there(pool: Pool) -> str | None:
+    """Why workers cannot train, if they cannot: only they know that."""
+    try:
+        failure = pool.submit(None).result()
+    except BrokenProcessPool:
+        return f"a worker died as it started: is there memory for {pool.count}?"
+    return failure and f"a worker cannot make the model:\n{failure.traceback}"
 
 
 def _accelerated() -> bool:

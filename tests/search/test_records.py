@@ -73,7 +73,7 @@ def test_what_was_read_is_referred_to(store):
     write(records, 1, start=state(1))
     assert held(store, 1) == ["start"]
     records = Records(store)
-    records.read(place(store, 0), "training")
+    records.training(Unit(0, 0, "ticket"))
     write(records, 2, start=state(1), final=state(2), rewind_point=state(2))
     assert held(store, 2) == ["final"]
     states = Reader(store).read(place(store, 2), "training", "start", "rewind_point")[1]
@@ -85,7 +85,7 @@ def test_states_that_differ_in_a_bit_are_stored(store):
     other = state(0)
     other["a"][1] = -0.0
     records = Records(store)
-    records.read(store.initial(0), "initial")
+    records.initial(0)
     write(records, 1, start=other, final={**state(0), "b": np.arange(2.0)})
     assert held(store, 1) == ["start", "final"]
 
@@ -94,10 +94,23 @@ def test_a_damaged_file_is_written_whole_and_named(store):
     place(store, 0).write_bytes(b"")
     records = Records(store)
     with pytest.raises(CorruptedFileError, match="level_00"):
-        records.read(place(store, 0), "training")
+        records.training(Unit(0, 0, "ticket"))
     write(records, 0, start=state(0), final=state(1))
     assert held(store, 0) == ["start", "final"]
     write(records, 1, start=state(1))
     place(store, 0).write_bytes(b"")
     with pytest.raises(CorruptedFileError, match="level_00"):
         Reader(store).read(place(store, 1), "training", "start")
+
+
+def test_what_was_refused_is_not_referred_to(store):
+    write(Records(store), 2, final=state(2))
+    write(Records(store), 1)
+    place(store, 2).replace(place(store, 1))
+    records = Records(store)
+    with pytest.raises(CorruptedFileError, match="it was moved there"):
+        records.training(Unit(0, 1, "ticket"), "final")
+    write(records, 1, final=state(1))
+    write(records, 2, start=state(2))
+    states = Reader(store).training(Unit(0, 2, "ticket"), "start")[1]
+    assert states["start"]["a"].tolist() == [2, 2, 2]

@@ -5,15 +5,23 @@ import sys
 
 import pytest
 
-from keras_lottery.files import read_json, write_atomically, write_json, write_record
+from keras_lottery.files import (
+    TEMPORARY,
+    read_json,
+    write_atomically,
+    write_json,
+    write_record,
+)
 from keras_lottery.search.store import Store, Unit
 
 pytestmark = pytest.mark.once
 
 
 def test_clean_removes_what_a_killed_writer_leaves(tmp_path):
-    path, left = tmp_path / "replicate_0" / "file", []
+    path, left = Store(tmp_path).training(Unit(0, 1, "ticket")), []
     write_json(path, "old")
+    other = tmp_path / "other" / "replicate_0" / f"{TEMPORARY}by_another_search"
+    write_json(other, "it is running")
 
     def killed(file):
         left.extend(set(path.parent.iterdir()) - {path})
@@ -26,6 +34,7 @@ def test_clean_removes_what_a_killed_writer_leaves(tmp_path):
     Store(tmp_path).clean()
     assert list(path.parent.iterdir()) == [path]
     assert read_json(path) == "old"
+    assert other.exists()
 
 
 def test_every_unit_has_a_place_of_its_own(tmp_path):

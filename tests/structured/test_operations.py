@@ -111,8 +111,10 @@ def test_what_blocks_is_named_with_its_place(operation, reason):
         lambda x: ops.max_pool(x, 40),
         lambda x: ops.pad(x, [[0, 0], [0, 0], [1, 1], [0, 0]]),
         layers.Resizing(8, 8, pad_to_aspect_ratio=True),
+        lambda x: ops.sum(x, axis=0, keepdims=True),
+        lambda x: ops.cumsum(x, axis=-4),
     ],
-    ids=["slice", "pool", "pad", "aspect"],
+    ids=["slice", "pool", "pad", "aspect", "sum of a batch", "cumsum of a batch"],
 )
 def test_constants_are_only_folded_where_they_are_some_at_every_length(operation):
     start = keras.Input((None, None, 2))

@@ -1,0 +1,106 @@
+"""Workers that die, or cannot be had: what is done again, and what is said."""
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
+
+import pytest
+
+from keras_lottery.engines.engine import Work
+from keras_lottery.files import write_sealed
+from keras_lottery.masks import Masks
+from keras_lottery.search import workers
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.store import Store
+from keras_lottery.tickets import Ticket
+
+pytestmark = pytest.mark.once
+
+TICKET = Ticket(Masks.dense({"a": (3,)}), {}, 0, 1)
+ENGINE = SimpleNamespace(model=None, data=None, objective=None, name="fit")
+
+
+class Pool:
+    """Breaks so often, and what runs in it learns so one after the other."""
+
+    count = 4
+
+    def __init__(self, breaks):
+        self.breaks = breaks
+        self.running = []
+        self.threads = ThreadPoolExecutor(8)
+
+    def submit(self, work):
+        future = Future()
+        if not self.breaks:
+            self.threads.submit(self._finish, future, work)
+            return future
+        self.running.append(future)
+        if work is None or len(self.running) > self.count:
+            self.breaks -= 1
+            self.threads.submit(self._break, self.running)
+            self.running = []
+        return future
+
+    def _finish(self, future, work):
+        if work is not None:
+            time.sleep(0.3)  # A new worker has to start.
+        future.set_result(None if work is None else "trained")
+
+    def _break(self, running):
+        for future in running:
+            future.set_exception(BrokenProcessPool())
+            time.sleep(0.02)
+
+    def close(self):
+        self.threads.shutdown()
+
+
+def trained(pool, number=5):
+    made = workers.Workers(ENGINE, pool)
+    return dict(made.train_all([Work(TICKET, 0)] * number, lambda *_: None))
+
+
+def test_a_pool_that_breaks_once_is_one_death_of_each_training():
+    with pytest.warns(UserWarning, match="A worker died"):
+        assert trained(Pool(1)) == dict.fromkeys(range(5), "trained")
+
+
+def test_a_training_whose_worker_dies_again_and_again_ends_the_search():
+    with (
+        pytest.warns(UserWarning, match="A worker died"),
+        pytest.raises(RuntimeError, match=r"died 4 times.*Choose fewer `workers`"),
+    ):
+        trained(Pool(4))
+
+
+def setup():
+    return Setup(None, None, 0, "fit", SimpleNamespace(parts={}), {})
+
+
+def employed(monkeypatch, number, breaks):
+    monkeypatch.setattr(workers, "_choose", lambda *_: 2)
+    monkeypatch.setattr(workers, "_obstacle", lambda *_: None)
+    monkeypatch.setattr(workers, "_pool", lambda *_: Pool(breaks))
+    with workers.employ(number, ENGINE, setup(), TICKET, 2, 10) as trainer:
+        return trainer
+
+
+def test_workers_that_die_as_they_start_leave_the_training_to_this_process(monkeypatch):
+    with pytest.warns(UserWarning, match=r"died as it started.*trains alone"):
+        assert employed(monkeypatch, "auto", breaks=1) is ENGINE
+    with pytest.raises(ValueError, match=r"workers=2 .*died as it started.*workers=0"):
+        employed(monkeypatch, 2, breaks=1)
+
+
+def test_what_was_begun_in_workers_asks_for_them_by_no_number(monkeypatch, tmp_path):
+    store = Store(tmp_path)
+    write_sealed(
+        store.settings, {"engine": "fused", "in_workers": True, "versions": {}}
+    )
+    engine, number = workers.as_before(store, "auto", "auto")
+    assert engine == "fused"
+    assert employed(monkeypatch, number, breaks=0).pool.count == Pool.count
+    with pytest.raises(ValueError, match=r"begun in workers.*another `directory`"):
+        employed(monkeypatch, number, breaks=1)
