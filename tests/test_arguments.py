@@ -25,10 +25,12 @@ import pytest
 import keras_lottery as kl
 from keras_lottery.engines import engine, fit, fits
 from keras_lottery.engines.engine import Engine
+from keras_lottery.files import write_sealed
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.search import search
 from keras_lottery.ship.deploy import files as deploy_files
 from keras_lottery.ship.export import keras_file, litert, saved_model
+from keras_lottery.ship.export.files import digests_of
 from keras_lottery.study import transfer
 from keras_lottery.study.analysis import evaluation
 from tests.models_zoo import Tagger
@@ -252,6 +254,7 @@ def good_calls(folder):
     klc = folder / "model.klc"
     with contextlib.redirect_stdout(io.StringIO()):
         kl.save_compressed(masked, klc)
+    write_sealed(folder / "reports.json", {"exports": [{"sha256": digests_of(klc)}]})
     saved = folder / "saved.ticket"
     ticket.save(saved)
     searching = kl.LotteryTicketSearch(plain, [0.5], workers=0, engine="fit")
@@ -454,6 +457,7 @@ def good_calls(folder):
         "kl.controls.trials": Good({"controls": ["reinit"]}, controls="none list text"),
         "kl.controls.resolve": Good({"controls": {"reinit": 1}}),
         "kl.data.load": Good({"name": "digits"}),
+        "kl.export.check_file": Good({"path": klc}),
         "kl.export.to_c_array": Good(
             {"ticket_or_model_or_file": ticket, "path": folder / "a.c"},
             wrong_models="unbuilt",

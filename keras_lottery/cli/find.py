@@ -19,13 +19,14 @@ from keras_lottery.cli.parsing import (
     word,
 )
 from keras_lottery.engines import ENGINES
-from keras_lottery.files import write_json, write_sealed
+from keras_lottery.files import write_sealed
 from keras_lottery.papers import data, models
 from keras_lottery.registry import load_extensions
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.results import objective_of
 from keras_lottery.search.store import Store
 from keras_lottery.ship import export
+from keras_lottery.ship.export.files import REPORTS
 from keras_lottery.study import plots
 from keras_lottery.study.report.tables import verdict_table
 from keras_lottery.tables import text_table
@@ -346,7 +347,7 @@ def _export(
         "density": ticket.masks.density,
         "exports": [report.to_dict() for report in reports],
     }
-    write_json(directory / "reports.json", card)
+    write_sealed(directory / REPORTS, card)
     write_sealed(store.exports, card)
 
 

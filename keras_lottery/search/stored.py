@@ -160,6 +160,7 @@ class Export(TypedDict):
     max_difference: float
     accuracy: float | None
     keras_accuracy: float | None
+    sha256: NotRequired[dict[str, str]]
     notes: list[str]
 
 

@@ -80,7 +80,8 @@ def test_the_best_file_is_written_with_its_card(run, monkeypatch, capsys):
     file = run / "saved_models/tiny" / card["file"]
     assert file.stat().st_size == chosen["bytes"] == card["report"]["bytes"]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert card["sha256"] == {"mobile.tflite": digest}
+    assert card["report"]["sha256"] == {"mobile.tflite": digest}
+    kl.export.check_file(file)
     data = kl.data.load(run / "data.npz")
     assert accuracy_of(file, *data.test) == chosen["accuracy"]
     assert accuracy_of(file, *data.validation) == chosen["validation_accuracy"]
@@ -126,7 +127,7 @@ def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
     sizes = result.table.set_index("file")["bytes"]
     assert sizes["level_01_int8"] < 0.5 * sizes["level_01_float32"]
     assert str(result).splitlines()[0].split()[0] == "file"
-    digests = json.loads(result.card.read_text())["sha256"]
+    digests = json.loads(result.card.read_text())["report"]["sha256"]
     graph = (result.file / "saved_model.pb").read_bytes()
     assert digests["server/saved_model.pb"] == hashlib.sha256(graph).hexdigest()
 
@@ -203,7 +204,7 @@ def test_no_card_tells_of_another_file(run, tmp_path, one_file, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(tickets, "write_json", full)
+    monkeypatch.setattr(tickets, "write_sealed", full)
     with pytest.raises(OSError, match="no space"):
         deploy(run / "runs/tiny", directory=tmp_path)
     assert [path.name for path in card.parent.iterdir()] == ["mobile.tflite"]

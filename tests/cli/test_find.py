@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import keras_lottery as kl
 from keras_lottery import cli
 from keras_lottery.cli import find_command as find
 from keras_lottery.search import Run
@@ -183,6 +184,8 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
         "litert",
     ]
     assert reports["density"] == pytest.approx(0.5, abs=1e-4)
+    for name in ("ticket.keras", "saved_model", "ticket.tflite"):
+        kl.export.check_file(folder / name)
     tflite = reports["exports"][2]
     assert tflite["bytes"] == (folder / "ticket.tflite").stat().st_size
     assert tflite["accuracy"] is not None

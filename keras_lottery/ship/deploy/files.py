@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lottery import checks
 from keras_lottery.ship.deploy import measure
 from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
-from keras_lottery.ship.export.files import gzip_size_of, size_of
+from keras_lottery.ship.export.files import check_unchanged, gzip_size_of, size_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,8 @@ def benchmark(
         FileNotFoundError: if a file does not exist.
         ValueError: if there is none, one is of another kind, cannot be run or returns
             NaN, or an argument is out of range.
+        CorruptedFileError: if one is not the file that a report beside it tells of, see
+            `kl.export.check_file`.
 
     Example:
 
@@ -129,6 +131,7 @@ def check_files(files: Paths) -> list[Path]:
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if there is none, or one is of another kind.
+        CorruptedFileError: if one is not the file that a report beside it tells of.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
     checks.sequence("files", given, "paths, at least one", 1)
@@ -142,6 +145,7 @@ def check_files(files: Paths) -> list[Path]:
                 "Expected .tflite files and directories of SavedModels. Received: "
                 f"'{path}'. Write them with `keras_lottery.export`."
             )
+        check_unchanged(path)
     return paths
 
 

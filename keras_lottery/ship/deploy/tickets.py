@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_lottery import checks
-from keras_lottery.files import write_json
+from keras_lottery.files import write_sealed
 from keras_lottery.papers import data as datasets
 from keras_lottery.search import Run
 from keras_lottery.search.settings import describe_data, versions
@@ -41,7 +41,7 @@ class Deployment:
     Attributes:
         file: the file that was chosen, or a SavedModel's directory.
         card: a JSON file beside it: how it was made, what was measured, versions, the
-            command that does it again, and the SHA-256 of what it tells of.
+            command that does it again; its report has the SHA-256 of the file.
         table: all files that were tried, a row each: that of `benchmark`, with `level`,
             `density`, `validation_accuracy`, which chooses, `accuracy` on the test
             data, and whether the row is `pareto` and `chosen`.
@@ -151,7 +151,6 @@ def deploy(
     chosen = as_records(table)[row]
     note = {
         "file": file.name,
-        "sha256": digests_of(file),
         "made": {
             "run": str(run),
             "level": chosen["level"],
@@ -163,7 +162,8 @@ def deploy(
         "rule": f"least {prefer} within {100 * margin:g} percentage points of the "
         "highest validation accuracy",
         "measured": chosen,
-        "report": tried[row]["report"].to_dict() | {"path": str(file)},
+        "report": tried[row]["report"].to_dict()
+        | {"path": str(file), "sha256": digests_of(file)},
         "data": source,
         "threads": threads,
         "machine": f"{platform.machine()}, {platform.system()}",
@@ -172,7 +172,7 @@ def deploy(
         "tried": as_records(table),
         "failed": failed,
     }
-    write_json(card, note)
+    write_sealed(card, note)
     return Deployment(file, card, table, failed)
 
 

@@ -1,6 +1,7 @@
 """From a ticket or a Keras model to a file that ships, with a report measured on it."""
 
 from keras_lottery.ship.export.errors import ExportError
+from keras_lottery.ship.export.files import check_file
 from keras_lottery.ship.export.keras_file import to_keras
 from keras_lottery.ship.export.litert import to_litert
 from keras_lottery.ship.export.micro import MicroReport, to_c_array
@@ -11,6 +12,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "MicroReport",
+    "check_file",
     "to_c_array",
     "to_keras",
     "to_litert",

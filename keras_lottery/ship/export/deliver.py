@@ -11,7 +11,7 @@ from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.quiet import quiet
 from keras_lottery.ship.export.data import Checks, accuracy
 from keras_lottery.ship.export.errors import ExportError, step
-from keras_lottery.ship.export.files import gzip_size_of, size_of, staged
+from keras_lottery.ship.export.files import digests_of, gzip_size_of, size_of, staged
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, run_keras
 from keras_lottery.ship.export.source import plain_copy, sparsity, unpruned
@@ -112,6 +112,7 @@ def deliver(
                 sparsity=sparsity(plain),
                 accuracy=_accuracy(given, outputs, checks),
                 keras_accuracy=_accuracy(given, expected, checks),
+                sha256=digests_of(draft),
                 notes=tuple(notes),
             )
     except ExportError as error:

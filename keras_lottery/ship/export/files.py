@@ -9,6 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from keras_lottery import checks
+from keras_lottery.files import SEAL, CorruptedFileError, read_sealed
+
+REPORTS = "reports.json"
+"""What `keras-lottery find` measured on the files beside it."""
 
 
 def file_path(path: str | os.PathLike[str], suffix: str) -> Path:
@@ -91,6 +95,65 @@ def digests_of(path: Path) -> dict[str, str]:
         ).hexdigest()
         for file in sorted(_files(path))
     }
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raises unless an exported file is, to the byte, the one that its report tells of.
+
+    Reports are `reports.json` beside it, which `keras-lottery find` writes, and the
+    card of `deploy`, such as `mobile.json`. Keras reads a damaged `.keras` file without
+    an error as long as the archive is whole, and LiteRT a `.tflite` file whose weights
+    were changed: check it first.
+
+    Args:
+        path: a file, or the directory of a SavedModel.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or no report beside it tells of it.
+        CorruptedFileError: if it is another one: damaged, or written anew.
+    """
+    file = checks.existing("path", path)
+    if not file.exists():
+        raise FileNotFoundError(f"There is no file '{file}'. Received in `path`.")
+    if not check_unchanged(file):
+        raise FileNotFoundError(
+            f"No report beside '{file}' has its checksum: {REPORTS} of `keras-lottery "
+            f"find`, or {_card(file).name} of `deploy`. Compare it with a copy."
+        )
+
+
+def check_unchanged(path: Path) -> bool:
+    """Whether a report beside a file tells of it, in which case it is that file.
+
+    Raises:
+        CorruptedFileError: if it is not, or the report is damaged.
+    """
+    path = path.absolute()
+    found = False
+    for report in (path.with_name(REPORTS), _card(path)):
+        for noted in _noted(report):
+            own = {n: d for n, d in noted.items() if Path(n).parts[:1] == (path.name,)}
+            if own and own != digests_of(path):
+                raise CorruptedFileError(
+                    f"'{path}' is not the file that '{report}' tells of: its checksum "
+                    "is another. It was damaged, or written anew: restore or export it "
+                    f"again, or delete '{report.name}' if it is the one you want."
+                )
+            found = found or bool(own)
+    return found
+
+
+def _card(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _noted(report: Path) -> list[dict[str, str]]:
+    """The checksums in a report, file by file; none in a file of somebody else's."""
+    if not report.is_file() or SEAL.encode() not in report.read_bytes():
+        return []
+    value = read_sealed(report)
+    exports = [value.get("report"), *(value.get("exports") or ())]
+    return [each["sha256"] for each in exports if each and "sha256" in each]
 
 
 def _files(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import keras
 from keras_lottery import checks
 from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.ship.export.errors import ExportError
-from keras_lottery.ship.export.files import file_path, staged
+from keras_lottery.ship.export.files import check_unchanged, file_path, staged
 from keras_lottery.ship.export.litert import to_litert
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.tflite_file import Graph, Tensor, read_graphs
@@ -141,6 +141,8 @@ def to_c_array(
     Raises:
         ValueError: if an argument is unfit.
         FileNotFoundError: if there is no such file.
+        CorruptedFileError: if it is not the one that a report beside it tells of, see
+            `check_file`.
         ExportError: if it is no .tflite file, or needs what LiteRT Micro lacks; nothing
             is written then.
         RuntimeError: for a ticket or a model, if the backend is not TensorFlow.
@@ -185,6 +187,7 @@ def to_c_array(
                 "`representative_data` and `test_data`. Received: one of them beside "
                 f"'{file}'. Give them to `to_litert`, which writes the file."
             )
+        check_unchanged(file)
         data = file.read_bytes()
     else:
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):

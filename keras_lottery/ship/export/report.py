@@ -1,7 +1,8 @@
 """What an export measured on the file it wrote."""
 
 import textwrap
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class ExportReport:
             the file, where rounding to eight bits makes further weights zero.
         accuracy: the accuracy of the file on the test data, if given.
         keras_accuracy: the accuracy of the Keras model on the same data.
+        sha256: the checksum of the file, or of each file of a SavedModel, by its name:
+            what `check_file` compares.
         notes: what was done otherwise than asked, and why.
     """
 
@@ -42,6 +45,7 @@ class ExportReport:
     sparsity: float
     accuracy: float | None = None
     keras_accuracy: float | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
