@@ -29,10 +29,12 @@ from keras_lottery.files import write_sealed
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.search import search
 from keras_lottery.ship.deploy import files as deploy_files
+from keras_lottery.ship.deploy import tickets as deploy_tickets
 from keras_lottery.ship.export import keras_file, litert, saved_model
 from keras_lottery.ship.export.files import digests_of
 from keras_lottery.study import transfer
 from keras_lottery.study.analysis import evaluation
+from keras_lottery.study.report import write
 from tests.models_zoo import Tagger
 
 pytestmark = pytest.mark.once
@@ -111,11 +113,6 @@ LEFT_OUT = {
     r"kl\.allocation\.(Allocation|classes)": "has no arguments",
     r"kl\.grouping\.(Grouped|Grouping|Groups|InsideWeights|Kind|Weights)": (
         "for those who extend the library"
-    ),
-    r"kl\.deploy": "needs a run of images; tests/ship/deploy",
-    r"kl\.report\.\w+|kl\.tensorboard\.\w+": "needs a run; tests/study",
-    r"kl\.analysis\.(densities_by_level|generalisation_gap)": (
-        "needs a run; tests/study/analysis"
     ),
     r"kl\.models\.(conv_\d|lenet_5|mobilenet_v2|resnet_\d+|vgg_\d+)": (
         "the arguments of `lenet_300_100`, `resnet` and `vgg`, by the same code"
@@ -199,8 +196,19 @@ class Good:
         return label in right
 
 
-def good_calls(folder):
-    """A good call of every public name."""
+def finished(directory, data):
+    """A search, as far as its dense net, in little time."""
+    made = kl.LotteryTicketSearch(
+        mlp(), [0.5], controls=None, engine="fit", workers=0, directory=directory
+    )
+    made.search(
+        *data, validation_data=data, test_data=data, batch_size=6, epochs=1, verbose=0
+    )
+    return kl.Run.load(directory)
+
+
+def good_calls(folder, run):
+    """A good call of every public name, and a run for those that read one."""
     (folder / PLACES["other"]).write_text("of the user")
     x = np.random.default_rng(0).random((12, 4), np.float32)
     y = np.arange(12) % 3
@@ -257,6 +265,10 @@ def good_calls(folder):
     write_sealed(folder / "reports.json", {"exports": [{"sha256": digests_of(klc)}]})
     saved = folder / "saved.ticket"
     ticket.save(saved)
+    classified = (data[0], data[1].astype("int32"))
+    splits_of_run = kl.data.Splits(
+        "mine", *classified, *classified, *classified, input_shape=(4,), classes=3
+    )
     searching = kl.LotteryTicketSearch(plain, [0.5], workers=0, engine="fit")
     adam = {"optimizer": "adam", "learning_rate": 0.1, "batch_size": 2, "steps": 3}
     recipe = kl.models.Recipe(**adam, rates={"hidden": 0.2})
@@ -427,6 +439,27 @@ def good_calls(folder):
             seconds="above_0",
             threshold="real",
         ),
+        "kl.deploy": Good(
+            {"run": run.directory, "data": splits_of_run, "directory": folder / "out"},
+            data="none",
+            margin="0",
+            threads="positive",
+            seconds="above_0",
+        ),
+        "kl.report.write_report": Good(
+            {
+                "directory": run.directory,
+                "path": folder / "a.html",
+                "figures": folder / "figures",
+            },
+            directory="",
+            figures="text",
+        ),
+        "kl.tensorboard.write_curves": Good(
+            {"search": run, "directory": folder / "curves"}
+        ),
+        "kl.analysis.densities_by_level": Good({"search": run}),
+        "kl.analysis.generalisation_gap": Good({"search": run, "on": "test"}),
         "kl.compact": Good({"model": masked}, wrong_models="unbuilt subclassed"),
         "kl.compare_transfer": Good(
             {
@@ -597,10 +630,10 @@ MODELS = {
 Outcome = collections.namedtuple("Outcome", "name argument label kind what")
 
 
-def sweep(folder, only=None):
+def sweep(folder, run, only=None):
     """What comes of each call."""
     functions = {name: value for name, value in public().items() if not left_out(name)}
-    for name, good in good_calls(folder).items():
+    for name, good in good_calls(folder, run).items():
         if only and only not in name:
             continue
         function = good.call or functions.get(name)
@@ -679,15 +712,21 @@ def left_out(name):
     return any(re.fullmatch(pattern, name) for pattern in LEFT_OUT)
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    x = np.random.default_rng(0).random((12, 4), np.float32)
+    return finished(tmp_path_factory.mktemp("run"), (x, np.arange(12) % 3))
+
+
 @pytest.fixture
-def folder(monkeypatch, tmp_path):
+def folder(monkeypatch, tmp_path, run):
     monkeypatch.chdir(tmp_path)
     stop(monkeypatch.setattr)
     return tmp_path
 
 
 def stop(replace):
-    """Stops before anything is trained, converted or measured."""
+    """Stops before anything is trained, converted, measured or drawn."""
 
     def reached(*_, **__):
         raise Reached
@@ -701,6 +740,8 @@ def stop(replace):
     for module in (keras_file, litert, saved_model):
         replace(module, "deliver", reached)
     replace(deploy_files, "_ask", reached)
+    replace(deploy_tickets, "_try", reached)
+    replace(write, "panels", reached)
     evaluate = remembered(engine.evaluate)
     for module in (engine, fit, fits, evaluation):
         replace(module, "evaluate", evaluate)
@@ -731,9 +772,9 @@ def _subclasses(kind):
     return [each for sub in kind.__subclasses__() for each in [sub, *_subclasses(sub)]]
 
 
-def test_every_public_name_has_a_good_call_or_a_reason(folder):
+def test_every_public_name_has_a_good_call_or_a_reason(folder, run):
     names = [name for name in public() if not left_out(name)]
-    missing = sorted(set(names) - good_calls(folder).keys())
+    missing = sorted(set(names) - good_calls(folder, run).keys())
     assert not missing, f"add good calls to `good_calls` for {missing}"
 
 
@@ -746,8 +787,9 @@ def test_every_public_module_says_what_is_public():
     ]
 
 
-def test_wrong_arguments_are_refused_by_name_or_mean_something(folder):
-    bad = [each for each in sweep(folder) if each.kind not in ("refused", "meaningful")]
+def test_wrong_arguments_are_refused_by_name_or_mean_something(folder, run):
+    right = "refused", "meaningful"
+    bad = [each for each in sweep(folder, run) if each.kind not in right]
     assert not bad, report(bad)
     assert (folder / PLACES["other"]).read_text() == "of the user"
 
@@ -763,9 +805,11 @@ if __name__ == "__main__":
 
     start = time.process_time()
     with tempfile.TemporaryDirectory() as made, contextlib.chdir(made):
+        x = np.random.default_rng(0).random((12, 4), np.float32)
+        run = finished(Path(made, "run"), (x, np.arange(12) % 3))
         stop(setattr)
         found = []
-        for each in sweep(Path(made), *sys.argv[1:]):
+        for each in sweep(Path(made), run, *sys.argv[1:]):
             found.append(each)
             if each.kind not in ("refused", "meaningful"):
                 print(report([each]).strip(), flush=True)

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from keras_lottery import checks
 from keras_lottery.checks import did_you_mean
 from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.files import REMEDY, CorruptedFileError
@@ -24,6 +25,13 @@ from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def check_run(name: str, value: Any) -> None:
+    """Raises ValueError unless it is a search, or the reader of one."""
+    form = "a LotteryTicketSearch or a Run"
+    remedy = "Open a stored one with `kl.Run.load(directory)`."
+    checks.instance(name, value, Run, form, remedy)
 
 
 class Run:

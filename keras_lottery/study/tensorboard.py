@@ -3,7 +3,9 @@
 import importlib.util
 import os
 
+from keras_lottery import checks
 from keras_lottery.search import Run
+from keras_lottery.search.run import check_run
 
 __all__ = ["write_curves"]
 
@@ -16,8 +18,11 @@ def write_curves(search: Run, directory: str | os.PathLike) -> None:
         directory: what to start TensorBoard on: `tensorboard --logdir directory`.
 
     Raises:
+        ValueError: if an argument is unfit.
         ImportError: if TensorFlow or TensorBoard is not installed.
     """
+    check_run("search", search)
+    checks.directory("directory", directory)
     if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "Writing for TensorBoard needs the package tensorboard. "

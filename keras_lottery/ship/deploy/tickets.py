@@ -111,6 +111,12 @@ def deploy(
         ExportError: if no file works.
         RuntimeError: if the backend is not TensorFlow.
     """
+    checks.existing("run", run)
+    if data is not None:
+        form = "the name of a data set, an .npz file or Splits"
+        checks.instance("data", data, str | datasets.Splits, form)
+        if isinstance(data, str):
+            checks.text("data", data)
     checks.choice("target", target, list(WAYS))
     checks.choice("prefer", prefer, list(PREFER))
     checks.fraction("margin", margin)
@@ -249,7 +255,7 @@ def _trained(run: Run, level: int, replicate: int) -> Ticket:
 
 def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.Splits]:
     """The data's name, and the data, which are to be those of the run."""
-    name = given or run.data
+    name = run.data if given is None else given
     if name is None:
         raise ValueError(
             f"Expected `data`, since the run '{run.directory}' does not say which data "

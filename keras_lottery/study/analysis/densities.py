@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_lottery.keras_bridge import checks
 from keras_lottery.masks import Masks
-from keras_lottery.search.run import Run
+from keras_lottery.search.run import Run, check_run
 from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def densities_by_level(search: Run) -> "pd.DataFrame":
         `replicate`.
 
     Raises:
-        ValueError: if no ticket is stored.
+        ValueError: if `search` is none, or no ticket is stored.
     """
     import pandas as pd
 
+    check_run("search", search)
     tables = []
     for unit in search.units():
         if unit.variant != "ticket":

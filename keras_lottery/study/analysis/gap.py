@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from keras_lottery import checks
-from keras_lottery.search.run import Run
+from keras_lottery.search.run import Run, check_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +26,15 @@ def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
         `gap`: how much better the first is.
 
     Raises:
-        ValueError: if `on` is something else, or there are no such data.
+        ValueError: if `search` is none, `on` is something else, or there are no such
+            data.
 
     Reference:
         Frankle & Carbin, [The Lottery Ticket Hypothesis](
         https://arxiv.org/abs/1803.03635), 2019, section 5: tickets "generalize better":
         the gap is smaller.
     """
+    check_run("search", search)
     results = search.results()
     objective = search.objective
     columns = {
