@@ -16,7 +16,12 @@ from keras_lottery.keras_bridge.layers.state import reset_slots
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot, criteria, grouping
 from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets.allocation import Allocation, AllocationLike, Scores
+from keras_lottery.tickets.allocation import (
+    Allocation,
+    AllocationLike,
+    Layerwise,
+    Scores,
+)
 from keras_lottery.tickets.allocation.counts import check_sparsity
 from keras_lottery.tickets.criteria import Criterion, CriterionLike
 from keras_lottery.tickets.grouping import Granularity, Grouped
@@ -31,9 +36,13 @@ _REMEDY = (
 )
 
 
+Sparsity = float | Mapping[str, float]
+"""What `sparsity=` may be."""
+
+
 def prune(
     model: keras.Model,
-    sparsity: float,
+    sparsity: Sparsity,
     criterion: CriterionLike = "magnitude",
     allocation: AllocationLike | None = None,
     granularity: Granularity = "weight",
@@ -55,7 +64,9 @@ def prune(
         model: a masked model (of `mask_model`).
         sparsity: the share of its prunable weights to be zero afterwards; of filters
             and units, the share of those that can be pruned. Each layer keeps one of
-            them at least.
+            them at least. Or that of each layer, by pattern of layer or weight name,
+            `{"conv*": 0.5, "dense*": 0.8}`: the first match counts, and layers that
+            match none, or are sparser already, stay as they are.
         criterion: what a weight is worth; a name of `criteria` or a function of a
             snapshot. The model's weights stand for the initial ones too. With
             `granularity="filter"`, what a filter is worth: `"l1"`, the sum of its
@@ -67,13 +78,14 @@ def prune(
         allocation: which layers the weights are taken from; a name of `allocation` or
             a function. By default `"global"`, and `"uniform"` for filters. There,
             patterns are those of layers; layers that are tied are called
-            `conv_1+conv_3`.
+            `conv_1+conv_3`. Not where `sparsity` says it for each layer.
         granularity: what is pruned together, see `grouping.get`: `"weight"`, each by
             itself; blocks of weights, `"block_1x4"` of LiteRT (four inputs of one
             output) or a pair (inputs, outputs); `"2:4"`, which keeps 2 of 4 inputs.
             The sparsity comes as near as groups allow. Or `"filter"` and `"channel"`:
             whole units and filters, worth the mean score of the weights that make
-            them, or that read them.
+            them, or that read them. Or one of those inside of weights by pattern of
+            layer or weight name, `{"conv*": "2:4", "dense*": "weight"}`.
         data: training data, for the criteria that need them: (x, y) in arrays, tables
             or dictionaries of them by the names of the inputs, or a batched
             `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"` reads
@@ -108,19 +120,60 @@ def prune(
     [30, 10, 10]
     """
     snapshot = _snapshot(model, granularity, data, seed)
+    left = snapshot.grouping.left
+    sparsity, allocation = of_network(sparsity, allocation, left(snapshot.masks))
     how = chosen(criterion, allocation, granularity)
     with keeping(model):
         masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
     before = snapshot.masks
-    left = snapshot.grouping.left
     _warn_of_thin_layers(left(before), left(masks), sparsity)
     set_masks(model, masks, optimizer)
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
 
 
+def of_network(
+    sparsity: Sparsity, allocation: AllocationLike | None, masks: Masks
+) -> tuple[float, AllocationLike | None]:
+    """The whole network's sparsity, and the allocation that shares it out.
+
+    Args:
+        sparsity: that, or the sparsity of each layer by pattern of names.
+        allocation: what was asked for.
+        masks: what the sparsity is a share of.
+
+    Raises:
+        ValueError: if a pattern matches no layer.
+    """
+    check_by_layer("sparsity", sparsity, allocation)
+    if not isinstance(sparsity, Mapping):
+        return sparsity, allocation
+    by_layer = Layerwise(sparsity, rate=0)
+    return by_layer.once(masks), by_layer
+
+
+def check_by_layer(
+    argument: str, sparsity: Sparsity, allocation: AllocationLike | None
+) -> None:
+    """Raises ValueError unless it is a sparsity, or one of each layer."""
+    if not isinstance(sparsity, Mapping):
+        check_sparsity(sparsity, argument)
+        return
+    if not sparsity:
+        checks.refuse(argument, "a share, or shares by pattern of layers", sparsity)
+    checks.names(argument, sparsity, "shares by pattern of layers or weights")
+    for pattern, share in sparsity.items():
+        checks.fraction(f"{argument}[{pattern!r}]", share)
+    if allocation is not None:
+        checks.refuse(
+            "allocation",
+            f"left out where `{argument}` is given by layer, which says it all",
+            allocation,
+        )
+
+
 def masks_after(
     model: keras.Model,
-    sparsity: float,
+    sparsity: Sparsity,
     criterion: CriterionLike = "magnitude",
     allocation: AllocationLike | None = None,
     granularity: Granularity = "weight",
@@ -130,6 +183,8 @@ def masks_after(
 ) -> Masks:
     """The masks that `prune` would set, by the same arguments; it changes nothing."""
     snapshot = _snapshot(model, granularity, data, seed)
+    masks = snapshot.grouping.left(snapshot.masks)
+    sparsity, allocation = of_network(sparsity, allocation, masks)
     how = chosen(criterion, allocation, granularity)
     with keeping(model):
         return prune_snapshot(snapshot, sparsity, *how, rounds)[0]

@@ -606,6 +606,7 @@ def good_calls(folder, run):
         "kl.grouping.Blocks": Good(
             {"inputs": 2, "outputs": 1}, inputs="2", outputs="2"
         ),
+        "kl.grouping.ByLayer": Good({"groupings": {"a": kl.grouping.Blocks(2, 1)}}),
         "kl.grouping.NOfM": Good({"n": 1, "m": 4}, n="2", m="2"),
     }
     good["kl.analysis.weight_correlation"].right["masks"] = "none"

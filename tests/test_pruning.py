@@ -328,3 +328,63 @@ def test_two_of_four_beside_layers_that_are_left_out_names_the_sparsity_it_comes
         prune(model, 0.5, allocation=others, granularity="2:4")
     prune(model, 0.2857, allocation=others, granularity="2:4")
     assert get_masks(model)["a/kernel"].mean() == 0.5
+
+
+def conv_and_dense():
+    """360 weights of a convolution and 120 of a dense layer."""
+    steps = layers.Conv2D(10, (3, 3), name="conv"), layers.GlobalAveragePooling2D()
+    head = layers.Dense(12, name="dense"), layers.Dense(3, name="head")
+    return mask_model(keras.Sequential([keras.Input((5, 5, 4)), *steps, *head]))
+
+
+def counts(model):
+    return [int(mask.sum()) for mask in get_masks(model).values()]
+
+
+BY_LAYER = {"conv": 0.5, "dense/*": 0.77}
+
+
+@pytest.mark.once
+def test_sparsity_and_granularity_of_each_layer_in_one_call():
+    model = conv_and_dense()
+    prune(model, BY_LAYER, granularity={"conv*": "2:4"})
+    assert counts(model) == [180, 28, 36]  # 0.23 of 120 is 27.6; the head is whole
+    conv, dense, _ = get_masks(model).values()
+    assert (conv.reshape(-1, 4, 10).sum(axis=1) == 2).all()
+    weights = np.abs(model.get_layer("dense").weight_variable("kernel").numpy())
+    assert weights[dense].min() >= weights[~dense].max()
+    # A layer that is sparser already stays as it is.
+    prune(model, {"conv": 0.2, "dense": 0.8, "head": 0.5})
+    assert counts(model) == [180, 24, 18]
+
+
+@pytest.mark.once
+def test_granularity_of_each_layer_with_one_ranking():
+    model = conv_and_dense()
+    prune(model, 0.6, granularity={"conv": "2:4", "*": (2, 1)})
+    assert counts(model)[0] >= 180 and sum(counts(model)) == pytest.approx(206, abs=1)
+    # A sparsity of each layer's that N:M cannot have is no other in silence.
+    model = conv_and_dense()
+    with pytest.raises(ValueError, match="for a sparsity of each layer"):
+        prune(model, 0.7, allocation="uniform", granularity={"conv": "2:4"})
+    assert get_masks(model).sparsity == 0
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sparsity": {"typo*": 0.5}}, r"'typo\*' matches none"),
+        ({"sparsity": {"conv": 1.5}}, r"sparsity\['conv'\]=1.5"),
+        ({"sparsity": {}}, "sparsity={}"),
+        ({"sparsity": BY_LAYER, "allocation": "erk"}, "allocation='erk'"),
+        ({"granularity": {"typo*": "2:4"}}, r"'typo\*' matches none"),
+        ({"granularity": {"conv": "filter"}}, r"granularity\['conv'\]='filter'"),
+        ({"granularity": {}}, "granularity={}"),
+    ],
+)
+def test_wrong_patterns_change_nothing(arguments, message):
+    model = conv_and_dense()
+    with pytest.raises(ValueError, match=message):
+        prune(model, **({"sparsity": 0.5} | arguments))
+    assert get_masks(model).sparsity == 0

@@ -91,7 +91,8 @@ def add_options(parser: Parser) -> None:
         default="weight",
         metavar="NAME",
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M, filter, channel (%(default)s)",
+        "other N:M, filter, channel (%(default)s); but for the last two also by "
+        "pattern of layers: 'conv*=2:4,dense*=weight'",
     )
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
@@ -373,12 +374,16 @@ def _levels(text: str) -> list[int]:
     return [at_least(1)(word) for word in text.split(",")]
 
 
-def _granularity(text: str) -> str:
+def _granularity(text: str) -> Granularity:
+    granularity: Granularity = text
+    if "=" in text:
+        pairs = [part.partition("=") for part in text.split(",")]
+        granularity = {pattern: each for pattern, _, each in pairs}
     try:
-        grouping.get(text)
+        grouping.get(granularity)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return text
+    return granularity
 
 
 def _controls(text: str) -> dict[str, int]:

@@ -75,10 +75,8 @@ class Ticket:
         while "source" in card:  # It was carried over from another network.
             card = card["source"]
         found = card.get("settings", {}).get("granularity", "weight")
-        if isinstance(found, str):
-            return found
-        inputs, outputs = found  # JSON has made a list of them.
-        return inputs, outputs
+        # JSON has made lists of pairs, which does not matter within a mapping.
+        return tuple(found) if isinstance(found, list) else found
 
     def initial_model(self) -> keras.Model:
         """The masked model with the weights that training starts from."""

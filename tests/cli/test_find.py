@@ -44,6 +44,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["--report-levels", "1,two"], ["--report-levels", "'two'"]),
         (["--report-levels", "2"], ["report_levels=[2]"]),
         (["--criterion", "magic"], ["--criterion", "magnitude"]),
+        (["--granularity", "dense=filter"], ["--granularity", "'filter'", "dense"]),
         (["--export", "onnx"], ["--export", "onnx", "litert"]),
         (["--quantize", "int4"], ["--quantize", "dynamic"]),
         (["--optimizer", "magic"], ["optimizer='magic'"]),
@@ -167,6 +168,7 @@ def test_what_the_paper_leaves_alone_is_left_alone(asked, capsys):
     assert allocation.exclude == LEFT
     # Filters are tied by the shortcuts.
     assert asked("--granularity", "filter")[1] is None
+    assert asked("--granularity", "dense*=2:4,*=block_1x4")[1] == Global(LEFT)
     filters = asked("--granularity", "filter", "--allocation", "layerwise")[1]
     assert not filters.rates
     assert not filters.exclude

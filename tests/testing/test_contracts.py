@@ -84,6 +84,11 @@ def test_every_grouping(granularity):
 
 
 @pytest.mark.once
+def test_groupings_by_layer():
+    testing.check_grouping({"dense": "2:4", "*": (2, 1)}, 2)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("name", controls.CONTROLS)
 def test_every_control(name):
     testing.check_control(name)

@@ -66,7 +66,7 @@ class Configured(keras.callbacks.Callback):
         names = inspect.signature(type(self)).parameters
         config = {name: getattr(self, name) for name in names if name != "data"}
         for argument in NAMED:
-            if argument in config and not isinstance(config[argument], str):
+            if argument in config and not isinstance(config[argument], str | None):
                 raise ValueError(
                     f"Only a `{argument}` given by name has a config. "
                     f"Received: {argument}={config[argument]!r}"

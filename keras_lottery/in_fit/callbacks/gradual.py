@@ -1,6 +1,7 @@
 """Gradual pruning: a schedule of sparsities inside one `fit`."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -8,7 +9,15 @@ import keras
 from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
 from keras_lottery.keras_bridge.layers import get_masks
-from keras_lottery.pruning import chosen, prune, rehearse
+from keras_lottery.masks import Masks
+from keras_lottery.pruning import (
+    Sparsity,
+    check_by_layer,
+    chosen,
+    of_network,
+    prune,
+    rehearse,
+)
 from keras_lottery.tickets import grouping
 from keras_lottery.tickets.allocation import AllocationLike
 from keras_lottery.tickets.criteria import CriterionLike
@@ -26,7 +35,8 @@ class GradualPruning(MaskUpdates):
     between executions.
 
     Args:
-        final_sparsity: s_f, the share of prunable weights that end up zero.
+        final_sparsity: s_f, the share of prunable weights that end up zero, or that of
+            each layer by pattern of names, see `prune`.
         begin_step: the step of the first pruning.
         end_step: the step of the last one.
         frequency: steps from one pruning to the next.
@@ -51,7 +61,7 @@ class GradualPruning(MaskUpdates):
 
     def __init__(
         self,
-        final_sparsity: float,
+        final_sparsity: Sparsity,
         begin_step: int,
         end_step: int,
         frequency: int = 100,
@@ -64,13 +74,11 @@ class GradualPruning(MaskUpdates):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        checks.fraction("final_sparsity", final_sparsity)
+        check_by_layer("final_sparsity", final_sparsity, allocation)
         checks.fraction("initial_sparsity", initial_sparsity)
-        if initial_sparsity > final_sparsity:
-            raise ValueError(
-                "Expected 0 <= initial_sparsity <= final_sparsity < 1. Received: "
-                f"initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
-            )
+        self._final: float | None = None
+        if not isinstance(final_sparsity, Mapping):
+            self._set_final(final_sparsity, initial_sparsity)
         checks.count("begin_step", begin_step)
         checks.count("end_step", end_step)
         checks.count("frequency", frequency, 1)
@@ -82,7 +90,7 @@ class GradualPruning(MaskUpdates):
                 f"begin_step={begin_step}, end_step={end_step}"
             )
         chosen(criterion, allocation, granularity)
-        if allocation is None:
+        if allocation is None and self._final is not None:
             allocation = grouping.get(granularity).default_allocation
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
@@ -91,13 +99,18 @@ class GradualPruning(MaskUpdates):
         self.initial_sparsity = initial_sparsity
         self.power = power
         self.criterion = criterion
-        self.allocation = allocation
+        self.allocation = self._allocation = allocation
         self.granularity = granularity
         self.data = data
         self.seed = seed
 
     def sparsity_at(self, step: int) -> float:
         """The sparsity that the schedule asks for after a step's pruning."""
+        if self._final is None:
+            raise ValueError(
+                "The model's sparsity is known once training begins, where "
+                f"`final_sparsity` is given by layer: {self.final_sparsity}"
+            )
         if step < self.begin_step:
             return 0.0
         span = max(self.end_step - self.begin_step, 1)
@@ -105,8 +118,15 @@ class GradualPruning(MaskUpdates):
         if step >= self.end_step:
             left = 0.0
         share = left**self.power if self.power else 0.0
-        change = self.initial_sparsity - self.final_sparsity
-        return self.final_sparsity + change * share
+        return self._final + (self.initial_sparsity - self._final) * share
+
+    def _set_final(self, sparsity: float, initial_sparsity: float) -> None:
+        if initial_sparsity > sparsity:
+            raise ValueError(
+                "Expected 0 <= initial_sparsity <= final_sparsity < 1. Received: "
+                f"initial_sparsity={initial_sparsity}, final_sparsity={sparsity}"
+            )
+        self._final = sparsity
 
     def is_update_step(self, step: int) -> bool:
         """Whether the schedule prunes before the step number `step`."""
@@ -117,32 +137,37 @@ class GradualPruning(MaskUpdates):
 
     def start(self) -> None:
         super().start()
-        if self.final_sparsity > self._sparsity():
-            rehearse(self.model, self.final_sparsity, *self._how())
+        final, self._allocation = of_network(
+            self.final_sparsity, self.allocation, self._left()
+        )
+        self._set_final(final, self.initial_sparsity)
+        if final > self._left().sparsity:
+            rehearse(self.model, final, *self._how())
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        warn_below_final(self, self._step, self._sparsity())
+        if self._final is not None:
+            warn_below_final(self, self._step, self._final, self._left().sparsity)
 
-    def _sparsity(self) -> float:
+    def _left(self) -> Masks:
         groups = grouping.get(self.granularity).of(self.model)
-        return groups.left(get_masks(self.model)).sparsity
+        return groups.left(get_masks(self.model))
 
     def update(self, step: int) -> None:
         """Prunes the model to the schedule's sparsity at a step."""
         # The sparsity may be higher already, in a model that was pruned before.
         sparsity = self.sparsity_at(step)
-        if sparsity > self._sparsity():
+        if sparsity > self._left().sparsity:
             prune(self.model, sparsity, *self._how(step))
 
     def _how(self, step: int = 0) -> tuple[Any, ...]:
-        how = self.criterion, self.allocation, self.granularity
+        how = self.criterion, self._allocation, self.granularity
         return *how, self.data, self.seed + step
 
 
-def warn_below_final(callback: Any, step: int, sparsity: float) -> None:
-    """Warns if training ended below the callback's `final_sparsity`."""
-    short = callback.final_sparsity - sparsity
+def warn_below_final(callback: Any, step: int, final: float, sparsity: float) -> None:
+    """Warns if training ended below the sparsity that the callback was to end at."""
+    short = final - sparsity
     # What the last update left is as near as whole weights and groups come.
     if (
         callback._updated == callback.end_step
@@ -151,7 +176,7 @@ def warn_below_final(callback: Any, step: int, sparsity: float) -> None:
         return
     warnings.warn(
         f"Training ended after {step} steps, end_step={callback.end_step}: the "
-        f"sparsity is {sparsity:.4f}, not final_sparsity={callback.final_sparsity}. "
+        f"sparsity is {sparsity:.4f}, not final_sparsity={final:.4g}. "
         "Train for longer, or choose an earlier `end_step`.",
         stacklevel=3,
     )

@@ -169,4 +169,6 @@ class NeST(MaskUpdates):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        warn_below_final(self, self._step, get_sparsity(self.model))
+        warn_below_final(
+            self, self._step, self.final_sparsity, get_sparsity(self.model)
+        )

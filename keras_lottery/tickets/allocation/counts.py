@@ -11,9 +11,9 @@ from keras_lottery.tickets.allocation.names import check_masks, check_scores
 from keras_lottery.tickets.allocation.ranking import Scores, largest
 
 
-def check_sparsity(sparsity: float) -> None:
+def check_sparsity(sparsity: float, argument: str = "sparsity") -> None:
     """Raises ValueError unless the sparsity is in [0, 1)."""
-    checks.fraction("sparsity", sparsity, remedy="It is the share of weights to prune.")
+    checks.fraction(argument, sparsity, remedy="It is the share of weights to prune.")
 
 
 def kept_after(masks: Masks, sparsity: float) -> int:

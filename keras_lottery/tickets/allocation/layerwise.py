@@ -75,6 +75,13 @@ class Layerwise(Allocation):
         rounds = math.log(1 - sparsity) / math.log(1 - self.rate)
         return 1 - sum(self._shares(rounds, masks).values()) / masks.size
 
+    def once(self, masks: Masks) -> float:
+        """The whole network's sparsity after one round: each layer's rate is its own.
+
+        What was pruned further stays as it is.
+        """
+        return 1 - sum(self._shares(1, masks).values()) / masks.size
+
     def _layer_rates(self, masks: Masks) -> dict[str, float]:
         check_patterns(self.rates, masks)
         prunable = included(masks, self.exclude)
@@ -96,6 +103,8 @@ class Layerwise(Allocation):
         def excess(rounds: float) -> float:
             return sum(self._shares(rounds, masks).values()) - keep
 
+        if abs(excess(1)) <= 0.5 + 1e-6:
+            return 1.0  # the rates themselves, which whole numbers come nearest to
         upper = 1.0
         # Where layers stay whole, the others may reach the excess of zero in infinity.
         while excess(upper) > 0 and upper < 1e6:

@@ -1,7 +1,7 @@
 """Which weights an allocation is about: names, patterns of them, and their scores."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,12 +48,12 @@ def matches(name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for path in paths)
 
 
-def check_patterns(patterns: Sequence[str] | Mapping[str, float], masks: Masks) -> None:
+def check_patterns(patterns: Iterable[str], names: Collection[str]) -> None:
     """Raises ValueError if a pattern matches no weight."""
     for pattern in patterns:
-        if not any(matches(name, pattern) for name in masks):
+        if not any(matches(name, pattern) for name in names):
             raise ValueError(
-                f"The pattern {pattern!r} matches none of the weights {sorted(masks)}"
+                f"The pattern {pattern!r} matches none of the weights {sorted(names)}"
             )
 
 

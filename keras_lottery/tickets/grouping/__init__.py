@@ -7,10 +7,13 @@ made of a model, in `structured/`, and registered there.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from keras_lottery import checks
 from keras_lottery.registry import Registry
 from keras_lottery.tickets.grouping.blocks import Blocks, InsideWeights, NOfM
+from keras_lottery.tickets.grouping.by_layer import ByLayer
 from keras_lottery.tickets.grouping.grouping import Grouped, Grouping, Groups
 from keras_lottery.tickets.grouping.kind import Kind
 from keras_lottery.tickets.grouping.weights import Weights
@@ -18,6 +21,7 @@ from keras_lottery.tickets.grouping.weights import Weights
 __all__ = [
     "GROUPINGS",
     "Blocks",
+    "ByLayer",
     "Granularity",
     "Grouped",
     "Grouping",
@@ -30,12 +34,13 @@ __all__ = [
     "register",
 ]
 
-Granularity = str | tuple[int, int]
+Granularity = str | tuple[int, int] | Mapping[str, str | tuple[int, int]]
 """What `granularity=` may be."""
 
 GROUPINGS: Registry[Kind] = Registry(
     "granularity",
-    "'block_1x4' (outputs x inputs), a pair (inputs, outputs), 'N:M' such as '2:4'",
+    "'block_1x4' (outputs x inputs), a pair (inputs, outputs), 'N:M' such as '2:4', or "
+    "one of these by pattern of layers",
     {"weight": Kind(lambda model: Weights())},
     kind=Kind,
 )
@@ -55,6 +60,9 @@ def get(granularity: Any) -> Kind:
     - `"N:M"`, such as `"2:4"`: N of M consecutive inputs of an output stay.
     - `"filter"` and `"channel"`: whole filters and units, over several layers, worth
       the weights that make them or that read them.
+    - A mapping of patterns of layers or weights to one of the others, but for whole
+      filters and channels: `{"conv*": "2:4", "head": "weight"}`. The first match
+      counts, and what matches none is pruned weight by weight.
 
     Raises:
         ValueError: if it is none of these.
@@ -64,8 +72,30 @@ def get(granularity: Any) -> Kind:
     >>> get("block_1x4").of(None) == get((4, 1)).of(None) == Blocks(inputs=4, outputs=1)
     True
     """
-    grouping = _parsed(granularity)
+    grouping = _by_layer(granularity) or _parsed(granularity)
     return Kind(lambda model: grouping) if grouping else GROUPINGS.look_up(granularity)
+
+
+def _by_layer(granularity: Any) -> Grouping | None:
+    """Groupings by pattern."""
+    if not isinstance(granularity, Mapping) or not granularity:
+        return None
+    checks.names("granularity", granularity, "patterns of layers or weights")
+    groupings = {}
+    for pattern, each in granularity.items():
+        inside = _parsed(each)
+        if each == "weight":
+            inside = Blocks(1, 1)
+        if not isinstance(inside, InsideWeights):
+            checks.refuse(
+                f"granularity[{pattern!r}]",
+                "'weight', 'block_1x4' (outputs x inputs), a pair (inputs, outputs), "
+                "or 'N:M' such as '2:4'",
+                each,
+                "Whole filters and channels reach over several layers.",
+            )
+        groupings[pattern] = inside
+    return ByLayer(groupings)
 
 
 def _parsed(granularity: Any) -> Grouping | None:

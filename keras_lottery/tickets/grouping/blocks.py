@@ -15,6 +15,7 @@ that was cut before goes on with what is left of it.
 """
 
 from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,23 +28,22 @@ from keras_lottery.tickets.allocation.names import check_scores
 from keras_lottery.tickets.grouping.grouping import Grouping, Groups
 
 
-class InsideWeights(Grouping):
-    """Groups of one weight's entries, which count by their size.
+class Inside(Grouping):
+    """Groups of one weight's entries each, which count by their size.
 
-    A subclass says which group each entry is in, and which are never pruned.
+    A subclass says what they are within each weight.
     """
 
     @abstractmethod
-    def label(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The number of each entry's group, for a weight of a shape."""
-
-    def fixed(self, score: np.ndarray, alive: np.ndarray) -> np.ndarray:
-        """The entries that are never pruned: none."""
-        return np.zeros(alive.shape, bool)
+    def within(self, names: Collection[str]) -> "Mapping[str, InsideWeights]":
+        """What is pruned together within each weight, by name."""
 
     def fold(self, scores: Scores, masks: Masks) -> Groups:
         check_scores(scores, masks)
-        layers = [_Layer(self, n, np.asarray(scores[n]), m) for n, m in masks.items()]
+        layers = [
+            _Layer(inside, name, np.asarray(scores[name]), masks[name])
+            for name, inside in self.within(masks).items()
+        ]
         return Groups(
             {layer.name: layer.scores for layer in layers},
             masks,
@@ -55,12 +55,12 @@ class InsideWeights(Grouping):
         return Masks(
             {
                 name: _rearranged(
-                    self.label(mask.shape),
-                    mask,
+                    inside.label(masks[name].shape),
+                    masks[name],
                     np.asarray(preference[name], float),
                     alive[name],
                 )
-                for name, mask in masks.items()
+                for name, inside in self.within(masks).items()
             }
         )
 
@@ -74,10 +74,6 @@ class InsideWeights(Grouping):
     def _check(self, sparsity: float) -> None:
         """Raises ValueError if there is no such sparsity in these groups."""
 
-    def _beyond(self, layer: "_Layer", asked: int) -> int:
-        """How many more weights a layer may keep than it is asked to."""
-        return 0
-
     def _unfold(self, layers: "list[_Layer]", size: int, asked: Masks) -> Masks:
         chosen = _whole([layer.kept(asked[layer.name]) for layer in layers], layers)
         new = Masks(
@@ -88,7 +84,7 @@ class InsideWeights(Grouping):
         )
         most = _largest(layers)
         more = sum(
-            self._beyond(layer, int(np.count_nonzero(asked[layer.name])))
+            layer.grouping._beyond(layer, int(np.count_nonzero(asked[layer.name])))
             for layer in layers
         )
         least = sum(int(np.count_nonzero(layer.fixed)) for layer in layers)
@@ -103,10 +99,33 @@ class InsideWeights(Grouping):
             raise ValueError(
                 f"{self!r} cannot leave {asked.kept} of {size} weights in the layers "
                 f"that the allocation takes them from, but {new.kept}. Ask for "
-                f"sparsity={1 - new.kept / size:.4f}, which those come to, or choose "
-                "allocation='global'."
+                f"sparsity={1 - new.kept / size:.4f}, which those come to, for a "
+                "sparsity of each layer, such as sparsity={'conv*': 0.5, 'dense*': "
+                "0.8}, or choose allocation='global'."
             )
         return new
+
+
+class InsideWeights(Inside):
+    """The same groups within each weight.
+
+    A subclass says which group each entry is in, and which are never pruned.
+    """
+
+    @abstractmethod
+    def label(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The number of each entry's group, for a weight of a shape."""
+
+    def fixed(self, score: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        """The entries that are never pruned: none."""
+        return np.zeros(alive.shape, bool)
+
+    def within(self, names: Collection[str]) -> "Mapping[str, InsideWeights]":
+        return dict.fromkeys(names, self)
+
+    def _beyond(self, layer: "_Layer", asked: int) -> int:
+        """How many more weights a layer may keep than it is asked to."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,7 @@ class _Layer:
     def __init__(
         self, grouping: InsideWeights, name: str, score: np.ndarray, mask: np.ndarray
     ) -> None:
-        self.name = name
+        self.grouping, self.name = grouping, name
         self.labels = grouping.label(mask.shape)
         self.fixed = grouping.fixed(score, mask)
         self.free = mask & ~self.fixed

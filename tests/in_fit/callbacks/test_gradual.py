@@ -283,6 +283,24 @@ def test_granularity(granularity, pattern):
 
 
 @pytest.mark.once
+def test_sparsity_of_each_layer():
+    model = fresh()
+    sparsity = {"dense": 0.75, "dense_1": 0.5}
+    first, second = (mask.size for mask in get_masks(model).values())
+    final = (0.75 * first + 0.5 * second) / (first + second)
+    kept = train(model, sparsity, 0, 3, frequency=1, granularity={"dense": (2, 1)})
+    assert [mask.mean() for mask in get_masks(model).values()] == [0.25, 0.5]
+    asked = GradualPruning(final, 0, 3, frequency=1)
+    assert kept[:4] == pytest.approx(
+        [SIZE * (1 - asked.sparsity_at(step)) for step in range(4)], abs=1.5
+    )
+    callback = GradualPruning(sparsity, 0, 3)
+    assert callback.get_config()["final_sparsity"] == sparsity
+    with pytest.raises(ValueError, match="known once training begins"):
+        callback.sparsity_at(0)
+
+
+@pytest.mark.once
 def test_random_pruning_follows_the_seed():
     masks = []
     for seed in (1, 1, 2):
@@ -377,6 +395,8 @@ def test_functions_have_no_config(argument):
         ({"criterion": "typo"}, "criterion='typo'"),
         ({"allocation": "typo"}, "allocation='typo'"),
         ({"granularity": "typo"}, "granularity='typo'"),
+        ({"final_sparsity": {"a": 2}}, r"final_sparsity\['a'\]=2"),
+        ({"final_sparsity": {"a": 0.5}, "allocation": "erk"}, "allocation='erk'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -1,0 +1,53 @@
+"""Groups of one kind in some layers, and of another in others."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from keras_lottery import checks
+from keras_lottery.tickets.allocation.names import check_patterns, matches
+from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights
+
+
+@dataclass(frozen=True)
+class ByLayer(Inside):
+    """Groups inside of weights, of each layer's own kind.
+
+    An allocation shares out the weights as ever: `granularity={"conv*": "2:4"}` prunes
+    no more than half of what matches, and what is left to prune is taken from the other
+    layers.
+
+    Args:
+        groupings: pattern of weight or layer name to what is pruned together there;
+            the first match counts. Weights that match none are pruned each by itself.
+
+    Raises:
+        ValueError: when called, if a pattern matches no weight.
+
+    Example:
+
+    >>> groupings = ByLayer({"conv*": Blocks(4, 1)})
+    >>> list(groupings.within(["conv_1/kernel", "out/kernel"]).values())
+    [Blocks(inputs=4, outputs=1), Blocks(inputs=1, outputs=1)]
+    """
+
+    groupings: Mapping[str, InsideWeights]
+
+    def __post_init__(self) -> None:
+        form = "groupings inside of weights by pattern of names"
+        checks.instance("groupings", self.groupings, Mapping, form)
+        checks.names("groupings", self.groupings, form)
+        for pattern, each in self.groupings.items():
+            checks.instance(
+                f"groupings[{pattern!r}]",
+                each,
+                InsideWeights,
+                "a grouping inside of weights, such as `Blocks`",
+            )
+
+    def within(self, names: Collection[str]) -> Mapping[str, InsideWeights]:
+        check_patterns(self.groupings, names)
+        found = {}
+        for name in names:
+            own = [inside for p, inside in self.groupings.items() if matches(name, p)]
+            found[name] = [*own, Blocks(1, 1)][0]
+        return found
