@@ -12,7 +12,7 @@ from keras_lottery import checks
 from keras_lottery.keras_bridge.gradients import compiled_once, keeping
 from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks
 from keras_lottery.keras_bridge.layers.names import named_variables
-from keras_lottery.keras_bridge.layers.state import reset_slots
+from keras_lottery.keras_bridge.layers.state import reset_slots, trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot, criteria, grouping
 from keras_lottery.tickets import allocation as allocations
@@ -50,6 +50,7 @@ def prune(
     seed: int = 0,
     rounds: int | None = None,
     optimizer: Any = None,
+    frozen: bool = True,
 ) -> None:
     """Prunes a masked model, once and in place.
 
@@ -96,6 +97,8 @@ def prune(
             for `"synflow"`, 1 for most.
         optimizer: the optimizer that trains the model, where it is not
             `model.optimizer`.
+        frozen: whether masked weights of frozen layers are pruned, too. If not, they
+            and their masks stay as they are, and the sparsity is that of the others.
 
     A layer that falls below 1 % of its weights warns, once, and one that loses its
     last.
@@ -119,7 +122,7 @@ def prune(
     >>> [layer.units for layer in kl.compact(model).layers if hasattr(layer, "units")]
     [30, 10, 10]
     """
-    snapshot = _snapshot(model, granularity, data, seed)
+    snapshot = _snapshot(model, granularity, data, seed, frozen)
     left = snapshot.grouping.left
     sparsity, allocation = of_network(sparsity, allocation, left(snapshot.masks))
     how = chosen(criterion, allocation, granularity)
@@ -127,7 +130,7 @@ def prune(
         masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
     before = snapshot.masks
     _warn_of_thin_layers(left(before), left(masks), sparsity)
-    set_masks(model, masks, optimizer)
+    set_masks(model, {**snapshot.others, **masks}, optimizer)
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
 
 
@@ -180,14 +183,16 @@ def masks_after(
     data: Any = None,
     seed: int = 0,
     rounds: int | None = None,
+    frozen: bool = True,
 ) -> Masks:
     """The masks that `prune` would set, by the same arguments; it changes nothing."""
-    snapshot = _snapshot(model, granularity, data, seed)
+    snapshot = _snapshot(model, granularity, data, seed, frozen)
     masks = snapshot.grouping.left(snapshot.masks)
     sparsity, allocation = of_network(sparsity, allocation, masks)
     how = chosen(criterion, allocation, granularity)
     with keeping(model):
-        return prune_snapshot(snapshot, sparsity, *how, rounds)[0]
+        masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+    return Masks({**snapshot.others, **masks})
 
 
 def rehearse(
@@ -198,6 +203,7 @@ def rehearse(
     granularity: Granularity,
     data: Any,
     seed: int,
+    frozen: bool = True,
 ) -> None:
     """Prunes once as `prune` does, by the same arguments, but changes nothing.
 
@@ -206,7 +212,7 @@ def rehearse(
     Raises:
         ValueError: if it cannot be pruned so.
     """
-    snapshot = _snapshot(model, granularity, data, seed)
+    snapshot = _snapshot(model, granularity, data, seed, frozen)
     score, allocate = chosen(criterion, allocation, granularity)
     # Training will have moved what is zero, which hides all behind it.
     moved = {
@@ -311,17 +317,21 @@ def _pruned(snapshot: Snapshot, masks: Masks) -> Snapshot:
 
 
 def _snapshot(
-    model: keras.Model, granularity: Granularity, data: Any, seed: int
+    model: keras.Model, granularity: Granularity, data: Any, seed: int, frozen: bool
 ) -> Snapshot:
     """A model that is not trained, or is pruned where it is."""
     checks.seed("seed", seed)
+    checks.flag("frozen", frozen)
+    every = get_masks(model)
+    masks = every if frozen else trained_masks(model)
     return Snapshot.untrained(
-        get_masks(model),
+        masks,
         get_state(model),
         rng=np.random.default_rng(seed),
         shared_model=model,
         data=data,
-        grouping=grouping.get(granularity).of(model),
+        grouping=grouping.get(granularity).of(model, masks),
+        others=Masks({n: mask for n, mask in every.items() if n not in masks}),
     )
 
 

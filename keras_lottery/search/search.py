@@ -473,7 +473,7 @@ class LotteryTicketSearch(Run):
         how: dict[str, Any] = {
             "criterion": self._criterion,
             "allocation": self._allocation,
-            "grouping": grouping.get(self.granularity).of(model),
+            "grouping": grouping.get(self.granularity).of(model, get_masks(model)),
         }
         until_converged = partial(UntilConverged, **how, validations=validations)
         return Plan(

@@ -7,7 +7,6 @@ from functools import partial
 import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.removal import check_followed, makers
@@ -52,7 +51,8 @@ class Units(Grouping):
             those that read it.
         layers: the groups of filters that can be pruned, by layers that are tied.
         slices: the weights that belong to groups.
-        unmasked: the groups that layers without masks read, by their path.
+        unmasked: the groups that layers without masks, or with masks that stay as they
+            are, read, by their path.
         shifts: the group of each entry of a bias or a normalisation, by variable.
         count: the number of groups.
     """
@@ -119,9 +119,9 @@ class Units(Grouping):
         unmasked = [path for path, own in self.unmasked.items() if lost[own].any()]
         if unmasked:
             raise ValueError(
-                f"The layers {sorted(unmasked)} read filters to be pruned and are not "
-                "masked, so that they would learn to read them again. Mask them too, "
-                "or leave out the layers before them: "
+                f"The layers {sorted(unmasked)} read filters to be pruned, and are not "
+                "masked, or are frozen: what the filters' biases learn would reach "
+                "them. Mask or unfreeze them, or leave out the layers before them: "
                 "allocation=kl.allocation.Uniform(exclude=[...])."
             )
         return self._silence(masks, lost)
@@ -147,13 +147,17 @@ class Units(Grouping):
         return np.bincount(slices.groups, rows.sum(axis=1, dtype=float), self.count)
 
 
-def find_units(role: str, model: keras.Model) -> Units:
+def find_units(role: str, model: keras.Model, masks: Masks) -> Units:
     """The filters of a masked model.
+
+    Args:
+        role: see `Units`.
+        model: the masked model.
+        masks: those of its masks that may change.
 
     Raises:
         ValueError: if it is not masked, is a subclassed model, or has none.
     """
-    masks = get_masks(model)
     check_followed(model)
     graph = Graph(model, rule_for)
     slices: list[Slices] = []

@@ -22,7 +22,7 @@ from keras_lottery.files import digest
 from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.checks import optimizer as optimizer_of
 from keras_lottery.keras_bridge.internals.models import compile_arguments
-from keras_lottery.keras_bridge.layers import State, get_state, redraw
+from keras_lottery.keras_bridge.layers import State, get_masks, get_state, redraw
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
@@ -173,7 +173,9 @@ def compare_transfer(
         carried=carried,
         # The graph of a network of filters is followed for controls alone.
         groupings=[
-            grouping.get(each.granularity).of(masked) for each in tickets if resolved
+            grouping.get(each.granularity).of(masked, get_masks(masked))
+            for each in tickets
+            if resolved
         ]
         * (replicates // len(tickets)),
         controls=resolved,

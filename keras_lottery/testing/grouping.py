@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_lottery.keras_bridge.layers import get_state
+from keras_lottery.keras_bridge.layers import get_masks, get_state
 from keras_lottery.masks import Masks
 from keras_lottery.testing import example
 from keras_lottery.testing.rules import copies, rule, same, shapes
@@ -44,7 +44,7 @@ def check_grouping(granularity: Granularity | Kind, within: int = 0) -> None:
     AssertionError: Broken rule: at sparsity 0.4, 343 groups are left...
     """
     model = example.snapshot().model
-    grouping = groupings.get(granularity).of(model)
+    grouping = groupings.get(granularity).of(model, get_masks(model))
     rng = np.random.default_rng(0)
     masks = Masks.dense(example.SHAPES)
     scores = {n: rng.random(shape) for n, shape in example.SHAPES.items()}

@@ -39,7 +39,8 @@ class Snapshot:
         grouping: what is pruned together.
         exclude: patterns of what has no scores, since the allocation leaves it as it
             is.
-        others: the masks of the weights of such layers.
+        others: the masks of the weights that are not scored: of such layers, and of
+            frozen ones where they stay as they are.
     """
 
     masks: Masks
@@ -83,8 +84,9 @@ class Snapshot:
         scored = self.masks
         if self.grouping.left(self.masks).keys() == self.masks.keys():
             scored = Masks({name: self.masks[name] for name in left})
-        others = {n: mask for n, mask in self.masks.items() if n not in scored}
-        return replace(self, masks=scored, others=Masks(others), exclude=patterns)
+        every = {**self.others, **self.masks}
+        others = Masks({n: mask for n, mask in every.items() if n not in scored})
+        return replace(self, masks=scored, others=others, exclude=patterns)
 
     def gradients(
         self, state: State | None = None, scalar: Scalar = loss

@@ -244,7 +244,7 @@ class Idle(Weights):
 )
 def test_a_grouping_that_breaks_a_rule(made, rule):
     with pytest.raises(AssertionError, match=f"Broken rule.*{rule}"):
-        testing.check_grouping(Kind(lambda model: made))
+        testing.check_grouping(Kind(lambda model, masks: made))
 
 
 class Forgetful(Global):

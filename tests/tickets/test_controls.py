@@ -118,7 +118,7 @@ def test_invert_reverses_the_whole_order(dtype, scores, share):
 @pytest.mark.parametrize("granularity", [(5, 1), "2:4", "filter"])
 @pytest.mark.parametrize("name", ["shuffle", "random", "invert"])
 def test_masks_of_groups_stay_masks_of_groups(model, name, granularity):
-    groups = grouping.get(granularity).of(model)
+    groups = grouping.get(granularity).of(model, get_masks(model))
     allocate = Grouped(Uniform() if granularity == "filter" else Global(), groups)
     ticket, snapshot = found(model)
     dense = Masks.dense({n: m.shape for n, m in ticket.masks.items()})

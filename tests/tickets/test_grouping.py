@@ -29,7 +29,7 @@ SHAPES = {"conv/kernel": (3, 3, 4, 8), "dense/kernel": (21, 9), "output/kernel":
 
 
 def grouped(allocation, granularity):
-    return Grouped(allocation, grouping.get(granularity).of(None))
+    return Grouped(allocation, grouping.get(granularity).of(None, None))
 
 
 def matrix(array):
@@ -274,7 +274,7 @@ def test_nan_is_refused(granularity):
 def test_all_groups_unfolded_are_what_was_folded(granularity, scores, seed):
     """And of some there is nothing else, whatever was pruned before."""
     rng = np.random.default_rng(seed)
-    groups_of = grouping.get(granularity).of(None)
+    groups_of = grouping.get(granularity).of(None, None)
     masks = Masks({n: rng.random(s.shape) < 0.8 for n, s in scores.items()})
     groups = groups_of.fold(scores, masks)
     assert groups.masks == groups_of.left(masks) == masks

@@ -11,9 +11,9 @@ from keras_lottery.in_fit.callbacks.common import (
     InFit,
 )
 from keras_lottery.in_fit.callbacks.pull import Pull
-from keras_lottery.in_fit.callbacks.regrowth import trained_weights
 from keras_lottery.keras_bridge.internals.patches import at_last
-from keras_lottery.keras_bridge.layers import get_masks, get_state
+from keras_lottery.keras_bridge.layers import get_state
+from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune
 from keras_lottery.tickets import allocation as allocations
@@ -89,14 +89,15 @@ class ADMMPruning(Configured, InFit):
     that Z has. Fine-tune it with an ordinary `fit`: at high sparsities that is needed,
     and more so the larger the last of `residuals` is.
 
-    Frozen layers are pruned too, by magnitude. With `steps_per_execution`, Z and U
-    change between executions. A `fit` that raises leaves the model dense, and the next
-    one trains it as ever; one that `BackupAndRestore` restores is refused, since Z and
-    U are lost then. Where another callback puts weights back when training ends,
-    as EarlyStopping with `restore_best_weights`, it is those that are pruned.
+    Frozen layers keep their weights and masks, and count for nothing. With
+    `steps_per_execution`, Z and U change between executions. A `fit` that raises leaves
+    the model dense, and the next one trains it as ever; one that `BackupAndRestore`
+    restores is refused, since Z and U are lost then. Where another callback puts
+    weights back when training ends, as EarlyStopping with `restore_best_weights`, it is
+    those that are pruned.
 
     Args:
-        sparsity: the share of prunable weights that end up zero.
+        sparsity: the share of prunable weights, frozen ones apart, that end up zero.
         rho: the weight of the quadratic term.
         growth: the factor by which rho grows at each update of Z and U; 1 keeps it.
         frequency: steps from one update to the next; by default an epoch.
@@ -167,7 +168,7 @@ class ADMMPruning(Configured, InFit):
         self._epoch_start = self._step = self._updated = 0
         self._allocate = Grouped(
             allocations.get(self.allocation),
-            grouping.get(self.granularity).of(self.model),
+            grouping.get(self.granularity).of(self.model, trained_masks(self.model)),
         )
         weights = self._weights()
         self._split = self._project(weights)
@@ -207,14 +208,15 @@ class ADMMPruning(Configured, InFit):
             lambda _: scores,
             self.allocation,
             self.granularity,
+            frozen=False,
         )
 
     def _weights(self) -> dict[str, np.ndarray]:
         state = get_state(self.model)
-        return {name: state[name] for name in get_masks(self.model)}
+        return {name: state[name] for name in trained_masks(self.model)}
 
     def _project(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        masks = get_masks(self.model)
+        masks = trained_masks(self.model)
         return project(arrays, masks, self.sparsity, self._allocate)
 
     def _update(self) -> None:
@@ -222,14 +224,9 @@ class ADMMPruning(Configured, InFit):
         self._split, self._duals = update(weights, self._duals, self._project)
         self.residuals.append(_distance(weights, self._split))
         self._updated = self._step
-        # The dual variables themselves, rho U, stay as they are. Those of frozen
-        # weights, which no pull moves, would grow without end.
+        # The dual variables themselves, rho U, stay as they are.
         self._rho *= self.growth
-        trained = trained_weights(self.model)
-        self._duals = {
-            name: u / self.growth if name in trained else np.zeros_like(u)
-            for name, u in self._duals.items()
-        }
+        self._duals = {name: u / self.growth for name, u in self._duals.items()}
         self._aim()
 
     def _aim(self) -> None:

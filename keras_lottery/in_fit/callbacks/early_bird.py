@@ -16,6 +16,7 @@ from keras_lottery.in_fit.callbacks.common import (
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.layers import State, get_state
+from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import chosen, masks_after, rehearse
 from keras_lottery.tickets import Ticket, grouping
@@ -60,10 +61,11 @@ class EarlyBird(Configured, InFit):
 
     `callback.ticket(rewind=True)` goes back to the weights before the training. A
     training that `BackupAndRestore` restores is refused, since these are lost then.
+    Frozen layers keep their weights and masks, and count for nothing.
 
     Args:
-        sparsity: the share of prunable weights to be zero in the ticket; of filters,
-            the share of those that can be pruned.
+        sparsity: the share of prunable weights, frozen ones apart, to be zero in the
+            ticket; of filters, the share of those that can be pruned.
         threshold: the distance that masks have to stay below, above 0. Masks of
             sparsity s are 2 min(s, 1 - s) apart at most: choose less.
         queue: how many masks are compared.
@@ -156,16 +158,19 @@ class EarlyBird(Configured, InFit):
     def start(self) -> None:
         """Reads the weights that the training starts from."""
         self._forget()
-        self._grouping = grouping.get(self.granularity).of(self.model)
+        masks = trained_masks(self.model)
+        self._compared = list(masks)
+        self._grouping = grouping.get(self.granularity).of(self.model, masks)
         self._first = get_state(self.model)
         self._first_step = steps_done(self.model.optimizer)
-        rehearse(self.model, self.sparsity, *self._how())
+        rehearse(self.model, self.sparsity, **self._how())
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.masks, self._last = self._masks(), get_state(self.model)
         self.epoch, self.steps = epoch, steps_done(self.model.optimizer)
         self._epochs += 1
-        self._queue.append(self._grouping.left(self.masks))
+        compared = Masks({name: self.masks[name] for name in self._compared})
+        self._queue.append(self._grouping.left(compared))
         pairs = itertools.combinations(self._queue, 2)
         distances = [mask_distance(one, other) for one, other in pairs]
         if distances:
@@ -222,8 +227,14 @@ class EarlyBird(Configured, InFit):
         )
 
     def _masks(self) -> Masks:
-        return masks_after(self.model, self.sparsity, *self._how())
+        return masks_after(self.model, self.sparsity, **self._how())
 
-    def _how(self) -> tuple[Any, ...]:
-        how = self.criterion, self.allocation, self.granularity
-        return *how, self.data, self.seed
+    def _how(self) -> dict[str, Any]:
+        return {
+            "criterion": self.criterion,
+            "allocation": self.allocation,
+            "granularity": self.granularity,
+            "data": self.data,
+            "seed": self.seed,
+            "frozen": False,
+        }

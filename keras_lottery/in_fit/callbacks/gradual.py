@@ -8,7 +8,7 @@ import keras
 
 from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
-from keras_lottery.keras_bridge.layers import get_masks
+from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import (
     Sparsity,
@@ -31,12 +31,13 @@ class GradualPruning(MaskUpdates):
     At step t the sparsity is s_f + (s_i - s_f) (1 - (t - t_b) / (t_e - t_b))^power,
     from `begin_step` t_b to `end_step` t_e, every `frequency` steps. Steps are counted
     by the optimizer, so a second `fit` goes on where the first one stopped; a `fit`
-    that ends below `final_sparsity` warns. With `steps_per_execution`, masks change
+    that ends below `final_sparsity` warns. Frozen layers keep their weights and masks,
+    and count for nothing. With `steps_per_execution`, masks change
     between executions.
 
     Args:
-        final_sparsity: s_f, the share of prunable weights that end up zero, or that of
-            each layer by pattern of names, see `prune`.
+        final_sparsity: s_f, the share of prunable weights, frozen ones apart, that end
+            up zero, or that of each layer by pattern of names, see `prune`.
         begin_step: the step of the first pruning.
         end_step: the step of the last one.
         frequency: steps from one pruning to the next.
@@ -142,7 +143,7 @@ class GradualPruning(MaskUpdates):
         )
         self._set_final(final, self.initial_sparsity)
         if final > self._left().sparsity:
-            rehearse(self.model, final, *self._how())
+            rehearse(self.model, final, **self._how())
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
@@ -150,19 +151,25 @@ class GradualPruning(MaskUpdates):
             warn_below_final(self, self._step, self._final, self._left().sparsity)
 
     def _left(self) -> Masks:
-        groups = grouping.get(self.granularity).of(self.model)
-        return groups.left(get_masks(self.model))
+        masks = trained_masks(self.model)
+        return grouping.get(self.granularity).of(self.model, masks).left(masks)
 
     def update(self, step: int) -> None:
         """Prunes the model to the schedule's sparsity at a step."""
         # The sparsity may be higher already, in a model that was pruned before.
         sparsity = self.sparsity_at(step)
         if sparsity > self._left().sparsity:
-            prune(self.model, sparsity, *self._how(step))
+            prune(self.model, sparsity, **self._how(step))
 
-    def _how(self, step: int = 0) -> tuple[Any, ...]:
-        how = self.criterion, self._allocation, self.granularity
-        return *how, self.data, self.seed + step
+    def _how(self, step: int = 0) -> dict[str, Any]:
+        return {
+            "criterion": self.criterion,
+            "allocation": self._allocation,
+            "granularity": self.granularity,
+            "data": self.data,
+            "seed": self.seed + step,
+            "frozen": False,
+        }
 
 
 def warn_below_final(callback: Any, step: int, final: float, sparsity: float) -> None:
@@ -171,7 +178,7 @@ def warn_below_final(callback: Any, step: int, final: float, sparsity: float) ->
     # What the last update left is as near as whole weights and groups come.
     if (
         callback._updated == callback.end_step
-        or short <= 0.5 / get_masks(callback.model).size
+        or short <= 0.5 / trained_masks(callback.model).size
     ):
         return
     warnings.warn(

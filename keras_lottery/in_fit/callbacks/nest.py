@@ -12,10 +12,9 @@ from keras_lottery.in_fit.callbacks.regrowth import (
     change_masks,
     choose,
     start_sparse,
-    trained_masks,
 )
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
-from keras_lottery.keras_bridge.layers import get_sparsity
+from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets.allocation import AllocationLike, Scores, kept_after
 from keras_lottery.tickets.allocation.counts import largest_remainder
@@ -30,7 +29,7 @@ class NeST(MaskUpdates):
     sparsity falls in a straight line from `initial_sparsity` to `peak_sparsity`. What
     grows starts at zero, with optimizer slots of zero. Then the smallest weights are
     pruned, as `GradualPruning` does from `peak_step` to `end_step`. Frozen layers keep
-    their masks until then: up to `peak_step`, sparsities are those of the others.
+    their weights and masks, and count for nothing.
 
     This is the paper's growth and pruning of connections. Its growth of neurons and
     feature maps is left out.
@@ -53,8 +52,8 @@ class NeST(MaskUpdates):
             training begins; of a sparse one, the masks are the seed, and it grows as
             soon as its sparsity lies above the line.
         peak_sparsity: the sparsity at `peak_step`, below the other two.
-        allocation: how many weights each layer keeps, in the seed and in pruning, as of
-            `prune`.
+        allocation: how many weights each layer keeps, in the seed and in pruning;
+            same as `prune`.
         batch_size: examples in a batch of `data`.
         seed: seed of the start and of the batches.
 
@@ -152,7 +151,7 @@ class NeST(MaskUpdates):
             self._grow(step)
 
     def _grow(self, step: int) -> None:
-        masks = trained_masks(self)
+        masks = trained_masks(self.model)
         room = {name: int(np.count_nonzero(~mask)) for name, mask in masks.items()}
         dormant = sum(room.values())
         count = kept_after(masks, self.sparsity_at(step)) - masks.kept
@@ -169,6 +168,5 @@ class NeST(MaskUpdates):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        warn_below_final(
-            self, self._step, self.final_sparsity, get_sparsity(self.model)
-        )
+        left = trained_masks(self.model).sparsity
+        warn_below_final(self, self._step, self.final_sparsity, left)

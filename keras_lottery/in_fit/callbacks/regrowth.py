@@ -9,13 +9,8 @@ import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.updates import MaskUpdates
-from keras_lottery.keras_bridge.layers import (
-    get_masks,
-    get_state,
-    named_masks,
-    set_masks,
-)
-from keras_lottery.masks import Masks
+from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks
+from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets.allocation import AllocationLike, Scores, kept_after, largest
 
@@ -71,7 +66,7 @@ class Regrowth(MaskUpdates):
     def start(self) -> None:
         super().start()
         self._dense = start_sparse(self, self.sparsity, self._step)
-        masks = trained_masks(self)
+        masks = trained_masks(self.model)
         if self.sparsity and masks.kept != kept_after(masks, self.sparsity):
             raise ValueError(
                 f"The model is sparse already. Received: sparsity={self.sparsity}, and "
@@ -92,7 +87,7 @@ class Regrowth(MaskUpdates):
 
     def update(self, step: int) -> None:
         """Drops and grows the weights of a step."""
-        masks, state = trained_masks(self), get_state(self.model)
+        masks, state = trained_masks(self.model), get_state(self.model)
         scores, fraction = self.growth_scores(step), self.drop_fraction(step)
         new = {
             name: regrown(name, state[name], mask, scores[name], fraction)
@@ -148,33 +143,6 @@ def change_masks(model: keras.Model, new: Mapping[str, np.ndarray]) -> None:
     set_masks(model, after)
 
 
-def trained_weights(model: keras.Model) -> list[str]:
-    """The names of the masked weights that are not frozen."""
-    trained = {id(variable) for variable in model.trainable_variables}
-    return [
-        name
-        for name, (_, weight) in named_masks(model).items()
-        if id(weight) in trained
-    ]
-
-
-def trained_masks(callback: keras.callbacks.Callback) -> Masks:
-    """The masks of the weights of a callback's model that are not frozen.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    masks = get_masks(callback.model)
-    trained = {name: masks[name] for name in trained_weights(callback.model)}
-    if not trained:
-        raise ValueError(
-            f"{type(callback).__name__} needs masked layers to train. Received: model "
-            f"'{callback.model.name}', whose masked layers are all frozen. Set "
-            "`layer.trainable = True`, and compile it."
-        )
-    return Masks(trained)
-
-
 def start_sparse(callback: Any, sparsity: float | None, step: int) -> bool:
     """Prunes the layers that are trained at random, if they are dense.
 
@@ -186,7 +154,7 @@ def start_sparse(callback: Any, sparsity: float | None, step: int) -> bool:
     Returns:
         Whether they were dense.
     """
-    masks = trained_masks(callback)
+    masks = trained_masks(callback.model)
     if masks.sparsity:
         return False
     if sparsity is None:

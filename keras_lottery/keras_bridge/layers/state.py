@@ -40,6 +40,24 @@ def get_masks(model: keras.Model) -> Masks:
     return Masks({name: read(mask) for name, (mask, _) in _masks_of(model).items()})
 
 
+def trained_masks(model: keras.Model) -> Masks:
+    """The masks of the weights that `fit` trains: those of frozen layers are left out.
+
+    Raises:
+        ValueError: if the model is not masked, or all of its masked layers are frozen.
+    """
+    masks = get_masks(model)
+    trained = {id(variable) for variable in model.trainable_variables}
+    weights = {name: weight for name, (_, weight) in named_masks(model).items()}
+    names = [name for name, weight in weights.items() if id(weight) in trained]
+    if not names:
+        raise ValueError(
+            f"Model '{model.name}' has no masked layers to train: all of them are "
+            "frozen. Set `layer.trainable = True`, and compile it."
+        )
+    return Masks({name: masks[name] for name in names})
+
+
 def set_masks(
     model: keras.Model, masks: Mapping[str, np.ndarray], optimizer: Any = None
 ) -> None:

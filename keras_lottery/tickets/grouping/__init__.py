@@ -41,7 +41,7 @@ GROUPINGS: Registry[Kind] = Registry(
     "granularity",
     "'block_1x4' (outputs x inputs), a pair (inputs, outputs), 'N:M' such as '2:4', or "
     "one of these by pattern of layers",
-    {"weight": Kind(lambda model: Weights())},
+    {"weight": Kind(lambda model, masks: Weights())},
     kind=Kind,
 )
 """Kinds of groupings by name."""
@@ -69,11 +69,13 @@ def get(granularity: Any) -> Kind:
 
     Example:
 
-    >>> get("block_1x4").of(None) == get((4, 1)).of(None) == Blocks(inputs=4, outputs=1)
-    True
+    >>> get("block_1x4").of(None, None)
+    Blocks(inputs=4, outputs=1)
     """
     grouping = _by_layer(granularity) or _parsed(granularity)
-    return Kind(lambda model: grouping) if grouping else GROUPINGS.look_up(granularity)
+    if grouping:
+        return Kind(lambda model, masks: grouping)
+    return GROUPINGS.look_up(granularity)
 
 
 def _by_layer(granularity: Any) -> Grouping | None:

@@ -12,14 +12,15 @@ class Kind:
     """A kind of grouping, of any model.
 
     Args:
-        of: `model -> grouping`, for a masked model.
+        of: `(model, masks) -> grouping`, for a masked model and those of its masks that
+            may change.
         across_layers: whether its groups reach over several layers: a sparsity is then
             a share of the groups, and not of the weights.
         criteria: what scores its groups themselves: functions of a snapshot, by name.
             They are asked before those of weights.
     """
 
-    of: Callable[[Any], Grouping]
+    of: Callable[[Any, Any], Grouping]
     across_layers: bool = False
     criteria: Mapping[str, Any] = field(default_factory=dict)
 

@@ -225,7 +225,8 @@ def test_filters_are_counted_as_such():
     callback = EarlyBird(0.5, queue=2, criterion="bn_scale", granularity="filter")
     watch(callback, model, [state, other])
     assert callback.distances == [0.5]
-    (alive,) = kl.grouping.get("filter").of(model).left(callback.masks).values()
+    masks = callback.masks
+    (alive,) = kl.grouping.get("filter").of(model, masks).left(masks).values()
     assert alive.tolist() == [True, False, True, False]
 
 

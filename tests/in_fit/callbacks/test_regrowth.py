@@ -379,17 +379,6 @@ def test_frozen_layers_keep_their_masks(kind):
 
 
 @pytest.mark.once
-def test_where_nothing_is_trained_there_is_nothing_to_regrow():
-    model = mask_model(compiled(scramble(mlp())))
-    model.trainable = False
-    callback = make(SET)
-    callback.set_model(model)
-    with pytest.raises(ValueError, match=r"SET needs .* all frozen"):
-        callback.start()
-    assert get_masks(model).sparsity == 0
-
-
-@pytest.mark.once
 @kinds
 def test_a_fit_too_short_for_an_update_warns(kind):
     model = fresh()
