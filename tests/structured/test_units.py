@@ -84,7 +84,7 @@ def test_filters_live_whole_or_die_whole(allocation, seed, role):
     """Counts are exact, nothing is revived, and `compact` needs the masks alone."""
     model = masked(random_model(seed))
     try:
-        units = find_units(role, model)
+        units = find_units(role, model, get_masks(model))
     except ValueError as error:
         assert "no filters or units that can be" in str(error)
         return
@@ -224,7 +224,7 @@ def test_rounds_score_what_is_left():
 
     kl.prune(model, 0.75, criterion, layer_wise, "filter", rounds=2)
     assert left == [18, 9]
-    units = find_units("filter", model)
+    units = find_units("filter", model, get_masks(model))
     assert units.left(get_masks(model)).kept == round(18 * 0.25)
 
 
@@ -251,7 +251,9 @@ def test_gradual_pruning_silences_filters_step_by_step():
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            seen.append(find_units("filter", model).left(get_masks(model)))
+            seen.append(
+                find_units("filter", model, get_masks(model)).left(get_masks(model))
+            )
 
     pruning = kl.GradualPruning(
         0.5, 0, 3, frequency=1, power=1, criterion="l1", granularity="filter"
