@@ -13,6 +13,7 @@ import numpy as np
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
+from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.internals.optimizers import (
     innermost,
@@ -389,6 +390,7 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
 
     Recurrent states start at rest, and are left as they were.
     """
+    data = ready(model, data)
     given: dict[str, Any] = {"x": data}
     if not is_dataset(data):
         x, y, sample_weight = (*data, None)[:3]
@@ -396,6 +398,13 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
         given["batch_size"] = evaluation_batch(model)
     with at_rest(model):
         return model.evaluate(**given, verbose=0, return_dict=True)
+
+
+def ready(model: keras.Model, data: Any) -> Any:
+    """Data in the form that the backend evaluates fastest."""
+    if is_dataset(data):
+        return data
+    return backends.current().ready(data, evaluation_batch(model))
 
 
 def evaluation_batch(model: keras.Model) -> int:

@@ -7,9 +7,7 @@ from typing import Any
 import keras
 
 from keras_lottery.engines.data import pieces
-from keras_lottery.engines.engine import Engine, Record, evaluate, evaluation_batch
-from keras_lottery.keras_bridge import backends
-from keras_lottery.keras_bridge.datasets import is_dataset
+from keras_lottery.engines.engine import Engine, Record, evaluate, ready
 from keras_lottery.keras_bridge.layers.state import read
 
 
@@ -23,8 +21,8 @@ class FitEngine(Engine):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # As `evaluate` takes them; the training data, which it reads once in a
-        # training, as they are.
+        # Made once; but the training data, which are evaluated once in a training and
+        # may be large, each time anew.
         self._ready = {"train": self.data.parts["train"]}
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
@@ -59,9 +57,7 @@ class FitEngine(Engine):
         # Validation shares the metrics with the epoch that is under way.
         metrics = [read(variable) for variable in self.model.metrics_variables]
         if part not in self._ready:
-            self._ready[part] = _ready(
-                self.data.parts[part], evaluation_batch(self.model)
-            )
+            self._ready[part] = ready(self.model, self.data.parts[part])
         logs = evaluate(self.model, self._ready[part])
         for variable, value in zip(self.model.metrics_variables, metrics, strict=True):
             variable.assign(value)
@@ -94,10 +90,3 @@ class _Watch(keras.callbacks.Callback):
         curve = self.record.curve
         if logs is not None and curve["step"]:
             logs.update({name: curve[name][-1] for name in curve if name != "step"})
-
-
-def _ready(data: Any, size: int) -> Any:
-    """Data that are evaluated again and again, in the backend's own form."""
-    if is_dataset(data):
-        return data
-    return backends.current().ready(data, size)
