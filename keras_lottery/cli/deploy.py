@@ -22,7 +22,7 @@ def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_deploy)
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="the directory of a search")
+    add("run", type=_run, metavar="RUN", help="the directory of a search")
     add("--target", required=True, choices=("mobile", "server"), help=".tflite or "
         "SavedModel")  # fmt: skip
     add(
@@ -49,6 +49,16 @@ def add_options(parser: Parser) -> None:
     add("--threads", type=at_least(1), default=1, help="of a file (%(default)s)")
     add("--seconds", type=positive, default=0.5, help="of timing a file (%(default)s)")
     add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+
+
+def _run(text: str) -> Path:
+    path = Path(text)
+    if path.is_file():
+        raise argparse.ArgumentTypeError(
+            "expected the directory of a search, whose tickets are tried. Received: "
+            f"the file {text!r}. `kl.export.to_litert(model, path)` writes a model"
+        )
+    return path
 
 
 def _deploy(options: argparse.Namespace) -> None:

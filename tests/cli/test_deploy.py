@@ -243,6 +243,26 @@ def test_a_model_that_compact_refuses_is_tried_as_it_is():
     assert list(failed) == ["dense_compact"] and failed["dense_compact"]
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("target", ["mobile", "server"])
+def test_compacted_files_are_compared_with_those_of_the_whole_model(target, tmp_path):
+    keras.utils.set_random_seed(0)
+    steps = keras.layers.Dense(400, "relu"), keras.layers.Dense(3)
+    model = kl.mask_model(keras.Sequential([keras.Input((60,)), *steps]))
+    kl.prune(model, 0.5, "l1", granularity="filter")
+    x, ending = np.ones((8, 60), "float32"), tickets.ENDINGS[target]
+    way = {"mobile": "dynamic", "server": "int8"}[target]
+    made = {
+        each.name: each.write(tmp_path, ending)
+        for each in candidates.candidates("level", model, target, x, {})
+        if each.name.endswith(way)
+    }
+    whole, small = made[f"level_{way}"], made[f"level_compact_{way}"]
+    # Of the whole model's file, which is as long however many of its weights are zero.
+    assert small.dense_bytes == pytest.approx(whole.bytes, rel=0.02)
+    assert small.bytes < 0.9 * small.dense_bytes
+
+
 @pytest.mark.parametrize(
     ("size", "sparsity", "notes", "reason"),
     [
@@ -272,6 +292,7 @@ def test_a_sparse_file_is_one_that_is_smaller(
     ("arguments", "words"),
     [
         (["runs/missing", "--target", "mobile"], "runs/missing"),
+        (["data.npz", "--target", "mobile"], "RUN: expected the directory of a search"),
         (["runs/tiny"], "--target"),
         (["runs/tiny", "--target", "watch"], "watch"),
         (["runs/tiny", "--target", "mobile", "--margin", "-1"], "--margin"),

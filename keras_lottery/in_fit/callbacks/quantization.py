@@ -1,6 +1,6 @@
 """Training that knows of the eight bits its weights will be stored in."""
 
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -8,10 +8,28 @@ from keras import layers, ops
 
 from keras_lottery.in_fit.callbacks.common import check_masked
 from keras_lottery.keras_bridge.internals.patches import at_last
-from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.keras_bridge.layers import get_masks, walk
 from keras_lottery.keras_bridge.layers.masked import Masked
+from keras_lottery.tickets.allocation.names import check_names, included
 
+Axes = tuple[int, ...] | None
 LARGEST = 127  # LiteRT leaves -128 out, so that zero is in the middle.
+
+
+class Rounding:
+    """How a layer's weights are read: rounded, with gradients as if they were not.
+
+    Args:
+        axes: see `rounded`, by the weights' names.
+    """
+
+    def __init__(self, axes: dict[str, Axes]) -> None:
+        self.axes = axes
+
+    def __call__(self, name: str, weight: Any) -> Any:
+        weight = ops.convert_to_tensor(weight)
+        change = rounded(weight, self.axes[name]) - weight
+        return weight + ops.stop_gradient(change)
 
 
 class QuantizationAware(keras.callbacks.Callback):
@@ -26,12 +44,23 @@ class QuantizationAware(keras.callbacks.Callback):
     `EarlyStopping(restore_best_weights=True)` does, are rounded too.
 
     Activations, which `"int8"` quantises as well, are trained as floats, and so are
-    embeddings and layers without masks. Files written meanwhile hold unrounded weights.
-    A training that raises leaves the model rounding; the next one with this callback
-    ends that.
+    embeddings and layers without masks: depthwise convolutions, unless `prunable=` of
+    `mask_model` chooses them. A model that is not to be pruned trains as
+    `mask_model(model, lambda layer: True)`, whose masks are dense.
+
+    In one training with `SharedWeights`, kernels whose weights share values are rounded
+    by one scale each, so that the values stay shared: zero and no more than there were.
+    A file's own scales, one for each channel, then round them once more.
+
+    Files written meanwhile hold unrounded weights. A training that raises leaves the
+    model rounding; the next one with this callback ends that.
+
+    Args:
+        exclude: patterns of weights or layers that are trained as floats.
 
     Raises:
-        ValueError: when training begins, if the model is not masked.
+        ValueError: when training begins, if the model is not masked, or a pattern
+            matches none of its masked weights.
 
     Reference:
         Jacob et al. 2018, "Quantization and training of neural networks for efficient
@@ -46,10 +75,20 @@ class QuantizationAware(keras.callbacks.Callback):
     ```
     """
 
+    def __init__(self, exclude: Sequence[str] = ()) -> None:
+        super().__init__()
+        check_names(exclude=exclude)
+        self.exclude = exclude
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         check_masked(self)
-        for layer in self._layers():
-            layer.rounding = partial(_straight_through, layer)
+        chosen = included(get_masks(self.model), self.exclude)
+        for path, layer in self._layers():
+            axes = {
+                name: _inputs(layer, name) if f"{path}/{name}" in chosen else None
+                for name in layer.masked_weights
+            }
+            layer.rounding = Rounding(axes)
         # What was traced before does not know of it.
         self.model.make_train_function(force=True)
         self.model.test_function = self.model.predict_function = None
@@ -58,19 +97,35 @@ class QuantizationAware(keras.callbacks.Callback):
         at_last(self, self._round)
 
     def _round(self) -> None:
-        for layer in self._layers():
+        for _, layer in self._layers():
+            axes = layer.rounding.axes
             layer.rounding = None
             for name in layer.masked_weights:
-                weight = rounded(getattr(layer, name), _inputs(layer, name))
+                weight = rounded(getattr(layer, name), axes[name])
                 layer.weight_variable(name).assign(weight)
         model = self.model
         model.train_function = model.test_function = model.predict_function = None
 
-    def _layers(self) -> list[Any]:
-        return [layer for _, layer in walk(self.model) if isinstance(layer, Masked)]
+    def _layers(self) -> list[tuple[str, Any]]:
+        return [
+            (p, layer) for p, layer in walk(self.model) if isinstance(layer, Masked)
+        ]
 
 
-def rounded(weight: Any, axes: tuple[int, ...] | None) -> Any:
+def round_alike(model: keras.Model, names: Collection[str]) -> None:
+    """Gives each of these weights one scale, where `QuantizationAware` rounds it.
+
+    Equal values then stay equal.
+    """
+    for path, layer in walk(model):
+        if isinstance(layer, Masked) and isinstance(layer.rounding, Rounding):
+            axes = layer.rounding.axes
+            for name in layer.masked_weights:
+                if f"{path}/{name}" in names and axes[name] is not None:
+                    axes[name] = tuple(range(len(layer.weight_variable(name).shape)))
+
+
+def rounded(weight: Any, axes: Axes) -> Any:
     """The nearest values that LiteRT's eight bits can hold; zeros stay zero.
 
     Args:
@@ -87,13 +142,7 @@ def rounded(weight: Any, axes: tuple[int, ...] | None) -> Any:
     return scale * ops.round(weight / scale)
 
 
-def _straight_through(layer: Any, name: str, weight: Any) -> Any:
-    weight = ops.convert_to_tensor(weight)
-    change = rounded(weight, _inputs(layer, name)) - weight
-    return weight + ops.stop_gradient(change)
-
-
-def _inputs(layer: Any, name: str) -> tuple[int, ...] | None:
+def _inputs(layer: Any, name: str) -> Axes:
     """The axes of a weight that are summed over, which its outputs are not on."""
     rank = len(layer.weight_variable(name).shape)
     if rank < 2 or isinstance(layer, layers.Embedding):

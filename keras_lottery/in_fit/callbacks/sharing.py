@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import InFit
+from keras_lottery.in_fit.callbacks.quantization import round_alike
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.models import restored_epoch
 from keras_lottery.keras_bridge.internals.optimizers import slots
@@ -114,6 +115,8 @@ class SharedWeights(InFit):
     value is, and given to each of them: an optimizer that updates weight by weight
     then moves them together. Slots of the optimizer start anew for shared weights,
     but where `BackupAndRestore` has restored them. Everything else trains as ever.
+    With `QuantizationAware` in the same training, the values are rounded to eight bits
+    and stay shared.
     Clusters are read off the model when training begins: the live weights of a masked
     kernel that are equal. A `fit` after one that raised trains them apart, as without
     this callback.
@@ -155,6 +158,7 @@ class SharedWeights(InFit):
                 "weights. Call `share_weights(model)` before `fit`."
             )
         weights = {n: weight for n, (_, weight) in named_masks(self.model).items()}
+        round_alike(self.model, self._clusters)
         segments = {}
         for name, labels in self._clusters.items():
             flat = ops.convert_to_tensor(labels.ravel())

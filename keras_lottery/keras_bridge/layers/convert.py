@@ -78,7 +78,7 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     """
     checks.model("model", model)
     check_prunable(prunable)
-    _check_names(model)
+    check_layer_names(model)
     chosen = _choose(model, prunable)
     if prunable is None and not is_masked(model):
         _warn_of_kernels(model, chosen)
@@ -119,7 +119,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     return plain
 
 
-def _check_names(model: keras.Model) -> None:
+def check_layer_names(model: keras.Model) -> None:
     """Raises ValueError for names that TensorFlow's graphs refuse, in Keras's `fit`."""
     names = [layer.name for _, layer in walk(model)]
     refused = [name for name in names if not re.fullmatch(r"[\w.\\/>-]*", name, re.A)]

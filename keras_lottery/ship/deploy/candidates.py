@@ -68,25 +68,26 @@ def candidates(
         target: `"mobile"`: .tflite files of float32, sparsely encoded or not, float16,
             int8 weights (`dynamic`) and int8 arithmetic. `"server"`: SavedModels of
             float32 and of Keras's own int8. Each also of the compacted model, if there
-            is something to remove.
+            is something to remove; its files are compared with those of `model`.
         examples: typical inputs, for the ranges of int8.
         failed: takes why there is no compacted form, if `compact` refuses the model.
     """
-    forms: list[tuple[str, tuple[str, ...], keras.Model]] = [(name, (), model)]
+    Form = tuple[str, tuple[str, ...], keras.Model, keras.Model | None]
+    forms: list[Form] = [(name, (), model, None)]
     try:
         small, report = compact(model, return_report=True)
     except ValueError as error:
         failed[f"{name}_compact"] = str(error)
     else:
         if report.parameters_after < report.parameters_before:
-            forms.append((f"{name}_compact", ("compact(model)",), small))
-    for prefix, made, form in forms:
+            forms.append((f"{name}_compact", ("compact(model)",), small, model))
+    for prefix, made, form, dense in forms:
         for way, (step, export) in WAYS[target].items():
             yield Candidate(
                 f"{prefix}_{way}",
                 (*made, step),
                 form,
-                partial(export, examples=examples),
+                partial(export, examples=examples, dense=dense),
             )
 
 
@@ -96,28 +97,43 @@ def _litert(
     return to_litert(model, path, representative_data=examples, **options)
 
 
-def _sparse(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
-    report = to_litert(model, path, representative_data=examples)
+def _sparse(
+    model: keras.Model,
+    path: Path,
+    examples: np.ndarray,
+    dense: keras.Model | None = None,
+) -> ExportReport:
+    report = to_litert(model, path, representative_data=examples, dense=dense)
     if report.sparsity == 0:
         raise ExportError("The model has no zeros to leave out.")
-    if report.bytes > SMALLER * report.dense_bytes:
+    as_dense = any(note.startswith("Not encoded sparsely") for note in report.notes)
+    if as_dense or (dense is None and report.bytes > SMALLER * report.dense_bytes):
         # A dense file was written, or as good as one, which is tried as such.
         reason = f"It has {report.bytes:,} bytes, the dense file {report.dense_bytes:,}"
         raise ExportError(" ".join([*report.notes, f"{reason}."]))
     return report
 
 
-def _saved_model(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
-    return to_saved_model(model, path)
+def _saved_model(
+    model: keras.Model, path: Path, examples: np.ndarray, dense: keras.Model | None
+) -> ExportReport:
+    return to_saved_model(model, path, dense=dense)
 
 
-def _keras_int8(model: keras.Model, path: Path, examples: np.ndarray) -> ExportReport:
+def _keras_int8(
+    model: keras.Model, path: Path, examples: np.ndarray, dense: keras.Model | None
+) -> ExportReport:
+    other = None if dense is None else _in_int8(dense)
+    return to_saved_model(_in_int8(model), path, dense=other)
+
+
+def _in_int8(model: keras.Model) -> keras.Model:
     plain = strip_masks(model)
     with warnings.catch_warnings():
         # It names each layer that has nothing to quantise.
         warnings.filterwarnings("ignore", message=".*`quantize` method")
         plain.quantize("int8")
-    return to_saved_model(plain, path)
+    return plain
 
 
 WAYS: dict[str, dict[str, tuple[str, Callable[..., ExportReport]]]] = {

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
+from keras_lottery.ship.export.errors import in_short
 from keras_lottery.ship.export.signature import Arrays, input_names
 
 # Of random inputs, where the model takes any.
@@ -41,7 +42,7 @@ class Checks:
                 "Expected a model that takes random inputs to check its file on. "
                 f"Received: model '{model.name}', which fails on inputs of {shapes}, "
                 f"where an unknown length is {LENGTH}. Pass `test_data=(x, y)`, or, in "
-                f"`to_litert`, `representative_data=x`. Keras says: {error}"
+                f"`to_litert`, `representative_data=x`. Keras says: {in_short(error)}"
             ) from error
 
 

@@ -75,9 +75,10 @@ def deliver(
                 with checks.running(given):
                     expected = run(checks.inputs)
             check_finite(expected, f"the Keras model '{given.name}'")
-            # Where nothing is zero, it is its own dense twin.
+            # Where nothing is zero, it is its own dense twin; where the report compares
+            # with another model, a sparse file has to be smaller than it all the same.
             twin = None
-            if sparsity(plain):
+            if sparsity(plain) and (write_sparse or dense is None):
                 twin = _bytes_of(unpruned(plain), write, path.name)
 
             def attempt(write: Write) -> Outcome:

@@ -1,5 +1,6 @@
 """The error of an export that was tried and did not work."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,19 @@ def step(what: str) -> Iterator[None]:
     except (ExportError, OSError, MemoryError):
         raise
     except Exception as error:
-        # Some have no text, such as a failed `assert`.
-        why = str(error) or repr(error)
-        raise ExportError(f"{what} failed: {why}") from error
+        raise ExportError(f"{what} failed: {in_short(error)}") from error
+
+
+def in_short(error: Exception) -> str:
+    """An error in one line, without what Keras adds to it.
+
+    >>> in_short(ValueError("Exception encountered when calling Dense.call().\\n\\n"
+    ...     "\\x1b[1mWrong shape\\x1b[0m\\n\\nArguments received by Dense.call():\\n"))
+    'Wrong shape'
+    """
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
+    text = re.sub(
+        r"Exception encountered when calling \S+\(\)\.|{{function_node \S+}}", "", text
+    )
+    # Some have no text, such as a failed `assert`.
+    return " ".join(text.split()) or repr(error)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lottery.checks import choice, flag
+from keras_lottery.keras_bridge.layers.convert import check_layer_names
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.data import as_inputs, checks_for, some_rows
 from keras_lottery.ship.export.deliver import deliver, require_tensorflow
@@ -92,6 +93,7 @@ def to_litert(
     require_tensorflow("to_litert")
     _interpreter_class()
     given = keras_model(ticket_or_model)
+    check_layer_names(given)
     check_dense(dense)
     examples = None
     if representative_data is not None:
@@ -115,7 +117,7 @@ def to_litert(
     if quantize == "int8":
         check_calibration(plain)
     write = partial(_write, quantize=quantize, examples=examples)
-    with remedies_named(plain):
+    with remedies_named(plain, file):
         return deliver(
             given,
             plain,

@@ -1,7 +1,9 @@
 """What to do about layers that LiteRT cannot run."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,8 +22,8 @@ _LOOKUPS = (
 
 
 @contextmanager
-def remedies_named(model: keras.Model) -> Iterator[None]:
-    """Adds to an error of the converter or the runtime which layers may be its cause.
+def remedies_named(model: keras.Model, path: Path) -> Iterator[None]:
+    """Says in an error of the converter or the runtime which layers may be its cause.
 
     Raises:
         ExportError: as inside, with the layers' names, types and remedies.
@@ -34,11 +36,34 @@ def remedies_named(model: keras.Model) -> Iterator[None]:
             for path, layer in walk(model)
             if (remedy := _remedy(layer))
         ]
+        if lacking := sorted(
+            set(re.findall(r"(?:Flex|Custom ops: )(\w+)", str(error)))
+        ):
+            raise ExportError(
+                f"Nothing was written to '{path}': the model needs operations of "
+                f"TensorFlow that LiteRT lacks ({', '.join(lacking)}). "
+                f"{_named(found) or _otherwise(model)}."
+            ) from error
         if not found or "failed:" not in str(error):
             raise
         raise ExportError(
             f"LiteRT may lack what these layers need. {'; '.join(found)}. {error}"
         ) from error
+
+
+def _named(found: list[str]) -> str:
+    return f"What may need them: {'; '.join(found)}" if found else ""
+
+
+def _otherwise(model: keras.Model) -> str:
+    """What to do where no layer is known to be the cause."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if any(size is None for shape in shapes for size in shape[1:]):
+        return (
+            f"Its inputs leave sizes open: {shapes}. Fix them: `inputs = "
+            "keras.Input((128,), dtype=...)`, `keras.Model(inputs, model(inputs))`"
+        )
+    return "Replace the layers that use them, or write a SavedModel"
 
 
 def check_calibration(model: keras.Model) -> None:

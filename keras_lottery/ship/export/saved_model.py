@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.keras_bridge.layers.convert import check_layer_names
 from keras_lottery.ship.export.data import checks_for
 from keras_lottery.ship.export.deliver import deliver, require_tensorflow
 from keras_lottery.ship.export.files import saved_model_path
@@ -51,6 +52,7 @@ def to_saved_model(
     folder = saved_model_path(path)
     require_tensorflow("to_saved_model")
     given = keras_model(ticket_or_model)
+    check_layer_names(given)
     check_dense(dense)
     checks = checks_for(given, test_data)
     plain = plain_copy(given)

@@ -178,6 +178,23 @@ def test_an_unmasked_model_is_refused(data):
         model.fit(*data, callbacks=[QuantizationAware()], verbose=0)
 
 
+@pytest.mark.once
+def test_shared_values_stay_shared_and_layers_may_be_left_out(data):
+    model = net()
+    kl.prune(model, 0.5)
+    kl.share_weights(model, bits=3)
+    both = [QuantizationAware(exclude=["conv", "out*"]), kl.callbacks.SharedWeights()]
+    model.fit(*data, batch_size=16, epochs=2, callbacks=both, verbose=0)
+    for name, kernel in kl.get_state(model).items():
+        if name in kl.get_masks(model):
+            assert len(np.unique(kernel)) <= 9, name
+            steps = kernel / (np.abs(kernel).max() / 127)
+            whole = np.allclose(steps, np.round(steps), atol=1e-3)
+            assert whole != name.startswith(("conv", "output")), name
+    with pytest.raises(ValueError, match="'typo' matches none"):
+        model.fit(*data, callbacks=[QuantizationAware(exclude=["typo"])], verbose=0)
+
+
 def integers(path):
     """The int8 constants of a file, with their scales, by the layers' names."""
     from ai_edge_litert.interpreter import Interpreter

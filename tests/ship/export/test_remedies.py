@@ -1,5 +1,7 @@
 """Errors of LiteRT say which layer is their cause, and what to do."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -39,9 +41,24 @@ CASES = {
 )
 def test_layers_are_named_with_what_to_do(build, shape, dtype, message, tmp_path):
     model = keras.Sequential([keras.Input(shape, dtype=dtype), build()])
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(ExportError, match=message) as raised:
         to_litert(model, tmp_path / "model.tflite")
+    # One line, without what TensorFlow says of building apps.
+    assert not re.search("Flex|Android|\n", str(raised.value))
     assert not list(tmp_path.iterdir())
+
+
+def test_open_sizes_are_named_where_no_layer_is_known(tmp_path):
+    inputs = keras.Input((None, 2))
+    model = keras.Model(inputs, keras.ops.erfinv(inputs))
+    with pytest.raises(ExportError, match=r"\(Erfinv\).*\(None, None, 2\).*Fix them"):
+        to_litert(model, tmp_path / "model.tflite")
+
+
+def test_names_that_tensorflow_refuses_are_refused_in_one_line(tmp_path):
+    steps = keras.Input((4,)), layers.Dense(3, name="größe")
+    with pytest.raises(ValueError, match=r"Received: \['größe'\]. Give the layers"):
+        to_litert(keras.Sequential(steps), tmp_path / "model.tflite")
 
 
 def test_what_would_end_the_process_is_refused(tmp_path):
