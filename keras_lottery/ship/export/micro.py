@@ -175,7 +175,7 @@ def to_c_array(
     checks.instance("ticket_or_model_or_file", ticket_or_model_or_file, kinds, form)
     if isinstance(ticket_or_model_or_file, keras.Model):
         keras_checks.model("ticket_or_model_or_file", ticket_or_model_or_file)
-    litert, data = None, b""
+    litert, data, given_as = None, b"", ""
     if isinstance(ticket_or_model_or_file, str | os.PathLike):
         file = checks.existing_file(
             "ticket_or_model_or_file", ticket_or_model_or_file, (".tflite",)
@@ -188,7 +188,7 @@ def to_c_array(
                 f"'{file}'. Give them to `to_litert`, which writes the file."
             )
         check_unchanged(file)
-        data = file.read_bytes()
+        data, given_as = file.read_bytes(), f" of '{file}'"
     else:
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
             file = Path(folder, f"{name}.tflite")
@@ -204,9 +204,12 @@ def to_c_array(
     try:
         graphs = read_graphs(data)
         _check(graphs)
-    except ExportError as error:
-        raise ExportError(f"Nothing was written to '{source}': {error}") from error
-    inputs, outputs = graphs[0].ends()
+        inputs, outputs = graphs[0].ends()
+    except Exception as error:  # Damage comes to light as any error.
+        why = error if isinstance(error, ExportError) else f"it is damaged: {error!r}"
+        raise ExportError(
+            f"Nothing was written to '{source}'{given_as}: {why}"
+        ) from error
     report = MicroReport(
         path=source,
         name=name,

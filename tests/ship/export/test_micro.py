@@ -218,11 +218,22 @@ def test_operators_that_micro_lacks_are_named():
 
 @pytest.mark.tensorflow
 def test_a_damaged_file_is_refused(tflite, tmp_path):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
     data = tflite.read_bytes()
     for damaged in (b"", b"no such file", data[:100], data[:4] + b"TFL9" + data[8:]):
         (tmp_path / "bad.tflite").write_bytes(damaged)
         with pytest.raises(ExportError, match=r"no \.tflite file|cannot load"):
             to_c_array(tmp_path / "bad.tflite", tmp_path / "net.c")
+    # LiteRT's verifier looks at no numbers of tensors.
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    model.subgraphs[0].inputs = [999]
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "bad.tflite").write_bytes(builder.Output())
+    with pytest.raises(ExportError, match=r"bad\.tflite': it is damaged: IndexError"):
+        to_c_array(tmp_path / "bad.tflite", tmp_path / "net.c")
     assert not (tmp_path / "net.c").exists()
 
 
