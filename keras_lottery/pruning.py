@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.keras_bridge.gradients import compiled_once, keeping
-from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks
+from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks, walk
 from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.keras_bridge.layers.state import reset_slots, trained_masks
 from keras_lottery.masks import Masks
@@ -101,7 +101,8 @@ def prune(
             and their masks stay as they are, and the sparsity is that of the others.
 
     A layer that falls below 1 % of its weights warns, once, and one that loses its
-    last.
+    last; so does a wrapper that divides by the norm of an output's weights, all of
+    which were pruned, and returns NaN.
 
     Raises:
         ValueError: if the model is not masked, an argument is out of range, a score
@@ -132,6 +133,7 @@ def prune(
     _warn_of_thin_layers(left(before), left(masks), sparsity)
     set_masks(model, {**snapshot.others, **masks}, optimizer)
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
+    _warn_of_wrappers(model, before, masks)
 
 
 def of_network(
@@ -356,6 +358,43 @@ def _warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
             f"these cost much accuracy. {_REMEDY}",
             stacklevel=3,
         )
+
+
+def _warn_of_wrappers(model: keras.Model, before: Masks, after: Masks) -> None:
+    """Warns of wrappers that return NaN where an output lost all its weights."""
+    for path, layer in walk(model):
+        if not isinstance(layer, keras.layers.Wrapper):
+            continue
+        lost = {
+            name: int(np.count_nonzero(_outputs(before[name]) & ~_outputs(mask)))
+            for name, mask in after.items()
+            if name.startswith(f"{path}/")
+        }
+        if any(lost.values()) and _returns_nan(layer):
+            warnings.warn(
+                f"The layer '{path}' ({type(layer).__name__}) returns NaN: all weights "
+                f"of an output were pruned, of {lost}, by whose norm it divides. Add a "
+                "small number to the norm, leave the layer out, by `prunable=` of "
+                "`mask_model`, or choose a smaller sparsity.",
+                stacklevel=3,
+            )
+
+
+def _outputs(mask: np.ndarray) -> np.ndarray:
+    """Which outputs have a weight."""
+    return mask.reshape(-1, mask.shape[-1]).any(axis=0)
+
+
+def _returns_nan(layer: keras.layers.Layer) -> bool:
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    try:
+        inputs = np.zeros([size or 1 for size in shape], layer.compute_dtype)
+        outputs = keras.tree.flatten(layer(inputs, training=False))
+    except Exception:
+        # It takes more than one input, or others: nothing is known then.
+        return False
+    arrays = map(keras.ops.convert_to_numpy, outputs)
+    return any(np.isnan(array.astype("float32")).any() for array in arrays)
 
 
 def _zero(model: keras.Model, idle: Mapping[str, np.ndarray], optimizer: Any) -> None:

@@ -388,3 +388,35 @@ def test_wrong_patterns_change_nothing(arguments, message):
     with pytest.raises(ValueError, match=message):
         prune(model, **({"sparsity": 0.5} | arguments))
     assert get_masks(model).sparsity == 0
+
+
+class WeightNormalization(layers.Wrapper):
+    """Divides an output's weights by their norm, as Salimans & Kingma do."""
+
+    def call(self, x):
+        kernel = self.layer.kernel
+        norm = keras.ops.sqrt(keras.ops.sum(keras.ops.square(kernel), axis=0))
+        return keras.ops.matmul(x, kernel / norm)
+
+
+def test_a_wrapper_that_divides_by_the_norm_of_pruned_weights_is_named():
+    def scores(snapshot):
+        return {n: np.ones(m.shape) * np.arange(m.shape[-1])
+                for n, m in snapshot.masks.items()}  # fmt: skip
+
+    inner = layers.Dense(4, name="inner")
+    for wrapper in (WeightNormalization, layers.SpectralNormalization):
+        steps = wrapper(inner, name="outer"), layers.Dense(4)
+        model = mask_model(keras.Sequential([keras.Input((6,)), *steps]))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            prune(model, 0.2, scores, "uniform")
+            prune(model, 0.3, scores, "uniform")
+            prune(model, 0.4, scores, "uniform")
+        texts = [str(each.message) for each in seen]
+        nan = bool(np.isnan(np.asarray(model(np.ones((1, 6))))).any())
+        assert nan == (wrapper is WeightNormalization)
+        assert [t[:40] for t in texts] == [
+            "The layer 'outer' (WeightNormalization) "
+        ] * nan
+        assert all("{'outer/inner/kernel': 1}" in text for text in texts)

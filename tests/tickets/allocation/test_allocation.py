@@ -390,3 +390,12 @@ def test_get():
     assert allocation.get(own) is own
     with pytest.raises(ValueError, match=r"\['erdos_renyi', .*allocation='typo'"):
         allocation.get("typo")
+
+
+def test_rates_of_one_round_are_exact_where_they_are_whole():
+    """Rounding the network's total takes no weight of another layer's."""
+    masks = Masks.dense({"a": (1000,), "b": (10,), "c": (10,)})
+    scores = {name: np.arange(mask.size) for name, mask in masks.items()}
+    allocation = Layerwise({"a": 0.5, "b": 0.129, "c": 0.131}, rate=0)
+    kept = allocation(scores, masks, allocation.once(masks))
+    assert [int(mask.sum()) for mask in kept.values()] == [500, 9, 8]
