@@ -382,13 +382,13 @@ def _warn_of_wrappers(model: keras.Model, before: Masks, after: Masks) -> None:
 
 def _outputs(mask: np.ndarray) -> np.ndarray:
     """Which outputs have a weight."""
-    return mask.reshape(-1, mask.shape[-1]).any(axis=0)
+    return np.asarray(mask.reshape(-1, mask.shape[-1]).any(axis=0))
 
 
 def _returns_nan(layer: keras.layers.Layer) -> bool:
-    shape = (layer.get_build_config() or {}).get("input_shape")
+    shape = (layer.get_build_config() or {}).get("input_shape", ())
     try:
-        inputs = np.zeros([size or 1 for size in shape], layer.compute_dtype)
+        inputs = keras.ops.zeros([size or 1 for size in shape], layer.compute_dtype)
         outputs = keras.tree.flatten(layer(inputs, training=False))
     except Exception:
         # It takes more than one input, or others: nothing is known then.
