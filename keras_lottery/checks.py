@@ -18,6 +18,22 @@ import numpy as np
 LARGEST = 2**31 - 1
 """No count is larger."""
 
+# What a file that may be replaced begins with, by its suffix. Of text that people write
+# too, it says that the library wrote it.
+_SIGNS = {
+    ".ticket": (b'{"__metadata__":{"sha256":"',),
+    ".klc": (b"keras_lottery compressed",),
+    ".keras": (b"PK\x03\x04",),
+    ".tflite": (b"TFL3",),
+    ".png": (b"\x89PNG",),
+    ".pdf": (b"%PDF",),
+    ".svg": (b"<svg", b"<?xml"),
+    ".html": (b'name="generator" content="keras_lottery"',),
+    ".c": (b"Written by keras_lottery",),
+    ".h": (b"written by keras_lottery",),
+    ".json": (b'"file": ', b'"level": '),
+}
+
 
 def refuse(name: str, expected: str, value: Any, remedy: str = "") -> NoReturn:
     """Raises the error of an argument.
@@ -200,7 +216,8 @@ def sequence(name: str, value: Any, form: str, least: int = 0) -> Sequence[Any]:
 def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") -> Path:
     """A file to write: not empty, no directory, and of a known kind by its suffix.
 
-    What is written under a suffix of its own overwrites no file of another kind.
+    What is written under a suffix of its own overwrites no file of another kind, and
+    none of that suffix that holds something else.
 
     >>> path("path", "figure.jpg", (".png", ".svg"))
     Traceback (most recent call last):
@@ -210,6 +227,13 @@ def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") 
     """
     found = existing_file(name, value, suffixes, remedy)
     _within_directory(name, found)
+    if found.exists() and found.suffix in _SIGNS:
+        with open(found, "rb") as file:
+            beginning = file.read(1000)
+        if beginning and not any(s in beginning for s in _SIGNS[found.suffix]):
+            expected = "a new file, or one of this kind to replace"
+            remedy = "The file there holds something else: move it, or choose another."
+            refuse(name, expected, _shown(value), remedy)
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_lottery import checks
 from keras_lottery.cli.parsing import (
     Parser,
     at_least,
@@ -26,7 +27,7 @@ from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.results import objective_of
 from keras_lottery.search.store import Store
 from keras_lottery.ship import export
-from keras_lottery.ship.export.files import REPORTS
+from keras_lottery.ship.export.files import REPORTS, saved_model_path
 from keras_lottery.study import plots
 from keras_lottery.study.report.tables import verdict_table
 from keras_lottery.tables import text_table
@@ -195,6 +196,15 @@ def _exports(asked: list[str] | None) -> list[str]:
     return ["keras"] if asked is None else asked
 
 
+def _check_places(directory: Path, exports: list[str]) -> None:
+    """Raises ValueError if something else is where files are to go."""
+    if not exports:
+        return
+    for name in ("ticket.keras", "ticket.tflite", REPORTS):
+        checks.path("--saved-models", directory / name)
+    saved_model_path(directory / "saved_model")
+
+
 def _find(options: argparse.Namespace) -> None:
     options.export = _exports(options.export)
     if options.quantize and options.export and "litert" not in options.export:
@@ -203,6 +213,8 @@ def _find(options: argparse.Namespace) -> None:
             f"Received: --quantize {options.quantize}, --export "
             f"{','.join(options.export)}"
         )
+    name = f"{Path(options.data).stem}_{options.model}"
+    _check_places(options.saved_models / name, options.export)
     builder, recipe = models.get(options.model), models.recipe(options.model)
     splits = data.load(options.data)
     rate, epochs, steps = options.rate, options.epochs, options.steps
@@ -236,7 +248,6 @@ def _find(options: argparse.Namespace) -> None:
             learning_rate=options.learning_rate,
         )
 
-    name = f"{Path(options.data).stem}_{options.model}"
     search = LotteryTicketSearch(
         build,
         schedule=SCHEDULES.look_up(options.schedule)(rate, options.levels or levels),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from keras_lottery import checks
-from keras_lottery.files import TEMPORARY
+from keras_lottery.files import SEAL, TEMPORARY
 
 MASK_FINDING = "mask_finding"
 """The variant of the runs that find masks, where the tickets' trainings do not."""
@@ -119,6 +119,26 @@ class Store:
                     "Wait for its end, or choose another directory."
                 ) from error
             yield
+
+    def check_own(self) -> None:
+        """Raises ValueError if files of a search's names are somebody else's."""
+        if self._records():
+            return
+        if self.settings.exists():
+            foreign = [self.settings]
+            if SEAL.encode() in self.settings.read_bytes():
+                return
+        else:
+            others = (self.directory / name for name in ("figure.png", "table.txt"))
+            files = (self.results, self.card, self.exports, *others)
+            foreign = [path for path in files if path.exists()]
+        if foreign:
+            names = ", ".join(path.name for path in foreign)
+            raise ValueError(
+                "Expected `directory` to be that of a search, or to have none of its "
+                f"files. Received: '{self.directory}', whose {names} no search wrote. "
+                "Choose another `directory`, or move what is there."
+            )
 
     def clean(self) -> None:
         """Removes what a killed process was writing."""

@@ -270,8 +270,10 @@ def at_work(
 
     Raises:
         BlockingIOError: if others train in this store.
-        ValueError: if workers were asked for and cannot be had.
+        ValueError: if workers were asked for and cannot be had, or the store holds
+            files that are somebody else's.
     """
+    store.check_own()
     total = sum(counts)
     hired = employ(workers, engine, setup, ticket, max(counts), total * ticket.steps)
     with store.alone(), hired as trainer, Progress(total, verbose) as progress:

@@ -198,8 +198,7 @@ def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file, monkeypa
 @pytest.mark.tensorflow
 def test_no_card_tells_of_another_file(run, tmp_path, one_file, monkeypatch):
     card = tmp_path / "tiny" / "mobile.json"
-    card.parent.mkdir()
-    card.write_text("of an older file")
+    write_sealed(card, {"file": "an older one"})
 
     def full(*_):
         raise OSError("no space left")

@@ -6,12 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lottery.files import (
-    CorruptedFileError,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from keras_lottery.files import read_json, write_atomically, write_json
 from keras_lottery.papers.experiments.experiment import Experiment, Values
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.search.settings import versions
@@ -21,6 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "reproduction.json"
 """What a run's directory is known by, and what it measured."""
+README = "README.md"
 ROWS = 80
 """Longer tables are not shown in the Markdown: they are in their .csv files."""
 
@@ -96,7 +92,7 @@ def reproduce(
         },
     )
     text = _markdown(experiment, scale, lab, verdicts)
-    write_atomically(directory / "README.md", lambda file: file.write(text.encode()))
+    write_atomically(directory / README, lambda file: file.write(text.encode()))
     return verdicts
 
 
@@ -105,7 +101,12 @@ def _occupy(directory: Path, name: str, scale: str) -> None:
     path, own = directory / SUMMARY, {"experiment": name, "scale": scale}
     try:
         found = read_json(path)
-    except (FileNotFoundError, CorruptedFileError):
+    except FileNotFoundError:
+        if (directory / README).exists():
+            raise ValueError(
+                f"The directory '{directory}' holds a {README} of something else. "
+                "Choose another directory."
+            ) from None
         found = own
         write_json(path, own)
     if {key: found.get(key) for key in own} != own:

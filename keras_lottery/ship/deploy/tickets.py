@@ -135,6 +135,9 @@ def deploy(
     checks.directory("directory", file.parent)
     if target == "server":
         saved_model_path(file)
+    else:
+        checks.path("directory", file)
+    card = checks.path("directory", file.with_name(f"{target}.json"))
     with tempfile.TemporaryDirectory() as folder:
         tried, failed = _try(search, tickets, target, splits, threads, folder, say)
         say(f"measuring {len(tried)} files")
@@ -142,7 +145,6 @@ def deploy(
         table["pareto"] = pareto(table)
         row = choose(table, prefer, margin)
         table["chosen"] = table.index == row
-        card = file.with_name(f"{target}.json")
         with staged(file) as draft:
             copy = shutil.copytree if target == "server" else shutil.copy2
             copy(tried[row]["report"].path, draft)

@@ -161,6 +161,7 @@ def to_c_array(
     ('AddFullyConnected',)
     """
     source = file_path(path, ".c")
+    file_path(source.with_suffix(".h"), ".h")
     name = source.stem
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in KEYWORDS:
         raise ValueError(

@@ -66,6 +66,8 @@ def write_report(
     if figures is not None:
         checks.directory("figures", figures)
     content = read_content(directory)
+    page_path = content.run.directory / "report.html" if path is None else Path(path)
+    checks.path("path", page_path, (".html",))
     drawn = list(panels(content))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_lottery.study.report", "."),
@@ -97,13 +99,12 @@ def write_report(
         trainings=len(content.results),
         csv=_data_url("text/csv", content.results.to_csv(index=False).encode()),
     )
-    path = content.run.directory / "report.html" if path is None else Path(path)
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_atomically(page_path, lambda file: file.write(page.encode()))
     if figures is not None:
         for panel in drawn:
             for kind in (".png", ".svg"):
                 plots.write_figure(panel.figure, Path(figures) / f"{panel.name}{kind}")
-    return path
+    return page_path
 
 
 def _model(content: Content) -> str:
