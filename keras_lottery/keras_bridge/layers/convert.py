@@ -121,7 +121,9 @@ def strip_masks(model: keras.Model) -> keras.Model:
 
 def check_layer_names(model: keras.Model) -> None:
     """Raises ValueError for names that TensorFlow's graphs refuse, in Keras's `fit`."""
-    names = [layer.name for _, layer in walk(model)]
+    # Inputs are no scopes of a graph.
+    inputs = keras.layers.InputLayer
+    names = [layer.name for _, layer in walk(model) if not isinstance(layer, inputs)]
     refused = [name for name in names if not re.fullmatch(r"[\w.\\/>-]*", name, re.A)]
     if refused and keras.backend.backend() == "tensorflow":
         raise ValueError(

@@ -1,5 +1,6 @@
 """The data on which an exported file is checked."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.errors import in_short
+from keras_lottery.ship.export.metrics import Metrics
 from keras_lottery.ship.export.signature import Arrays, input_names
 
 # Of random inputs, where the model takes any.
@@ -18,12 +20,38 @@ LENGTH = 32
 
 @dataclass(frozen=True)
 class Checks:
-    """Inputs for a file and its Keras model, with classes if an accuracy is asked."""
+    """Inputs for a file and its Keras model, and what its outputs are measured by."""
 
     inputs: Arrays
     described: str
     classes: np.ndarray | None = None
     are_random: bool = False
+    metrics: Metrics | None = None
+
+    def measured(self, outputs: Arrays) -> dict[str, float]:
+        """The metrics of outputs, without the accuracy, which is told apart.
+
+        Raises:
+            ValueError: if the test data are not what the metrics take.
+        """
+        if self.metrics is None:
+            return {}
+        try:
+            found = self.metrics.of(outputs)
+        except Exception as error:
+            shapes = [np.shape(y) for y in keras.tree.flatten(self.metrics.targets)]
+            reason = (
+                "Expected `test_data` (x, y) of a y that the loss and the metrics of "
+                f"`compile` take. Received: y of shapes {shapes}. Keras says: "
+                f"{in_short(error)}"
+            )
+            if self.classes is None:
+                raise ValueError(reason) from error
+            warnings.warn(f"The accuracy alone is measured. {reason}", stacklevel=3)
+            return {}
+        if self.classes is None:
+            return found
+        return {k: v for k, v in found.items() if k not in ("accuracy", "loss")}
 
     @contextmanager
     def running(self, model: keras.Model) -> Iterator[None]:
@@ -58,8 +86,19 @@ def checks_for(
             )
         inputs = as_inputs(model, test_data[0], "test_data")
         rows = _rows(inputs)
-        classes = _classes(model, test_data[1], rows)
-        return Checks(inputs, f"{rows:,} rows of test data", classes)
+        described = f"{rows:,} rows of test data"
+        classes, metrics, y = None, None, test_data[1]
+        if len(model.outputs) == 1 and isinstance(y, list | tuple):
+            y = np.asarray(y)
+        measurable = _measurable(model, y, rows)
+        try:
+            classes = _classes(model, y, rows)
+        except ValueError:
+            if not measurable:
+                raise
+        if measurable:
+            metrics = Metrics(model, y)
+        return Checks(inputs, described, classes, metrics=metrics)
     if representative is not None:
         rows = _rows(representative)
         return Checks(representative, f"{rows:,} rows of representative data")
@@ -143,7 +182,8 @@ def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:
             "Expected `test_data` (x, y) for a classifier of one output, with class "
             f"numbers or one-hot rows in y. Received: {len(model.outputs)} output(s), "
             f"the first of shape {shape}; {rows} rows of x; y of shape {y.shape} and "
-            f"type {y.dtype}. Leave `test_data` out to export without an accuracy."
+            f"type {y.dtype}. Compile the model with the metrics that it is to be "
+            "measured by, or leave `test_data` out to export without an accuracy."
         )
     classes = max(shape[-1] or 0, 2)
     if y.min() < 0 or y.max() >= classes:
@@ -152,6 +192,12 @@ def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:
             f"Received: y from {y.min()} to {y.max()}."
         )
     return y.astype(int)
+
+
+def _measurable(model: keras.Model, y: Any, rows: int) -> bool:
+    """Whether the model's own metrics may be asked: it is compiled, and rows agree."""
+    lengths = [len(part) if np.ndim(part) else 0 for part in keras.tree.flatten(y)]
+    return bool(model.compiled) and set(lengths) == {rows}
 
 
 def _fits(array: np.ndarray, tensor: keras.KerasTensor) -> bool:

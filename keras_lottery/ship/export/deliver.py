@@ -75,6 +75,7 @@ def deliver(
                 with checks.running(given):
                     expected = run(checks.inputs)
             check_finite(expected, f"the Keras model '{given.name}'")
+            keras_metrics = checks.measured(expected)
             # Where nothing is zero, it is its own dense twin; where the report compares
             # with another model, a sparse file has to be smaller than it all the same.
             twin = None
@@ -113,6 +114,8 @@ def deliver(
                 sparsity=sparsity(plain),
                 accuracy=_accuracy(given, outputs, checks),
                 keras_accuracy=_accuracy(given, expected, checks),
+                metrics=checks.measured(outputs),
+                keras_metrics=keras_metrics,
                 sha256=digests_of(draft),
                 notes=tuple(notes),
             )

@@ -64,7 +64,8 @@ def to_litert(
             spread evenly over them, to choose its ranges: an array, or for a model of
             several inputs a dictionary of arrays by input name. Without `test_data`,
             the file is checked on these rows.
-        test_data: arrays (x, y), to check the file on and to measure its accuracy.
+        test_data: arrays (x, y), to check the file on and to measure its accuracy, of a
+            classifier, and whatever else the model was compiled to be measured by.
         dense: the model that it was made of, such as the one that was compacted. The
             report compares the sizes of the two files; by default, that of the file
             with one of the same model with no weight pruned.

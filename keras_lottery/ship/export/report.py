@@ -30,6 +30,10 @@ class ExportReport:
             the file, where rounding to eight bits makes further weights zero.
         accuracy: the accuracy of the file on the test data, if given.
         keras_accuracy: the accuracy of the Keras model on the same data.
+        metrics: what else the Keras model was compiled to be measured by, of the file
+            on the test data, by the names that `evaluate` gives them; the loss, where
+            there is no other and no accuracy.
+        keras_metrics: the same of the Keras model.
         sha256: the checksum of the file, or of each file of a SavedModel, by its name:
             what `check_file` compares.
         notes: what was done otherwise than asked, and why.
@@ -45,6 +49,8 @@ class ExportReport:
     sparsity: float
     accuracy: float | None = None
     keras_accuracy: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    keras_metrics: Mapping[str, float] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -67,6 +73,9 @@ class ExportReport:
         if self.accuracy is not None:
             of = f"(the Keras model's {self.keras_accuracy:.2%})"
             rows.append(["accuracy", f"{self.accuracy:.2%} {of}"])
+        for name, value in self.metrics.items():
+            of = f"(the Keras model's {self.keras_metrics[name]:.4g})"
+            rows.append([name, f"{value:.4g} {of}"])
         notes = [f"note: {note}" for note in self.notes]
         lines = "\n".join([text_table(rows), *notes])
         return f"{self.path} ({self.format})\n{textwrap.indent(lines, '  ')}"

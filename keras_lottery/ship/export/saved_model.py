@@ -36,7 +36,8 @@ def to_saved_model(
         path: the directory to write. An older SavedModel is replaced once the new one
             has been loaded and computes what the model computes; a directory that
             holds something else is refused.
-        test_data: arrays (x, y), to check the file on and to measure its accuracy.
+        test_data: arrays (x, y), to check the file on and to measure its accuracy, of a
+            classifier, and whatever else the model was compiled to be measured by.
         dense: the model that it was made of, such as the one that was compacted. The
             report compares the sizes of the two files; by default, that of the file
             with one of the same model with no weight pruned.

@@ -25,7 +25,7 @@ Run = Callable[[Arrays], Arrays]
 
 def input_names(model: keras.Model) -> list[str]:
     """The names of `model.inputs`, in that order."""
-    paths = keras.tree.flatten_with_path(_structure(model, "input"))
+    paths = keras.tree.flatten_with_path(structure(model, "input"))
     names = [
         path[-1] if path and isinstance(path[-1], str) else tensor.name
         for path, tensor in paths
@@ -38,7 +38,7 @@ def input_names(model: keras.Model) -> list[str]:
 
 def output_names(model: keras.Model) -> list[str]:
     """The names of `model.outputs`, in that order."""
-    paths = keras.tree.flatten_with_path(_structure(model, "output"))
+    paths = keras.tree.flatten_with_path(structure(model, "output"))
     return [
         path[-1] if path and isinstance(path[-1], str) else f"output_{i}"
         for i, (path, _) in enumerate(paths)
@@ -51,7 +51,7 @@ def input_signature(model: keras.Model) -> list[Any]:
         keras.InputSpec(dtype=tensor.dtype, shape=tuple(tensor.shape), name=name)
         for name, tensor in zip(input_names(model), model.inputs, strict=True)
     ]
-    return [keras.tree.pack_sequence_as(_structure(model, "input"), specs)]
+    return [keras.tree.pack_sequence_as(structure(model, "input"), specs)]
 
 
 def run_keras(model: keras.Model) -> Run:
@@ -59,7 +59,7 @@ def run_keras(model: keras.Model) -> Run:
 
     def run(inputs: Arrays) -> Arrays:
         values = [inputs[name] for name in input_names(model)]
-        packed = keras.tree.pack_sequence_as(_structure(model, "input"), values)
+        packed = keras.tree.pack_sequence_as(structure(model, "input"), values)
         outputs = keras.tree.flatten(model(packed, training=False))
         arrays = map(keras.ops.convert_to_numpy, outputs)
         return dict(zip(output_names(model), arrays, strict=True))
@@ -91,7 +91,7 @@ def in_batches(run: Run, most: int, fixed: int | None = None) -> Run:
     return run_all
 
 
-def _structure(model: keras.Model, side: str) -> Any:
+def structure(model: keras.Model, side: str) -> Any:
     """What the model takes or returns: a tensor, or a list or dict of tensors."""
     if isinstance(model, keras.Sequential):
         return getattr(model, f"{side}s")[0]

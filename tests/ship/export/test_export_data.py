@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_lottery.ship.export import to_keras
 from keras_lottery.ship.export.data import accuracy, as_inputs, checks_for, some_rows
 
 pytestmark = pytest.mark.once
@@ -114,3 +115,46 @@ def test_test_data_that_do_not_fit_are_refused(test_data):
 def test_an_accuracy_needs_one_output(two_by_two, two_inputs):
     with pytest.raises(ValueError, match=r"classifier of one output.*2 output"):
         checks_for(two_by_two, (two_inputs, np.zeros(20)))
+
+
+def test_what_a_model_was_compiled_with_is_measured_on_the_file(tmp_path):
+    """Of two outputs, one a regression: as `evaluate` says, without penalties."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    age = layers.Dense(1, kernel_regularizer="l2", name="age")(inputs)
+    kind = layers.Dense(3, name="kind")(inputs)
+    model = keras.Model(inputs, {"age": age, "kind": kind})
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    own = keras.metrics.RootMeanSquaredError("rmse")
+    model.compile(
+        loss={"age": "mse", "kind": cross_entropy},
+        metrics={"age": ["mae", own], "kind": "accuracy"},
+    )
+    rng = np.random.default_rng(0)
+    x = rng.random((20, 4), dtype="float32")
+    y = {"age": rng.random((20, 1)), "kind": rng.integers(0, 3, 20)}
+    report = to_keras(model, tmp_path / "model.keras", test_data=(x, y))
+    said = model.evaluate(x, y, verbose=0, return_dict=True)
+    names = ["age_mae", "age_rmse", "kind_accuracy"]
+    assert sorted(report.metrics) == names and report.accuracy is None
+    assert report.metrics == pytest.approx({k: said[k] for k in names}, rel=1e-5)
+    assert report.keras_metrics == pytest.approx(report.metrics, rel=1e-5)
+    assert "age_mae" in str(report)
+    with pytest.raises(ValueError, match=r"Expected `test_data`.*shapes .*\(20, 7\)"):
+        to_keras(
+            model, tmp_path / "b.keras", test_data=(x, {**y, "kind": np.ones((20, 7))})
+        )
+
+
+def test_a_regression_has_its_loss_and_a_classifier_more_than_its_accuracy(tmp_path):
+    x, y = np.ones((4, 4), "float32"), np.array([0.5, 1, 2, 2])
+    model = classifier(1, loss="mse")
+    report = to_keras(model, tmp_path / "a.keras", test_data=(x, y))
+    assert report.metrics == pytest.approx({"loss": model.evaluate(x, y, verbose=0)})
+    model = classifier(3)
+    top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2")
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy", top])
+    report = to_keras(model, tmp_path / "a.keras", test_data=(x, [0, 1, 2, 2]))
+    assert list(report.metrics) == ["top_2"] and report.accuracy is not None
+    with pytest.warns(UserWarning, match="The accuracy alone is measured. Expected"):
+        to_keras(model, tmp_path / "a.keras", test_data=(x, np.eye(3)[[0, 1, 2, 2]]))

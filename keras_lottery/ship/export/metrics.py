@@ -1,0 +1,56 @@
+"""What a model was compiled to be measured by, measured on a file's outputs."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_lottery.keras_bridge.internals.models import compile_arguments
+from keras_lottery.ship.export.signature import Arrays, output_names, structure
+
+
+class Metrics:
+    """The metrics that a model was compiled with, of outputs that are there already.
+
+    Args:
+        model: a compiled model.
+        targets: what its loss and metrics take, as in `evaluate`.
+    """
+
+    def __init__(self, model: keras.Model, targets: Any) -> None:
+        self.names, self.targets = output_names(model), targets
+        given = compile_arguments(model)
+        of = ("loss", "loss_weights", "metrics", "weighted_metrics")
+        ends = [keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype)
+                for tensor in model.outputs]  # fmt: skip
+        # Metrics of several outputs, which a Sequential has none of, are called after
+        # their layers.
+        names = getattr(model, "output_names", ["output"])
+        passed = [
+            layers.Identity(name=name, dtype=end.dtype)(end)
+            for name, end in zip(names, ends, strict=True)
+        ]
+        outputs = keras.tree.pack_sequence_as(structure(model, "output"), passed)
+        self._model = keras.Model(ends, outputs)
+        self._model.compile(
+            **{name: keras.tree.map_structure(_anew, given[name]) for name in of},
+            run_eagerly=True,
+        )
+
+    def of(self, outputs: Arrays) -> dict[str, float]:
+        """The metrics by the names that `evaluate` gives them.
+
+        The loss, without penalties of regularisers, where there is no other.
+        """
+        arrays = [outputs[name] for name in self.names]
+        x = arrays if len(arrays) > 1 else arrays[0]
+        found = self._model.evaluate(x, self.targets, 256, verbose=0, return_dict=True)
+        others = {k: float(v) for k, v in found.items() if not k.endswith("loss")}
+        return others or {"loss": float(found["loss"])}
+
+
+def _anew(value: Any) -> Any:
+    """A metric without what it has counted: that is the model's own."""
+    if isinstance(value, keras.metrics.Metric):
+        return type(value).from_config(value.get_config())
+    return value
