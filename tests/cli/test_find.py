@@ -193,9 +193,10 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     assert tflite["accuracy"] is not None
 
     run = tmp_path / "runs" / "digits_lenet_300_100"
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.npz")}
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
     assert cli.main(["find", *arguments, "--export", "none"]) == 0
-    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.npz")}
+    assert len(before) == 3
+    assert before == {path: path.stat().st_mtime_ns for path in before}
     capsys.readouterr()
     assert cli.find([*arguments, "--export", "none", "--seed", "1"]) == 2
     assert "seed: 0 there, 1 here" in capsys.readouterr().err

@@ -62,8 +62,12 @@ CASES = {
     "adam": (mlp, lambda: optimizers.Adam(1e-3)),
     "momentum": (convolutional, lambda: optimizers.SGD(decay(0.05), momentum=0.9)),
     "dropout": (dropout, lambda: optimizers.SGD(0.01)),
-    "adamw": (mlp, lambda: optimizers.AdamW(1e-3, weight_decay=0.01, clipnorm=1.0)),
-    "ema": (mlp, lambda: optimizers.Adam(1e-3, use_ema=True, ema_momentum=0.9)),
+    "ema": (
+        mlp,
+        lambda: optimizers.AdamW(
+            1e-3, weight_decay=0.01, clipnorm=1.0, use_ema=True, ema_momentum=0.9
+        ),
+    ),
     "muon": (mlp, lambda: optimizers.Muon(1e-3)),
 }
 

@@ -50,7 +50,8 @@ def both(case="adam", of=None, steps=40, settings=None, **kwargs):
     return [engine.train(work, seed=7) for engine in engines], work
 
 
-@pytest.mark.parametrize("case", CASES)
+# Dropout and statistics of batches are in "momentum", too.
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"dropout"}))
 def test_it_trains_as_fit_does(case):
     trainings, trained = both(case, steps=200)
     assert_alike(*trainings)
@@ -90,17 +91,13 @@ def test_weights_of_classes_and_examples_count():
     assert by_class[1].curve["val_loss"] != plain.curve["val_loss"]
 
 
-def test_validation_goes_over_all_examples_in_batches(monkeypatch):
+def test_few_data_are_one_batch_and_validation_goes_over_all_in_batches(monkeypatch):
     for module in ("engine", "loop_tensorflow", "loop_jax"):
         monkeypatch.setattr(f"keras_lottery.engines.{module}.EVALUATION_BATCH", 16)
     x, y = examples(50, 2)
     weights = np.linspace(0, 2, 50)
-    trainings, _ = both("momentum", data(validation=(x, y, weights), test=None))
-    assert_alike(*trainings)
-
-
-def test_few_data_are_one_batch():
-    trainings, _ = both(of=data(n=9, shuffle=False), steps=20)
+    parts = {"validation": (x, y, weights), "test": None}
+    trainings, _ = both(of=data(n=9, shuffle=False, **parts), steps=20)
     assert_alike(*trainings)
 
 
@@ -151,21 +148,24 @@ def test_twice_is_the_same_to_the_bit():
 
 
 def test_seconds_are_those_of_training(monkeypatch):
-    engine = engine_of("fused", "adam")
-    score, compiled = engine._score, engine._compiled
+    engine, work = engine_of("fused", "adam"), ticket(untouched("adam"), 40)
+    engine.train(work, 0)  # Everything is compiled.
+    pauses = []
 
-    def slow(part):
-        time.sleep(0.3)
-        return score(part)
+    def slowed(function):
+        def slow(*args):
+            pauses.append(0.3)
+            time.sleep(0.3)
+            return function(*args)
 
-    def slowly_compiled():
-        time.sleep(0.3)
-        return compiled()
+        return slow
 
-    monkeypatch.setattr(engine, "_score", slow)
-    monkeypatch.setattr(engine, "_compiled", slowly_compiled)
-    work = ticket(untouched("adam"), 40)
-    assert 0 < engine.train(work, 0).metrics["seconds"] < 0.3
+    for name in ("_score", "_compiled"):
+        monkeypatch.setattr(engine, name, slowed(getattr(engine, name)))
+    began = time.perf_counter()
+    seconds = engine.train(work, 0).metrics["seconds"]
+    # On a busy computer, too.
+    assert 0 < seconds < time.perf_counter() - began - sum(pauses)
 
 
 class OwnStep(keras.Model):

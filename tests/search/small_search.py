@@ -1,8 +1,13 @@
 """A small search: its data, its model, its arguments."""
 
+import functools
+
 import keras
 import numpy as np
 
+from keras_lottery.engines.data import Data
+from keras_lottery.engines.fit import FitEngine
+from keras_lottery.keras_bridge.layers import mask_model
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.records import Reader
 
@@ -58,6 +63,13 @@ def functional(crossed=False, units=6, learning_rate=0.01):
 def make(directory=None, model=build, **arguments):
     defaults = {"schedule": [0.5, 0.75], "controls": {"reinit": 1}, "replicates": 1}
     return LotteryTicketSearch(model, directory=directory, **(defaults | arguments))
+
+
+@functools.cache
+def fit_engine():
+    """What trains such a search's tickets, without a rewind point."""
+    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
+    return FitEngine(mask_model(build()), data, 12, 0, 4)
 
 
 def stored(search, unit):

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.engines.data import Data
-from keras_lottery.engines.fit import FitEngine
 from keras_lottery.files import read_record
 from keras_lottery.search.store import Unit
 from keras_lottery.tickets.rewind import FineTune, Rewind
-from tests.search.small_search import FIT, X, Y, build, make, stored
+from tests.search.small_search import FIT, build, fit_engine, make, stored
 
 once = pytest.mark.once
 
@@ -134,8 +132,7 @@ def test_continue_finds_masks_by_one_run_that_goes_on():
 
 
 def test_training_twice_in_one_engine_gives_the_same_to_the_bit(finished):
-    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
-    engine = FitEngine(kl.mask_model(build()), data, 12, 0, 4)
+    engine = fit_engine()
     ticket = finished.ticket(1)
     first, second = (engine.train(ticket, seed=3) for _ in range(2))
     for name, value in first.final.items():
@@ -149,14 +146,13 @@ def test_training_twice_in_one_engine_gives_the_same_to_the_bit(finished):
 
 
 def test_a_rewind_point_in_the_middle_of_an_epoch_does_not_change_the_training(
-    finished,
+    finished, monkeypatch
 ):
-    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
-    ticket = finished.ticket(0)
-    plain, cut = (
-        FitEngine(kl.mask_model(build()), data, 12, k, 4).train(ticket, 3)
-        for k in (0, 5)
-    )
+    engine, ticket = fit_engine(), finished.ticket(0)
+    plain = engine.train(ticket, 3)
+    monkeypatch.setattr(engine, "rewind_step", 5)
+    cut = engine.train(ticket, 3)
+    assert any((cut.rewind_point[k] != cut.final[k]).any() for k in cut.final)
     for name, value in plain.final.items():
         np.testing.assert_array_equal(cut.final[name], value)
     assert plain.curve == cut.curve

@@ -7,11 +7,9 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery import results as tables
-from keras_lottery.engines.data import Data
-from keras_lottery.engines.fit import FitEngine
 from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.search.store import Unit
-from tests.search.small_search import FIT, X, Y, build, make, numbers, stored
+from tests.search.small_search import FIT, X, build, fit_engine, make, numbers, stored
 
 
 @pytest.mark.once
@@ -34,11 +32,12 @@ def test_results_have_one_tidy_row_for_each_training(finished):
 
 
 def test_the_same_seed_gives_the_same_search_and_another_one_does_not(finished):
-    again = make(replicates=2)
+    again = make()
     again.search(**FIT)
-    pd.testing.assert_frame_equal(numbers(again), numbers(finished))
+    first = numbers(finished).query("replicate == 0").reset_index(drop=True)
+    pd.testing.assert_frame_equal(numbers(again), first)
     for level in (1, 2):
-        assert again.ticket(level, 1).masks == finished.ticket(level, 1).masks
+        assert again.ticket(level).masks == finished.ticket(level).masks
     other = make(schedule=[0.5], controls={}, seed=1)
     other.search(**FIT)
     assert other.curve(0) != finished.curve(0)
@@ -100,8 +99,7 @@ def test_every_replicate_trains_and_rewinds_to_its_own_initial_weights(finished)
 
 
 def test_no_mask_of_an_earlier_training_is_left_in_a_later_one(finished):
-    data = Data((X[:100], Y[:100]), FIT["validation_data"], None, batch_size=16)
-    engine = FitEngine(kl.mask_model(build()), data, 12, 0, 4)
+    engine = fit_engine()
     dense, sparse = finished.ticket(0), finished.ticket(2)
     fresh = engine.train(dense, seed=3)
     engine.train(sparse, seed=3)
