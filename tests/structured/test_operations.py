@@ -18,6 +18,7 @@ FOLLOWED = {
     "x * 2 + 1": lambda x: x * 2 + 1,
     "1 - x / 2": lambda x: 1 - x / 2,
     "-x ** 2": lambda x: -(x**2),
+    "x * scalar": lambda x: x * ops.convert_to_tensor(2.0),
     "x * array": lambda x: x * SCALE,
     "array - x": lambda x: ops.subtract(SCALE, x),
     "x * gate": lambda x: x * ops.sigmoid(ops.mean(x, (1, 2), keepdims=True)),

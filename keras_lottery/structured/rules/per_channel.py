@@ -106,6 +106,8 @@ class Computed(PerChannel):
 
 def cut_constant(value: Any, kept: np.ndarray) -> Any:
     """What stays of an argument: of an array, its numbers for the channels that do."""
-    if isinstance(value, keras.KerasTensor) or not getattr(value, "shape", None):
+    if isinstance(value, keras.KerasTensor):
         return value
-    return value if value.shape[-1] != len(kept) else array_of(value)[..., kept]
+    # Of a tensor of TensorFlow, the shape of a scalar is not false.
+    shape = tuple(getattr(value, "shape", None) or ())
+    return array_of(value)[..., kept] if shape[-1:] == (len(kept),) else value
