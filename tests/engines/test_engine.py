@@ -106,14 +106,13 @@ def test_the_metric_that_counts():
         for x, y in [getattr(of, name)]
     }
     parts = data(**parts)
+    several = build(["accuracy", "accuracy"])
     with pytest.raises(ValueError, match=r"a_accuracy.*objective='val_a_acc"):
-        make("fit", build(["accuracy", "accuracy"]), parts, 10)
+        make("fit", several, parts, 10)
     with pytest.raises(ValueError, match=r"'val_accuracy'.*'val_nope'"):
         make("fit", model(), of, 10, objective="val_nope")
     for name in ("a_accuracy", "b_accuracy"):
-        one = make(
-            "fit", build(["accuracy", "accuracy"]), parts, 10, objective=f"val_{name}"
-        )
+        one = make("fit", several, parts, 10, objective=f"val_{name}")
         logs = one._evaluate("validation")
         assert one._score("validation")[1] == logs[name]
     one = make("fit", build([None, "accuracy"]), parts, 10)
@@ -141,13 +140,14 @@ def test_convolutions_are_not_stacked_on_processors(monkeypatch):
 
 def test_auto_counts_the_time_of_compiling(monkeypatch):
     monkeypatch.setattr(backends.current(), "on_accelerator", lambda: False)
-    assert make("auto", model(), data(), 100).name == "fit"
-    assert make("auto", model(), data(), 100, trainings=100).name == "fused"
+    net, of = model(), data()
+    assert make("auto", net, of, 100).name == "fit"
+    assert make("auto", net, of, 100, trainings=100).name == "fused"
     monkeypatch.setattr(backends.current(), "on_accelerator", lambda: True)
     stacked = keras.backend.backend() == "jax"
-    chosen = make("auto", model(), data(), 100).name
+    chosen = make("auto", net, of, 100).name
     assert chosen == ("vectorized" if stacked else "fused")
-    assert make("auto", model("ema"), data(), 100).name == "fused"
+    assert make("auto", model("ema"), of, 100).name == "fused"
 
 
 def test_a_model_comes_back_with_the_schedule_that_it_was_given():
