@@ -47,7 +47,7 @@ HUB: dict[str, dict[str, Any]] = {
     "GemmaBackbone": {"vocabulary_size": 50, "num_layers": 2, "num_query_heads": 2}
     | {"num_key_value_heads": 1, "hidden_dim": 16, "intermediate_dim": 32}
     | {"head_dim": 8},
-    "ResNetBackbone": {"input_conv_filters": [8], "input_conv_kernel_sizes": [3]}
+    "ResNetBackbone": {"input_conv_filters": [64], "input_conv_kernel_sizes": [3]}
     | {"stackwise_num_filters": [64, 64], "stackwise_num_blocks": [1, 1]}
     | {"stackwise_num_strides": [1, 2], "block_type": "basic_block"}
     | {"image_shape": (32, 32, 3)},
