@@ -7,6 +7,10 @@ from keras_lottery.startup import starting
 with starting():
     check_backend()
 
+from keras_lottery.keras_bridge.internals.no_tensorflow import import_no_tensorflow
+
+import_no_tensorflow()
+
 from keras_lottery import interop
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError

@@ -32,6 +32,8 @@ hypothesis.settings.load_profile("keras_lottery")
 
 BACKEND = keras.backend.backend()
 REASONS = {"tensorflow": "needs TensorFlow", "once": "tested once, on TensorFlow"}
+if BACKEND == "torch":
+    REASONS["fused"] = "trains several steps in one program"
 
 
 def pytest_collection_finish() -> None:

@@ -9,13 +9,16 @@ from keras_lottery.keras_bridge.layers import mask_model, named_masks, register_
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import prune
 
+as_array = keras.ops.convert_to_numpy
+
 
 def mlp(**kwargs):
     return keras.Sequential(
         [
             keras.Input((4,)),
             layers.Dense(6, "tanh", **kwargs),
-            layers.Dropout(0.2),
+            # Without a seed, torch draws by its own generator.
+            layers.Dropout(0.2, seed=3),
             layers.Dense(2, **kwargs),
         ]
     )
@@ -440,7 +443,9 @@ def inputs(model, size=4, seed=0):
 def outputs(model, x=None):
     """The model's outputs, side by side."""
     y = model(inputs(model) if x is None else x, training=False)
-    return np.concatenate([np.asarray(part) for part in keras.tree.flatten(y)], -1)
+    return np.concatenate(
+        [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(y)], -1
+    )
 
 
 # How to compile a model that trains for a few steps only: on TensorFlow, tracing takes

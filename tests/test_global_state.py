@@ -49,6 +49,10 @@ def everything():
         import jax
 
         return state | {"jax": dict(jax.config.values)}
+    if BACKEND == "torch":
+        import torch
+
+        return state | {"torch": torch.get_rng_state().tolist()}
     import tensorflow as tf
     from tensorflow.python.eager import context
 

@@ -21,6 +21,7 @@ from keras_lottery.tickets.allocation import Global, Layerwise, Uniform
 from tests.models_zoo import (
     ZOO,
     arrays,
+    as_array,
     assert_equal,
     compiled,
     inputs,
@@ -414,8 +415,9 @@ def test_a_wrapper_that_divides_by_the_norm_of_pruned_weights_is_named():
             prune(model, 0.3, scores, "uniform")
             prune(model, 0.4, scores, "uniform")
         texts = [str(each.message) for each in seen]
-        nan = bool(np.isnan(np.asarray(model(np.ones((1, 6))))).any())
+        nan = bool(np.isnan(as_array(model(np.ones((1, 6))))).any())
         assert nan == (wrapper is WeightNormalization)
+        texts = [text for text in texts if "__array__" not in text]  # NumPy's own
         assert [t[:40] for t in texts] == [
             "The layer 'outer' (WeightNormalization) "
         ] * nan

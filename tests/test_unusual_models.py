@@ -211,7 +211,11 @@ def test_criteria_take_the_models_batches_and_leave_its_state(build):
             kl.prune(model, 0.7, criterion, data=(x[:7], y[:7]))
 
 
-@pytest.mark.parametrize("build", [recurrent, fixed])
+# Keras does not train a stateful layer on torch: its states change in place.
+TRAINED = [fixed] if keras.backend.backend() == "torch" else [recurrent, fixed]
+
+
+@pytest.mark.parametrize("build", TRAINED)
 def test_gradients_in_fit_take_the_models_batches(build):
     model, (x, y), _ = used(build)
     callback = kl.RigL(None, 3, (x, y), frequency=1)
@@ -233,7 +237,7 @@ def searched(model, data, **options):
     return made.search(*data, **fit | options).drop(columns="seconds")
 
 
-@pytest.mark.parametrize("build", [recurrent, fixed])
+@pytest.mark.parametrize("build", TRAINED)
 def test_searches_take_the_models_batches_and_leave_its_state(build):
     model, data, before = used(build)
     table = searched(model, data)

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import keras
-
 from keras_lottery.cli.parsing import (
     Parser,
     at_least,
@@ -62,14 +60,6 @@ def _run(text: str) -> Path:
 
 
 def _deploy(options: argparse.Namespace) -> None:
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            "deploy needs the TensorFlow backend, which runs of every backend can be "
-            f"read on. Received: KERAS_BACKEND={backend}. Run the command with "
-            "KERAS_BACKEND=tensorflow."
-        )
-
     def say(line: str) -> None:
         if options.verbose:
             print(line, file=sys.stderr)

@@ -28,6 +28,7 @@ from keras_lottery.search.results import objective_of
 from keras_lottery.search.store import Store
 from keras_lottery.ship import export
 from keras_lottery.ship.export.files import REPORTS, saved_model_path
+from keras_lottery.ship.export.in_tensorflow import has_tensorflow
 from keras_lottery.study import plots
 from keras_lottery.study.report.tables import verdict_table
 from keras_lottery.tables import text_table
@@ -184,14 +185,12 @@ def _add_choice(
 
 def _exports(asked: list[str] | None) -> list[str]:
     """What to export, checked before anything is trained."""
-    from keras import backend
-
-    if backend.backend() == "tensorflow":
+    if has_tensorflow():
         return list(EXPORTS) if asked is None else asked
     if set(asked or ()) - {"keras"}:
         raise ValueError(
-            "argument --export: saved_model and litert need the TensorFlow backend. "
-            f"Received: KERAS_BACKEND={backend.backend()} (choose keras or none)"
+            "argument --export: saved_model and litert are written by TensorFlow. "
+            "Received: no TensorFlow (pip install it, or choose keras or none)"
         )
     return ["keras"] if asked is None else asked
 

@@ -117,7 +117,9 @@ def _array(name: str, leaf: Any) -> np.ndarray:
             f"{type(leaf).__name__} of mixed or missing values. Use "
             "`.astype('float32')`."
         )
-    if keras.ops.is_tensor(leaf) or hasattr(leaf, "__array__"):
+    if keras.ops.is_tensor(leaf):
+        return keras.ops.convert_to_numpy(leaf)
+    if hasattr(leaf, "__array__"):
         return np.asarray(leaf)
     raise ValueError(
         f"Expected {name} data as arrays. Received: {type(leaf)} in "

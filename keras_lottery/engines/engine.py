@@ -154,12 +154,13 @@ class Engine:
         rewind_point: State = {}
         run = self._runner(seed, record)
         began = time.perf_counter()
-        for first, last in self._cuts(ticket.step, ticket.steps):
-            if first == self.rewind_step:
-                rewind_point = get_state(self.model)
-            run(first, last)
-            if record.stopped:
-                break
+        with backends.current().seeded(seed):
+            for first, last in self._cuts(ticket.step, ticket.steps):
+                if first == self.rewind_step:
+                    rewind_point = get_state(self.model)
+                run(first, last)
+                if record.stopped:
+                    break
         passes = ticket.step <= self.rewind_step < ticket.step + ticket.steps
         if passes and not rewind_point:
             raise ValueError(
@@ -216,9 +217,10 @@ class Engine:
         run = self._runner(0, record)
         self._start(ticket)
         middle = ticket.step + steps
-        run(ticket.step, middle)
-        began, validating = time.perf_counter(), record.seconds
-        run(middle, middle + steps)
+        with backends.current().seeded(0):
+            run(ticket.step, middle)
+            began, validating = time.perf_counter(), record.seconds
+            run(middle, middle + steps)
         seconds = time.perf_counter() - began - (record.seconds - validating)
         self.callbacks = callbacks
         return seconds / steps
@@ -396,7 +398,8 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
         x, y, sample_weight = (*data, None)[:3]
         given = {"x": x, "y": y, "sample_weight": sample_weight}
         given["batch_size"] = evaluation_batch(model)
-    with at_rest(model):
+    # Keras's loader draws a number on torch, though nothing is shuffled.
+    with at_rest(model), backends.current().seeded(0):
         return model.evaluate(**given, verbose=0, return_dict=True)
 
 

@@ -8,6 +8,7 @@ import keras
 
 from keras_lottery.engines.data import pieces
 from keras_lottery.engines.engine import Engine, Record, evaluate, ready
+from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.layers.state import read
 
 
@@ -26,7 +27,7 @@ class FitEngine(Engine):
         self._ready = {"train": self.data.parts["train"]}
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
-        watch = _Watch(record)
+        watch = _Watch(record, seed)
         callbacks = [watch, *copy.deepcopy(self.callbacks)]
 
         data = self.data
@@ -65,11 +66,12 @@ class FitEngine(Engine):
 
 
 class _Watch(keras.callbacks.Callback):
-    """Tells the record of a training of its steps."""
+    """Tells the record of a training of its steps, and the backend of their seeds."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, seed: int) -> None:
         super().__init__()
         self.record = record
+        self.seed = seed
         self.epoch_start = record.step
         self.batches: Any = None
 
@@ -77,6 +79,9 @@ class _Watch(keras.callbacks.Callback):
         self.epoch_start = self.record.step
         if isinstance(self.batches, keras.utils.PyDataset):
             self.batches.set_epoch(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        current().begin_step(self.seed, self.epoch_start + batch)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         # The last execution of an epoch may be shorter than `steps_per_execution`.

@@ -56,6 +56,10 @@ class Loop(Protocol):
         """The model's loss and metrics on a part of the data."""
 
 
+LOOPS = ("tensorflow", "jax")
+"""The backends with a loop of many steps in one program: a `loop_` module for each."""
+
+
 class FusedEngine(FitEngine):
     """Trains tickets one after another, many steps in one compiled loop.
 
@@ -169,6 +173,8 @@ def obstacle(
 
     Arguments are those of `Engine`.
     """
+    if keras.backend.backend() not in LOOPS:
+        return f"the backend is {keras.backend.backend()}"
     steps = ("train_step", "test_step", "make_train_function", "make_test_function")
     for method in (*steps, "fit", "evaluate"):
         if method in vars(model) or getattr(type(model), method) is not getattr(

@@ -48,6 +48,8 @@ def from_text(text: str) -> keras.Model:
     with undrawn():
         model = keras.saving.deserialize_keras_object(config)
     if compiled:
+        if keras.backend.backend() == "torch":
+            compiled["steps_per_execution"] = 1  # Keras takes no other there.
         try:
             model.compile_from_config(compiled)
         except (TypeError, ValueError) as error:

@@ -349,8 +349,9 @@ def _evaluate(
     others += [keras.ops.zeros(v.shape, v.dtype) for v in states]
     for batch in batches:
         x, y = _map(keras.ops.convert_to_tensor, batch)
-        results = compiled(values, others, along, x, y)
-        arrays = [np.array(result) for result in results]
+        with current().seeded(0):
+            results = compiled(values, others, along, x, y)
+        arrays = [current().array(result) for result in results]
         yield length(x), dict(zip(names, arrays, strict=True))
 
 

@@ -22,6 +22,7 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine, Work
 from keras_lottery.engines.fused import free_memory, is_distributed
 from keras_lottery.engines.objective import Objective
+from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.search.processes import Processes
 from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
@@ -217,7 +218,7 @@ def _choose(
     if _obstacle(engine, setup):
         return 0
     count = _most(setup, at_once)
-    if count < 2 or engine.name == "vectorized" or _accelerated():
+    if count < 2 or engine.name == "vectorized" or current().on_accelerator():
         return 0
     # No step is so slow that so few would be worth workers' starting.
     if steps < SEVERAL or steps * engine.seconds_per_step(ticket) < WORTHWHILE:
@@ -256,7 +257,3 @@ def _obstacle_there(pool: Pool) -> str | None:
     except BrokenProcessPool:
         return f"a worker died as it started: is there memory for {pool.count}?"
     return failure and f"a worker cannot make the model:\n{failure.traceback}"
-
-
-def _accelerated() -> bool:
-    return any(not name.startswith("cpu") for name in keras.distribution.list_devices())

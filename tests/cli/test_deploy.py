@@ -346,7 +346,7 @@ def test_other_backends_are_refused(run, monkeypatch, capsys):
     assert cli.main(["deploy", "runs/tiny", "--target", "mobile"]) == 2
     message = capsys.readouterr().err
     assert "KERAS_BACKEND=tensorflow." in message and message.count("\n") == 1
-    with pytest.raises(RuntimeError, match="TensorFlow"):
+    with pytest.raises(ValueError, match="TensorFlow"):
         deploy(run / "runs/tiny")
 
 

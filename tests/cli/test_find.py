@@ -3,6 +3,7 @@
 import argparse
 import html
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,8 +214,8 @@ def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     )
 
 
-def test_other_backends_refuse_what_they_cannot_export(monkeypatch, capsys):
-    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+def test_what_tensorflow_writes_is_refused_without_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert cli.find([*QUICK, "--export", "keras,litert"]) == 2
     assert "--export" in capsys.readouterr().err
     assert find._exports(None) == ["keras"]

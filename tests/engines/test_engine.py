@@ -9,7 +9,7 @@ from keras_lottery.keras_bridge import architecture, backends
 from keras_lottery.keras_bridge.layers import mask_model
 from tests.engines.small_training import assert_alike, assert_zeros, data, model, ticket
 
-NAMES = ["fit", "fused"]
+NAMES = ["fit", pytest.param("fused", marks=pytest.mark.fused)]
 
 
 def engine(name, case="adam", of=None, **kwargs):
@@ -132,12 +132,14 @@ def test_tensorflow_stacks_no_tickets():
         assert make("vectorized", model(), data(), 10).name == "fused"
 
 
+@pytest.mark.fused
 def test_convolutions_are_not_stacked_on_processors(monkeypatch):
     monkeypatch.setattr(backends.current(), "on_accelerator", lambda: False)
     with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'"):
         assert make("vectorized", model("momentum"), data(), 10).name == "fused"
 
 
+@pytest.mark.fused
 def test_auto_counts_the_time_of_compiling(monkeypatch):
     monkeypatch.setattr(backends.current(), "on_accelerator", lambda: False)
     net, of = model(), data()

@@ -21,6 +21,8 @@ from tests.engines.small_training import (
     ticket,
 )
 
+pytestmark = pytest.mark.fused
+
 
 def made(name, case, of=None, **kwargs):
     settings = {"steps": 200, "rewind_step": 13, "eval_freq": 30} | kwargs

@@ -12,6 +12,8 @@ from keras_lottery.keras_bridge.layers import strip_masks
 from keras_lottery.search import LotteryTicketSearch
 from tests.engines.small_training import data, model
 
+pytestmark = pytest.mark.fused
+
 DATA = data()
 FIT = {
     **dict(zip("xy", DATA.train, strict=True)),

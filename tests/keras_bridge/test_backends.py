@@ -18,9 +18,9 @@ def test_the_backends_of_the_tests_are_accepted():
     check_backend(keras.backend.backend())
 
 
-@pytest.mark.parametrize("name", ["torch", "numpy", "openvino"])
+@pytest.mark.parametrize("name", ["numpy", "openvino"])
 def test_other_backends_are_refused(name):
-    with pytest.raises(ImportError, match=f"Received: {name}. Set KERAS_BACKEND="):
+    with pytest.raises(ImportError, match=f"Received: {name}. Set KERAS_BACKEND to"):
         check_backend(name)
 
 
@@ -28,7 +28,7 @@ def test_other_backends_are_refused(name):
 def test_the_library_is_not_imported_on_another_backend():
     run = subprocess.run(
         [sys.executable, "-c", "import keras_lottery"],
-        env=os.environ | {"KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"KERAS_BACKEND": "numpy", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )

@@ -73,7 +73,10 @@ def test_a_sigmoid_classifier_by_its_auc():
     assert "beats_reinit" in found.verdict()
 
 
-@pytest.mark.parametrize("engine", ["fit", "fused", "vectorized"])
+FUSED = [pytest.param(e, marks=pytest.mark.fused) for e in ("fused", "vectorized")]
+
+
+@pytest.mark.parametrize("engine", ["fit", *FUSED])
 def test_two_outputs_by_the_error_of_one(engine):
     if engine == "vectorized" and keras.backend.backend() != "jax":
         pytest.skip("JAX alone stacks tickets")

@@ -54,7 +54,11 @@ def test_the_rewind_point_holds_statistics_and_random_state():
     search = rewound("weights", 5)
     point = stored(search, Unit(0, 0, "ticket"))[1]["rewind_point"]
     initial = search.ticket(0).weights
-    for name in ("batch_normalization/moving_mean", "dropout/seed_generator_state"):
+    # On torch, a step's seed is made of its number.
+    drawn = (
+        [] if keras.backend.backend() == "torch" else ["dropout/seed_generator_state"]
+    )
+    for name in ("batch_normalization/moving_mean", *drawn):
         assert not np.array_equal(point[name], initial[name])
 
 

@@ -11,6 +11,7 @@ from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.optimizers import forget_variable
 from keras_lottery.keras_bridge.layers import named_masks
+from keras_lottery.keras_bridge.layers.state import read
 
 
 class Pull:
@@ -80,6 +81,6 @@ class Pull:
         def save_own_variables(store: Any) -> None:
             others = [v for v in optimizer.variables if id(v) not in own]
             for i, variable in enumerate(others):
-                store[str(i)] = variable.numpy()
+                store[str(i)] = read(variable)
 
         return save_own_variables

@@ -87,7 +87,8 @@ class EdgePopup:
         size = math.prod(scores.shape)
         count = self.kept(size)
         ranked = ops.reshape(ops.where(alive, scores, -math.inf), (size,))
-        _, best = ops.top_k(ranked, count)
+        # Stable, unlike `top_k` on torch: of equals, the earlier ones are kept.
+        best = ops.argsort(ops.negative(ranked))[:count]
         ones = ops.ones((count,), scores.dtype)
         kept = ops.scatter(ops.expand_dims(best, 1), ones, (size,))
         kept = ops.reshape(ops.greater(kept, 0), tuple(scores.shape))

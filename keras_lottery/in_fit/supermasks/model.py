@@ -12,6 +12,7 @@ from keras_lottery.in_fit.supermasks.kinds import EdgePopup, kind_of
 from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.layers import set_untracked
 from keras_lottery.keras_bridge.layers import named_masks, read_as
+from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.masks import Masks
 
 
@@ -165,7 +166,7 @@ def _check(network: keras.Model, pairs: Any, masker: Any) -> None:
     if not isinstance(masker, EdgePopup):
         return
     for name, (mask, weight) in pairs.items():
-        size, alive = int(np.prod(weight.shape)), np.count_nonzero(np.asarray(mask))
+        size, alive = int(np.prod(weight.shape)), np.count_nonzero(read(mask))
         if not 0 < masker.kept(size) <= alive:
             raise ValueError(
                 f"Expected a sparsity that leaves weights of every layer. `{name}` has "

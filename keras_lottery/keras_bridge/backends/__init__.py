@@ -5,9 +5,12 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-BACKENDS = ("tensorflow", "jax")
+import numpy as np
+
+BACKENDS = ("tensorflow", "jax", "torch")
 """Those that the library works on: each has a module here, with its `BACKEND`."""
 
 
@@ -17,6 +20,24 @@ class Backend(ABC):
     @abstractmethod
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of structures of tensors, compiled for each of their shapes."""
+
+    @abstractmethod
+    def array(self, tensor: Any) -> np.ndarray:
+        """A copy of a tensor or variable, in an array of its own."""
+
+    @abstractmethod
+    def seeded(self, seed: int) -> AbstractContextManager[None]:
+        """Inside, what the backend draws by itself is of a seed; then it goes on.
+
+        Most draw by the generators of Keras alone, which are variables of the model.
+        """
+
+    @abstractmethod
+    def begin_step(self, seed: int, step: int) -> None:
+        """Is told that a training step begins, inside of `seeded`.
+
+        What the step draws is its own then, wherever a training started.
+        """
 
     @abstractmethod
     def gradient(
@@ -86,7 +107,7 @@ def check_backend(name: str | None = None) -> None:
         name = keras.backend.backend()
     if name not in BACKENDS:
         raise ImportError(
-            f"keras_lottery works on Keras's backends {' and '.join(BACKENDS)}. "
-            f"Received: {name}. Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax "
-            "before Keras is imported."
+            f"keras_lottery works on Keras's backends {', '.join(BACKENDS)}. "
+            f"Received: {name}. Set KERAS_BACKEND to one of them before Keras is "
+            "imported."
         )

@@ -1,10 +1,12 @@
 """Keras on JAX."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 import keras
+import numpy as np
 
 from keras_lottery.keras_bridge.backends import Backend
 from keras_lottery.keras_bridge.internals.layers import has_value
@@ -15,6 +17,15 @@ class Jax(Backend):
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return np.asarray(tensor).copy()
+
+    def seeded(self, seed: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def begin_step(self, seed: int, step: int) -> None:
+        pass
 
     def gradient(
         self, function: Callable[[list[Any]], Any], values: list[Any]

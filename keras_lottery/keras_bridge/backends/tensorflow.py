@@ -1,9 +1,11 @@
 """Keras on TensorFlow."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lottery.keras_bridge.backends import Backend
@@ -17,6 +19,15 @@ class TensorFlow(Backend):
         traced = tf.function(function)
         # Called as it is, it would warn of functions that are traced again and again.
         return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return np.asarray(tensor).copy()
+
+    def seeded(self, seed: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def begin_step(self, seed: int, step: int) -> None:
+        pass
 
     def gradient(
         self, function: Callable[[list[Any]], Any], values: list[Any]

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
+from keras_lottery.keras_bridge import backends
+
 _SEED, _GENERATOR = "global_random_seed", "global_seed_generator"
 
 
@@ -25,7 +27,7 @@ def seeded(seed: int) -> Iterator[None]:
     generator that `keras.utils.set_random_seed` replaces; there is no public way to put
     them back, and the user's own random numbers would be ours from then on.
     """
-    with _kept():
+    with _kept(), backends.current().seeded(seed):
         keras.utils.set_random_seed(seed)
         yield
 

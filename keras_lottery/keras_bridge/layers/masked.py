@@ -246,7 +246,7 @@ def _zeroed(weight: Any, mask: Any) -> Any:
     return ops.where(mask, weight, 0)
 
 
-class _Projection:
+class _Projection(keras.constraints.Constraint):
     """Constraint that applies the mask, and the layer's own constraint to what is left.
 
     Where the backend cannot tell the mask of the step, it is the layer's own alone.

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lottery.keras_bridge import checks
+from keras_lottery.keras_bridge import backends, checks
 from keras_lottery.keras_bridge.internals.optimizers import (
     slots,
     warn_of_sparse_kernels,
@@ -23,7 +23,7 @@ State = Mapping[str, np.ndarray]
 
 def read(variable: keras.Variable) -> np.ndarray:
     """A variable's value, in an array of its own."""
-    return np.asarray(variable).copy()
+    return backends.current().array(variable)
 
 
 def get_masks(model: keras.Model) -> Masks:

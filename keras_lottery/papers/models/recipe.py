@@ -35,7 +35,8 @@ class Recipe:
             everywhere, and convolutions up to four times slower on CPUs: recipes
             of convolutional networks keep Keras's `"auto"`, which leaves XLA out
             when TensorFlow has CPUs alone.
-        steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`.
+        steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`. On
+            torch, where Keras takes one step alone, it is 1.
         momentum: Of the optimizer `"sgd"`.
         weight_decay: With the optimizer `"sgd"`, λ of the penalty λ/2 |w|²: it is taken
             off the weights beside the gradient, as much as momentum would make of it:
@@ -233,12 +234,13 @@ def compile_model(
         if recipe.weight_decay:
             config["weight_decay"] = recipe.weight_decay / (1 - momentum)
         optimizer = keras_checks.optimizer("optimizer", name, config)
+    several = keras.backend.backend() != "torch"
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=recipe.jit_compile,
-        steps_per_execution=recipe.steps_per_execution,
+        steps_per_execution=recipe.steps_per_execution if several else 1,
     )
     return model
 

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 from keras_lottery import checks
 from keras_lottery.files import write_sealed
 from keras_lottery.papers import data as datasets
@@ -23,7 +25,6 @@ from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_
 from keras_lottery.ship.deploy.files import benchmark, check_timing
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.ship.export.data import threshold_of
-from keras_lottery.ship.export.deliver import require_tensorflow
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import digests_of, saved_model_path, staged
 from keras_lottery.tickets import Ticket
@@ -106,10 +107,9 @@ def deploy(
 
     Raises:
         FileNotFoundError: if there is no run, or no such data.
-        ValueError: if an argument is out of range, the run has no trained ticket, or
-            its data are not known.
+        ValueError: if an argument is out of range, the run has no trained ticket, its
+            data are not known, or the backend is not TensorFlow.
         ExportError: if no file works.
-        RuntimeError: if the backend is not TensorFlow.
     """
     checks.existing("run", run)
     if data is not None:
@@ -123,7 +123,13 @@ def deploy(
     checks.directory("directory", directory)
     check_timing(threads, seconds)
     checks.function("say", say)
-    require_tensorflow("deploy")
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            "deploy needs the TensorFlow backend, which runs of every backend can be "
+            f"read on. Received: KERAS_BACKEND={backend}. Start the process with "
+            "KERAS_BACKEND=tensorflow."
+        )
     search = Run.load(run)
     tickets = tickets_to_try(
         search.results(), (search.best(), search.best(margin)), search.objective

@@ -24,17 +24,6 @@ Outcome = tuple[Arrays, float]
 """A file's outputs, and their largest difference from the Keras model's."""
 
 
-def require_tensorflow(function: str) -> None:
-    """Raises RuntimeError on another backend."""
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise RuntimeError(
-            f"`{function}` needs the TensorFlow backend. Received: backend="
-            f"'{backend}'. Save the ticket, or the model with `to_keras`, and export "
-            "it in a process started with KERAS_BACKEND=tensorflow."
-        )
-
-
 def deliver(
     given: keras.Model,
     plain: keras.Model,
@@ -128,7 +117,9 @@ def deliver(
 def _on_cpu() -> AbstractContextManager[None]:
     # Both run where LiteRT runs: GPUs round products to TF32. Files are not written
     # there, since a SavedModel remembers the device.
-    return keras.device("cpu:0")
+    # On torch, "cpu:0" would be another device than "cpu".
+    torch = keras.backend.backend() == "torch"
+    return keras.device("cpu" if torch else "cpu:0")
 
 
 def _bytes_of(model: keras.Model, write: Write, name: str) -> int:

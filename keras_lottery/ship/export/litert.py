@@ -1,6 +1,7 @@
 """Export to LiteRT (formerly TensorFlow Lite), for phones and small devices."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,17 @@ import keras
 import numpy as np
 
 from keras_lottery.checks import choice, flag
+from keras_lottery.keras_bridge.internals.versions import EXPORTS_LITERT
 from keras_lottery.keras_bridge.layers.convert import check_layer_names
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.data import as_inputs, checks_for, some_rows
-from keras_lottery.ship.export.deliver import deliver, require_tensorflow
+from keras_lottery.ship.export.deliver import deliver
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import file_path
+from keras_lottery.ship.export.in_tensorflow import in_tensorflow, on_tensorflow
 from keras_lottery.ship.export.remedies import check_calibration, remedies_named
 from keras_lottery.ship.export.report import ExportReport
+from keras_lottery.ship.export.saved_model import write_saved_model
 from keras_lottery.ship.export.signature import Arrays, Run, in_batches, input_signature
 from keras_lottery.ship.export.source import (
     check_dense,
@@ -80,7 +84,8 @@ def to_litert(
             that may need them, and what to do: recurrent ones (`unroll=True`), lookups
             and float64.
         ImportError: if `ai-edge-litert` is not installed.
-        RuntimeError: if the backend is not TensorFlow.
+        RuntimeError: if TensorFlow is not installed. On another backend of Keras, it
+            writes the file in a process of its own.
     """
     file = file_path(path, ".tflite")
     choice("quantize", quantize, (None, "dynamic", "int8", "float16"))
@@ -91,11 +96,20 @@ def to_litert(
             "ranges from it. Received: representative_data=None. Pass the training "
             f"inputs: up to {CALIBRATION_ROWS} rows, spread evenly, are taken of them."
         )
-    require_tensorflow("to_litert")
     _interpreter_class()
     given = keras_model(ticket_or_model)
     check_layer_names(given)
     check_dense(dense)
+    if not on_tensorflow("to_litert"):
+        arguments = {
+            "ticket_or_model": given,
+            "sparse": sparse,
+            "quantize": quantize,
+            "representative_data": representative_data,
+            "test_data": test_data,
+            "dense": dense,
+        }
+        return in_tensorflow(to_litert, file, arguments)
     examples = None
     if representative_data is not None:
         inputs = as_inputs(given, representative_data, "representative_data")
@@ -156,6 +170,9 @@ def _write(
         options["representative_dataset"] = partial(
             _batches, examples, batch_size_of(model) or 1
         )
+    if not EXPORTS_LITERT:
+        _convert(model, path, options)
+        return
     model.export(
         path,
         format="litert",
@@ -163,6 +180,20 @@ def _write(
         input_signature=input_signature(model),
         **options,
     )
+
+
+def _convert(model: keras.Model, path: Path, options: dict[str, Any]) -> None:
+    """What Keras does, where it does not do it yet."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(model, Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        for name, value in options.pop("target_spec", {}).items():
+            setattr(converter.target_spec, name, value)
+        for name, value in options.items():
+            setattr(converter, name, value)
+        path.write_bytes(converter.convert())
 
 
 def _batches(examples: Arrays, size: int) -> Iterator[Arrays]:

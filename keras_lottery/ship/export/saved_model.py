@@ -10,8 +10,9 @@ import keras
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.convert import check_layer_names
 from keras_lottery.ship.export.data import checks_for
-from keras_lottery.ship.export.deliver import deliver, require_tensorflow
+from keras_lottery.ship.export.deliver import deliver
 from keras_lottery.ship.export.files import saved_model_path
+from keras_lottery.ship.export.in_tensorflow import in_tensorflow, on_tensorflow
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.signature import Arrays, Run, in_batches, input_signature
 from keras_lottery.ship.export.source import (
@@ -48,13 +49,20 @@ def to_saved_model(
     Raises:
         ValueError: if an argument is unfit.
         ExportError: if the file fails its check; nothing is written then.
-        RuntimeError: if the backend is not TensorFlow.
+        RuntimeError: if TensorFlow is not installed. On another backend of Keras, it
+            writes the file in a process of its own.
     """
     folder = saved_model_path(path)
-    require_tensorflow("to_saved_model")
     given = keras_model(ticket_or_model)
     check_layer_names(given)
     check_dense(dense)
+    if not on_tensorflow("to_saved_model"):
+        arguments = {
+            "ticket_or_model": given,
+            "test_data": test_data,
+            "dense": dense,
+        }
+        return in_tensorflow(to_saved_model, folder, arguments)
     checks = checks_for(given, test_data)
     plain = plain_copy(given)
     return deliver(
@@ -62,7 +70,7 @@ def to_saved_model(
         plain,
         folder,
         "saved_model",
-        write=_write,
+        write=write_saved_model,
         read=_read,
         checks=checks,
         precision=precision(given),
@@ -70,7 +78,8 @@ def to_saved_model(
     )
 
 
-def _write(model: keras.Model, path: Path) -> None:
+def write_saved_model(model: keras.Model, path: Path) -> None:
+    """Writes a model's SavedModel, with one signature."""
     # `model.export` stores every variable twice (keras-team/keras#23553): it tracks the
     # model beside the variables that the endpoint tracks by itself. What the endpoint
     # leaves to be tracked are the tables of lookup layers, which have no variables.

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.layers import strip_masks, walk
+from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.tickets import Ticket
 
 LOW_PRECISION = ("bfloat16", "float16")
@@ -55,7 +56,7 @@ def plain_copy(model: keras.Model) -> keras.Model:
     for variable in _kernels(plain):
         # A mask times a negative weight is -0.0. Two sorts of zero would nearly double
         # the size after gzip; the sum is 0.0 for both.
-        variable.assign(np.asarray(variable) + 0.0)
+        variable.assign(read(variable) + 0.0)
     return plain
 
 
@@ -64,7 +65,7 @@ def unpruned(model: keras.Model) -> keras.Model:
     twin = strip_masks(model)
     rng = np.random.default_rng(0)
     for variable in _kernels(twin):
-        values = np.asarray(variable).copy()
+        values = read(variable)
         zeros = values == 0
         values[zeros] = rng.normal(0, values.std() or 1.0, np.count_nonzero(zeros))
         variable.assign(values)
@@ -73,7 +74,7 @@ def unpruned(model: keras.Model) -> keras.Model:
 
 def sparsity(model: keras.Model) -> float:
     """The share of zeros in the kernels."""
-    kernels = [np.asarray(variable) for variable in _kernels(model)]
+    kernels = [read(variable) for variable in _kernels(model)]
     size = sum(kernel.size for kernel in kernels)
     left = sum(int(np.count_nonzero(kernel)) for kernel in kernels)
     return 1 - left / size if size else 0.0

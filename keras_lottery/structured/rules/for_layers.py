@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from keras import layers
 
+from keras_lottery.keras_bridge.internals.versions import ADAPTIVE_POOLING
 from keras_lottery.structured.activations import apply, is_elementwise
 from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules.group_normalization import GroupNormalized
@@ -146,12 +147,7 @@ def _activation(layer: Any, call: Call) -> Rule:
 
 @register_rule(
     layers.ActivityRegularization,
-    layers.AdaptiveAveragePooling1D,
-    layers.AdaptiveAveragePooling2D,
-    layers.AdaptiveAveragePooling3D,
-    layers.AdaptiveMaxPooling1D,
-    layers.AdaptiveMaxPooling2D,
-    layers.AdaptiveMaxPooling3D,
+    *ADAPTIVE_POOLING,
     layers.AlphaDropout,
     layers.AveragePooling1D,
     layers.AveragePooling2D,

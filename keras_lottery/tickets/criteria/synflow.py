@@ -15,6 +15,7 @@ from keras_lottery.keras_bridge.internals.layers import computing_in
 from keras_lottery.keras_bridge.internals.patches import overridden
 from keras_lottery.keras_bridge.layers import State, walk
 from keras_lottery.keras_bridge.layers.recurrent import at_rest, batch_size_of
+from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.criteria.criterion import in_rounds
@@ -121,7 +122,7 @@ def _scaled(model: keras.Model, x: Any, magnitudes: State) -> tuple[Any, np.ndar
 
     for exponent in (0, -15, -30):
         with holding(model, magnitudes), at_rest(model):
-            flow, double = map(float, _flows(model, scale(10.0**exponent)))
+            flow, double = map(float, map(read, _flows(model, scale(10.0**exponent))))
         if np.isfinite([flow, double]).all():
             break
     else:

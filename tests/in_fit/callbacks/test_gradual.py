@@ -154,6 +154,7 @@ def test_ends_of_the_schedule(begin, end, asked):
     assert train(fresh(), 0.5, begin, end) == left(*asked)
 
 
+@pytest.mark.fused
 @pytest.mark.parametrize("per_execution", [2, 5])
 def test_several_steps_in_one_execution(per_execution):
     """Masks change between executions, and the end comes out exactly."""

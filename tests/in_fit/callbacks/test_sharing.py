@@ -17,6 +17,7 @@ from keras_lottery.keras_bridge.layers import (
 from tests.models_zoo import (
     EAGER,
     ZOO,
+    as_array,
     cases,
     compiled,
     fit,
@@ -160,7 +161,7 @@ def numeric_gradient(model, name, label, labels, step=1e-2):
         state[name] = state[name] + np.where(labels == label, change, 0).astype("f4")
         moved = keras.models.clone_model(model)
         set_state(moved, state, get_masks(model))
-        return float(np.mean((np.asarray(moved(x, training=False)) - 1) ** 2))
+        return float(np.mean((as_array(moved(x, training=False)) - 1) ** 2))
 
     return (loss(step) - loss(-step)) / (2 * step)
 

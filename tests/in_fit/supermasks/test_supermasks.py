@@ -18,6 +18,7 @@ from tests.models_zoo import (
     ARCHITECTURES,
     EAGER,
     ZOO,
+    as_array,
     assert_equal,
     inputs,
     outputs,
@@ -97,10 +98,10 @@ def test_the_given_model_is_untouched_and_compiled_alike():
 
 def test_evaluation_is_of_one_mask_and_training_draws():
     model, x = kl.learn_masks(small(), seed=0), inputs(small())
-    np.testing.assert_array_equal(model(x), model(x))
+    np.testing.assert_array_equal(as_array(model(x)), as_array(model(x)))
     np.testing.assert_array_equal(model(x, training=False), model(x))
     model.network.get_layer("norm").trainable = False
-    draws = [np.asarray(model(x, training=True)) for _ in range(2)]
+    draws = [as_array(model(x, training=True)) for _ in range(2)]
     assert not np.array_equal(*draws)
 
 
@@ -111,9 +112,11 @@ def test_the_ticket_gives_the_same_outputs(trained):
     assert ticket.masks == model.masks() and 0 < ticket.masks.sparsity < 1
     masked = ticket.initial_model()
     assert kl.get_masks(masked) == ticket.masks
-    np.testing.assert_array_equal(masked(x), model(x))
-    np.testing.assert_array_equal(ticket.trained_model()(x), model(x))
-    np.testing.assert_allclose(kl.strip_masks(masked)(x), model(x), rtol=1e-6)
+    expected = outputs(model, x)
+    np.testing.assert_array_equal(outputs(masked, x), expected)
+    np.testing.assert_array_equal(outputs(ticket.trained_model(), x), expected)
+    stripped = kl.strip_masks(masked)
+    np.testing.assert_allclose(outputs(stripped, x), expected, rtol=1e-6)
     assert len(masked.trainable_variables) == 8
 
 
@@ -151,7 +154,7 @@ def test_files_and_copies_keep_scores(settings, tmp_path):
     clone.set_weights(model.get_weights())
     for other in (loaded, again, clone, duplicate(model)):
         assert other.masks() == model.masks()
-        np.testing.assert_array_equal(other(x), model(x))
+        np.testing.assert_array_equal(as_array(other(x)), as_array(model(x)))
         # Frozen as before.
         assert len(other.trainable_variables) == 3
 
@@ -193,7 +196,8 @@ def test_every_kind_of_layer(build, kind, tmp_path):
     expected = outputs(learned, x)
     np.testing.assert_array_equal(outputs(again, x), expected)
     masked = kl.learned_ticket(learned).initial_model()
-    np.testing.assert_array_equal(outputs(masked, x), expected)
+    # On torch, recurrent layers add up otherwise where nothing is trained.
+    np.testing.assert_allclose(outputs(masked, x), expected, rtol=3e-7)
 
 
 def one_layer(weights, **kwargs):
@@ -247,7 +251,7 @@ def test_the_gradient_goes_straight_through(kind, rescale):
         lambda y, out: ops.sum(ops.square(out - y), -1) / 2,
     )
     model.train_on_batch(x, y)
-    moved = scores - np.asarray(model.scores["layer/kernel"])
+    moved = scores - as_array(model.scores["layer/kernel"])
     np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -289,7 +293,7 @@ def test_what_is_left_makes_up_for_the_rest():
         model = one_layer(WEIGHTS, kind=kind)
         scores = np.where(np.arange(6).reshape(3, 2) % 2, 1.0, -1.0)
         model.scores["layer/kernel"].assign(scores)
-        out = np.asarray(model(np.ones((1, 3), "float32")))
+        out = as_array(model(np.ones((1, 3), "float32")))
         np.testing.assert_allclose(out, [[0, factor * (-2 + 0.5 + 4)]], rtol=1e-6)
 
 
@@ -342,7 +346,7 @@ def test_the_seed_gives_the_same_scores_and_draws():
     one, same, other = ([*model.scores.values()] for model in models)
     assert_equal([*map(read, one)], [*map(read, same)])
     assert not np.array_equal(read(one[0]), read(other[0]))
-    draws = [np.asarray(model(x, training=True)) for model in models]
+    draws = [as_array(model(x, training=True)) for model in models]
     np.testing.assert_array_equal(*draws[:2])
 
 

@@ -19,6 +19,7 @@ from keras_lottery.keras_bridge.layers.masked import unprojected
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import prune
 from tests.models_zoo import (
+    as_array,
     branches,
     compiled,
     fit,
@@ -79,8 +80,8 @@ def make(plain, **kwargs):
 def run(layer, x):
     if hasattr(layer, "state_size"):
         y, _ = layer(x, [x[:, :3], x[:, :3]])
-        return np.asarray(y)
-    return np.asarray(layer(x))
+        return as_array(y)
+    return as_array(layer(x))
 
 
 def halve(layer):
@@ -111,7 +112,7 @@ class TestEveryLayer:
     def test_weights_read_as_masked(self, plain):
         masked, _, _ = make(plain)
         for name, left in halve(masked).items():
-            np.testing.assert_array_equal(np.asarray(getattr(masked, name)), left)
+            np.testing.assert_array_equal(as_array(getattr(masked, name)), left)
             assert (left == 0).any()
 
     def test_masks_are_boolean_named_after_their_weights_and_not_trained(self, plain):
@@ -148,7 +149,7 @@ class TestPremasked:
             np.testing.assert_array_equal(run(masked, x), dense)
             for name in masked.masked_weights:
                 raw = read(masked.weight_variable(name))
-                np.testing.assert_array_equal(np.asarray(getattr(masked, name)), raw)
+                np.testing.assert_array_equal(as_array(getattr(masked, name)), raw)
         assert not np.allclose(run(masked, x), dense)
 
     def test_the_users_own_constraint_is_kept(self):
@@ -157,7 +158,7 @@ class TestPremasked:
         layer.kernel_mask.assign(np.zeros((3, 2), bool))
         weight = layer.weight_variable("kernel")
         with unprojected([weight]):
-            value = np.asarray(weight.constraint(np.array([[1.0, -1.0]] * 3)))
+            value = as_array(weight.constraint(np.array([[1.0, -1.0]] * 3)))
         np.testing.assert_array_equal(value, [[1, 0]] * 3)
 
     def test_other_threads_read_masked_weights(self):
@@ -165,7 +166,7 @@ class TestPremasked:
         layer.build((None, 3))
         layer.kernel_mask.assign(np.zeros((3, 2), bool))
         with premasked(), ThreadPoolExecutor() as pool:
-            assert not pool.submit(lambda: np.asarray(layer.kernel)).result().any()
+            assert not pool.submit(lambda: as_array(layer.kernel)).result().any()
 
 
 def test_zeros_have_no_sign():
@@ -229,7 +230,7 @@ def assert_trained_at_zeros(model, kept, before):
     assert not any(after[name][~mask].any() for name, mask in masks.items())
     for layer in model.layers:
         if isinstance(layer, MaskedDense):
-            assert not np.asarray(layer.kernel)[~read(layer.kernel_mask)].any()
+            assert not as_array(layer.kernel)[~read(layer.kernel_mask)].any()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_mixed_precision(policy):
         keras.config.set_dtype_policy("float32")
     assert_trained_at_zeros(model, 9, before)
     assert model.layers[0].weight_variable("kernel").dtype == "float32"
-    assert np.asarray(model(inputs(model))).dtype == policy.removeprefix("mixed_")
+    assert as_array(model(inputs(model))).dtype == policy.removeprefix("mixed_")
 
 
 @tensorflow
@@ -295,7 +296,7 @@ def test_regularisers_and_constraints_of_the_user_still_work():
         kernel_regularizer=keras.regularizers.L2(0.5), kernel_constraint="non_neg"
     )
     model = pruned(compiled(scramble(model), optimizer("Adam")))
-    kernels = [np.asarray(layer.kernel) for layer in model.layers if layer.weights]
+    kernels = [as_array(layer.kernel) for layer in model.layers if layer.weights]
     penalty = 0.5 * sum((kernel**2).sum() for kernel in kernels)
     assert float(sum(model.losses)) == pytest.approx(penalty)
     assert any((kernel < 0).any() for kernel in kernels)
@@ -318,7 +319,7 @@ def test_masks_that_are_assigned_by_hand_count_at_once():
     model = scramble(pruned(mlp(), 0.1))
     layer = model.layers[0]
     layer.kernel_mask.assign(np.zeros((4, 6), bool))
-    assert not np.asarray(layer.kernel).any()
+    assert not as_array(layer.kernel).any()
     x = inputs(model)
     np.testing.assert_array_equal(outputs(model, x), outputs(model, 0 * x))
 

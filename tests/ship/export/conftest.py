@@ -10,6 +10,7 @@ from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
 from keras_lottery.papers.models import lenet_300_100
 from keras_lottery.pruning import prune
 from keras_lottery.tickets import Ticket
+from tests.models_zoo import as_array
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def images():
 @pytest.fixture(scope="session")
 def test_data(lenet, images):
     """Three of four images bear the class that the model gives them."""
-    classes = np.asarray(lenet(images)).argmax(axis=-1)
+    classes = as_array(lenet(images)).argmax(axis=-1)
     classes[::4] = (classes[::4] + 1) % 10
     return images, classes
 

@@ -9,6 +9,7 @@ from keras_lottery.keras_bridge.layers import is_masked, mask_model
 from keras_lottery.pruning import prune
 from keras_lottery.ship.export import ExportError, to_keras
 from keras_lottery.structured import compact
+from tests.models_zoo import as_array
 
 
 def test_a_masked_model_becomes_a_file_of_ordinary_layers(
@@ -18,13 +19,13 @@ def test_a_masked_model_becomes_a_file_of_ordinary_layers(
     report = to_keras(lenet, path, test_data=test_data)
     loaded = keras.saving.load_model(path)
     x, y = test_data
-    outputs = np.asarray(loaded(x))
+    outputs = as_array(loaded(x))
     assert not is_masked(loaded)
     assert [type(layer).__name__ for layer in loaded.layers[1:]] == ["Dense"] * 3
-    np.testing.assert_allclose(outputs, np.asarray(lenet(x)), atol=1e-6)
+    np.testing.assert_allclose(outputs, as_array(lenet(x)), atol=1e-6)
     assert report.accuracy == np.mean(outputs.argmax(-1) == y) == 0.75
     assert report.keras_accuracy == 0.75
-    assert report.max_difference == np.abs(outputs - np.asarray(lenet(x))).max()
+    assert report.max_difference == np.abs(outputs - as_array(lenet(x))).max()
     assert report.bytes == os.path.getsize(path)
     assert report.sparsity == pytest.approx(0.95, abs=1e-4)
     assert capsys.readouterr().out == f"{report}\n"
@@ -50,8 +51,8 @@ def test_a_ticket_is_exported_as_trained(ticket, tmp_path):
     report = to_keras(ticket, tmp_path / "ticket.keras")
     loaded = keras.saving.load_model(report.path)
     x = np.random.default_rng(0).random((5, 16))
-    expected = np.asarray(ticket.trained_model()(x))
-    np.testing.assert_allclose(np.asarray(loaded(x)), expected, atol=1e-6)
+    expected = as_array(ticket.trained_model()(x))
+    np.testing.assert_allclose(as_array(loaded(x)), expected, atol=1e-6)
     assert report.sparsity == pytest.approx(0.5, abs=0.01)
 
 

@@ -20,6 +20,7 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.pruning import prune, prune_snapshot
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.criteria.grasp import Grasp
+from tests.models_zoo import as_array
 
 PROBABILITIES = "sparse_categorical_crossentropy"
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -74,7 +75,7 @@ def loss_at(made, state):
     """In training mode, in double precision of what float32 gives."""
     set_state(made.shared_model, state)
     x, y = made.data
-    outputs = np.asarray(made.shared_model(x, training=True), "float64")
+    outputs = as_array(made.shared_model(x, training=True)).astype("float64")
     set_state(made.shared_model, made.final)
     log = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
     return -log[np.arange(len(y)), y].mean()

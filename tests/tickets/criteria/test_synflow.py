@@ -19,7 +19,7 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.pruning import prune
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Global
-from tests.models_zoo import ZOO, arrays, assert_equal, residual, scramble
+from tests.models_zoo import ZOO, arrays, as_array, assert_equal, residual, scramble
 
 # As by magnitude, in narrow networks.
 pytestmark = pytest.mark.filterwarnings("ignore:No weights are left")
@@ -93,12 +93,12 @@ def test_flow_is_conserved_in_a_convolutional_network():
     )
     model = mask_model(model)
     before, x = arrays(model), np.ones((2, 6, 6, 2))
-    outputs = np.array(model(x, training=False))
+    outputs = as_array(model(x, training=False))
     scores = synflow(model)
     assert_conserved(scores, [("a/kernel", "b/kernel"), ("b/kernel", "c/kernel")])
     assert all(score.all() for score in scores.values())
     assert_equal(arrays(model), before)
-    np.testing.assert_array_equal(model(x, training=False), outputs)
+    np.testing.assert_array_equal(as_array(model(x, training=False)), outputs)
 
 
 def narrow(depth=6):
