@@ -107,6 +107,19 @@ def search(masked, folder):
     return made.ticket(1)
 
 
+def transfer(masked, folder):
+    fit = {"validation_data": (X, Y), "epochs": 1, "batch_size": 4}
+    return kl.compare_transfer(
+        search(masked, folder),
+        kl.strip_masks(masked),
+        X,
+        Y,
+        objective="val_loss",
+        verbose=0,
+        **fit,
+    )
+
+
 CALLS = {
     "search": search,
     "mask_model": lambda masked, folder: kl.mask_model(masked),
@@ -128,6 +141,10 @@ CALLS = {
     "compress": compressed,
     "to_keras": lambda masked, folder: kl.export.to_keras(masked, folder / "m.keras"),
     "ticket": ticket,
+    "layer_criticality": lambda masked, folder: kl.analysis.layer_criticality(
+        masked, {"now": kl.layers.get_state(masked)}, (X, Y), objective="val_loss"
+    ),
+    "compare_transfer": transfer,
 }
 TENSORFLOW = {
     "to_saved_model": lambda masked, folder: kl.export.to_saved_model(
@@ -135,6 +152,9 @@ TENSORFLOW = {
     ),
     "to_litert": lambda masked, folder: kl.export.to_litert(
         masked, folder / "m.tflite"
+    ),
+    "benchmark": lambda masked, folder: kl.benchmark(
+        [kl.export.to_litert(masked, folder / "m.tflite").path], seconds=0.01
     ),
 }
 

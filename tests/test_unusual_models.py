@@ -192,6 +192,22 @@ def test_eight_bits_are_calibrated_in_the_models_batches(tmp_path):
     assert_unchanged(model, before)
 
 
+@pytest.mark.parametrize("build", [recurrent, fixed])
+def test_analyses_take_the_models_batches_and_leave_its_state(build):
+    model, data, before = used(build)
+    state = kl.layers.get_state(model)
+    moved = {name: array + (array != 0) for name, array in state.items()}
+    table = kl.analysis.layer_criticality(
+        model, {"moved": moved}, data, objective="val_loss"
+    )
+    assert len(table) and np.isfinite(table.select_dtypes("number")).all(axis=None)
+    barrier = kl.analysis.instability(
+        model, state, moved, data, 3, objective="val_loss"
+    )
+    assert np.isfinite(barrier)
+    assert_unchanged(model, before)
+
+
 CRITERIA = ["fisher", "grasp", "obd", "snip", "taylor"]
 
 

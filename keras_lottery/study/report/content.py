@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from keras_lottery.engines.objective import Objective
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.search import Run, results
 from keras_lottery.search.best import Best, best_of
+from keras_lottery.search.settings import differences
 from keras_lottery.search.store import Unit
 from keras_lottery.search.trainings import row
 
@@ -37,6 +40,8 @@ class Content:
         layers: shares of weights left, by level and weight.
         first: the first layer's masks, by level.
         damaged: what could not be read.
+        versions: those that trainings ran on, where they are not those that the search
+            began with, and how many trainings did.
     """
 
     run: Run
@@ -50,6 +55,7 @@ class Content:
     layers: dict[int, dict[str, float]]
     first: dict[int, np.ndarray]
     damaged: list[str]
+    versions: dict[str, int]
 
     @property
     def missing(self) -> int:
@@ -149,4 +155,16 @@ def read_content(directory: str | os.PathLike) -> Content:
         layers=layers,
         first=first,
         damaged=damaged,
+        versions=_other_versions(run.settings["versions"], trainings.values()),
     )
+
+
+def _other_versions(
+    began: Mapping[str, str], trainings: Iterable[Mapping[str, Any]]
+) -> dict[str, int]:
+    """The versions of trainings that are not those that the search began with."""
+    texts = (
+        ", ".join(f"{name} {own}" for name, _, own in differences(began, each))
+        for each in (training["versions"] for training in trainings)
+    )
+    return dict(Counter(text for text in texts if text))

@@ -183,6 +183,7 @@ def settings_table(content: Content) -> Table | None:
     model = dict(settings.pop("model"))
     layers = model.pop("layers")
     rows = [*_flat(settings), *_flat({"model": model})]
+    rows += [[f"versions of {n} trainings", v] for v, n in content.versions.items()]
     rows += [
         [f"layer {path}", ", ".join(_layer(dict(layer)))]
         for path, layer in layers.items()

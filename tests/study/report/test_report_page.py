@@ -222,6 +222,25 @@ def test_the_numbers_are_those_of_the_results(page, finished):
         assert f"versions.{version}" in page.words
 
 
+def test_trainings_on_other_versions_are_counted(copy, monkeypatch):
+    began = json.loads((copy / "settings.json").read_text())["versions"]
+    other = {**began, "keras": "3.12.4"}
+    read = kl.Run.trainings
+
+    def trainings(run, damaged=None):
+        found = read(run, damaged)
+        two = list(found)[1:3]
+        return {
+            u: {**t, "versions": other} if u in two else t for u, t in found.items()
+        }
+
+    monkeypatch.setattr(kl.Run, "trainings", trainings)
+    content = read_content(copy)
+    assert content.versions == {"keras 3.12.4": 2}
+    rows = tables.settings_table(content).rows
+    assert ["versions of 2 trainings", "keras 3.12.4"] in rows
+
+
 def test_the_first_layer_shows_what_is_seen(page, finished):
     content = read_content(finished)
     assert pixels._image_shape(content) == (6, 5, 1)
