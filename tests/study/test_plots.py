@@ -165,7 +165,8 @@ def test_file_is_written_by_its_suffix(tmp_path, suffix, start):
 
 def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "figure.png"
-    path.write_bytes(b"old")
+    old = b"\x89PNG\r\n\x1a\nold"
+    path.write_bytes(old)
 
     def fail(self, file, **kwargs):
         file.write(b"half")
@@ -174,7 +175,7 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
     with pytest.raises(OSError, match="No space left"):
         plot_search(table(), path)
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
 
 
