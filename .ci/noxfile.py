@@ -50,6 +50,7 @@ def keras(session: nox.Session, version: str) -> None:
     todo = [b for b in BACKENDS if not result_of(version, b).exists()]
     if not todo:
         session.skip("has run")
+    session.chdir(ROOT)
     session.install("--quiet", ".[test]", *TORCH.split())
     if version == "next":  # Both packages hold the module `keras`.
         session.run("pip", "uninstall", "--quiet", "--yes", "keras")
@@ -69,7 +70,8 @@ def keras(session: nox.Session, version: str) -> None:
             env=env,
             success_codes=[0, 1],
         )
-        draft.rename(result_of(version, backend))
+        if not session.posargs:
+            draft.rename(result_of(version, backend))
 
 
 @nox.session(venv_backend="none")

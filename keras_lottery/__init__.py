@@ -7,9 +7,11 @@ from keras_lottery.startup import starting
 with starting():
     check_backend()
 
-from keras_lottery.keras_bridge.internals.no_tensorflow import import_no_tensorflow
+from keras_lottery.keras_bridge.internals.no_tensorflow import (
+    copying_imports_no_tensorflow,
+)
 
-import_no_tensorflow()
+copying_imports_no_tensorflow()
 
 from keras_lottery import interop
 from keras_lottery.engines import Objective

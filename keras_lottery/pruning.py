@@ -12,6 +12,7 @@ from keras_lottery import checks
 from keras_lottery.keras_bridge.gradients import compiled_once, keeping
 from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks, walk
 from keras_lottery.keras_bridge.layers.names import named_variables
+from keras_lottery.keras_bridge.layers.recurrent import at_rest
 from keras_lottery.keras_bridge.layers.state import reset_slots, trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot, criteria, grouping
@@ -19,10 +20,10 @@ from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets.allocation import (
     Allocation,
     AllocationLike,
-    Layerwise,
     Scores,
 )
 from keras_lottery.tickets.allocation.counts import check_sparsity
+from keras_lottery.tickets.allocation.layerwise import LayerSparsities
 from keras_lottery.tickets.criteria import Criterion, CriterionLike
 from keras_lottery.tickets.grouping import Granularity, Grouped
 
@@ -152,8 +153,8 @@ def of_network(
     check_by_layer("sparsity", sparsity, allocation)
     if not isinstance(sparsity, Mapping):
         return sparsity, allocation
-    by_layer = Layerwise(sparsity, rate=0)
-    return by_layer.once(masks), by_layer
+    by_layer = LayerSparsities(sparsity, rate=0)
+    return by_layer.sparsity(masks), by_layer
 
 
 def check_by_layer(
@@ -370,7 +371,7 @@ def _warn_of_wrappers(model: keras.Model, before: Masks, after: Masks) -> None:
             for name, mask in after.items()
             if name.startswith(f"{path}/")
         }
-        if any(lost.values()) and _returns_nan(layer):
+        if any(lost.values()) and _returns_nan(model, layer):
             warnings.warn(
                 f"The layer '{path}' ({type(layer).__name__}) returns NaN: all weights "
                 f"of an output were pruned, of {lost}, by whose norm it divides. Add a "
@@ -385,11 +386,13 @@ def _outputs(mask: np.ndarray) -> np.ndarray:
     return np.asarray(mask.reshape(-1, mask.shape[-1]).any(axis=0))
 
 
-def _returns_nan(layer: keras.layers.Layer) -> bool:
+def _returns_nan(model: keras.Model, layer: keras.layers.Layer) -> bool:
     shape = (layer.get_build_config() or {}).get("input_shape", ())
     try:
-        inputs = keras.ops.zeros([size or 1 for size in shape], layer.compute_dtype)
-        outputs = keras.tree.flatten(layer(inputs, training=False))
+        # Of zeros, a layer that normalises its inputs would make NaN by itself.
+        inputs = keras.ops.ones([size or 1 for size in shape], layer.compute_dtype)
+        with keeping(model), at_rest(model):
+            outputs = keras.tree.flatten(layer(inputs, training=False))
     except Exception:
         # It takes more than one input, or others: nothing is known then.
         return False

@@ -93,8 +93,8 @@ def add_options(parser: Parser) -> None:
         default="weight",
         metavar="NAME",
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M, filter, channel (%(default)s); but for the last two also by "
-        "pattern of layers: 'conv*=2:4,dense*=weight'",
+        "other N:M, filter, channel (%(default)s); all but the last two may also be "
+        "given by pattern of layers: 'conv*=2:4,dense*=weight'",
     )
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")

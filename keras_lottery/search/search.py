@@ -381,6 +381,7 @@ class LotteryTicketSearch(Run):
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
         counts = [self.replicates * count for count in counts]
         engine_name, workers = self.engine, self.workers
+        self.store.check_own()
         if not self.overwrite:
             engine_name, workers = as_before(self.store, engine_name, workers)
         setup = Setup(

@@ -59,9 +59,9 @@ def describe(value: Any) -> Any:
 
 
 def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """A callback's class, and the numbers that it was made with.
+    """A callback's class, and the numbers and lists of texts that it was made with.
 
-    Texts are left out: most are paths, which may have the time in them.
+    Single texts are left out: most are paths, which may have the time in them.
     """
     numbers = {
         name: getattr(callback, name, None)
@@ -70,7 +70,12 @@ def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
     }
     return {
         "class": type(callback).__name__,
-        **{k: v for k, v in numbers.items() if isinstance(v, bool | int | float)},
+        **{
+            k: describe(v)
+            for k, v in numbers.items()
+            if isinstance(v, bool | int | float)
+            or (isinstance(v, Mapping | list | tuple) and v)
+        },
     }
 
 

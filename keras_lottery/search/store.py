@@ -136,7 +136,8 @@ class Store:
             names = ", ".join(path.name for path in foreign)
             raise ValueError(
                 "Expected `directory` to be that of a search, or to have none of its "
-                f"files. Received: '{self.directory}', whose {names} no search wrote. "
+                f"files. Received: '{self.directory}', whose {names} "
+                "no search wrote. "
                 "Choose another `directory`, or move what is there."
             )
 

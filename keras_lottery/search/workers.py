@@ -170,9 +170,9 @@ def employ(
                 return
         if workers == AS_BEFORE:
             raise ValueError(
-                "These trainings were begun in workers, whose results those of this "
-                f"process would not repeat, and they are not possible now: {obstacle}. "
-                "Mend that, or choose another `directory`."
+                "This search was trained in worker processes, and training in this "
+                "process would give different results. Workers cannot be used now: "
+                f"{obstacle}. Mend that, or choose another `directory`."
             )
         message = f"workers={workers!r} is not possible: {obstacle}"
         if workers != "auto":

@@ -120,8 +120,9 @@ class Units(Grouping):
         if unmasked:
             raise ValueError(
                 f"The layers {sorted(unmasked)} read filters to be pruned, and are not "
-                "masked, or are frozen: what the filters' biases learn would reach "
-                "them. Mask or unfreeze them, or leave out the layers before them: "
+                "masked, or are frozen: pruned filters would still reach them through "
+                "their biases. Mask or unfreeze them, or leave out the layers before "
+                "them: "
                 "allocation=kl.allocation.Uniform(exclude=[...])."
             )
         return self._silence(masks, lost)

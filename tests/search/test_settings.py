@@ -254,3 +254,15 @@ def test_damaged_settings_are_not_written_over(tmp_path, text):
         with pytest.raises(CorruptedFileError, match=r"settings\.json.*delete it"):
             keep(store, SETTINGS)
     assert store.settings.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i: kl.callbacks.GradualPruning({"dense": (0.5, 0.9)[i]}, 0, 9),
+        lambda i: kl.callbacks.QuantizationAware(exclude=[f"layer_{i}"]),
+    ],
+)
+def test_shares_and_patterns_of_callbacks_are_compared(make):
+    one, two = (describe_callback(make(i)) for i in range(2))
+    assert one != two

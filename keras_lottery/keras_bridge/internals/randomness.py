@@ -15,6 +15,9 @@ import numpy as np
 from keras.src.backend.common import global_state
 
 from keras_lottery.keras_bridge import backends
+from keras_lottery.keras_bridge.internals.no_tensorflow import (
+    seeding_imports_no_tensorflow,
+)
 
 _SEED, _GENERATOR = "global_random_seed", "global_seed_generator"
 
@@ -28,7 +31,8 @@ def seeded(seed: int) -> Iterator[None]:
     them back, and the user's own random numbers would be ours from then on.
     """
     with _kept(), backends.current().seeded(seed):
-        keras.utils.set_random_seed(seed)
+        with seeding_imports_no_tensorflow():
+            keras.utils.set_random_seed(seed)
         yield
 
 

@@ -1,9 +1,10 @@
 """The data on which an exported file is checked."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -26,7 +27,8 @@ class Checks:
     described: str
     classes: np.ndarray | None = None
     are_random: bool = False
-    metrics: Metrics | None = None
+    metrics: Callable[[], Metrics] | None = None
+    targets: Any = None
 
     def measured(self, outputs: Arrays) -> dict[str, float]:
         """The metrics of outputs, without the accuracy, which is told apart.
@@ -37,9 +39,9 @@ class Checks:
         if self.metrics is None:
             return {}
         try:
-            found = self.metrics.of(outputs)
+            found = self.metrics().of(outputs)
         except Exception as error:
-            shapes = [np.shape(y) for y in keras.tree.flatten(self.metrics.targets)]
+            shapes = [np.shape(y) for y in keras.tree.flatten(self.targets)]
             reason = (
                 "Expected `test_data` (x, y) of a y that the loss and the metrics of "
                 f"`compile` take. Received: y of shapes {shapes}. Keras says: "
@@ -97,8 +99,9 @@ def checks_for(
             if not measurable:
                 raise
         if measurable:
-            metrics = Metrics(model, y)
-        return Checks(inputs, described, classes, metrics=metrics)
+            # Made where its errors are told.
+            metrics = partial(Metrics, model, y)
+        return Checks(inputs, described, classes, metrics=metrics, targets=y)
     if representative is not None:
         rows = _rows(representative)
         return Checks(representative, f"{rows:,} rows of representative data")

@@ -26,12 +26,14 @@ class Metrics:
         # Metrics of several outputs, which a Sequential has none of, are called after
         # their layers.
         names = getattr(model, "output_names", ["output"])
+        if len(set(names)) < len(names):  # A layer that is used twice.
+            names = [f"output_{i}" for i in range(len(names))]
         passed = [
             layers.Identity(name=name, dtype=end.dtype)(end)
             for name, end in zip(names, ends, strict=True)
         ]
         outputs = keras.tree.pack_sequence_as(structure(model, "output"), passed)
-        self._model = keras.Model(ends, outputs)
+        self._model = keras.Model(ends if len(ends) > 1 else ends[0], outputs)
         self._model.compile(
             **{name: keras.tree.map_structure(_anew, given[name]) for name in of},
             run_eagerly=True,

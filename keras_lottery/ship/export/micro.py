@@ -145,7 +145,7 @@ def to_c_array(
             `check_file`.
         ExportError: if it is no .tflite file, or needs what LiteRT Micro lacks; nothing
             is written then.
-        RuntimeError: for a ticket or a model, if the backend is not TensorFlow.
+        RuntimeError: for a ticket or a model, if TensorFlow is not installed.
 
     Example:
 

@@ -21,6 +21,10 @@ _LOOKUPS = (
 )
 
 
+# As the converter and the runtime name operations; a path may hold the word, too.
+_LACKING = r"[(:,] ?Flex([A-Z]\w+)\b(?!\.)|Custom ops: (\w+)"
+
+
 @contextmanager
 def remedies_named(model: keras.Model, path: Path) -> Iterator[None]:
     """Says in an error of the converter or the runtime which layers may be its cause.
@@ -37,7 +41,7 @@ def remedies_named(model: keras.Model, path: Path) -> Iterator[None]:
             if (remedy := _remedy(layer))
         ]
         if lacking := sorted(
-            set(re.findall(r"(?:Flex|Custom ops: )(\w+)", str(error)))
+            {"".join(name) for name in re.findall(_LACKING, str(error))} - {"Delegate"}
         ):
             raise ExportError(
                 f"Nothing was written to '{path}': the model needs operations of "

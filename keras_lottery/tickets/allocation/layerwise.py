@@ -75,13 +75,6 @@ class Layerwise(Allocation):
         rounds = math.log(1 - sparsity) / math.log(1 - self.rate)
         return 1 - sum(self._shares(rounds, masks).values()) / masks.size
 
-    def once(self, masks: Masks) -> float:
-        """The whole network's sparsity after one round: each layer's rate is its own.
-
-        What was pruned further stays as it is.
-        """
-        return 1 - sum(self._shares(1, masks).values()) / masks.size
-
     def _layer_rates(self, masks: Masks) -> dict[str, float]:
         check_patterns(self.rates, masks)
         prunable = included(masks, self.exclude)
@@ -103,8 +96,6 @@ class Layerwise(Allocation):
         def excess(rounds: float) -> float:
             return sum(self._shares(rounds, masks).values()) - keep
 
-        if abs(excess(1)) <= 0.5 + 1e-6:
-            return 1.0  # the rates themselves, which whole numbers come nearest to
         upper = 1.0
         # Where layers stay whole, the others may reach the excess of zero in infinity.
         while excess(upper) > 0 and upper < 1e6:
@@ -115,6 +106,23 @@ class Layerwise(Allocation):
                 f"of {masks.size} weights to keep, rates={self._layer_rates(masks)}"
             )
         return brentq(excess, 0, upper, xtol=1e-12) if excess(upper) < 0 else upper
+
+
+@dataclass(frozen=True)
+class LayerSparsities(Layerwise):
+    """Gives each layer a sparsity of its own: the rates of one round.
+
+    On the way there, as `GradualPruning` goes, it prunes a part of a round.
+    """
+
+    def sparsity(self, masks: Masks) -> float:
+        """The whole network's, after the round. What was pruned further stays so."""
+        return 1 - sum(self._shares(1, masks).values()) / masks.size
+
+    def _rounds(self, keep: int, masks: Masks) -> float:
+        # Whole numbers come as near to it as this.
+        whole = abs(sum(self._shares(1, masks).values()) - keep) <= 0.5 + 1e-6
+        return 1.0 if whole else super()._rounds(keep, masks)
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -158,3 +160,39 @@ def test_a_regression_has_its_loss_and_a_classifier_more_than_its_accuracy(tmp_p
     assert list(report.metrics) == ["top_2"] and report.accuracy is not None
     with pytest.warns(UserWarning, match="The accuracy alone is measured. Expected"):
         to_keras(model, tmp_path / "a.keras", test_data=(x, np.eye(3)[[0, 1, 2, 2]]))
+
+
+class Strange(keras.metrics.Mean):
+    """Cannot be made of its config."""
+
+    def __init__(self, k, name="strange"):
+        super().__init__(name=name)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        pass
+
+
+def test_a_metric_that_cannot_be_made_again_leaves_the_accuracy():
+    model = classifier(3, loss="sparse_categorical_crossentropy", metrics=[Strange(2)])
+    checks = checks_for(model, (np.ones((6, 4), "float32"), np.zeros(6, int)))
+    assert checks.classes is not None
+    with pytest.warns(UserWarning, match="The accuracy alone is measured"):
+        assert checks.measured({"output": np.ones((6, 3), "float32")}) == {}
+
+
+def test_metrics_are_measured_without_a_warning(tmp_path):
+    given = keras.Input((4,))
+    layer = layers.Dense(2, name="twice")
+    for model in (
+        classifier(2, loss="mse", metrics=["mae"]),
+        keras.Model(given, [layer(given), layer(2 * given)]),
+    ):
+        outputs = len(model.outputs)
+        if outputs == 2:
+            model.compile("sgd", "mse")
+        y = [np.ones((6, 2), "float32")] * outputs
+        data = np.ones((6, 4), "float32"), y if outputs == 2 else y[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            report = to_keras(model, tmp_path / f"{outputs}.keras", test_data=data)
+        assert report.metrics and report.metrics == report.keras_metrics

@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_lottery.ship.export import ExportError, to_litert
 from keras_lottery.ship.export.errors import step
+from keras_lottery.ship.export.remedies import remedies_named
 
 pytestmark = pytest.mark.tensorflow
 
@@ -77,3 +78,11 @@ def test_errors_without_a_text_have_a_reason():
     message = r"writing it failed: AssertionError\(\)"
     with pytest.raises(ExportError, match=message), step("writing it"):
         raise AssertionError
+
+
+def test_a_path_names_no_operation(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    text = f"Nothing was written to '{tmp_path}/FlexNet.tflite': it differs by 0.3"
+    named = remedies_named(model, tmp_path / "FlexNet.tflite")
+    with pytest.raises(ExportError, match=re.escape(text)), named:
+        raise ExportError(text)

@@ -16,6 +16,7 @@ from keras_lottery.tickets.allocation import (
     largest,
     ranking,
 )
+from keras_lottery.tickets.allocation.layerwise import LayerSparsities
 
 pytestmark = pytest.mark.once
 
@@ -396,6 +397,15 @@ def test_rates_of_one_round_are_exact_where_they_are_whole():
     """Rounding the network's total takes no weight of another layer's."""
     masks = Masks.dense({"a": (1000,), "b": (10,), "c": (10,)})
     scores = {name: np.arange(mask.size) for name, mask in masks.items()}
-    allocation = Layerwise({"a": 0.5, "b": 0.129, "c": 0.131}, rate=0)
-    kept = allocation(scores, masks, allocation.once(masks))
+    allocation = LayerSparsities({"a": 0.5, "b": 0.129, "c": 0.131}, rate=0)
+    kept = allocation(scores, masks, allocation.sparsity(masks))
     assert [int(mask.sum()) for mask in kept.values()] == [500, 9, 8]
+
+
+def test_rates_keep_what_their_rounds_say_next_to_a_whole_round_too():
+    shapes = [(12, 28), (31, 35), (17, 6), (22, 11), (14, 19)]
+    masks = Masks.dense({f"l{i}": shape for i, shape in enumerate(shapes)})
+    scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
+    allocate = Layerwise({"l4": 0.1}, rate=0.2)
+    kept = allocate(scores, masks, allocate.total_sparsity(0.2, masks))
+    assert (int(kept["l2"].sum()), int(kept["l3"].sum())) == (82, 193)
