@@ -102,5 +102,5 @@ def test_what_was_begun_in_workers_asks_for_them_by_no_number(monkeypatch, tmp_p
     engine, number = workers.as_before(store, "auto", "auto")
     assert engine == "fused"
     assert employed(monkeypatch, number, breaks=0).pool.count == Pool.count
-    with pytest.raises(ValueError, match=r"begun in workers.*another `directory`"):
+    with pytest.raises(ValueError, match=r"in worker processes.*another `directory`"):
         employed(monkeypatch, number, breaks=1)
