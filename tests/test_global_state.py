@@ -141,6 +141,8 @@ CALLS = {
     "compress": compressed,
     "to_keras": lambda masked, folder: kl.export.to_keras(masked, folder / "m.keras"),
     "ticket": ticket,
+    "check_criterion": lambda masked, folder: kl.testing.check_criterion("magnitude"),
+    "check_control": lambda masked, folder: kl.testing.check_control("reinit"),
     "layer_criticality": lambda masked, folder: kl.analysis.layer_criticality(
         masked, {"now": kl.layers.get_state(masked)}, (X, Y), objective="val_loss"
     ),

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.testing import example
 from keras_lottery.testing.rules import copies, rule, same, shapes
 from keras_lottery.tickets import criteria
@@ -36,8 +36,8 @@ def check_criterion(criterion: str | Criterion) -> None:
     score = criteria.get(criterion)
     snapshot = example.snapshot()
     before = example.contents(snapshot)
-    keras.utils.set_random_seed(1)
-    scores = score(snapshot)
+    with seeded(1):
+        scores = score(snapshot)
     rule(
         isinstance(scores, Mapping) and shapes(scores) == shapes(snapshot.masks),
         "a criterion scores the weights in `snapshot.masks`: arrays of the weights' "
@@ -59,9 +59,10 @@ def check_criterion(criterion: str | Criterion) -> None:
         "a criterion changes nothing",
         f"changed {[n for n in before if not np.array_equal(before[n], after[n])]}",
     )
-    keras.utils.set_random_seed(2)
+    with seeded(2):
+        again = copies(score(example.snapshot()))
     rule(
-        same(scores, copies(score(example.snapshot()))),
+        same(scores, again),
         "the same snapshot has the same scores, and random numbers come from "
         "`snapshot.rng`",
         "other scores the second time",
