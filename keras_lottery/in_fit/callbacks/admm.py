@@ -97,7 +97,8 @@ class ADMMPruning(Configured, InFit):
     those that are pruned.
 
     Args:
-        sparsity: the share of prunable weights, frozen ones apart, that end up zero.
+        sparsity: the share of prunable weights, not counting frozen ones, that end up
+            zero.
         rho: the weight of the quadratic term.
         growth: the factor by which rho grows at each update of Z and U; 1 keeps it.
         frequency: steps from one update to the next; by default an epoch.

@@ -64,8 +64,8 @@ class EarlyBird(Configured, InFit):
     Frozen layers keep their weights and masks, and count for nothing.
 
     Args:
-        sparsity: the share of prunable weights, frozen ones apart, to be zero in the
-            ticket; of filters, the share of those that can be pruned.
+        sparsity: the share of prunable weights, not counting frozen ones, to be zero
+            in the ticket; of filters, the share of those that can be pruned.
         threshold: the distance that masks have to stay below, above 0. Masks of
             sparsity s are 2 min(s, 1 - s) apart at most: choose less.
         queue: how many masks are compared.

@@ -32,12 +32,11 @@ class GradualPruning(MaskUpdates):
     from `begin_step` t_b to `end_step` t_e, every `frequency` steps. Steps are counted
     by the optimizer, so a second `fit` goes on where the first one stopped; a `fit`
     that ends below `final_sparsity` warns. Frozen layers keep their weights and masks,
-    and count for nothing. With `steps_per_execution`, masks change
-    between executions.
+    and count for nothing. With `steps_per_execution`, masks change between executions.
 
     Args:
-        final_sparsity: s_f, the share of prunable weights, frozen ones apart, that end
-            up zero, or that of each layer by pattern of names, see `prune`.
+        final_sparsity: s_f, the share of prunable weights, not counting frozen ones,
+            that end up zero, or that of each layer by pattern of names, see `prune`.
         begin_step: the step of the first pruning.
         end_step: the step of the last one.
         frequency: steps from one pruning to the next.
