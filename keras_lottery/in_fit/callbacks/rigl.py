@@ -32,9 +32,9 @@ class RigL(Regrowth):
     stopped. With `steps_per_execution`, masks change between executions, at most once.
 
     Args:
-        sparsity: the share of prunable weights, not counting frozen ones, that are zero. A
-            dense model is pruned at random when training begins; a sparse one has to
-            have this sparsity. `None` takes a sparse model as it is.
+        sparsity: the share of prunable weights, not counting frozen ones, that are
+            zero. A dense model is pruned at random when training begins; a sparse one
+            has to have this sparsity. `None` takes a sparse model as it is.
         end_step: T_end; no masks change from this step on. The paper's is three
             quarters of the training.
         data: the training data, to draw batches from: (x, y) in arrays or structures

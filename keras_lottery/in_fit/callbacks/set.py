@@ -23,9 +23,9 @@ class SET(Regrowth):
     stopped. With `steps_per_execution`, masks change between executions, at most once.
 
     Args:
-        sparsity: the share of prunable weights, not counting frozen ones, that are zero. A
-            dense model is pruned at random when training begins; a sparse one has to
-            have this sparsity. `None` takes a sparse model as it is.
+        sparsity: the share of prunable weights, not counting frozen ones, that are
+            zero. A dense model is pruned at random when training begins; a sparse one
+            has to have this sparsity. `None` takes a sparse model as it is.
         end_step: no masks change from this step on.
         frequency: steps from one update to the next, below `end_step`; the paper's is
             an epoch.
