@@ -14,9 +14,11 @@ from keras import layers
 from keras.src.utils.rng_utils import get_random_seed
 
 import keras_lottery as kl
+from keras_lottery import testing
 from keras_lottery.keras_bridge.layers import redraw
 from keras_lottery.quiet import quiet
 from keras_lottery.structured import scratch
+from keras_lottery.testing import example
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
@@ -120,6 +122,12 @@ def transfer(masked, folder):
     )
 
 
+def unbuilt():
+    """The contract tests, as if none had built its example before."""
+    example._model.cache_clear()
+    return testing
+
+
 CALLS = {
     "search": search,
     "mask_model": lambda masked, folder: kl.mask_model(masked),
@@ -141,8 +149,14 @@ CALLS = {
     "compress": compressed,
     "to_keras": lambda masked, folder: kl.export.to_keras(masked, folder / "m.keras"),
     "ticket": ticket,
-    "check_criterion": lambda masked, folder: kl.testing.check_criterion("magnitude"),
-    "check_control": lambda masked, folder: kl.testing.check_control("reinit"),
+    "check_criterion": lambda masked, folder: unbuilt().check_criterion("magnitude"),
+    "check_control": lambda masked, folder: unbuilt().check_control("reinit"),
+    "check_allocation": lambda masked, folder: testing.check_allocation("global"),
+    "check_grouping": lambda masked, folder: testing.check_grouping("filter"),
+    "check_schedule": lambda masked, folder: testing.check_schedule("geometric"),
+    "check_masked_layer": lambda masked, folder: testing.check_masked_layer(
+        lambda: layers.Dense(3), X
+    ),
     "layer_criticality": lambda masked, folder: kl.analysis.layer_criticality(
         masked, {"now": kl.layers.get_state(masked)}, (X, Y), objective="val_loss"
     ),

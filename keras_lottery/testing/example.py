@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
@@ -66,6 +67,7 @@ def contents(of: Snapshot) -> dict[str, np.ndarray]:
 
 
 @functools.cache
+@seeded(0)
 def _model() -> tuple[keras.Model, Masks, dict[str, np.ndarray]]:
     """A dense model, its masks and its state: it is built and compiled once."""
     model = keras.Sequential(

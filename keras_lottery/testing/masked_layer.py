@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
@@ -21,6 +22,7 @@ from keras_lottery.masks import Masks
 from keras_lottery.testing.rules import rule, same
 
 
+@seeded(0)
 def check_masked_layer(build: Callable[[], keras.layers.Layer], x: Any) -> None:
     """Checks the masked form of a layer in a model of its own.
 
