@@ -442,7 +442,8 @@ def good_calls(folder, run):
         "kl.deploy": Good(
             {"run": run.directory, "data": splits_of_run, "directory": folder / "out"},
             data="none",
-            margin="0",
+            margin="from_0",
+            objective="none",
             threads="positive",
             seconds="above_0",
         ),

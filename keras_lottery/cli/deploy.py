@@ -10,7 +10,10 @@ from keras_lottery.cli.parsing import (
     directory,
     not_negative,
     positive,
+    word,
 )
+from keras_lottery.engines.objective import named
+from keras_lottery.search import Run
 from keras_lottery.ship.deploy import deploy
 
 HELP = "try the files that a run's tickets can become, and write the best"
@@ -33,11 +36,19 @@ def add_options(parser: Parser) -> None:
     add(
         "--margin",
         type=not_negative,
-        default=0.5,
-        help="percentage points of validation accuracy that it may lie below the most "
-        "accurate file (%(default)s)",
+        help="how much worse than the best file it may be on the validation data: "
+        "percentage points of an accuracy (0.5), else in the metric's unit (1 %% of "
+        "the dense network's)",
     )
-    add("--data", help="digits, a TFDS name, or an .npz file (what the run notes)")
+    add(
+        "--objective",
+        type=word,
+        metavar="NAME",
+        help="what files are compared by: one of the model's metrics, such as val_auc "
+        "(what the search compared by)",
+    )
+    add("--data", help="digits, a TFDS name, or an .npz file of any arrays (what the "
+        "run notes)")  # fmt: skip
     add(
         "--saved-models",
         type=directory,
@@ -64,12 +75,17 @@ def _deploy(options: argparse.Namespace) -> None:
         if options.verbose:
             print(line, file=sys.stderr)
 
+    margin, objective = options.margin, options.objective
+    if margin is not None:
+        shown = named(objective) if objective else Run.load(options.run).objective
+        margin /= shown.scale
     result = deploy(
         options.run,
         options.target,
         options.data,
         prefer=options.prefer,
-        margin=options.margin / 100,
+        margin=margin,
+        objective=objective,
         directory=options.saved_models,
         threads=options.threads,
         seconds=options.seconds,

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -31,6 +32,15 @@ def test_files_are_measured_shown_and_stored(tmp_path, monkeypatch, capsys):
     assert [row["file"] for row in rows] == ["a.tflite", "b.tflite"]
     assert rows[0]["accuracy"] == np.mean(np.asarray(model(x)).argmax(-1) == y)
     assert (tmp_path / "table.png").stat().st_size
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, metrics=["accuracy"])
+    model.save("model.keras")
+    options[3] = "loss.json"
+    options += ["--model", "model.keras", "--objective", "val_loss"]
+    assert cli.main(["benchmark", "a.tflite", *files[3:], *options]) == 0
+    assert "loss" in capsys.readouterr().out.splitlines()[0].split()
+    (row,) = json.loads((tmp_path / "loss.json").read_text())
+    assert row["loss"] == pytest.approx(model.evaluate(x, y, verbose=0)[0], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +52,8 @@ def test_files_are_measured_shown_and_stored(tmp_path, monkeypatch, capsys):
         (["missing.tflite", "--data", "missing.npz"], "missing.tflite"),
         (["missing.tflite", "--plot", "table.txt"], "table.txt"),
         (["missing.tflite", "--threads", "0"], "at least 1"),
+        (["missing.tflite", "--model", "missing.keras"], "missing.keras"),
+        (["missing.tflite", "--objective", ""], "--objective"),
     ],
 )
 def test_a_bad_value_is_named_in_one_line(capsys, arguments, words):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,9 +19,9 @@ from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.files import read_sealed, write_sealed
 from keras_lottery.search.best import best_of
 from keras_lottery.ship.deploy import candidates, tickets
-from keras_lottery.ship.deploy.accuracy import accuracy_of
 from keras_lottery.ship.deploy.candidates import WAYS
 from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
+from keras_lottery.ship.deploy.quality import accuracy_of
 from keras_lottery.ship.deploy.tickets import deploy
 from keras_lottery.ship.export import ExportError, ExportReport
 
@@ -83,8 +84,9 @@ def test_the_best_file_is_written_with_its_card(run, monkeypatch, capsys):
     assert card["report"]["sha256"] == {"mobile.tflite": digest}
     kl.export.check_file(file)
     data = kl.data.load(run / "data.npz")
-    assert accuracy_of(file, *data.test) == chosen["accuracy"]
-    assert accuracy_of(file, *data.validation) == chosen["validation_accuracy"]
+    measured = chosen["accuracy"], chosen["validation_accuracy"]
+    parts = data.test, data.validation
+    assert [accuracy_of(file, *p) for p in parts] == pytest.approx(measured)
     assert card["versions"].keys() >= {"keras", "tensorflow", "ai-edge-litert"}
     assert card["made"]["level"] == chosen["level"]
     assert chosen["file"] in shown and "dense_float32" in said
@@ -105,17 +107,18 @@ def test_the_best_file_is_written_with_its_card(run, monkeypatch, capsys):
     assert options["margin"] == 0.05 and options["prefer"] == "latency"
 
 
-def of_a_microsecond(files, data, **options):
-    """Stands for `benchmark`, which starts TensorFlow for each SavedModel."""
+def of_a_microsecond(files, quality, **options):
+    """Stands for `measured`, which starts TensorFlow for each SavedModel."""
     sizes = [sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in files]
     columns = {"bytes": sizes, "gzip_bytes": sizes, "p50_us": 1.0}
-    return pd.DataFrame({"file": files, **columns, "operators": "", "accuracy": 1.0})
+    columns |= {"operators": "", quality.objective.metric: 1.0}
+    return pd.DataFrame({"file": files, **columns})
 
 
 @pytest.mark.tensorflow
 def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
-    monkeypatch.setattr(tickets, "benchmark", of_a_microsecond)
+    monkeypatch.setattr(tickets, "measured", of_a_microsecond)
     result = deploy(run / "runs/tiny", "server", directory=tmp_path, prefer="size")
     names = set(result.table["file"])
     assert names == {
@@ -136,7 +139,7 @@ def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
 def one_file(monkeypatch):
     """Tries one file of one ticket, whose latency is not measured."""
     monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
-    monkeypatch.setattr(tickets, "benchmark", of_a_microsecond)
+    monkeypatch.setattr(tickets, "measured", of_a_microsecond)
     monkeypatch.setitem(WAYS, "mobile", {"dynamic": WAYS["mobile"]["dynamic"]})
 
 
@@ -150,13 +153,13 @@ def test_runs_of_functions_of_ones_own_are_deployed(run, tmp_path, one_file):
     write_sealed(path, read_sealed(path) | own)
     assert len(kl.LotteryTicketSearch.load(tmp_path / "own").results())
     result = deploy(tmp_path / "own", directory=tmp_path)
-    assert accuracy_of(result.file, *kl.data.load(run / "data.npz").validation) == (
-        result.table.loc[result.table["chosen"], "validation_accuracy"].item()
-    )
+    measured = result.table.loc[result.table["chosen"], "validation_accuracy"].item()
+    validation = kl.data.load(run / "data.npz").validation
+    assert accuracy_of(result.file, *validation) == pytest.approx(measured)
 
 
 @pytest.mark.tensorflow
-def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file, monkeypatch):
+def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file):
     def build():
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -168,11 +171,6 @@ def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file, monkeypa
     y = (x[:, 0] > 0.5).astype("int32")
     parts = x[:40], y[:40], x[40:], y[40:], x[40:], y[40:]
     splits = kl.data.Splits("two", *parts, input_shape=(4,), classes=2)
-    asked = []
-    measure = of_a_microsecond
-    monkeypatch.setattr(
-        tickets, "benchmark", lambda *a, **kw: asked.append(kw) or measure(*a, **kw)
-    )
     search = kl.LotteryTicketSearch(
         build, schedule=[0.5], controls={}, replicates=1, directory=tmp_path / "run"
     )
@@ -183,16 +181,89 @@ def test_a_classifier_of_two_classes_with_one_logit(tmp_path, one_file, monkeypa
         epochs=2,
         verbose=0,
     )
+    wrong = dataclasses.replace(splits, y_validation=splits.y_validation[:9])
+    with pytest.raises(ValueError, match=r"`data` \(x, y\).* shapes \[\(9,\)\]"):
+        deploy(tmp_path / "run", data=wrong, directory=tmp_path)
     wide = dataclasses.replace(splits, y_validation=splits.y_validation[:, None])
-    with pytest.raises(ValueError, match=r"\(rows,\). Received: .*\(20, 1\)"):
-        deploy(tmp_path / "run", data=wide, directory=tmp_path)
-    result = deploy(tmp_path / "run", data=splits, directory=tmp_path)
-    assert asked[0]["threshold"] == 0.0
+    result = deploy(tmp_path / "run", data=wide, directory=tmp_path)
     model = search.ticket(1).trained_model()
     expected = np.mean((np.asarray(model(x[40:]))[:, 0] > 0) == y[40:])
     (accuracy,) = result.table["validation_accuracy"]
     # The weights of the file are of eight bits.
     assert abs(accuracy - expected) <= 1 / 20
+
+
+def lines(kind):
+    """A regression, or a binary classifier compared by its AUC; and its data."""
+    loss, metric, last = {
+        "mae": ("mse", "mae", None),
+        "auc": ("bce", "auc", "sigmoid"),
+    }[kind]
+    steps = keras.layers.Dense(8, "relu"), keras.layers.Dense(1, last)
+    model = keras.Sequential([keras.Input((6,)), *steps])
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=[metric])
+    x = np.random.default_rng(0).normal(size=(160, 6)).astype("float32")
+    y = x @ np.arange(6, dtype="float32")
+    y = y if kind == "mae" else (y > 0).astype("int64")
+    parts = x[:100], y[:100], x[100:130], y[100:130], x[130:], y[130:]
+    return model, kl.data.Splits("lines", *parts)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["mae", "auc"])
+def test_files_are_compared_by_the_objective_of_the_search(
+    kind, tmp_path, monkeypatch, capsys
+):
+    """The command line takes an .npz file of whatever the search was given."""
+    monkeypatch.chdir(tmp_path)
+    model, splits = lines(kind)
+    search = kl.LotteryTicketSearch(
+        model,
+        [0.5],
+        objective=f"val_{kind}",
+        controls={},
+        replicates=1,
+        directory="run",
+        workers=0,
+    )
+    search.search(
+        *splits.train,
+        validation_data=splits.validation,
+        test_data=splits.test,
+        epochs=2,
+        verbose=0,
+    )
+    parts = {"train": splits.train, "validation": splits.validation}
+    parts["test"] = splits.test
+    arrays = {
+        f"{v}_{n}": a for n, p in parts.items() for v, a in zip("xy", p, strict=True)
+    }
+    np.savez("lines.npz", **arrays)
+    monkeypatch.setattr(tickets, "measured", of_a_microsecond)
+    monkeypatch.setitem(WAYS, "mobile", {"float32": WAYS["mobile"]["float32"]})
+    capsys.readouterr()
+    arguments = ["deploy", "run", "--target", "mobile", "--data", "lines.npz"]
+    assert cli.main([*arguments, "--prefer", "size", "--margin", "0.25"]) == 0
+    shown, said = capsys.readouterr()
+    assert "not those" not in said  # The data are the search's own, as they are.
+    assert f"beaten in latency, size, download and {kind} alike" in shown
+    card = json.loads(Path("saved_models/run/mobile.json").read_text())
+    column = f"validation_{kind}"
+    tried = pd.DataFrame(card["tried"])
+    worth = tried[column] * (-1 if kind == "mae" else 1)
+    good = tried[worth >= worth.max() - 0.25]
+    assert card["measured"]["bytes"] == good["bytes"].min()
+    assert card["rule"] == f"least size within 0.25 of the best validation {kind}"
+    assert "accuracy" not in card["measured"]
+    # Each file's value is what Keras says of the model that it was made of.
+    for level, name in ((0, "dense_float32.tflite"), (1, "level_01_float32.tflite")):
+        trained = search.ticket(level).trained_model()
+        trained.compile(model.optimizer, model.loss, metrics=[kind])
+        expected = trained.evaluate(*splits.validation, verbose=0, return_dict=True)
+        value = tried.loc[tried["file"] == name, column].item()
+        assert value == pytest.approx(expected[kind], rel=1e-4)
+    with pytest.raises(ValueError, match=r"metrics, .*val_mea"):
+        deploy("run", data=splits, objective="val_mea", directory=tmp_path)
 
 
 @pytest.mark.tensorflow
@@ -400,5 +471,10 @@ def test_the_choice_is_the_fastest_or_smallest_of_the_accurate():
     st.integers(0, 3),
 )
 def test_no_file_beats_the_chosen_one(rows, prefer, margin):
-    table = pd.DataFrame(rows, columns=[*PREFER.values(), "validation_accuracy"])
-    assert pareto(table)[choose(table, prefer, margin)]
+    for objective in (ACCURACY, kl.Objective("val_mae", "min")):
+        columns = [*PREFER.values(), f"validation_{objective.metric}"]
+        table = pd.DataFrame(rows, columns=columns)
+        row = choose(table, prefer, margin, objective)
+        assert pareto(table, objective)[row]
+        worth = objective.gain(table[columns[-1]], 0)
+        assert worth[row] >= worth.max() - margin

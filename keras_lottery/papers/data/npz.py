@@ -35,6 +35,14 @@ def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
     )
 
 
+def load_arrays(path: Path) -> Splits:
+    """The arrays of an .npz file as they are, of whatever shape and type."""
+    arrays = _read(checks.existing_file("name", path))
+    parts = ("train", "validation", "test")
+    train, validation, test = (_arrays(arrays, path, part) for part in parts)
+    return Splits(path.stem, *train, *validation, *test)
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -46,7 +54,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _part(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
+def _arrays(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
     missing = [key for key in (f"x_{part}", f"y_{part}") if key not in arrays]
     if missing:
         raise ValueError(
@@ -54,7 +62,11 @@ def _part(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
             f"and y_validation in {path}. Received: {', '.join(arrays)}, without "
             f"{' and '.join(missing)}."
         )
-    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    return arrays[f"x_{part}"], arrays[f"y_{part}"]
+
+
+def _part(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
+    x, y = _arrays(arrays, path, part)
     # As Keras's own data sets have them: grey images without channels, labels (n, 1).
     x = x[..., np.newaxis] if x.ndim == 3 else x
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y

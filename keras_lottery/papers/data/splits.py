@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,18 +23,22 @@ class Splits:
         x_train: images of shape (n, height, width, channels), float32. So are
             `x_validation` and `x_test`.
         y_train: classes of shape (n,), int32. So are `y_validation` and `y_test`.
+        input_shape: (height, width, channels).
         classes: number of classes; they count from 0.
+
+    Those of your own, for `kl.deploy`, may hold whatever your model takes: other
+    arrays, and dictionaries of them. They need no `input_shape` and no `classes`.
     """
 
     name: str
-    x_train: np.ndarray = field(repr=False)
-    y_train: np.ndarray = field(repr=False)
-    x_validation: np.ndarray = field(repr=False)
-    y_validation: np.ndarray = field(repr=False)
-    x_test: np.ndarray = field(repr=False)
-    y_test: np.ndarray = field(repr=False)
-    input_shape: tuple[int, ...]
-    classes: int
+    x_train: Any = field(repr=False)
+    y_train: Any = field(repr=False)
+    x_validation: Any = field(repr=False)
+    y_validation: Any = field(repr=False)
+    x_test: Any = field(repr=False)
+    y_test: Any = field(repr=False)
+    input_shape: tuple[int, ...] = ()
+    classes: int = 0
 
     @property
     def train(self) -> Arrays:

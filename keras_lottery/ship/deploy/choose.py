@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.engines.objective import Objective
+from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.search.best import Best, best_level, median_replicate
 
 if TYPE_CHECKING:
@@ -31,8 +31,13 @@ def tickets_to_try(
     return [(k, median_replicate(results, k, objective)) for k in sorted(levels)]
 
 
-def pareto(table: "pd.DataFrame") -> np.ndarray:
-    """The rows that no other beats in latency, bytes, gzip bytes and accuracy alike.
+def pareto(table: "pd.DataFrame", objective: Objective = ACCURACY) -> np.ndarray:
+    """The rows that no other beats in latency, bytes, gzip bytes and worth alike.
+
+    Args:
+        table: with the columns of `PREFER` and the objective's on the validation data,
+            `validation_<metric>`.
+        objective: what files are worth.
 
     Example:
 
@@ -42,27 +47,42 @@ def pareto(table: "pd.DataFrame") -> np.ndarray:
     ...     "validation_accuracy": [0.9, 0.8, 0.7]}))
     array([ True,  True, False])
     """
-    costs = np.column_stack(
-        [*(table[column] for column in PREFER.values()), -table["validation_accuracy"]]
-    )
+    worth = objective.gain(table[f"validation_{objective.metric}"], 0)
+    costs = np.column_stack([*(table[column] for column in PREFER.values()), -worth])
     no_worse = np.all(costs[:, None] <= costs, axis=2)
     better = np.any(costs[:, None] < costs, axis=2)
     return np.logical_not(np.any(no_worse & better, axis=0))
 
 
-def choose(table: "pd.DataFrame", prefer: str, margin: float) -> int:
-    """The row of the fastest or smallest file that is accurate enough.
+def choose(
+    table: "pd.DataFrame",
+    prefer: str,
+    margin: float,
+    objective: Objective = ACCURACY,
+) -> int:
+    """The row of the fastest or smallest file that is good enough.
 
     Of files that are equal in that, the best in the rest is taken.
 
     Args:
-        table: with the columns of `PREFER` and `validation_accuracy`.
+        table: same as in `pareto`.
         prefer: a name of `PREFER`.
-        margin: how far its accuracy may lie below the highest.
+        margin: how much worse than the best file it may be.
+        objective: what files are worth.
     """
-    accuracy = table["validation_accuracy"]
-    good = table[accuracy >= accuracy.max() - margin - 1e-9]
+    worth = objective.gain(table[f"validation_{objective.metric}"], 0)
+    rounding = 1e-6 * max(abs(worth.max()), margin)  # Keras measures in float32.
+    good = table.assign(worth=worth)[worth >= worth.max() - margin - rounding]
     costs = [PREFER[prefer], *(c for name, c in PREFER.items() if name != prefer)]
     ascending = [True] * len(costs) + [False]
-    ranked = good.sort_values([*costs, "validation_accuracy"], ascending=ascending)
+    ranked = good.sort_values([*costs, "worth"], ascending=ascending)
     return int(ranked.index[0])
+
+
+def default_margin(objective: Objective, dense: float | None) -> float:
+    """Half a percentage point of an accuracy, a hundredth of any other metric's value.
+
+    >>> default_margin(ACCURACY, 0.98), default_margin(Objective("val_mae"), 2.0)
+    (0.005, 0.02)
+    """
+    return 0.005 if objective.is_share or dense is None else abs(dense) / 100

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 from keras_lottery import checks
+from keras_lottery.engines.objective import Objective, named
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.ship.deploy import measure
-from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
+from keras_lottery.ship.deploy.quality import Quality, by_classes, by_model, by_name
 from keras_lottery.ship.export.files import check_unchanged, gzip_size_of, size_of
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ def benchmark(
     rounds: int = 10,
     seconds: float = 1.0,
     threshold: float | None = None,
+    model: keras.Model | None = None,
+    objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
     """Measures .tflite files and SavedModels: bytes, latency, memory, accuracy.
 
@@ -39,7 +45,9 @@ def benchmark(
 
     Args:
         files: paths of .tflite files and of directories of SavedModels, or one path.
-        data: arrays (x, y), to measure accuracies on: inputs, and class numbers.
+        data: arrays (x, y), to measure accuracies on: inputs, and class numbers; or
+            whatever the `objective` takes, of several inputs or outputs in dictionaries
+            by name.
         threads: how many threads a file may use. Accuracies are measured with the same
             `threads` and `xnnpack`, those of SavedModels with TensorFlow's own.
         xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
@@ -47,7 +55,14 @@ def benchmark(
         seconds: how long a file is timed, in all its rounds together.
         threshold: the output above which a row is of class 1, for files of classifiers
             with one output: 0 for logits. By default 0.5, and outputs that are no
-            probabilities are refused.
+            probabilities are refused. A `model` knows it by itself.
+        model: the compiled Keras model that the files were made of, to measure them by
+            its metrics.
+        objective: what to measure on the data, in place of an accuracy: one of the
+            `model`'s metrics, named as in Keras's logs, such as `"val_age_mae"`; or,
+            without a model, a metric of Keras's, such as `"val_mae"` or `"val_auc"`,
+            of files of one output. With a model it is by default its accuracy, or
+            else its only metric, or else its loss.
 
     Returns:
         A table with a row for each file: `file`; `format`, `"litert"` or
@@ -57,7 +72,8 @@ def benchmark(
         were timed; `memory`, the bytes that loading and running the file in a process
         of its own adds at most to the bare runtime (its own code included, as it is
         first read; NaN where the system does not tell); `operators` that ran, those of
-        XNNPACK in brackets; and `accuracy`, if data are given.
+        XNNPACK in brackets; and, if data are given, `accuracy`, or the metric's
+        name without `"val_"`.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -81,21 +97,64 @@ def benchmark(
     >>> table["operators"][0]
     'SHAPE, STRIDED_SLICE, PACK, RESHAPE, XNNPACK(3 FULLY_CONNECTED)'
     """
+    check_files(files)  # Before anything runs on the data.
+    return measured(
+        files,
+        quality_by(data, threshold, model, objective),
+        threads=threads,
+        xnnpack=xnnpack,
+        rounds=rounds,
+        seconds=seconds,
+    )
+
+
+def quality_by(
+    data: tuple[Any, Any] | None,
+    threshold: float | None = None,
+    model: keras.Model | None = None,
+    objective: str | Objective | None = None,
+) -> Quality | None:
+    """What files are compared by; see `benchmark` for arguments and errors."""
+    if threshold is not None:
+        checks.number("threshold", threshold)
+    if model is not None:
+        keras_checks.compiled("model", model)
+    chosen = None if objective is None else named(objective)
+    if data is None:
+        for name, value in (("model", model), ("objective", objective)):
+            if value is not None:
+                remedy = f"Pass the `data` to measure on, or leave `{name}` out."
+                checks.refuse(name, "None without `data`", value, remedy)
+        return None
+    if model is not None:
+        return by_model(data, model, chosen)
+    if chosen is None or chosen.metric in ("accuracy", "acc"):
+        return by_classes(data, threshold)
+    return by_name(data, chosen)
+
+
+def measured(
+    files: Paths,
+    quality: Quality | None = None,
+    *,
+    threads: int = 1,
+    xnnpack: bool = True,
+    rounds: int = 10,
+    seconds: float = 1.0,
+) -> "pd.DataFrame":
+    """The table of `benchmark`, of files compared by `quality`."""
     import pandas as pd
 
     paths = check_files(files)
     check_timing(threads, seconds)
     checks.flag("xnnpack", xnnpack)
     checks.count("rounds", rounds, 1, MOST_ROUNDS)
-    if threshold is not None:
-        checks.number("threshold", threshold)
-    x, y = (None, None) if data is None else check_classes(data)
     request = {
         "threads": threads,
         "xnnpack": xnnpack,
         "rounds": rounds,
         "seconds": seconds,
-        "shape": None if x is None else list(x.shape[1:]),
+        "shape": quality and quality.row_shape,
     }
     names = [str(path.resolve()) for path in paths]
     # First, as it is the one that refuses files.
@@ -113,8 +172,9 @@ def benchmark(
             **latency,
             "memory": float("nan") if memory is None else memory,
         }
-        if x is not None and y is not None:
-            row["accuracy"] = accuracy_of(path, x, y, threads, xnnpack, threshold)
+        if quality is not None:
+            metric = quality.objective.metric
+            row[metric] = quality.measure(path, threads=threads, xnnpack=xnnpack)
         rows.append(row)
     return pd.DataFrame(rows)
 

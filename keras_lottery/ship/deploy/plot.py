@@ -3,9 +3,10 @@
 import os
 from typing import TYPE_CHECKING
 
+from keras_lottery.engines.objective import ACCURACY, Objective, named
 from keras_lottery.keras_bridge import checks
 from keras_lottery.ship.deploy.show import short_names
-from keras_lottery.study.plots import check_kind, write_figure
+from keras_lottery.study.plots import check_kind, plain, write_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def plot_files(
-    table: "pd.DataFrame", path: str | os.PathLike[str] | None = None
+    table: "pd.DataFrame",
+    path: str | os.PathLike[str] | None = None,
+    objective: str | Objective = ACCURACY,
 ) -> "Figure":
     """Plots files by size and latency, coloured by accuracy if it is known.
 
@@ -22,6 +25,7 @@ def plot_files(
     Args:
         table: of `benchmark`.
         path: where to write the figure, as .png, .svg or .pdf.
+        objective: the metric that gives the colours, same as in `benchmark`.
 
     Returns:
         The figure, independent of pyplot.
@@ -45,6 +49,7 @@ def plot_files(
     checks.table("table", table, "the table of `benchmark`", columns)
     if path is not None:
         check_kind(path)
+    objective = named(objective)
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.errorbar(
@@ -55,10 +60,11 @@ def plot_files(
         ecolor="0.7",
         elinewidth=0.8,
     )
-    colors = 100 * table["accuracy"] if "accuracy" in table else "0.3"
+    known = objective.metric in table
+    colors = objective.scale * table[objective.metric] if known else "0.3"
     points = axes.scatter(table["bytes"], table["p50_us"], c=colors, s=36, zorder=3)
-    if "accuracy" in table:
-        figure.colorbar(points, label="accuracy (%)")
+    if known:
+        figure.colorbar(points, label=plain(objective.words + objective.unit))
     for name, (_, row) in zip(short_names(table), table.iterrows(), strict=True):
         axes.annotate(
             name,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.tables import text_table
 
 if TYPE_CHECKING:
@@ -18,15 +19,19 @@ COLUMNS = {
     "p90_us": ("p90 µs", "{:,.1f}"),
     "spread": ("spread", "{:.0%}"),
     "memory": ("memory", "{:,.0f}"),
-    "validation_accuracy": ("validation", "{:.2%}"),
-    "accuracy": ("accuracy", "{:.2%}"),
 }
 
 
-def as_text(table: "pd.DataFrame") -> str:
+def as_text(table: "pd.DataFrame", objective: Objective = ACCURACY) -> str:
     """The table of `benchmark` as aligned lines, with the operators below it."""
     table = table.reset_index(drop=True)
-    columns = {key: COLUMNS[key] for key in COLUMNS if key in table}
+    form = "{:.2%}" if objective.is_share else "{:.4g}"
+    known = {
+        **COLUMNS,
+        f"validation_{objective.metric}": ("validation", form),
+        objective.metric: (objective.words, form),
+    }
+    columns = {key: each for key, each in known.items() if key in table}
     names = short_names(table)
     rows = []
     for name, (_, row) in zip(names, table.iterrows(), strict=True):

@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_lottery import checks
+from keras_lottery.engines.objective import ACCURACY, Objective, named
 from keras_lottery.files import write_sealed
+from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.papers import data as datasets
 from keras_lottery.search import Run
+from keras_lottery.search.best import median_replicate
 from keras_lottery.search.settings import describe_data, versions
-from keras_lottery.ship.deploy.accuracy import accuracy_of, check_classes
 from keras_lottery.ship.deploy.candidates import WAYS, candidates
-from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
-from keras_lottery.ship.deploy.files import benchmark, check_timing
+from keras_lottery.ship.deploy.choose import (
+    PREFER,
+    choose,
+    default_margin,
+    pareto,
+    tickets_to_try,
+)
+from keras_lottery.ship.deploy.files import check_timing, measured
+from keras_lottery.ship.deploy.load import load
+from keras_lottery.ship.deploy.quality import Quality, by_classes, by_model
 from keras_lottery.ship.deploy.show import as_records, as_text
-from keras_lottery.ship.export.data import threshold_of
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import digests_of, saved_model_path, staged
 from keras_lottery.tickets import Ticket
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
 ENDINGS = {"mobile": ".tflite", "server": ""}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """What was tried, and what was written; `str()` gives the Pareto table.
 
@@ -53,6 +62,7 @@ class Deployment:
     card: Path
     table: "pd.DataFrame"
     failed: dict[str, str]
+    objective: Objective
 
     def __str__(self) -> str:
         best = self.table[self.table["pareto"]]
@@ -60,9 +70,9 @@ class Deployment:
         chosen = self.table.loc[self.table["chosen"], "file"].iloc[0]
         return "\n".join(
             [
-                as_text(best),
+                as_text(best, self.objective),
                 f"{left} other files are beaten in latency, size, download and "
-                "accuracy alike",
+                f"{self.objective.words} alike",
                 *(f"not made: {name}: {why}" for name, why in self.failed.items()),
                 f"{self.file}: {chosen}; its card: {self.card}",
             ]
@@ -75,7 +85,8 @@ def deploy(
     data: str | datasets.Splits | None = None,
     *,
     prefer: str = "latency",
-    margin: float = 0.005,
+    margin: float | None = None,
+    objective: str | Objective | None = None,
     directory: str | os.PathLike[str] = "saved_models",
     threads: int = 1,
     seconds: float = 0.5,
@@ -87,19 +98,25 @@ def deploy(
     with this one) and its most accurate ticket are exported in each way that suits the
     target, as they are and compacted. Every file is run, compared with its Keras model,
     and measured. Validation data choose; test data are reported. Tickets are compared
-    by the search's objective, files by their accuracy: the model is a classifier.
+    by the search's objective, files by the same or by another of the model's metrics.
 
     Args:
         run: the directory of a search.
         target: `"mobile"`, .tflite files, or `"server"`, SavedModels.
-        data: the run's data set: a name for `kl.data.load`, or `Splits`.
-            By default what `keras-lottery find` noted in the run.
+        data: the run's data set: a name for `kl.data.load`; an .npz file of any arrays,
+            with `x_train`, `y_train` and the same for `validation` and `test`; or
+            `Splits`, of dictionaries of arrays by name for a model of several inputs or
+            outputs. By default what `keras-lottery find` noted in the run.
         prefer: which of the files that are accurate enough is written: the one of
             least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
             after gzip.
-        margin: how far below the highest validation accuracy of all files a file is
-            accurate enough, as a share of the rows; and a ticket below the dense
-            network.
+        margin: how much worse than the best of all files on the validation data a file
+            is good enough, in the objective's unit; and a ticket worse than the dense
+            network, if files are compared by the search's objective. By default 0.005
+            of an accuracy, which is half a percentage point, and of another metric a
+            hundredth of what the dense network has.
+        objective: what files are compared by: one of the model's metrics, named as in
+            Keras's logs, such as `"val_auc"`. By default the search's.
         directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
             a card of the same name, ending in `.json`.
         threads, seconds: same as `benchmark`.
@@ -119,7 +136,9 @@ def deploy(
             checks.text("data", data)
     checks.choice("target", target, list(WAYS))
     checks.choice("prefer", prefer, list(PREFER))
-    checks.fraction("margin", margin)
+    if margin is not None:
+        checks.number("margin", margin, 0)
+    asked = None if objective is None else named(objective)
     checks.directory("directory", directory)
     check_timing(threads, seconds)
     checks.function("say", say)
@@ -131,12 +150,20 @@ def deploy(
             "KERAS_BACKEND=tensorflow."
         )
     search = Run.load(run)
-    tickets = tickets_to_try(
-        search.results(), (search.best(), search.best(margin)), search.objective
-    )
+    best, results = search.best(), search.results()
     source, splits = _data(search, data)
-    for part in (splits.validation, splits.test):
-        check_classes(part)
+    dense = median_replicate(results, 0, search.objective)
+    model = _trained(search, 0, dense).trained_model()
+    validation, test = (
+        _quality(model, part, asked or search.objective)
+        for part in (splits.validation, splits.test)
+    )
+    objective = validation.objective
+    if margin is None:
+        margin = default_margin(objective, validation.value)
+    same = objective.name == search.objective.name
+    found = (best, search.best(margin)) if same else (best,)
+    tickets = tickets_to_try(results, found, search.objective)
     file = Path(directory, search.name, f"{target}{ENDINGS[target]}")
     checks.directory("directory", file.parent)
     if target == "server":
@@ -145,11 +172,14 @@ def deploy(
         checks.path("directory", file)
     card = checks.path("directory", file.with_name(f"{target}.json"))
     with tempfile.TemporaryDirectory() as folder:
-        tried, failed = _try(search, tickets, target, splits, threads, folder, say)
+        examples = splits.x_train
+        tried, failed = _try(
+            search, tickets, target, examples, validation, threads, folder, say
+        )
         say(f"measuring {len(tried)} files")
-        table = _measured(tried, splits.test, threads, seconds)
-        table["pareto"] = pareto(table)
-        row = choose(table, prefer, margin)
+        table = _measured(tried, test, threads, seconds)
+        table["pareto"] = pareto(table, objective)
+        row = choose(table, prefer, margin, objective)
         table["chosen"] = table.index == row
         with staged(file) as draft:
             copy = shutil.copytree if target == "server" else shutil.copy2
@@ -159,7 +189,9 @@ def deploy(
     command = [
         *("keras-lottery", "deploy", str(run), "--target", target),
         *("--data", source, "--prefer", prefer),
-        *("--margin", f"{100 * margin:g}", "--saved-models", str(directory)),
+        *("--margin", f"{objective.scale * margin:g}"),
+        *(() if asked is None else ("--objective", objective.name)),
+        *("--saved-models", str(directory)),
         *("--threads", str(threads), "--seconds", f"{seconds:g}"),
     ]
     chosen = as_records(table)[row]
@@ -172,9 +204,9 @@ def deploy(
             "density": chosen["density"],
             "steps": list(tried[row]["made"]),
         },
-        "best_ticket": str(search.best()),
-        "rule": f"least {prefer} within {100 * margin:g} percentage points of the "
-        "highest validation accuracy",
+        "best_ticket": str(best),
+        "rule": f"least {prefer} within {objective.amount(margin)} of the best "
+        f"validation {objective.words}",
         "measured": chosen,
         "report": tried[row]["report"].to_dict()
         | {"path": str(file), "sha256": digests_of(file)},
@@ -187,14 +219,17 @@ def deploy(
         "failed": failed,
     }
     write_sealed(card, note)
-    return Deployment(file, card, table, failed)
+    return Deployment(
+        file=file, card=card, table=table, failed=failed, objective=objective
+    )
 
 
 def _try(
     run: Run,
     tickets: Sequence[tuple[int, int]],
     target: str,
-    splits: datasets.Splits,
+    examples: Any,
+    quality: Quality,
     threads: int,
     folder: str,
     say: Callable[[str], object],
@@ -210,23 +245,18 @@ def _try(
             "level": level,
             "replicate": replicate,
             "density": ticket.masks.density,
-            "threshold": threshold_of(model),
         }
-        for each in candidates(name, model, target, splits.x_train, failed):
+        for each in candidates(name, model, target, examples, failed):
             say(f"{each.name}: {', '.join(each.made)}")
             try:
                 report = each.write(Path(folder), ENDINGS[target])
-                accuracy = accuracy_of(
-                    report.path,
-                    *splits.validation,
-                    threads,
-                    threshold=row["threshold"],
-                )
+                worth = quality.measure(report.path, threads=threads)
             except ExportError as error:
                 failed[each.name] = str(error)
                 continue
             made = {"made": each.made, "report": report}
-            tried.append({**row, **made, "validation_accuracy": accuracy})
+            metric = f"validation_{quality.objective.metric}"
+            tried.append({**row, **made, metric: worth})
     failed = {name: _in_short(reason) for name, reason in failed.items()}
     if not tried:
         raise ExportError(f"No file of '{run.directory}' works: {failed}")
@@ -235,20 +265,26 @@ def _try(
 
 def _measured(
     tried: list[dict[str, Any]],
-    test: tuple[Any, Any],
+    test: Quality,
     threads: int,
     seconds: float,
 ) -> "pd.DataFrame":
     files = [each["report"].path for each in tried]
-    # The threshold is the same for all, which differ in their masks and weights.
-    threshold = tried[0]["threshold"]
-    table = benchmark(
-        files, test, threads=threads, seconds=seconds, threshold=threshold
-    )
+    table = measured(files, test, threads=threads, seconds=seconds)
     table["file"] = [file.name for file in files]
-    for column in ("level", "replicate", "density", "validation_accuracy"):
+    metric = f"validation_{test.objective.metric}"
+    for column in ("level", "replicate", "density", metric):
         table[column] = [each[column] for each in tried]
     return table
+
+
+def _quality(
+    model: keras.Model, data: tuple[Any, Any], objective: Objective
+) -> Quality:
+    """What files are compared by; an uncompiled model's by their classes."""
+    if not model.compiled and objective.metric == ACCURACY.metric:
+        return by_classes(data)
+    return by_model(data, keras_checks.compiled("model", model), objective)
 
 
 def _trained(run: Run, level: int, replicate: int) -> Ticket:
@@ -270,8 +306,12 @@ def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.
             "it was trained on (`keras-lottery find` notes it). Received: data=None. "
             "Pass a name, such as --data mnist."
         )
-    splits = name if isinstance(name, datasets.Splits) else datasets.load(name)
-    if describe_data(splits.train) != run.settings["train"]:
+
+    def fit(splits: datasets.Splits) -> bool:
+        return bool(describe_data(splits.train) == run.settings["train"])
+
+    splits = name if isinstance(name, datasets.Splits) else load(name, fit)
+    if not fit(splits):
         message = (
             f"The data {splits.name!r} are not those that '{run.directory}' was "
             "trained on."

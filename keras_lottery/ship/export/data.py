@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.errors import in_short
-from keras_lottery.ship.export.metrics import Metrics
+from keras_lottery.ship.export.metrics import Metrics, classifies
 from keras_lottery.ship.export.signature import Arrays, input_names
 
 # Of random inputs, where the model takes any.
@@ -93,11 +93,13 @@ def checks_for(
         if len(model.outputs) == 1 and isinstance(y, list | tuple):
             y = np.asarray(y)
         measurable = _measurable(model, y, rows)
-        try:
-            classes = _classes(model, y, rows)
-        except ValueError:
-            if not measurable:
-                raise
+        # Targets of a regression may be whole numbers, too.
+        if not measurable or classifies(model):
+            try:
+                classes = _classes(model, y, rows)
+            except ValueError:
+                if not measurable:
+                    raise
         if measurable:
             # Made where its errors are told.
             metrics = partial(Metrics, model, y)

@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 
 import keras_lottery as kl
-from keras_lottery.ship.deploy import accuracy, benchmark, measure, plot_files
-from keras_lottery.ship.deploy.accuracy import accuracy_of
+from keras_lottery.ship.deploy import benchmark, measure, plot_files, quality
+from keras_lottery.ship.deploy.quality import accuracy_of
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.ship.export import ExportError
 from keras_lottery.ship.export.data import threshold_of
@@ -187,7 +187,7 @@ def test_accuracies_are_measured_as_latencies_are(files, images, monkeypatch):
         asked.append((threads, xnnpack))
         return measure.interpreter(path, threads, xnnpack)
 
-    monkeypatch.setattr(accuracy, "interpreter", spy)
+    monkeypatch.setattr(quality, "interpreter", spy)
     benchmark([files / NAMES[0]], images, threads=2, xnnpack=False, **QUICK)
     assert asked == [(2, False)]
 
@@ -196,8 +196,9 @@ def test_files_of_nan_are_no_files_of_class_0(files, images, monkeypatch):
     x, y = images
     outputs = np.zeros((len(x), 3))
     outputs[7] = np.nan
-    monkeypatch.setattr(accuracy, "_litert", lambda *_: lambda x: outputs)
-    with pytest.raises(ExportError, match=r"dense\.tflite'.* NaN in 1 of 40 rows"):
+    file = {"x": (-1, 8, 8, 1)}, lambda x: {"y": outputs}
+    monkeypatch.setattr(quality, "_litert", lambda *_: file)
+    with pytest.raises(ExportError, match=r"dense\.tflite'.* NaN in 1 of 40 rows of y"):
         accuracy_of(files / "dense.tflite", x, y)
 
 
@@ -212,6 +213,116 @@ def test_the_program_that_measures_has_neither_keras_nor_the_library():
         text=True,
     )
     assert run.stdout == "set()\n", run.stderr
+
+
+@pytest.fixture(scope="module")
+def two_ends(tmp_path_factory):
+    """Two inputs, a regression and a binary classifier: model, data and files."""
+    keras.utils.set_random_seed(0)
+    left, right = keras.Input((4,), name="left"), keras.Input((2,), name="right")
+    hidden = layers.Concatenate()([left, right])
+    age = layers.Dense(1, name="age", kernel_regularizer="l2")(hidden)
+    sick = layers.Dense(1, "sigmoid", name="sick")(hidden)
+    model = keras.Model({"left": left, "right": right}, {"age": age, "sick": sick})
+    model.compile(
+        loss={"age": "mse", "sick": "bce"}, metrics={"age": ["mae"], "sick": ["auc"]}
+    )
+    rng = np.random.default_rng(0)
+    x = {"left": rng.normal(size=(20, 4)), "right": rng.normal(size=(20, 2))}
+    x = {name: array.astype("float32") for name, array in x.items()}
+    y = {"age": rng.random(20), "sick": rng.integers(0, 2, 20)}
+    folder = tmp_path_factory.mktemp("two_ends")
+    kl.export.to_litert(model, folder / "a.tflite")
+    kl.export.to_saved_model(model, folder / "a")
+    return model, (x, y), [folder / "a.tflite", folder / "a"]
+
+
+@pytest.mark.parametrize("metric", ["age_mae", "sick_auc", "age_loss"])
+def test_metrics_of_several_outputs_are_those_of_the_model(two_ends, metric):
+    model, (x, y), files = two_ends
+    said = model.evaluate(x, y, verbose=0, return_dict=True)[metric]
+    found = quality.by_model((x, y), model, f"val_{metric}")
+    assert found.value == pytest.approx(said, rel=1e-5)
+    for file in files:
+        assert found.measure(file) == pytest.approx(said, rel=1e-4)
+    assert found.objective.direction == ("max" if metric == "sick_auc" else "min")
+
+
+def test_a_table_has_the_metric_that_was_asked_for(two_ends):
+    model, data, files = two_ends
+    kwargs = {"model": model, "objective": "val_age_mae", **QUICK}
+    table = benchmark(files[0], data, **kwargs)
+    value = table["age_mae"].item()
+    assert "accuracy" not in table
+    objective = kl.Objective("val_age_mae")
+    assert f"{value:.4g}" in as_text(table, objective).splitlines()[1].split()
+    assert "age mae" in as_text(table, objective).splitlines()[0]
+    figure = plot_files(table, objective="val_age_mae")
+    assert figure.axes[1].get_ylabel() == "age mae"
+
+
+def test_what_cannot_be_measured_says_why(two_ends, net, images, files):
+    model, (x, y), paths = two_ends
+    with pytest.raises(ValueError, match=r"val_age_mae.*Received: .*'val_mae'"):
+        quality.by_model((x, y), model, "val_mae")
+    with pytest.raises(ValueError, match=r"reports no accuracy.*'val_age_mae'"):
+        quality.by_model((x, y), model)
+    with pytest.raises(ValueError, match=r"outputs of the model.*'age', 'sick'"):
+        quality.by_model((x, y), model, "val_age_mae").measure(files / NAMES[0])
+    with pytest.raises(
+        ValueError, match=r"one output, to measure its mae.*compiled `model`"
+    ):
+        quality.by_name((x, y["age"]), "val_mae").measure(paths[0])
+    with pytest.raises(ValueError, match=r"inputs \['left', 'right'\].*one array"):
+        quality.outputs_of(paths[0], x["left"])
+    with pytest.raises(ValueError, match=r"a metric of Keras's.*'val_mea'"):
+        benchmark(files / NAMES[0], images, objective="val_mea")
+    with pytest.raises(ValueError, match=r"shapes \[\(20,\), \(20, 7\)\].*Keras says"):
+        wrong = {**y, "sick": np.ones((20, 7))}
+        quality.by_model((x, wrong), model, "val_age_mae")
+    with pytest.raises(ValueError, match=r"`model` to be a compiled"):
+        benchmark(files / NAMES[0], images, model=net)
+    with pytest.raises(ValueError, match=r"`objective` to be None without `data`"):
+        benchmark(files / NAMES[0], objective="val_mae")
+
+
+@keras.saving.register_keras_serializable("files")
+class Mine(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.head = layers.Dense(1)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+@pytest.mark.parametrize("metric", ["mae", "auc", "mse"])
+def test_files_alone_have_metrics_of_keras(two_ends, tmp_path, metric):
+    _, (x, y), _ = two_ends
+    given = keras.Input((4,))
+    plain = keras.Model(given, layers.Dense(1, "sigmoid")(given))
+    plain.compile(loss="mse", metrics=[metric])
+    file = kl.export.to_litert(plain, tmp_path / "a.tflite").path
+    data = x["left"], y["sick"]
+    expected = plain.evaluate(*data, verbose=0, return_dict=True)[metric]
+    assert quality.by_name(data, f"val_{metric}").measure(file) == pytest.approx(
+        expected, rel=1e-4
+    )
+    # The model's only metric.
+    assert quality.by_model(data, plain).objective.metric == metric
+
+
+def test_the_loss_is_what_a_model_without_metrics_is_compared_by(two_ends, tmp_path):
+    """Of a subclassed one, too."""
+    _, (x, y), _ = two_ends
+
+    model = Mine()
+    model.compile(loss="mae")
+    loss = model.evaluate(x["left"], y["age"], verbose=0)
+    file = kl.export.to_litert(model, tmp_path / "a.tflite").path
+    found = quality.by_model((x["left"], y["age"]), model)
+    assert found.objective == kl.Objective("val_loss", "min")
+    assert found.measure(file) == pytest.approx(loss, rel=1e-4)
 
 
 def test_the_table_can_be_read_and_stored(table, tmp_path):

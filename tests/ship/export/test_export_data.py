@@ -162,6 +162,32 @@ def test_a_regression_has_its_loss_and_a_classifier_more_than_its_accuracy(tmp_p
         to_keras(model, tmp_path / "a.keras", test_data=(x, np.eye(3)[[0, 1, 2, 2]]))
 
 
+@pytest.mark.parametrize(
+    ("loss", "metrics", "has_accuracy"),
+    [
+        ("mse", ["mae"], False),
+        (keras.losses.Huber(), None, False),
+        ("bce", None, True),
+        ({"dense": keras.losses.BinaryCrossentropy()}, ["auc"], True),
+        (keras.losses.binary_focal_crossentropy, None, True),
+        ("mse", ["accuracy"], True),
+        ("mse", [keras.metrics.BinaryAccuracy(name="right")], True),
+    ],
+)
+def test_whole_numbers_are_classes_only_where_the_model_classifies(
+    tmp_path, loss, metrics, has_accuracy
+):
+    outputs = layers.Dense(1, "sigmoid", name="dense")(inputs := keras.Input((4,)))
+    model = keras.Model(inputs, outputs)
+    model.compile(loss=loss, metrics=metrics)
+    x, y = np.ones((4, 4), "float32"), np.array([0, 1, 1, 0])
+    report = to_keras(model, tmp_path / "a.keras", test_data=(x, y))
+    assert (report.accuracy is not None) is has_accuracy
+    assert (report.keras_accuracy is not None) is has_accuracy
+    if not has_accuracy:
+        assert report.metrics and report.metrics == report.keras_metrics
+
+
 class Strange(keras.metrics.Mean):
     """Cannot be made of its config."""
 

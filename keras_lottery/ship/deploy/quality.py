@@ -1,0 +1,369 @@
+"""Runs exported files on data, to measure what they are worth."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.engines.objective import ACCURACY, Objective, named, resolve
+from keras_lottery.quiet import quiet
+from keras_lottery.ship.deploy.measure import interpreter
+from keras_lottery.ship.export.data import as_inputs
+from keras_lottery.ship.export.errors import ExportError, in_short
+from keras_lottery.ship.export.metrics import Metrics
+from keras_lottery.ship.export.signature import Arrays, Run, in_batches, run_keras
+from keras_lottery.ship.export.source import keras_model
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of a file's inputs, by name; -1 where a size is left open."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What files are compared by, on some data.
+
+    Args:
+        objective: the metric.
+        inputs: an array, or arrays by the names of the files' inputs.
+        measure: gives the metric of a file, from `(file, threads=…, xnnpack=…)`.
+        value: that of the Keras model, where there is one.
+    """
+
+    objective: Objective
+    inputs: Any
+    measure: Callable[..., float]
+    value: float | None = None
+
+    @property
+    def row_shape(self) -> list[int] | None:
+        """That of a row of the inputs, if they are one array."""
+        return None if isinstance(self.inputs, Mapping) else [*self.inputs.shape[1:]]
+
+
+def by_classes(data: Any, threshold: float | None = None) -> Quality:
+    """The accuracy of classifiers, of which nothing but their files is known.
+
+    Args:
+        data: the pair (x, y) of inputs and class numbers.
+        threshold: where one output decides between two classes, same as `benchmark`.
+
+    Raises:
+        ValueError: if the data are anything else.
+    """
+    x, y = check_classes(data)
+    return Quality(ACCURACY, x, partial(accuracy_of, x=x, y=y, threshold=threshold))
+
+
+def by_name(data: Any, objective: str | Objective) -> Quality:
+    """A metric of Keras, of files of one output, of which nothing else is known.
+
+    Args:
+        data: the pair (x, y); x may be a dictionary of arrays by input name.
+        objective: `"val_mae"`, say.
+
+    Raises:
+        ValueError: if Keras has no such metric, or the data are no pair.
+    """
+    objective = named(objective)
+    x, y = _pair(data)
+    x = {k: np.asarray(v) for k, v in x.items()} if isinstance(x, Mapping) else x
+    x, y = x if isinstance(x, Mapping) else np.asarray(x), np.asarray(y)
+    try:
+        metric = keras.metrics.get(objective.metric)
+    except ValueError as error:
+        raise ValueError(
+            "Expected `objective` to be a metric of Keras's, such as 'val_mae' or "
+            f"'val_auc'. Received: objective={objective.name!r}. Pass the compiled "
+            "`model` that the files were made of, to measure by its own metrics."
+        ) from error
+    if not isinstance(metric, keras.Metric):
+        metric = keras.metrics.MeanMetricWrapper(metric)
+
+    def measure(file: Path, threads: int = 1, xnnpack: bool = True) -> float:
+        outputs = outputs_of(file, x, threads, xnnpack)
+        if len(outputs) > 1:
+            raise ValueError(
+                f"Expected a file of one output, to measure its {objective.words}. "
+                f"Received: '{file}' with {sorted(outputs)}. Pass the compiled `model` "
+                "that it was made of."
+            )
+        metric.reset_state()
+        with _said(objective, y):
+            metric.update_state(y, *outputs.values())
+        return float(metric.result())
+
+    return Quality(objective, x, measure)
+
+
+def by_model(
+    data: Any, model: keras.Model, objective: str | Objective | None = None
+) -> Quality:
+    """A metric that a model was compiled with, of the files that were made of it.
+
+    Args:
+        data: the pair (x, y), same as `model.evaluate` takes it.
+        model: the compiled model, which is run on the data.
+        objective: which of its metrics, named as in Keras's logs; by default its
+            accuracy, or else its only metric, or else its loss, without the penalties
+            of regularisers.
+
+    Raises:
+        ValueError: if the model has no such metric, or the data do not fit it.
+    """
+    x, y = _pair(data)
+    graph = keras_model(model)  # Of a subclassed one.
+    inputs, metrics = as_inputs(graph, x, "data"), Metrics(graph, y, model)
+    with _said(objective, y):
+        logs = metrics.all(run_keras(graph)(inputs))
+    if objective is None:
+        others = [name for name in logs if not name.endswith("loss")]
+        if len(others) < 2:
+            objective = f"val_{others[0] if others else 'loss'}"
+    chosen = resolve(objective, metrics.model, logs)
+
+    def measure(file: Path, threads: int = 1, xnnpack: bool = True) -> float:
+        outputs = outputs_of(file, inputs, threads, xnnpack)
+        if len(outputs) == len(metrics.names) == 1:  # Whatever it is called.
+            outputs = dict(zip(metrics.names, outputs.values(), strict=True))
+        if outputs.keys() != set(metrics.names):
+            raise ValueError(
+                f"Expected files with the outputs of the model '{model.name}', "
+                f"{sorted(metrics.names)}. Received: '{file}' with {sorted(outputs)}. "
+                "Pass the `model` that it was made of."
+            )
+        return float(metrics.all(outputs)[chosen.metric])
+
+    return Quality(chosen, inputs, measure, float(logs[chosen.metric]))
+
+
+def _pair(data: Any) -> tuple[Any, Any]:
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return data[0], data[1]
+    form = "a pair (x, y) of inputs and targets"
+    raise ValueError(f"Expected `data` to be {form}. Received: {type(data).__name__}.")
+
+
+@contextmanager
+def _said(objective: str | Objective | None, y: Any) -> Iterator[None]:
+    """Makes what Keras says of targets that do not fit an error about the data."""
+    try:
+        yield
+    except Exception as error:
+        shapes = [np.shape(part) for part in keras.tree.flatten(y)]
+        raise ValueError(
+            "Expected `data` (x, y) of a y that the metrics take. Received: y of "
+            f"shapes {shapes}, objective={objective!r}. Keras says: {in_short(error)}"
+        ) from error
+
+
+def check_classes(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The pair (x, y) as arrays, or ValueError."""
+    if isinstance(data, tuple | list) and len(data) == 2:
+        x, y = (np.asarray(array) for array in data)
+        if x.ndim > 1 and y.shape == (len(x),) and y.dtype.kind in "iu" and len(x):
+            return x, y
+        received = f"shapes {x.shape} and {y.shape}, classes of type {y.dtype}"
+    else:
+        received = type(data).__name__
+    raise ValueError(
+        "Expected `data` to be a pair of arrays (x, y): inputs, and their classes as "
+        f"whole numbers of shape (rows,). Received: {received}. What else to measure, "
+        "say by `objective`, such as 'val_mae', or by the compiled `model`."
+    )
+
+
+def accuracy_of(
+    file: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    threads: int = 1,
+    xnnpack: bool = True,
+    threshold: float | None = None,
+) -> float:
+    """The share of rows whose largest output is that of the right class.
+
+    Args:
+        file: a .tflite file or a SavedModel, of one input, and one output a class, or
+            one for two classes.
+        x: inputs.
+        y: class numbers of shape (rows,).
+        threads, xnnpack: how LiteRT runs a .tflite file, same as `benchmark`.
+        threshold: where one output decides between two classes, same as `benchmark`.
+
+    Raises:
+        ValueError: if the file takes or returns anything else.
+        ExportError: if it returns NaN.
+    """
+    found = outputs_of(file, x, threads, xnnpack)
+    if len(found) > 1:
+        raise ValueError(
+            "Expected a file of one output, to measure an accuracy. Received: "
+            f"'{file}' with {len(found)} outputs, {sorted(found)}. Leave `data` out, "
+            "or pass the compiled `model` that it was made of."
+        )
+    (outputs,) = found.values()
+    if outputs.ndim != 2 or max(outputs.shape[1], 2) <= y.max():
+        raise ValueError(
+            f"Expected an output for each class (0 to {y.max()}), or one for the "
+            "classes 0 and 1, to measure an accuracy. Received: the file "
+            f"'{file}' with outputs of shape {outputs.shape[1:]}. Leave `data` out."
+        )
+    if outputs.shape[1] > 1:
+        return float(np.mean(outputs.argmax(axis=-1) == y))
+    if threshold is None and not (0 <= outputs.min() <= outputs.max() <= 1):
+        raise ValueError(
+            "Expected the probability of class 1, from 0 to 1. Received: the file "
+            f"'{file}' with outputs from {outputs.min():.3g} to {outputs.max():.3g}. "
+            "Say where they decide: threshold=0 for logits."
+        )
+    chosen = outputs[:, 0] > (0.5 if threshold is None else threshold)
+    return float(np.mean(chosen == y))
+
+
+def outputs_of(file: Path, x: Any, threads: int = 1, xnnpack: bool = True) -> Arrays:
+    """A file's outputs by name.
+
+    Args:
+        file: a .tflite file or a SavedModel.
+        x: an array, for a file of one input, or arrays by the names of its inputs.
+        threads, xnnpack: how LiteRT runs a .tflite file, same as `benchmark`.
+
+    Raises:
+        ValueError: if the file takes anything else.
+        ExportError: if it returns NaN.
+    """
+    with quiet():
+        shapes, run = (
+            _saved_model(file) if file.is_dir() else _litert(file, threads, xnnpack)
+        )
+    inputs = _inputs(file, x, shapes)
+    outputs = run(inputs)
+    for name, array in outputs.items():
+        if array.dtype.kind != "f":
+            continue
+        # NaN counts as the largest of a row: all of NaN would pass for class 0.
+        if wrong := np.isnan(array).reshape(len(array), -1).any(axis=-1).sum():
+            raise ExportError(
+                f"Expected numbers from the file '{file}'. Received: NaN in {wrong:,} "
+                f"of {len(array):,} rows of {name}. Look for NaN in the data and in "
+                "the model's weights; if there is none, write the file in another way, "
+                "such as `to_litert(model, path, sparse=False)`, which is float32."
+            )
+    return outputs
+
+
+def _litert(file: Path, threads: int, xnnpack: bool) -> tuple[Shapes, Run]:
+    model = interpreter(str(file), threads, xnnpack)
+    inputs, outputs = _ends(model)
+    shapes = {n: tuple(map(int, each["shape_signature"])) for n, each in inputs.items()}
+    fixed = next((shape[0] for shape in shapes.values() if shape[:1] > (0,)), None)
+
+    def call(rows: Arrays) -> Arrays:
+        for name, array in rows.items():
+            model.set_tensor(inputs[name]["index"], array)
+        model.invoke()
+        return {
+            name: _as_floats(model.get_tensor(target["index"]), target)
+            for name, target in outputs.items()
+        }
+
+    def run(x: Arrays) -> Arrays:
+        for name, source in inputs.items():
+            shape = (fixed or 1, *x[name].shape[1:])
+            model.resize_tensor_input(source["index"], shape)
+        model.allocate_tensors()
+        given = {name: _as_integers(x[name], inputs[name]) for name in inputs}
+        return in_batches(call, 1, fixed)(given)  # Row by row, as on a phone.
+
+    return shapes, run
+
+
+def _ends(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs by name: those of its signature, if it has one."""
+    if signatures := list(model.get_signature_list()):
+        runner = model.get_signature_runner(signatures[0])
+        return runner.get_input_details(), runner.get_output_details()
+    details = model.get_input_details(), model.get_output_details()
+    inputs, outputs = ({each["name"]: each for each in some} for some in details)
+    return inputs, outputs
+
+
+def _saved_model(file: Path) -> tuple[Shapes, Run]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(file))
+    inputs = loaded.signatures["serving_default"].structured_input_signature[1]
+    shapes = {
+        name: tuple(-1 if size is None else size for size in spec.shape)
+        for name, spec in inputs.items()
+    }
+    fixed = next((shape[0] for shape in shapes.values() if shape[:1] > (0,)), None)
+
+    def call(rows: Arrays) -> Arrays:
+        # `loaded` has to live as long as its signatures: they lose their variables.
+        found = loaded.signatures["serving_default"](
+            **{name: tf.constant(array) for name, array in rows.items()}
+        )
+        return {name: output.numpy() for name, output in found.items()}
+
+    def run(x: Arrays) -> Arrays:
+        types = {name: spec.dtype.as_numpy_dtype for name, spec in inputs.items()}
+        given = {name: x[name].astype(types[name]) for name in inputs}
+        return in_batches(call, 256, fixed)(given)
+
+    return shapes, run
+
+
+def _inputs(file: Path, x: Any, shapes: Shapes) -> Arrays:
+    """Arrays for each of a file's inputs.
+
+    Of a file of one input, its name does not matter.
+    """
+    given = x if isinstance(x, Mapping) else {"x": x}
+    if len(given) == len(shapes) == 1:
+        given = dict(zip(shapes, given.values(), strict=True))
+    if given.keys() != shapes.keys():
+        raise ValueError(
+            f"Expected arrays for the inputs {sorted(shapes)} of the file '{file}'. "
+            f"Received: {sorted(given) if isinstance(x, Mapping) else 'one array'}. "
+            "Pass x as a dictionary of arrays by name, or leave `data` out."
+        )
+    for name, shape in shapes.items():
+        _check_shape(file, given[name], shape)
+    return given
+
+
+def _as_integers(x: np.ndarray, source: dict[str, Any]) -> np.ndarray:
+    """In the file's type; floats by its scale where it takes integers."""
+    dtype = np.dtype(source["dtype"])
+    scales = source["quantization_parameters"]["scales"]
+    if dtype.kind in "iu" and len(scales):
+        zero = source["quantization_parameters"]["zero_points"][0]
+        ends = np.iinfo(dtype)
+        x = np.clip(np.round(x / scales[0]) + zero, ends.min, ends.max)
+    return x.astype(dtype)
+
+
+def _as_floats(y: np.ndarray, target: dict[str, Any]) -> np.ndarray:
+    """What the integers of a file stand for."""
+    quantization = target["quantization_parameters"]
+    if y.dtype.kind in "iu" and len(quantization["scales"]):
+        zero, scale = quantization["zero_points"][0], quantization["scales"][0]
+        return (y.astype("float32") - zero) * scale
+    return y
+
+
+def _check_shape(file: Path, x: np.ndarray, shape: tuple[int, ...]) -> None:
+    if x.ndim != len(shape) or any(
+        wanted not in (-1, got)
+        for wanted, got in zip(shape[1:], x.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"Expected data of shape (rows, {', '.join(map(str, shape[1:]))}), which "
+            f"the file '{file}' takes. Received: data of shape {x.shape}."
+        )
