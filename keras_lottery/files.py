@@ -76,7 +76,7 @@ def read_json(path: str | os.PathLike) -> Any:
         CorruptedFileError: if the file holds anything else.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise CorruptedFileError(f"'{path}' is not whole: {error}. {REMEDY}") from error
 

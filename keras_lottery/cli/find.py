@@ -281,7 +281,7 @@ def _find(options: argparse.Namespace) -> None:
     plots.plot_search(results, directory / "figure.png")
     best = search.best()
     table = level_table(results, search.verdict())
-    (directory / "table.txt").write_text(f"{table}\n\n{best}\n")
+    (directory / "table.txt").write_text(f"{table}\n\n{best}\n", "utf-8")
     # For `keras-lottery deploy`, from whatever folder.
     source = Path(options.data)
     named = str(source.resolve()) if source.suffix == ".npz" else options.data

@@ -1,6 +1,7 @@
 """What the commands share: a parser, types of arguments, and how a run ends."""
 
 import argparse
+import io
 import re
 import sys
 import warnings
@@ -36,6 +37,9 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
     """
     options = parser.parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # On Windows, files and pipes may not take every character: a minus sign is one.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="namereplace")
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:

@@ -31,7 +31,10 @@ class Processes:
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.count = count
-        self._folder = tempfile.TemporaryDirectory(prefix="keras_lottery-")
+        # Windows removes no file that a worker, which is ending, still has mapped.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="keras_lottery-", ignore_cleanup_errors=True
+        )
         folder = Path(self._folder.name)
         joblib.dump(setup.data, folder / "data")
         setup = dataclasses.replace(setup, data=None)
