@@ -17,7 +17,7 @@ RESULTS = ROOT / ".ci" / "results"
 BACKENDS = ("tensorflow", "jax", "torch")
 # Keras publishes its pre-releases as keras-nightly.
 VERSIONS = {
-    "oldest": ("keras==3.12.*", "tensorflow==2.20.*"),
+    "oldest": ("keras==3.12.*", "tensorflow==2.20.*", "tf-keras==2.20.*"),
     "newest": ("keras<3.16", "tensorflow<2.22"),
     "next": ("keras-nightly", "tensorflow"),
 }
@@ -46,7 +46,7 @@ nox.options.sessions = ["keras(oldest)", "keras(newest)", "table"]
 @nox.parametrize("version", [nox.param(name, id=name) for name in VERSIONS])
 def keras(session: nox.Session, version: str) -> None:
     """Tests and the find command on one Keras, on every backend."""
-    keras, tensorflow = VERSIONS[version]
+    keras, *tensorflow = VERSIONS[version]
     todo = [b for b in BACKENDS if not result_of(version, b).exists()]
     if not todo:
         session.skip("has run")
@@ -56,7 +56,7 @@ def keras(session: nox.Session, version: str) -> None:
         session.run("pip", "uninstall", "--quiet", "--yes", "keras")
         session.install("--quiet", "--pre", keras)
     else:
-        session.install("--quiet", keras, tensorflow)
+        session.install("--quiet", keras, *tensorflow)
     RESULTS.mkdir(exist_ok=True)
     for backend in todo:
         env = {"KERAS_BACKEND": backend, "CI": "true", "PYTHONPATH": ""}

@@ -51,6 +51,7 @@ def linear():
     )
 
 
+@pytest.mark.representative
 def test_finite_differences_of_live_and_of_pruned_weights():
     model = pruned(compiled(scramble(linear())))
     x, y = inputs(model), np.random.default_rng(1).normal(size=(4, 2)).astype("float32")
@@ -165,6 +166,7 @@ def curved():
     )
 
 
+@pytest.mark.representative
 def test_hessian_by_finite_differences():
     model = pruned(scramble(curved()))
     model.compile(loss="categorical_crossentropy")

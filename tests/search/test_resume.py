@@ -114,6 +114,7 @@ class Killed(BaseException):
     """Ends the process, as far as the search can tell."""
 
 
+@pytest.mark.representative
 def test_a_search_killed_while_training_resumes_to_the_same(tmp_path, finished):
     class Kill(keras.callbacks.Callback):
         """Kills at steps of the whole search; copies share the count."""

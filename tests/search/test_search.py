@@ -31,6 +31,7 @@ def test_results_have_one_tidy_row_for_each_training(finished):
     pd.testing.assert_frame_equal(stored, table)
 
 
+@pytest.mark.representative
 def test_the_same_seed_gives_the_same_search_and_another_one_does_not(finished):
     again = make()
     again.search(**FIT)
@@ -76,6 +77,7 @@ def test_a_pruned_weight_stays_pruned(finished):
         assert all((two[name] <= one[name]).all() for name in one)
 
 
+@pytest.mark.representative
 def test_tickets_restart_from_the_initial_weights_to_the_bit(finished):
     dense = finished.ticket(0)
     for level in (1, 2):
@@ -158,6 +160,7 @@ def test_replicate_0_keeps_the_weights_of_the_given_model_which_is_left_untouche
     )
 
 
+@pytest.mark.representative
 def test_controls_change_what_they_name_and_nothing_else():
     seen = {}
 

@@ -33,6 +33,7 @@ from tests.structured.architectures import (
 
 
 # JAX compiles the layers of each new shape.
+@pytest.mark.representative
 @settings(max_examples=25 if keras.backend.backend() == "tensorflow" else 3)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_outputs_stay_and_nothing_dead_is_left(seed):

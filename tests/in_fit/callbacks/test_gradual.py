@@ -123,6 +123,7 @@ def test_pruning_steps(schedule, frequency):
     assert steps == sorted({*range(begin, end + 1, frequency), end})
 
 
+@pytest.mark.representative
 def test_the_model_has_the_asked_sparsity_at_every_step():
     model = fresh()
     kept = train(model, 0.8, 1, 9, frequency=1, initial_sparsity=0.2, epochs=3)

@@ -230,6 +230,7 @@ def linear(kernel):
     return mask_model(compiled(model, keras.optimizers.SGD(0.0)))
 
 
+@pytest.mark.representative
 @settings(max_examples=5)
 @given(st.integers(0, 999))
 def test_rigl_grows_the_largest_gradients(seed):

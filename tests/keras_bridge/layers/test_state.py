@@ -56,6 +56,7 @@ def test_masks_and_state_are_written_and_read_to_the_bit(bits, seed):
     assert_equal(get_state(MODEL).values(), state.values())
 
 
+@pytest.mark.representative
 def test_setting_a_state_keeps_pruned_weights_at_zero():
     model = scramble(mlp())
     half = pruned(model)
