@@ -1,15 +1,57 @@
-"""The start of a command, without the notes that TensorFlow makes as it starts."""
+"""The start of a command: what it refuses at the door, and TensorFlow's silence."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from keras_lottery.quiet import quiet
 
 # "-m" is what Python puts there until it has found the module.
 COMMANDS = {"keras-lottery", "find_ticket", "reproduce", "-m"}
+
+OF_A_RUN = {"deploy", "report"}
+"""Commands whose one argument is the directory of a search; their options have each a
+value."""
+
+
+def refusal(arguments: Sequence[str]) -> str | None:
+    """Why a command's RUN is none, or None where that cannot be told at the door.
+
+    Args:
+        arguments: of `keras-lottery`, the command first.
+
+    >>> print(refusal(["report", "no/such/run"]))
+    Expected the directory of a search. Received: 'no/such/run', in which there is ...
+    >>> refusal(["find", "--data", "digits"])
+    """
+    if not arguments or arguments[0] not in OF_A_RUN or {"-h", "--help"} & {*arguments}:
+        return None
+    runs = [
+        text
+        for before, text in pairwise(arguments)
+        if not text.startswith("-") and (not before.startswith("-") or "=" in before)
+    ]
+    if len(runs) != 1:
+        return None  # The parser says what is wrong.
+    (run,) = map(Path, runs)
+    return None if (run / "settings.json").is_file() else no_run(run)
+
+
+def no_run(path: Path) -> str:
+    """What is said of a path that is not the directory of a search."""
+    if path.is_file():
+        return (
+            "Expected the directory of a search, with its tickets. Received: the file "
+            f"'{path}'. A model is written by `kl.export.to_litert(model, path)`."
+        )
+    return (
+        f"Expected the directory of a search. Received: '{path}', in which there is no "
+        "settings.json of one. Name the directory that `keras-lottery find "
+        "--directory` or `LotteryTicketSearch(directory=…)` wrote."
+    )
 
 
 @contextmanager
@@ -20,6 +62,12 @@ def starting() -> Iterator[None]:
     has to say, of a GPU for example, set `TF_CPP_MIN_LOG_LEVEL=0`.
     """
     is_command = Path(sys.argv[0]).stem in COMMANDS
+    is_module = ("-m", "keras_lottery") in pairwise(sys.orig_argv)
+    by_name = Path(sys.argv[0]).stem == "keras-lottery" or is_module
+    # Keras, and TensorFlow with it, take many seconds to import.
+    if is_command and by_name and (reason := refusal(sys.argv[1:])):
+        print(f"keras-lottery: {reason}", file=sys.stderr)
+        sys.exit(2)
     # Workers inherit both what was started and the level: that of errors.
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")
     if not is_command or level != "2":

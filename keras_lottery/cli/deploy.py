@@ -15,6 +15,7 @@ from keras_lottery.cli.parsing import (
 from keras_lottery.engines.objective import named
 from keras_lottery.search import Run
 from keras_lottery.ship.deploy import deploy
+from keras_lottery.startup import no_run
 
 HELP = "try the files that a run's tickets can become, and write the best"
 
@@ -63,10 +64,7 @@ def add_options(parser: Parser) -> None:
 def _run(text: str) -> Path:
     path = Path(text)
     if path.is_file():
-        raise argparse.ArgumentTypeError(
-            "expected the directory of a search, whose tickets are tried. Received: "
-            f"the file {text!r}. `kl.export.to_litert(model, path)` writes a model"
-        )
+        raise argparse.ArgumentTypeError(no_run(path))
     return path
 
 

@@ -21,6 +21,7 @@ from keras_lottery.search.settings import stored_objective
 from keras_lottery.search.store import MASK_FINDING, Store, Unit
 from keras_lottery.search.stored import read_checked
 from keras_lottery.search.trainings import row
+from keras_lottery.startup import no_run
 from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -99,12 +100,7 @@ class Run:
         try:
             return read_checked(self.store.settings, stored.Settings)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(
-                f"Expected the directory of a search. Received: '{self.directory}', in "
-                "which there is no settings.json of one. Name the directory that "
-                "`keras-lottery find --directory` or "
-                "`LotteryTicketSearch(directory=…)` wrote."
-            ) from error
+            raise FileNotFoundError(no_run(self.directory)) from error
 
     @property
     def objective(self) -> Objective:

@@ -362,7 +362,7 @@ def test_a_sparse_file_is_one_that_is_smaller(
     ("arguments", "words"),
     [
         (["runs/missing", "--target", "mobile"], "runs/missing"),
-        (["data.npz", "--target", "mobile"], "RUN: expected the directory of a search"),
+        (["data.npz", "--target", "mobile"], "directory of a search, with its tickets"),
         (["runs/tiny"], "--target"),
         (["runs/tiny", "--target", "watch"], "watch"),
         (["runs/tiny", "--target", "mobile", "--margin", "-1"], "--margin"),

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+import keras_lottery
 from keras_lottery.cli import COMMANDS, main
+from keras_lottery.startup import refusal
 
 pytestmark = pytest.mark.once
 
@@ -19,16 +21,63 @@ def test_alone_it_lists_its_commands(capsys):
         assert command.HELP.split()[0] in shown
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("deploy model.keras --target mobile", "the file 'model.keras'"),
+        ("deploy --target mobile model.keras", "the file 'model.keras'"),
+        ("deploy --target=mobile model.keras", "the file 'model.keras'"),
+        ("deploy folder --target mobile", "'folder', in which there is no settings"),
+        ("report no/such/run", "'no/such/run', in which there is no settings"),
+        ("deploy run --target mobile --data model.keras", None),
+        ("deploy --help", None),
+        ("deploy model.keras folder", None),
+        ("find --data model.keras", None),
+        ("", None),
+    ],
+)
+def test_what_is_no_run_is_refused_at_the_door(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "folder"):
+        (tmp_path / name).mkdir()
+    for name in ("model.keras", "run/settings.json"):
+        (tmp_path / name).touch()
+    found = refusal(arguments.split())
+    assert found is None if words is None else words in found
+
+
+def test_the_door_is_before_keras(tmp_path):
+    """Which would ask for this backend."""
+    (tmp_path / "model.keras").touch()
+    command = [sys.executable, "-m", "keras_lottery", "deploy", "model.keras"]
+    root = os.path.dirname(os.path.dirname(keras_lottery.__file__))
+    env = os.environ | {"KERAS_BACKEND": "none", "PYTHONPATH": root}
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("keras-lottery: Expected the directory of a search")
+    # A command of somebody else's, of the same words, is none of the library's.
+    (tmp_path / "mine.py").write_text("import keras_lottery.startup as s\n")
+    command[2] = "mine"
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "directory of a search" not in done.stderr
+    assert "none" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.tensorflow
-def test_tensorflow_is_silent_at_the_start_of_a_command():
-    command = [sys.executable, "-m", "keras_lottery", "report", "no/such/run"]
+def test_tensorflow_is_silent_at_the_start_of_a_command(tmp_path):
+    (tmp_path / "settings.json").write_text("{")
+    command = [sys.executable, "-m", "keras_lottery", "report", str(tmp_path)]
     env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("keras-lottery: Expected the directory of a search.")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("keras-lottery: ")
+    assert "settings.json" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
