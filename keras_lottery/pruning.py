@@ -23,7 +23,11 @@ from keras_lottery.tickets.allocation import (
     Scores,
 )
 from keras_lottery.tickets.allocation.counts import check_sparsity
-from keras_lottery.tickets.allocation.layerwise import LayerSparsities
+from keras_lottery.tickets.allocation.layerwise import (
+    LayerSparsities,
+    Sparsity,
+    check_shares,
+)
 from keras_lottery.tickets.criteria import Criterion, CriterionLike
 from keras_lottery.tickets.grouping import Granularity, Grouped
 
@@ -35,10 +39,6 @@ _REMEDY = (
     "`Global(floor=0.3)`, or leave them out, by `exclude=` of the allocation or "
     "`prunable=` of `mask_model`."
 )
-
-
-Sparsity = float | Mapping[str, float]
-"""What `sparsity=` may be."""
 
 
 def prune(
@@ -164,11 +164,7 @@ def check_by_layer(
     if not isinstance(sparsity, Mapping):
         check_sparsity(sparsity, argument)
         return
-    if not sparsity:
-        checks.refuse(argument, "a share, or shares by pattern of layers", sparsity)
-    checks.names(argument, sparsity, "shares by pattern of layers or weights")
-    for pattern, share in sparsity.items():
-        checks.fraction(f"{argument}[{pattern!r}]", share)
+    check_shares(argument, sparsity)
     if allocation is not None:
         checks.refuse(
             "allocation",
@@ -258,18 +254,22 @@ def chosen(
 
 def prune_snapshot(
     snapshot: Snapshot,
-    sparsity: float,
+    sparsity: Sparsity,
     criterion: CriterionLike = "magnitude",
     allocation: AllocationLike = "global",
     rounds: int | None = None,
 ) -> tuple[Masks, Scores]:
     """The masks that leave the best of a snapshot. Arguments are those of `prune`.
 
+    A sparsity of each layer by pattern of names takes the place of the allocation.
     After round k of n the density is d_0 (d_n / d_0)^(k / n).
 
     Returns:
         The masks, and the scores of the first round, which all weights are in.
     """
+    if isinstance(sparsity, Mapping):
+        allocation = LayerSparsities(sparsity, rate=0)
+        sparsity = allocation.sparsity(snapshot.grouping.left(snapshot.masks))
     score = criteria.get(criterion)
     allocate = Grouped(allocations.get(allocation), snapshot.grouping)
     check_sparsity(sparsity)

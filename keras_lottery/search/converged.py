@@ -10,6 +10,7 @@ from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune_snapshot
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.criteria import Criterion
 from keras_lottery.tickets.grouping import Grouping, Weights
 
@@ -43,7 +44,7 @@ class Converged:
     masks: Masks
     initial: State
     rewind_point: State
-    sparsity: float
+    sparsity: Sparsity
     criterion: Criterion
     allocation: Allocation
     grouping: Grouping = field(default_factory=Weights)

@@ -1,7 +1,7 @@
 """The algorithm: train, prune, rewind, repeat; and what is trained beside it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from keras_lottery.search.store import MASK_FINDING, Unit
 from keras_lottery.search.trainings import Course, Job, advance
 from keras_lottery.tickets import Snapshot, Ticket
 from keras_lottery.tickets.allocation import Allocation, Scores
+from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import Criterion
 from keras_lottery.tickets.grouping import Grouped, Grouping
@@ -50,12 +51,15 @@ class Plan:
     span: Span
     finder: MaskFinder
 
-    def sparsities(self, masks: Masks) -> list[float]:
+    def sparsities(self, masks: Masks) -> list[Sparsity]:
         """The sparsity of each level; allocations with rates of their own change it."""
         if not self.schedule.by_rate:
             return list(self.schedule)
         total = Grouped(self.allocation, self.grouping).total_sparsity
-        return [total(sparsity, masks) for sparsity in self.schedule]
+        return [
+            each if isinstance(each, Mapping) else total(each, masks)
+            for each in self.schedule
+        ]
 
 
 def levels(replicate: "Replicate") -> Course:
@@ -114,7 +118,7 @@ class Replicate:
         return Job(unit=unit, ticket=ticket, seed=self.seed("order"), **how)
 
     def mask_job(
-        self, level: int, ticket: Ticket, snapshot: Snapshot | None, sparsity: float
+        self, level: int, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity
     ) -> Job:
         """The training of a level that the masks of the next one are found in."""
         plan = self.plan

@@ -16,6 +16,7 @@ from keras_lottery.masks import Masks
 from keras_lottery.search.converged import Converged
 from keras_lottery.tickets import Snapshot, Ticket
 from keras_lottery.tickets.allocation import Allocation
+from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.criteria import Criterion
 from keras_lottery.tickets.grouping import Grouping
 from keras_lottery.tickets.rewind import Rewind, Span, Start, from_rewind_point
@@ -39,20 +40,20 @@ class MaskFinder(Protocol):
     """Makes the training that a level's masks are found in."""
 
     def __call__(
-        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
     ) -> MaskTraining:
         """The training after which the network is pruned to `sparsity`."""
 
 
 def own_training(
-    ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+    ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
 ) -> MaskTraining:
     """Finds the next masks in each ticket's own training."""
     return MaskTraining(ticket, own=True)
 
 
 def initial_weights(
-    ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+    ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
 ) -> MaskTraining:
     """Finds each level's masks in the untrained dense network."""
     dense = Masks.dense({name: mask.shape for name, mask in ticket.masks.items()})
@@ -71,7 +72,7 @@ class Beside:
     start: Start
 
     def __call__(
-        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
     ) -> MaskTraining:
         if snapshot is None:
             return MaskTraining(ticket, own=True)
@@ -91,7 +92,7 @@ class Shorter:
     steps: int
 
     def __call__(
-        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
     ) -> MaskTraining:
         found = self.finder(ticket, snapshot, sparsity, span).ticket
         before = max(0, span.rewind_step - found.step)
@@ -116,7 +117,7 @@ class UntilConverged:
     validations: int
 
     def __call__(
-        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: float, span: Span
+        self, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
     ) -> MaskTraining:
         found = self.finder(ticket, snapshot, sparsity, span).ticket
         converged = Converged(

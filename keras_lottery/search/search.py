@@ -19,7 +19,7 @@ from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
-from keras_lottery.pruning import chosen
+from keras_lottery.pruning import check_by_layer, chosen
 from keras_lottery.search import mask_finders, stored
 from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
@@ -50,6 +50,7 @@ from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets.allocation import AllocationLike
+from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import CriterionLike
 from keras_lottery.tickets.grouping import Granularity
@@ -78,7 +79,10 @@ class LotteryTicketSearch(Run):
             replicates draw theirs from its initialisers), or a function that builds
             and compiles one. It is not changed.
         schedule: the sparsities of the levels: `schedules.geometric`,
-            `schedules.one_shot`, or a list.
+            `schedules.one_shot`, or a list: of the whole network, or of the layers, as
+            in `[{"conv*": 0.5, "out": 0.2}, {"conv*": 0.8, "out": 0.5}]`, where layers
+            that match no pattern stay as they are. (Layers at rates of their own in
+            each round are `allocation.Layerwise`.)
         criterion: what a weight is worth; a name of `criteria` or a function. With
             `granularity="filter"`, a name of a criterion of filters as well.
         allocation: which layers are pruned how much; a name of `allocation`, one of its
@@ -148,7 +152,7 @@ class LotteryTicketSearch(Run):
     def __init__(
         self,
         model: keras.Model | Callable[[], keras.Model],
-        schedule: Schedule | Sequence[float] | float = DEFAULT_SCHEDULE,
+        schedule: Schedule | Sequence[Sparsity] | Sparsity = DEFAULT_SCHEDULE,
         criterion: CriterionLike = "magnitude",
         allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
@@ -181,7 +185,9 @@ class LotteryTicketSearch(Run):
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
         self._criterion, self._allocation = chosen(criterion, allocation, granularity)
-        if allocation is None:
+        if self.schedule.by_layer:
+            check_by_layer("schedule", self.schedule[0], allocation)
+        elif allocation is None:
             allocation = grouping.get(granularity).default_allocation
         self.allocation = allocation
         self.granularity = granularity
@@ -492,13 +498,12 @@ class LotteryTicketSearch(Run):
 
     def _settings(self, model: keras.Model) -> dict[str, Any]:
         """What the constructor was given, to be stored."""
+        own = not self.schedule.by_layer and dataclasses.is_dataclass(self._allocation)
         return {
             "schedule": self.schedule,
             "criterion": self.criterion,
             # Of a function, the name that it was asked for by.
-            "allocation": self._allocation
-            if dataclasses.is_dataclass(self._allocation)
-            else self.allocation,
+            "allocation": self._allocation if own else self.allocation,
             "granularity": self.granularity,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,

@@ -77,7 +77,7 @@ Schedule = TypedDict(
     "Schedule",
     {
         "class": Literal["Schedule"],
-        "sparsities": Annotated[list[Share], Field(min_length=1)],
+        "sparsities": Annotated[list[Share | dict[str, Share]], Field(min_length=1)],
         "by_rate": bool,
     },
 )
@@ -128,7 +128,7 @@ class Settings(Growing):
 
     schedule: Schedule
     criterion: Described
-    allocation: Described
+    allocation: Described | None
     granularity: Described
     rewind: Described
     rewind_to: Count | str

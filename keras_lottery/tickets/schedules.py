@@ -1,11 +1,12 @@
 """How sparse each level of a search is."""
 
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from keras_lottery import checks
 from keras_lottery.registry import Registry
+from keras_lottery.tickets.allocation.layerwise import Sparsity, check_shares
 
 __all__ = ["SCHEDULES", "Schedule", "geometric", "get", "one_shot", "register"]
 
@@ -14,29 +15,58 @@ MOST_LEVELS = 10_000
 
 
 @dataclass(frozen=True)
-class Schedule(Sequence[float]):
+class Schedule(Sequence[Sparsity]):
     """The sparsities of the levels 1, 2, …; level 0 is the dense network.
 
     Args:
-        sparsities: share of weights pruned at each level, increasing, in (0, 1).
+        sparsities: share of weights pruned at each level, increasing, in (0, 1). Or at
+            each level those of the layers by pattern of names, as `prune` takes them,
+            the same patterns at each; what matches none stays as it is.
         by_rate: whether they were made of a rate per round. An allocation with rates of
             its own for some layers then changes the sparsity of the whole network;
             a sparsity that was asked for as such is kept exactly.
     """
 
-    sparsities: tuple[float, ...]
+    sparsities: tuple[Sparsity, ...]
     by_rate: bool = False
 
     def __post_init__(self) -> None:
+        checks.flag("by_rate", self.by_rate)
+        if isinstance(self.sparsities, tuple | list) and self.by_layer:
+            self._check_by_layer()
+            return
         form = "at least one number, each between the one before (or 0) and 1"
         if not isinstance(self.sparsities, tuple | list) or not self.sparsities:
             checks.refuse("sparsities", form, self.sparsities)
         previous = 0.0
         for sparsity in self.sparsities:
-            if not previous < checks.fraction("sparsities", sparsity) < 1:
+            share = checks.fraction("sparsities", sparsity)
+            if not previous < share < 1:
                 checks.refuse("sparsities", form, self.sparsities)
-            previous = sparsity
-        checks.flag("by_rate", self.by_rate)
+            previous = share
+
+    def _check_by_layer(self) -> None:
+        form = (
+            "shares by the same patterns of layers at each level, each pattern's at "
+            "least as high as at the level before, and one of them higher"
+        )
+        before: Mapping[str, float] = {}
+        for shares in self.sparsities:
+            if not isinstance(shares, Mapping):
+                checks.refuse("sparsities", form, self.sparsities)
+            check_shares("sparsities", shares)
+            before = before or dict.fromkeys(shares, 0.0)
+            if shares.keys() != before.keys():
+                checks.refuse("sparsities", form, self.sparsities)
+            steps = [share - before[pattern] for pattern, share in shares.items()]
+            if min(steps) < 0 or max(steps) == 0:
+                checks.refuse("sparsities", form, self.sparsities)
+            before = shares
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether it says the sparsity of each layer by pattern of names."""
+        return any(isinstance(each, Mapping) for each in self.sparsities)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self.sparsities[index]
@@ -44,7 +74,7 @@ class Schedule(Sequence[float]):
     def __len__(self) -> int:
         return len(self.sparsities)
 
-    def __iter__(self) -> Iterator[float]:
+    def __iter__(self) -> Iterator[Sparsity]:
         return iter(self.sparsities)
 
 
@@ -96,10 +126,11 @@ SCHEDULES: Registry[Callable[..., Schedule]] = Registry(
 register = SCHEDULES.register
 
 
-def get(schedule: Schedule | Sequence[float] | float | str) -> Schedule:
+def get(schedule: Schedule | Sequence[Sparsity] | Sparsity | str) -> Schedule:
     """A schedule from a schedule, a list of sparsities, one sparsity, or a name.
 
-    A name stands for the function's own rate and number of levels.
+    A sparsity may be one of each layer, by pattern of names. A name stands for the
+    function's own rate and number of levels.
 
     Raises:
         ValueError: if the name is unknown, or the sparsities do not increase between 0
@@ -107,6 +138,8 @@ def get(schedule: Schedule | Sequence[float] | float | str) -> Schedule:
 
     >>> get([0.5, 0.9]).sparsities
     (0.5, 0.9)
+    >>> get([{"conv*": 0.5, "out": 0}, {"conv*": 0.8, "out": 0.5}])[1]
+    {'conv*': 0.8, 'out': 0.5}
     >>> get("geometric") == geometric(rate=0.2, levels=15)
     True
     """
@@ -114,6 +147,12 @@ def get(schedule: Schedule | Sequence[float] | float | str) -> Schedule:
         return schedule
     if isinstance(schedule, str):
         return SCHEDULES.look_up(schedule)()
+    if isinstance(schedule, Mapping):
+        schedule = [schedule]
+    if isinstance(schedule, list | tuple) and any(
+        isinstance(each, Mapping) for each in schedule
+    ):
+        return Schedule(tuple(schedule))
     try:
         if isinstance(schedule, numbers.Real):
             return one_shot(schedule)  # type: ignore[arg-type]

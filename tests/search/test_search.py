@@ -245,3 +245,34 @@ def test_layerwise_levels_are_the_papers_grid(model, grid):
         sparsity = allocation.total_sparsity(1 - (1 - rate) ** level, masks)
         digits = 2 if model == "lenet_300_100" else 1
         assert round(100 * (1 - sparsity), digits) == density
+
+
+@pytest.mark.parametrize("mask_epochs", [None, "auto"])
+def test_layers_have_sparsities_of_their_own_at_each_level(tmp_path, mask_epochs):
+    levels = [{"dense*": 0.5, "output": 0.0}, {"dense*": 0.75, "output": 0.25}]
+    arguments = FIT | {"mask_epochs": mask_epochs}
+    search = make(tmp_path, schedule=levels, controls={}, replicates=1)
+    search.search(**arguments)
+    shares = [
+        {name: 1 - mask.mean() for name, mask in search.masks(level).items()}
+        for level in (1, 2)
+    ]
+    (hidden,) = shares[0].keys() - {"output/kernel"}
+    assert shares[0] == {hidden: 0.5, "output/kernel": 0.0}
+    assert shares[1] == {hidden: 0.75, "output/kernel": 0.25}
+    # Stored, it is known again, and goes on with one more level.
+    again = kl.LotteryTicketSearch.load(tmp_path)
+    assert again.schedule == search.schedule and again.allocation is None
+    if mask_epochs is None:
+        longer = [*levels, {"dense*": 0.75, "output": 0.5}]
+        more = make(tmp_path, schedule=longer, controls={}, replicates=1)
+        assert set(more.search(**arguments)["level"]) == {0, 1, 2, 3}
+
+
+@pytest.mark.once
+def test_sparsities_of_layers_are_checked_before_any_training(tmp_path):
+    with pytest.raises(ValueError, match=r"`allocation` to be left out.*`schedule`"):
+        make(schedule=[{"dense*": 0.5}], allocation="uniform")
+    with pytest.raises(ValueError, match="'conv' matches none of the weights"):
+        make(tmp_path, schedule=[{"conv": 0.5}], controls={}).search(**FIT)
+    assert not list(tmp_path.iterdir())

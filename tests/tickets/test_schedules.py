@@ -47,6 +47,33 @@ def test_sparsities_increase_between_0_and_1(sparsities):
         schedules.get(sparsities)
 
 
+@pytest.mark.parametrize(
+    "sparsities",
+    [
+        {},
+        [{"conv": 0.5}, 0.8],
+        [0.5, {"conv": 0.8}],
+        [{"conv": 0.5}, {"out": 0.8}],
+        [{"conv": 0.5, "out": 0.5}, {"conv": 0.8, "out": 0.4}],
+        [{"conv": 0.5}, {"conv": 0.5}],
+        {"conv": 0.0},
+        {"conv": 1.0},
+        {"conv": float("nan")},
+        {"": 0.5},
+    ],
+)
+def test_sparsities_of_layers_increase(sparsities):
+    with pytest.raises(ValueError, match="Expected"):
+        schedules.get(sparsities)
+
+
+def test_one_level_of_layers():
+    schedule = schedules.get({"conv*": 0.8, "out": 0.5})
+    assert schedule.sparsities == ({"conv*": 0.8, "out": 0.5},)
+    assert schedule.by_layer and not schedule.by_rate
+    assert not schedules.get([0.5]).by_layer
+
+
 @pytest.mark.parametrize("given", [None, [None], object()])
 def test_what_is_no_schedule_is_refused(given):
     with pytest.raises(ValueError, match="schedule="):

@@ -17,6 +17,18 @@ from keras_lottery.tickets.allocation.names import check_patterns, included, mat
 from keras_lottery.tickets.allocation.protocol import Allocation
 from keras_lottery.tickets.allocation.ranking import Scores
 
+Sparsity = float | Mapping[str, float]
+"""What `sparsity=` may be: of the network, or of each layer by pattern of names."""
+
+
+def check_shares(argument: str, sparsity: Mapping[str, float]) -> None:
+    """Raises ValueError unless it gives shares by pattern of names."""
+    if not sparsity:
+        checks.refuse(argument, "a share, or shares by pattern of layers", sparsity)
+    checks.names(argument, sparsity, "shares by pattern of layers or weights")
+    for pattern, share in sparsity.items():
+        checks.fraction(f"{argument}[{pattern!r}]", share)
+
 
 @dataclass(frozen=True)
 class Layerwise(Allocation):
