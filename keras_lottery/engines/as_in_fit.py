@@ -2,14 +2,25 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.engines.data import Data, argument_of
-from keras_lottery.keras_bridge.datasets import is_dataset, is_tf_dataset, length_of
+from keras_lottery.keras_bridge.datasets import (
+    is_dataset,
+    is_ragged,
+    is_sparse,
+    is_tf_dataset,
+    length_of,
+)
+
+PAD = (
+    "Pad the examples, as `keras.utils.pad_sequences(x, padding='post')` does, and let "
+    "the model leave the padding out, by `keras.layers.Masking` or `mask_zero=True`."
+)
 
 
 def gather(
@@ -28,8 +39,8 @@ def gather(
     """What was given, checked, and in the few forms that engines know.
 
     Arguments are those of `LotteryTicketSearch.search`. What is not a data set becomes
-    NumPy arrays: tables and series of pandas, tensors, and generators, which cannot be
-    rewound, and are read once.
+    NumPy arrays: tables and series of pandas, tensors (but ragged and sparse ones), and
+    generators, which cannot be rewound, and are read once.
 
     Raises:
         ValueError: if the data cannot be trained on, or arguments do not fit them.
@@ -106,7 +117,16 @@ def _arrays(name: str, data: Any) -> Any:
 
 def _array(name: str, leaf: Any) -> np.ndarray:
     if isinstance(leaf, np.ndarray):
+        text = str | bytes
+        if leaf.dtype == object and not all(isinstance(v, text) for v in leaf.flat):
+            remedy = f"Use `.astype('float32')` where they are numbers. {PAD}"
+            _refuse_shape(name, "an array of objects", remedy)
         return leaf
+    if is_ragged(leaf):
+        _refuse_shape(name, f"a {type(leaf).__name__}", PAD)
+    if is_sparse(leaf):
+        dense = "Make it dense: `tf.sparse.to_dense(x)`, `x.toarray()`, `x.todense()`."
+        _refuse_shape(name, f"a {type(leaf).__name__}", dense)
     if hasattr(leaf, "to_numpy"):  # pandas
         array = leaf.to_numpy()
         is_text = array.dtype == object and all(isinstance(v, str) for v in array.flat)
@@ -125,6 +145,13 @@ def _array(name: str, leaf: Any) -> np.ndarray:
         f"Expected {name} data as arrays. Received: {type(leaf)} in "
         f"{argument_of(name)}. Make it a NumPy array, as `np.array(list)` or "
         "`sparse.toarray()` do."
+    )
+
+
+def _refuse_shape(name: str, received: str, remedy: str) -> NoReturn:
+    raise ValueError(
+        f"Expected {name} data as dense arrays, of one shape for every example. "
+        f"Received: {received} in {argument_of(name)}. {remedy}"
     )
 
 

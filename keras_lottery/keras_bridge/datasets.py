@@ -16,6 +16,25 @@ def is_dataset(x: Any) -> bool:
     return isinstance(x, keras.utils.PyDataset) or is_tf_dataset(x)
 
 
+def is_ragged(x: Any) -> bool:
+    """Whether `x` is a tensor of examples that differ in their shapes.
+
+    >>> is_ragged(np.ones(3))
+    False
+    """
+    return hasattr(x, "row_splits") or bool(getattr(x, "is_nested", False))
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a tensor that keeps its zeros apart, of any backend.
+
+    >>> is_sparse(np.ones(3))
+    False
+    """
+    of_torch = getattr(x, "is_sparse", False) or getattr(x, "is_sparse_csr", False)
+    return hasattr(x, "dense_shape") or hasattr(x, "todense") or bool(of_torch)
+
+
 def length_of(data: Any) -> int | None:
     """Batches of a data set, or None if that is not known or there is no end."""
     if not is_tf_dataset(data):
@@ -28,7 +47,8 @@ def read_whole(data: Any) -> tuple[Any, Any]:
     """All inputs and targets of a data set, as arrays.
 
     Raises:
-        ValueError: if it has no known end, or its batches are not (x, y).
+        ValueError: if it has no known end, or its batches are not (x, y) of dense
+            tensors.
     """
     if not length_of(data):
         raise ValueError(
@@ -42,6 +62,14 @@ def read_whole(data: Any) -> tuple[Any, Any]:
             "Expected `data` of batches (x, y). Received: batches of type "
             f"{type(batches[0]).__name__}"
         )
+    for part in keras.tree.flatten(tuple(batches[0][:2])):
+        if is_ragged(part) or is_sparse(part):
+            raise ValueError(
+                "Expected `data` of batches of dense tensors. Received: batches with a "
+                f"{type(part).__name__}. Map it: `dataset.map(lambda x, y: "
+                "(x.to_tensor(), y))` pads a ragged one, `tf.sparse.to_dense` fills a "
+                "sparse one."
+            )
     return keras.tree.map_structure(
         lambda *parts: np.concatenate([np.asarray(part) for part in parts]),
         *(tuple(batch[:2]) for batch in batches),

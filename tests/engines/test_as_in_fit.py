@@ -169,3 +169,39 @@ def test_data_without_anything_to_validate_on_are_refused():
         gather(X, Y, validation_split=0.999)
     with pytest.raises(ValueError, match="with arrays"):
         gather(Batches(), validation_split=0.5)
+
+
+def not_dense():
+    import tensorflow as tf
+    from scipy.sparse import csr_matrix
+
+    yield "RaggedTensor", tf.ragged.constant([[1.0, 2.0], [3.0]]), "pad_sequences"
+    yield "SparseTensor", tf.sparse.from_dense(np.eye(2)), "to_dense"
+    yield "csr_matrix", csr_matrix(np.eye(2)), "toarray"
+    rows = np.array([[1.0, 2.0], [3.0]], dtype=object)
+    yield "an array of objects", rows, "pad_sequences"
+
+
+@pytest.mark.tensorflow
+def test_what_has_no_shape_for_every_example_is_refused():
+    """Keras's conversion pads ragged tensors, without a word."""
+    y = np.array([0, 1])
+    for what, x, remedy in not_dense():
+        for data in ((x, y), ({"a": x, "b": y}, y), (y, x)):
+            with pytest.raises(ValueError, match=rf"dense arrays.*{what}.*{remedy}"):
+                gathered(*data)
+        with pytest.raises(ValueError, match=rf"{what} in `validation_data`"):
+            gather(np.eye(2), y, validation_data=(x, y))
+    texts = np.array(["a", "b"], dtype=object)
+    assert gathered(texts, y).train[0] is texts
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", [0, 1])
+def test_data_sets_are_read_whole_only_if_they_are_dense(kind):
+    import tensorflow as tf
+
+    what, x, _ = list(not_dense())[kind]
+    batches = tf.data.Dataset.from_tensor_slices((x, [0, 1])).batch(2)
+    with pytest.raises(ValueError, match=rf"dense tensors.*{what}.*Map it"):
+        gathered(batches).examples()
