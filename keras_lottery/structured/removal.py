@@ -136,11 +136,25 @@ def compact(
 def plain_copy(model: keras.Model) -> keras.Model:
     """The model without masks: a copy with their zeros if it is masked, or itself.
 
+    Where a layer does not tell its config, as one of a subclass's own may not, it is a
+    copy as well, which the config of the whole gives.
+
     Raises:
         ValueError: if its layers cannot be followed.
     """
     check_followed(model)
-    return strip_masks(model) if is_masked(model) else model
+    as_it_is = not is_masked(model) and all(map(_has_config, model.layers))
+    return model if as_it_is else strip_masks(model)
+
+
+def _has_config(layer: keras.layers.Layer) -> bool:
+    if has_graph(layer):
+        return all(map(_has_config, layer.layers))
+    try:
+        layer.get_config()
+    except NotImplementedError:
+        return False
+    return True
 
 
 def check_followed(model: keras.Model) -> None:

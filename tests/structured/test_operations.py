@@ -171,3 +171,64 @@ def test_a_functional_subclass_is_followed_alone_and_inside_of_another_model():
         np.testing.assert_allclose(outputs(small, x), outputs(masked, x), atol=1e-6)
         inner = small if model is backbone else small.get_layer("backbone")
         assert inner.get_layer("hidden").units == 4
+
+
+@keras.saving.register_keras_serializable("operations")
+class Scale(keras.layers.Layer):
+    """Has no `get_config`: Keras keeps its arguments, if they are simple."""
+
+    def __init__(self, start=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.start = start
+
+    def build(self, shape):
+        start = keras.initializers.Constant(self.start)
+        self.scale = self.add_weight(shape=shape[-1:], initializer=start)
+
+    def call(self, x):
+        return x * self.scale
+
+
+@keras.saving.register_keras_serializable("operations")
+class OwnBackbone(keras.Model):
+    """Gives its types to the layers that it makes, as keras-hub's Gemma does."""
+
+    def __init__(self, dtype=None, **kwargs):
+        x = keras.Input((4,))
+        hidden = keras.layers.Dense(6, "relu", name="hidden", dtype=dtype)(x)
+        hidden = keras.layers.Dense(5, name="wide", dtype=dtype)(hidden)
+        super().__init__(x, Scale(2.0, name="scale", dtype=dtype)(hidden), **kwargs)
+
+    def get_config(self):
+        policy = keras.dtype_policies.get("float32")
+        return {"name": self.name, "dtype": keras.dtype_policies.serialize(policy)}
+
+    @classmethod
+    def from_config(cls, config):
+        policy = config["dtype"]
+        if isinstance(policy, dict):
+            policy = keras.dtype_policies.deserialize(policy)
+        return cls(policy, name=config["name"])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_layers_that_a_subclass_gives_its_types_are_copied(masked, tmp_path):
+    """Given a policy itself, Keras does not keep the arguments of such a layer."""
+    model = OwnBackbone(dtype=keras.dtype_policies.get("float32"), name="own")
+    scale = model.get_layer("scale")
+    with pytest.raises(NotImplementedError):
+        scale.get_config()
+    if masked:
+        model = kl.mask_model(model)
+        kl.prune(model, 0.5, "l1", granularity="filter")
+    else:
+        model.get_layer("wide").kernel.assign(
+            np.eye(6, 5) * (np.arange(6) < 3)[:, None]
+        )
+    small, report = kl.compact(model, return_report=True)
+    assert report.widths["hidden"] == (6, 3)
+    x = np.random.default_rng(0).random((8, 4), dtype="float32")
+    expected = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(small(x)), expected, 1e-5)
+    kl.export.to_keras(small, tmp_path / "small.keras")
+    assert model.get_layer("scale") is not small.get_layer("scale")

@@ -108,7 +108,9 @@ def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) ->
     if isinstance(layer, keras.layers.Lambda):
         return copy_lambda(layer)
     try:
-        new = type(layer).from_config(configure(layer.get_config()))
+        config = configure(layer.get_config())
+        named = _with_named_types(config) if isinstance(layer, keras.Model) else config
+        new = type(layer).from_config(named)
     except Exception as error:
         raise ValueError(
             f"'{layer.name}' of class {type(layer).__name__} cannot be made again from "
@@ -118,6 +120,18 @@ def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) ->
         ) from error
     copy_assets(layer, new)
     return new
+
+
+def _with_named_types(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's config with the name of its policy of types, if that says it all.
+
+    It may hand it on to the layers that it makes, as keras-hub's backbones do. Given a
+    policy and not its name, Keras keeps no arguments of those without a `get_config`.
+    """
+    policy = config.get("dtype")
+    if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicy":
+        return {**config, "dtype": policy["config"]["name"]}
+    return config
 
 
 def own_objects(model: keras.Model) -> dict[str, Any]:
