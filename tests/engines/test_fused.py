@@ -20,8 +20,11 @@ from tests.engines.small_training import (
     model,
     ticket,
 )
+from tests.models_zoo import needs_muon
 
 pytestmark = pytest.mark.fused
+
+MUON = pytest.param("muon", marks=needs_muon)
 
 
 def made(name, case, of=None, **kwargs):
@@ -53,7 +56,7 @@ def both(case="adam", of=None, steps=40, settings=None, **kwargs):
 
 
 # Dropout and statistics of batches are in "momentum", too.
-@pytest.mark.parametrize("case", sorted(CASES.keys() - {"dropout"}))
+@pytest.mark.parametrize("case", [*sorted(CASES.keys() - {"dropout", "muon"}), MUON])
 def test_it_trains_as_fit_does(case):
     trainings, trained = both(case, steps=200)
     assert_alike(*trainings)
@@ -64,7 +67,7 @@ def test_it_trains_as_fit_does(case):
     assert len(trainings[1].curve["step"]) == 7
 
 
-@pytest.mark.parametrize("case", ["adam", "muon"])
+@pytest.mark.parametrize("case", ["adam", MUON])
 def test_its_steps_leave_pruned_weights_at_zero_themselves(case):
     engine = engine_of("fused", case)
     engine._start(ticket(untouched(case), 30))
@@ -199,7 +202,9 @@ def test_it_says_in_one_line_what_it_leaves_to_fit(reason, settings):
     with pytest.warns(UserWarning, match=rf"^engine='fused' .*'fit'.*{reason}") as seen:
         engine = make("fused", of, parts, 20, **settings)
     assert engine.name == "fit"
-    assert len(seen) == 1 and "\n" not in str(seen[0].message)
+    # Keras 3.12 has deprecations of its own.
+    told = [str(each.message) for each in seen if each.category is UserWarning]
+    assert len(told) == 1 and "\n" not in told[0]
     assert make("auto", of, parts, 10**6, **settings).name == "fit"
 
 

@@ -23,6 +23,7 @@ from tests.models_zoo import (
     fit,
     inputs,
     mlp,
+    needs_muon,
     pruned,
     scramble,
 )
@@ -282,6 +283,7 @@ def test_models_without_shared_weights_are_refused():
         fit(compiled(mlp()), callbacks=[SharedWeights()])
 
 
+@needs_muon
 def test_an_optimizer_that_mixes_weights_is_found_out():
     model = shared()
     # On single numbers Muon falls back to Adam: kernels are matrices.

@@ -25,6 +25,7 @@ from tests.models_zoo import (
     fit,
     inputs,
     mlp,
+    needs_muon,
     outputs,
     pruned,
     pruned_weights,
@@ -235,7 +236,10 @@ def assert_trained_at_zeros(model, kept, before):
 
 @pytest.mark.parametrize(
     "make_optimizer",
-    [pytest.param(make, id=name) for name, make in (OPTIMIZERS | MIXING).items()],
+    [
+        pytest.param(make, id=name, marks=[needs_muon] if name == "muon" else [])
+        for name, make in (OPTIMIZERS | MIXING).items()
+    ],
 )
 def test_pruned_weights_are_zero_after_training(make_optimizer):
     model = pruned(compiled(scramble(mlp()), make_optimizer()), 0.25)
@@ -244,6 +248,7 @@ def test_pruned_weights_are_zero_after_training(make_optimizer):
     assert_trained_at_zeros(model, 9, before)
 
 
+@needs_muon
 def test_what_is_read_and_saved_is_zero_even_where_an_optimizer_mixes_weights(tmp_path):
     model = pruned(compiled(scramble(mlp()), keras.optimizers.Muon(0.1)))
     fit(model)
