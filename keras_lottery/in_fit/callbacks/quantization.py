@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import check_masked
-from keras_lottery.keras_bridge.internals.patches import at_last
+from keras_lottery.keras_bridge.internals.patches import at_last, change_inputs
 from keras_lottery.keras_bridge.layers import get_masks, walk
 from keras_lottery.keras_bridge.layers.masked import Masked
 from keras_lottery.tickets.allocation.names import check_names, included
@@ -43,10 +44,11 @@ class QuantizationAware(keras.callbacks.Callback):
     stores its very values. Weights that another callback puts back at the end, as
     `EarlyStopping(restore_best_weights=True)` does, are rounded too.
 
-    Activations, which `"int8"` quantises as well, are trained as floats, and so are
-    embeddings and layers without masks: depthwise convolutions, unless `prunable=` of
-    `mask_model` chooses them. A model that is not to be pruned trains as
-    `mask_model(model, lambda layer: True)`, whose masks are dense.
+    Activations, which `"int8"` quantises as well, are trained as floats unless
+    `activations=True`. Embeddings and layers without masks are floats: depthwise
+    convolutions, unless `prunable=` of `mask_model` chooses them. A model that is not
+    to be pruned trains as `mask_model(model, lambda layer: True)`, whose masks are
+    dense.
 
     In one training with `SharedWeights`, kernels whose weights share values are rounded
     by one scale each, so that the values stay shared: zero and no more than there were.
@@ -57,10 +59,13 @@ class QuantizationAware(keras.callbacks.Callback):
 
     Args:
         exclude: patterns of weights or layers that are trained as floats.
+        activations: whether what goes into a layer with a rounded kernel is rounded as
+            well: to 256 values from the least to the greatest of a batch, zero among
+            them. A file has ranges of its own, which `representative_data` gives it.
 
     Raises:
-        ValueError: when training begins, if the model is not masked, or a pattern
-            matches none of its masked weights.
+        ValueError: if `activations` is no boolean; and when training begins, if the
+            model is not masked, or a pattern matches none of its masked weights.
 
     Reference:
         Jacob et al. 2018, "Quantization and training of neural networks for efficient
@@ -75,10 +80,11 @@ class QuantizationAware(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, exclude: Sequence[str] = (), activations: bool = False) -> None:
         super().__init__()
         check_names(exclude=exclude)
         self.exclude = exclude
+        self.activations = checks.flag("activations", activations)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         check_masked(self)
@@ -89,6 +95,9 @@ class QuantizationAware(keras.callbacks.Callback):
                 for name in layer.masked_weights
             }
             layer.rounding = Rounding(axes)
+            has_rounded = any(each is not None for each in axes.values())
+            chosen_too = self.activations and has_rounded
+            change_inputs(layer, rounded_activation if chosen_too else None)
         # What was traced before does not know of it.
         self.model.make_train_function(force=True)
         self.model.test_function = self.model.predict_function = None
@@ -100,6 +109,7 @@ class QuantizationAware(keras.callbacks.Callback):
         for _, layer in self._layers():
             axes = layer.rounding.axes
             layer.rounding = None
+            change_inputs(layer, None)
             for name in layer.masked_weights:
                 weight = rounded(getattr(layer, name), axes[name])
                 layer.weight_variable(name).assign(weight)
@@ -140,6 +150,25 @@ def rounded(weight: Any, axes: Axes) -> Any:
     # A channel of zeros has none.
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     return scale * ops.round(weight / scale)
+
+
+def rounded_activation(x: Any) -> Any:
+    """The nearest of 256 values, from the least to the greatest; zero is one of them.
+
+    Gradients pass as if it had not been rounded. What is not of floats stays.
+
+    >>> x = rounded_activation(ops.convert_to_tensor([-0.1, 0.0, 0.2003, 25.4]))
+    >>> [round(float(value), 4) for value in x]
+    [-0.1, 0.0, 0.2, 25.4]
+    """
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        return x
+    low, high = ops.minimum(ops.min(x), 0), ops.maximum(ops.max(x), 0)
+    scale = (high - low) / 255
+    scale = ops.where(scale > 0, scale, ops.ones_like(scale))
+    zero = ops.round(low / scale)
+    steps = ops.clip(ops.round(x / scale), zero, zero + 255)
+    return x + ops.stop_gradient(scale * steps - x)
 
 
 def _inputs(layer: Any, name: str) -> Axes:

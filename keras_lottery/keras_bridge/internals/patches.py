@@ -26,6 +26,36 @@ def overridden(thing: Any, name: str, value: Any) -> Iterator[None]:
         own.update(before)
 
 
+class _Changed:
+    """A `call` whose first argument is changed before."""
+
+    def __init__(self, call: Callable[..., Any], change: Callable[[Any], Any]) -> None:
+        self.call = call
+        self.change = change
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.call(keras.tree.map_structure(self.change, inputs), *args, **kwargs)
+
+
+def change_inputs(
+    layer: keras.layers.Layer, change: Callable[[Any], Any] | None
+) -> None:
+    """Makes a layer compute with each tensor of its first argument changed.
+
+    Overrides `call` of one layer, as seen on Keras 3.15: `TimeDistributed` calls it
+    past `__call__`.
+
+    Args:
+        layer: the layer.
+        change: of a tensor; `None` leaves them as they are again.
+    """
+    own = vars(layer)
+    if isinstance(own.get("call"), _Changed):
+        del own["call"]
+    if change is not None:
+        own["call"] = _Changed(layer.call, change)
+
+
 def at_last(callback: keras.callbacks.Callback, function: Callable[[], None]) -> None:
     """Calls a function when `fit` ends, after the callbacks behind this one as well.
 

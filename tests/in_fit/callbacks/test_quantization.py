@@ -1,5 +1,7 @@
 """Training with kernels rounded to eight bits."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from keras import layers
 
 import keras_lottery as kl
 from keras_lottery.in_fit.callbacks import QuantizationAware
-from keras_lottery.in_fit.callbacks.quantization import rounded
+from keras_lottery.in_fit.callbacks.quantization import rounded, rounded_activation
 from tests.models_zoo import EAGER, as_array
 
 FLOATS = st.floats(-8, 8, width=32)
@@ -171,6 +173,91 @@ def test_gradients_pass_as_if_nothing_were_rounded(data):
     moved = before - one_step(model, 1.0, QuantizationAware())
     assert np.abs(moved).max() > 1e-3
     np.testing.assert_allclose(moved, gradient, atol=1e-6)
+
+
+@settings(max_examples=20)
+@given(arrays.arrays("float32", (40,), elements=FLOATS))
+def test_activations_are_rounded_to_256_values_and_zero_is_one(values):
+    values[0] = 0
+    found = as_array(rounded_activation(keras.ops.convert_to_tensor(values)))
+    scale = (values.max() - values.min()) / 255  # Zero is between them.
+    assert found[0] == 0
+    assert np.abs(found - values).max() <= 0.501 * scale + 1e-6
+    if scale > 1e-6:
+        steps = found / scale
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-2)
+    whole = keras.ops.convert_to_tensor(np.arange(3))
+    assert rounded_activation(whole) is whole
+
+
+class Outputs(keras.callbacks.Callback):
+    """Notes what a layer makes of inputs while it trains, and what it should."""
+
+    def __init__(self, name, x):
+        super().__init__()
+        self.name, self.x = name, keras.ops.convert_to_tensor(x)
+
+    def on_train_batch_end(self, batch, logs=None):
+        layer = self.model.get_layer(self.name)
+        self.found = as_array(layer(self.x))
+        kernel, bias = as_array(layer.kernel), as_array(layer.bias)
+        self.plain, self.rounded = (
+            np.maximum(as_array(x) @ kernel + bias, 0)
+            for x in (self.x, rounded_activation(self.x))
+        )
+
+
+def test_activations_are_rounded_where_kernels_are():
+    x = np.random.default_rng(0).random((8, 12), dtype="float32")
+    dense = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(6, "relu", name="rounded"),
+            layers.Dense(6, "relu", name="plain"),
+        ]
+    )
+    model = kl.mask_model(dense)
+    model.compile("sgd", "mse")
+    y = np.ones((8, 6), "float32")
+    seen = Outputs("rounded", x), Outputs("plain", x[:, :6])
+    rounding = QuantizationAware(exclude=["plain"], activations=True)
+    model.fit(x, y, callbacks=[rounding, *seen], verbose=0)
+    np.testing.assert_allclose(seen[0].found, seen[0].rounded, atol=1e-6)
+    assert np.abs(seen[0].found - seen[0].plain).max() > 1e-5
+    np.testing.assert_allclose(seen[1].found, seen[1].plain, atol=1e-6)
+    # And nothing rounds any more, nor after a training that raised.
+    layer = model.get_layer("rounded")
+    before = as_array(layer(x))
+
+    class Raises(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyError("stop")
+
+    for last, error in (([Raises()], KeyError), ([], None)):
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            callbacks = [QuantizationAware(activations=error is not None), *last]
+            model.fit(x, 0 * y, callbacks=callbacks, verbose=0)
+    kernel, bias = as_array(layer.kernel), as_array(layer.bias)
+    expected = np.maximum(x @ kernel + bias, 0)
+    np.testing.assert_allclose(as_array(layer(x)), expected, atol=1e-6)
+    assert not np.allclose(expected, before)
+
+
+@pytest.mark.once
+def test_layers_inside_of_others_have_rounded_activations():
+    """`TimeDistributed` calls its layer past `__call__`."""
+    inner = layers.Dense(3, name="inner")
+    model = keras.Sequential([keras.Input((4, 5)), layers.TimeDistributed(inner)])
+    model = kl.mask_model(model)
+    model.compile("sgd", "mse", **EAGER)
+    x = np.random.default_rng(0).normal(size=(6, 4, 5)).astype("float32")
+    start, losses = kl.get_state(model), []
+    for activations in (False, True):
+        kl.set_state(model, start)
+        rounding = QuantizationAware(activations=activations)
+        history = model.fit(x, x[..., :3], callbacks=[rounding], verbose=0)
+        losses.append(history.history["loss"][0])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 @pytest.mark.once
