@@ -62,7 +62,8 @@ def test_a_regression_by_its_error(tmp_path):
 @pytest.mark.once
 def test_a_sigmoid_classifier_by_its_auc():
     model = mlp(
-        "binary_crossentropy", [keras.metrics.AUC(from_logits=True), "accuracy"]
+        "binary_crossentropy",
+        [keras.metrics.AUC(from_logits=True, name="auc"), "accuracy"],
     )
     found = search(model, "val_auc")
     table = found.search(
