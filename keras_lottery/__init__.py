@@ -39,6 +39,7 @@ from keras_lottery.keras_bridge.layers import (
     sparsity_summary,
     strip_masks,
 )
+from keras_lottery.keras_bridge.recalibrate import recalibrate
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune
@@ -57,6 +58,7 @@ from keras_lottery.tickets import (
     criteria,
     grouping,
     load_ticket,
+    repair,
     rewind,
     schedules,
 )
@@ -103,7 +105,9 @@ __all__ = [
     "plot_files",
     "plots",
     "prune",
+    "recalibrate",
     "register_masked",
+    "repair",
     "report",
     "results",
     "rewind",

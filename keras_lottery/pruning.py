@@ -9,17 +9,26 @@ import keras
 import numpy as np
 
 from keras_lottery import checks
+from keras_lottery.keras_bridge.calibration import matrices_of
 from keras_lottery.keras_bridge.gradients import compiled_once, keeping
-from keras_lottery.keras_bridge.layers import get_masks, get_state, set_masks, walk
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_masks,
+    get_state,
+    set_masks,
+    walk,
+)
 from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.keras_bridge.layers.recurrent import at_rest
 from keras_lottery.keras_bridge.layers.state import reset_slots, trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot, criteria, grouping
 from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets.allocation import (
     Allocation,
     AllocationLike,
+    ByOutput,
     Scores,
 )
 from keras_lottery.tickets.allocation.counts import check_sparsity
@@ -28,8 +37,10 @@ from keras_lottery.tickets.allocation.layerwise import (
     Sparsity,
     check_shares,
 )
+from keras_lottery.tickets.allocation.names import included
 from keras_lottery.tickets.criteria import Criterion, CriterionLike
-from keras_lottery.tickets.grouping import Granularity, Grouped
+from keras_lottery.tickets.grouping import Granularity, Grouped, Weights
+from keras_lottery.tickets.repair import Repair, RepairLike
 
 THIN = 0.01
 """The density of a layer below which `prune` warns."""
@@ -52,6 +63,7 @@ def prune(
     rounds: int | None = None,
     optimizer: Any = None,
     frozen: bool = True,
+    repair: RepairLike | None = None,
 ) -> None:
     """Prunes a masked model, once and in place.
 
@@ -78,7 +90,8 @@ def prune(
             scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between layers
             they cannot be compared.
         allocation: which layers the weights are taken from; a name of `allocation` or
-            a function. By default `"global"`, and `"uniform"` for filters. There,
+            a function. By default `"global"`, and `"uniform"` for filters and for
+            criteria whose scores do not compare between layers, as `"wanda"`. There,
             patterns are those of layers; layers that are tied are called
             `conv_1+conv_3`. Not where `sparsity` says it for each layer.
         granularity: what is pruned together, see `grouping.get`: `"weight"`, each by
@@ -90,8 +103,9 @@ def prune(
             layer or weight name, `{"conv*": "2:4", "dense*": "weight"}`.
         data: training data, for the criteria that need them: (x, y) in arrays, tables
             or dictionaries of them by the names of the inputs, or a batched
-            `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"` reads
-            x alone.
+            `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,
+            `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"` and repairs need no targets:
+            x alone will do, some hundred examples of it.
         seed: seed of the criteria that draw random numbers.
         rounds: in how many rounds of scoring and pruning; each prunes the same share
             of what the one before left. By default as many as the criterion has: 100
@@ -100,6 +114,11 @@ def prune(
             `model.optimizer`.
         frozen: whether masked weights of frozen layers are pruned, too. If not, they
             and their masks stay as they are, and the sparsity is that of the others.
+        repair: how the weights that are left are changed, so that layers return what
+            they did before, as nearly as they can: `"least_squares"`, `"sparsegpt"`,
+            `"admm"` or a function, see `kl.repair`. By default weights stay as they
+            are, but for the criteria `"sparsegpt"` and `"admm"`, which choose and
+            repair by turns.
 
     A layer that falls below 1 % of its weights warns, once, and one that loses its
     last; so does a wrapper that divides by the norm of an output's weights, all of
@@ -128,11 +147,18 @@ def prune(
     left = snapshot.grouping.left
     sparsity, allocation = of_network(sparsity, allocation, left(snapshot.masks))
     how = chosen(criterion, allocation, granularity)
+    mend = repairer(repair, how[0])
     with keeping(model):
         masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+        repaired: State = {}
+        if mend is not None:
+            repaired, masks = repaired_snapshot(mend, snapshot, masks)
     before = snapshot.masks
     _warn_of_thin_layers(left(before), left(masks), sparsity)
     set_masks(model, {**snapshot.others, **masks}, optimizer)
+    variables = named_variables(model)
+    for name, array in repaired.items():
+        variables[name].assign(array)
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
     _warn_of_wrappers(model, before, masks)
 
@@ -171,6 +197,58 @@ def check_by_layer(
             f"left out where `{argument}` is given by layer, which says it all",
             allocation,
         )
+
+
+def repairer(repair: RepairLike | None, criterion: Criterion) -> Repair | None:
+    """The repair that is asked for, or the one that belongs to a criterion, if any."""
+    if repair is not None:
+        return repairs.get(repair)
+    return repairs.CHOOSING.get(criterion.repair or "")
+
+
+def repaired_snapshot(
+    repair: Repair, snapshot: Snapshot, masks: Masks
+) -> tuple[State, Masks]:
+    """What a repair changes, checked, and the masks of it.
+
+    Raises:
+        ValueError: if it returns other names or shapes than the model's, or numbers
+            that are not finite.
+    """
+    changed, masks = repair.with_masks(snapshot, masks)
+    checks.instance(
+        "repair", changed, Mapping, "a function that returns arrays by name"
+    )
+    final = snapshot.final
+    wrong = [
+        name
+        for name, array in changed.items()
+        if name not in final
+        or np.shape(array) != final[name].shape
+        or not np.isfinite(np.asarray(array, "float64")).all()
+    ]
+    if wrong:
+        raise ValueError(
+            "Expected finite arrays of the names and shapes of the model's variables. "
+            f"Received: others for {wrong} from repair={repair!r}"
+        )
+    pruned = {
+        name: np.where(masks[name], array, 0) if name in masks else np.asarray(array)
+        for name, array in changed.items()
+    }
+    return pruned, masks
+
+
+def default_allocation(criterion: CriterionLike, granularity: Granularity) -> str:
+    """The allocation's name where none is asked for.
+
+    Raises:
+        ValueError: if the criterion or the granularity is unknown.
+    """
+    kind = grouping.get(granularity)
+    if isinstance(criterion, str) and criterion in kind.criteria:
+        return kind.default_allocation
+    return criteria.get(criterion).allocation or kind.default_allocation
 
 
 def masks_after(
@@ -245,7 +323,7 @@ def chosen(
     """
     kind = grouping.get(granularity)
     if allocation is None:
-        allocation = kind.default_allocation
+        allocation = default_allocation(criterion, granularity)
     allocate = allocations.get(allocation)
     if isinstance(criterion, str) and criterion in kind.criteria:
         return kind.criteria[criterion], allocate
@@ -271,7 +349,7 @@ def prune_snapshot(
         allocation = LayerSparsities(sparsity, rate=0)
         sparsity = allocation.sparsity(snapshot.grouping.left(snapshot.masks))
     score = criteria.get(criterion)
-    allocate = Grouped(allocations.get(allocation), snapshot.grouping)
+    allocate = Grouped(_ranking(snapshot, score, allocation), snapshot.grouping)
     check_sparsity(sparsity)
     rounds = checks.count("rounds", score.rounds if rounds is None else rounds, 1)
     masks = snapshot.masks
@@ -286,6 +364,22 @@ def prune_snapshot(
             masks = allocate(scores, masks, 1 - start * (end / start) ** (k / rounds))
             scores = scored(score, _pruned(snapshot, masks), allocate)
     return allocate(scores, masks, sparsity), first
+
+
+def _ranking(
+    snapshot: Snapshot, score: Criterion, allocation: AllocationLike
+) -> Allocation:
+    """The allocation, among the weights of one output where the criterion wants it."""
+    allocate = allocations.get(allocation)
+    across = snapshot.grouping.left(snapshot.masks).keys() != snapshot.masks.keys()
+    # Without a model there are no inputs to score by either, and the criterion says so.
+    if not score.within_outputs or across or snapshot.shared_model is None:
+        return allocate
+    of = matrices_of(snapshot.shared_model, included(snapshot.masks, allocate.exclude))
+    # Groups inside of weights take the last axis for the outputs.
+    alone = isinstance(snapshot.grouping, Weights)
+    outputs = {n: m.outputs for n, m in of.items() if alone or m.is_plain}
+    return ByOutput(allocate, outputs)
 
 
 def scored(score: Criterion, snapshot: Snapshot, allocation: Allocation) -> Scores:

@@ -111,6 +111,7 @@ LEFT_OUT = {
     r"kl\.data\.Splits": "`data.load` makes it",
     r"kl\.(Snapshot|rewind\.(Span|Rewind))": "the library makes it",
     r"kl\.allocation\.(Allocation|classes)": "has no arguments",
+    r"kl\.repair\.(ByLayer|Repair)": "for those who extend the library",
     r"kl\.grouping\.(Grouped|Grouping|Groups|InsideWeights|Kind|Weights)": (
         "for those who extend the library"
     ),
@@ -214,6 +215,9 @@ def good_calls(folder, run):
     y = np.arange(12) % 3
     data = x, y
     plain, masked = mlp(), kl.mask_model(mlp())
+    normalised = keras.Sequential(
+        [keras.Input((3,)), keras.layers.BatchNormalization()]
+    )
     kl.prune(masked, 0.5)
     masks, state = kl.get_masks(masked), kl.get_state(masked)
     masked_model = kl.mask_model(mlp())
@@ -361,6 +365,14 @@ def good_calls(folder, run):
         "kl.allocation.ErdosRenyi": Good({}),
         "kl.allocation.Global": Good({}, floor="0"),
         "kl.allocation.Layerwise": Good({"rates": {"output": 0.1}}, rate="0"),
+        "kl.allocation.ByOutput": Good(
+            {
+                "allocation": kl.allocation.Uniform(),
+                "outputs": {"hidden/kernel": np.zeros((4, 6), int)},
+            }
+        ),
+        "kl.allocation.Isomorphic": Good({}, floor="0"),
+        "kl.allocation.OutlierWeighed": Good({}, spread="0", threshold="above_0"),
         "kl.allocation.Uniform": Good({}),
         "allocate": Good(
             {"scores": scores, "masks": dense, "sparsity": 0.5},
@@ -592,6 +604,13 @@ def good_calls(folder, run):
             optimizer="none",
             wrong_models="all",
         ),
+        "kl.recalibrate": Good(
+            {"model": normalised, "data": np.zeros((4, 3), "float32")},
+        ),
+        "kl.repair.ADMM": Good({}, damping="from_0", rho="above_0", iterations="2"),
+        "kl.repair.LeastSquares": Good({}, damping="from_0"),
+        "kl.repair.SparseGPT": Good({}, damping="from_0", block="positive"),
+        "kl.repair.get": Good({"value": "admm"}),
         "kl.results.verdict": Good(
             {"results": results}, margin="from_0", examples="positive"
         ),
@@ -620,6 +639,7 @@ CALLED = {
     "kl.criteria.get": "criterion",
     "kl.allocation.get": "allocation",
     "kl.filter_criteria.get": "criterion",
+    "kl.repair.get": "repair",
     "kl.rewind.get": "rewind",
 }
 MODELS = {

@@ -22,6 +22,7 @@ from keras_lottery.cli.parsing import (
 from keras_lottery.engines import ENGINES
 from keras_lottery.files import write_sealed
 from keras_lottery.papers import data, models
+from keras_lottery.pruning import default_allocation
 from keras_lottery.registry import load_extensions
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.results import objective_of
@@ -37,6 +38,7 @@ from keras_lottery.tickets.allocation import ALLOCATIONS, AllocationLike, Layerw
 from keras_lottery.tickets.controls import CONTROLS
 from keras_lottery.tickets.criteria import CRITERIA
 from keras_lottery.tickets.grouping import Granularity
+from keras_lottery.tickets.repair import REPAIRS
 from keras_lottery.tickets.rewind import REWINDS
 from keras_lottery.tickets.schedules import SCHEDULES
 
@@ -98,6 +100,11 @@ def add_options(parser: Parser) -> None:
     )
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
+    add(
+        "--repair",
+        choices=REPAIRS.names(),
+        help="change the trained weights that are left before going on from them",
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=at_least(1), help="length of a training")
     length.add_argument(
@@ -230,7 +237,8 @@ def _find(options: argparse.Namespace) -> None:
     if options.no_augment or splits.input_shape[-1] != 3:
         # The recipes are those of CIFAR-10: most grey images have a left and a right.
         recipe = replace(recipe, augment=False)
-    allocation = _allocation(options.allocation, options.granularity, rate, recipe)
+    how = options.allocation, options.criterion, options.granularity
+    allocation = _allocation(*how, rate, recipe)
     if options.verbose:
         if allocation is not None and (left := ALLOCATIONS.look_up(allocation).exclude):
             print(f"Not pruned, as in the model's paper: {', '.join(left)}")
@@ -256,6 +264,7 @@ def _find(options: argparse.Namespace) -> None:
         prunable=recipe.prunable,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
+        repair=options.repair,
         report_levels=options.report_levels,
         controls=options.controls,
         replicates=options.replicates or replicates,
@@ -301,7 +310,11 @@ def _find(options: argparse.Namespace) -> None:
 
 
 def _allocation(
-    name: str | None, granularity: Granularity, rate: float, recipe: models.Recipe
+    name: str | None,
+    criterion: str,
+    granularity: Granularity,
+    rate: float,
+    recipe: models.Recipe,
 ) -> AllocationLike | None:
     """The allocation, without the layers that the recipe leaves alone."""
     # Filters are pruned with those that shortcuts tie them to, by no layer's own rate.
@@ -315,7 +328,7 @@ def _allocation(
         return Layerwise(rates, rate, exclude=recipe.left_alone)
     if not recipe.left_alone:
         return name
-    allocation = ALLOCATIONS.look_up(name or kind.default_allocation)
+    allocation = ALLOCATIONS.look_up(name or default_allocation(criterion, granularity))
     left_out = allocation.leaving_out(recipe.left_alone)
     # A function of the user's own sees to that itself, and is known by its name.
     return name if left_out == allocation else left_out

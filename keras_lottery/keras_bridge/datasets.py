@@ -50,6 +50,25 @@ def read_whole(data: Any) -> tuple[Any, Any]:
         ValueError: if it has no known end, or its batches are not (x, y) of dense
             tensors.
     """
+    batches = _batches(data)
+    if not isinstance(batches[0], tuple | list) or len(batches[0]) not in (2, 3):
+        raise ValueError(
+            "Expected `data` of batches (x, y). Received: batches of type "
+            f"{type(batches[0]).__name__}"
+        )
+    return _joined([tuple(batch[:2]) for batch in batches])
+
+
+def read_inputs(data: Any) -> Any:
+    """All inputs of a data set, whose batches are x or begin with it, as arrays.
+
+    Raises:
+        ValueError: if it has no known end.
+    """
+    return _joined([b[0] if isinstance(b, tuple | list) else b for b in _batches(data)])
+
+
+def _batches(data: Any) -> list[Any]:
     if not length_of(data):
         raise ValueError(
             "Expected `data` of a known length. Received: a data set of unknown, "
@@ -57,12 +76,10 @@ def read_whole(data: Any) -> tuple[Any, Any]:
         )
     indices = range(length_of(data) or 0)
     batches = list(data if is_tf_dataset(data) else (data[i] for i in indices))
-    if not isinstance(batches[0], tuple | list) or len(batches[0]) not in (2, 3):
-        raise ValueError(
-            "Expected `data` of batches (x, y). Received: batches of type "
-            f"{type(batches[0]).__name__}"
-        )
-    for part in keras.tree.flatten(tuple(batches[0][:2])):
+    first = batches[0]
+    for part in keras.tree.flatten(
+        tuple(first)[:2] if isinstance(first, tuple | list) else first
+    ):
         if is_ragged(part) or is_sparse(part):
             raise ValueError(
                 "Expected `data` of batches of dense tensors. Received: batches with a "
@@ -70,7 +87,10 @@ def read_whole(data: Any) -> tuple[Any, Any]:
                 "(x.to_tensor(), y))` pads a ragged one, `tf.sparse.to_dense` fills a "
                 "sparse one."
             )
+    return batches
+
+
+def _joined(batches: list[Any]) -> Any:
     return keras.tree.map_structure(
-        lambda *parts: np.concatenate([np.asarray(part) for part in parts]),
-        *(tuple(batch[:2]) for batch in batches),
+        lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *batches
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from keras_lottery.engines import Training
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import prune_snapshot
+from keras_lottery.pruning import prune_snapshot, repaired_snapshot
 from keras_lottery.search.mask_finders import MaskFinder
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.store import MASK_FINDING, Unit
@@ -23,6 +23,7 @@ from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import Criterion
 from keras_lottery.tickets.grouping import Grouped, Grouping
+from keras_lottery.tickets.repair import Repair
 from keras_lottery.tickets.rewind import Rewind, Span
 from keras_lottery.tickets.schedules import Schedule
 
@@ -32,7 +33,7 @@ class Plan:
     """What a search is to do.
 
     Args:
-        schedule, criterion, allocation, rewind, report_levels, seed: those of
+        schedule, criterion, allocation, rewind, repair, report_levels, seed: those of
             `LotteryTicketSearch`.
         grouping: what is pruned together.
         controls: one (name, control, trial) for each training of a control.
@@ -45,11 +46,19 @@ class Plan:
     allocation: Allocation
     grouping: Grouping
     rewind: Rewind
+    repair: Repair | None
     report_levels: Sequence[int]
     seed: int
     controls: Sequence[tuple[str, Control, int]]
     span: Span
     finder: MaskFinder
+
+    def repaired(self, snapshot: Snapshot, masks: Masks) -> Snapshot:
+        """The snapshot with the weights that tickets go on from, where they do."""
+        if self.repair is None:
+            return snapshot
+        changed, _ = repaired_snapshot(self.repair, snapshot, masks)
+        return replace(snapshot, final={**snapshot.final, **changed})
 
     def sparsities(self, masks: Masks) -> list[Sparsity]:
         """The sparsity of each level; allocations with rates of their own change it."""
@@ -76,7 +85,8 @@ def levels(replicate: "Replicate") -> Course:
         masks, scores = prune_snapshot(
             snapshot, sparsity, plan.criterion, plan.allocation
         )
-        ticket = plan.rewind.ticket(snapshot, masks, plan.span)
+        start = plan.repaired(snapshot, masks)
+        ticket = plan.rewind.ticket(start, masks, plan.span)
         jobs = replicate.reported(level, ticket, snapshot, scores)
     yield jobs
 

@@ -19,7 +19,7 @@ from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
-from keras_lottery.pruning import check_by_layer, chosen
+from keras_lottery.pruning import check_by_layer, chosen, default_allocation
 from keras_lottery.search import mask_finders, stored
 from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
@@ -48,12 +48,14 @@ from keras_lottery.search.workers import as_before, check_workers
 from keras_lottery.tickets import Ticket, grouping, schedules
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets import controls as control_registry
+from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets.allocation import AllocationLike
 from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import CriterionLike
 from keras_lottery.tickets.grouping import Granularity
+from keras_lottery.tickets.repair import RepairLike
 from keras_lottery.tickets.rewind import FineTune, Rewind, Span
 from keras_lottery.tickets.schedules import Schedule
 
@@ -92,6 +94,8 @@ class LotteryTicketSearch(Run):
         rewind: what the next level starts from: `"weights"`, `"learning_rate"`,
             `"fine_tune"`, `"continue"`, or a `rewind.Rewind`.
         rewind_to: the rewind point k: a step, or epochs such as `"2ep"`.
+        repair: what changes the weights that are left before training goes on from
+            them, as `prune(repair=)` does; for rewinds that go on from trained weights.
         controls: names of `controls`, each trained once at every level, or with the
             number of trials of each: `{"reinit": 3}`. A function of one's own is given
             as `{"name": (function, trials)}`.
@@ -158,6 +162,7 @@ class LotteryTicketSearch(Run):
         granularity: Granularity = "weight",
         rewind: str | Rewind = "weights",
         rewind_to: int | str = 0,
+        repair: RepairLike | None = None,
         controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | None = (
             "reinit",
         ),
@@ -188,7 +193,7 @@ class LotteryTicketSearch(Run):
         if self.schedule.by_layer:
             check_by_layer("schedule", self.schedule[0], allocation)
         elif allocation is None:
-            allocation = grouping.get(granularity).default_allocation
+            allocation = default_allocation(criterion, granularity)
         self.allocation = allocation
         self.granularity = granularity
         self.rewind = rewind
@@ -223,6 +228,16 @@ class LotteryTicketSearch(Run):
             directory = self._temporary.name
         super().__init__(directory)
         self._rewind: Rewind = rewinds.get(rewind)
+        self.repair = repair
+        self._repair = None if repair is None else repairs.get(repair)
+        if self._repair and self._rewind.ticket is rewinds.from_rewind_point:
+            checks.refuse(
+                "repair",
+                "`None` where tickets start from the rewind point: what is repaired "
+                "are the weights at the end of training",
+                repair,
+                "Give rewind='learning_rate' or 'fine_tune', or leave it out.",
+            )
 
     @classmethod
     def load(
@@ -252,6 +267,7 @@ class LotteryTicketSearch(Run):
                 "granularity": restore(settings["granularity"]),
                 "rewind": restore(settings["rewind"], Rewind, FineTune),
                 "rewind_to": settings["rewind_to"],
+                "repair": settings["repair"],
                 "controls": settings["controls"],
                 "objective": stored_objective(settings),
                 "replicates": settings["replicates"],
@@ -487,6 +503,7 @@ class LotteryTicketSearch(Run):
             **how,
             schedule=self.schedule,
             rewind=self._rewind,
+            repair=self._repair,
             report_levels=self.report_levels,
             seed=self.seed,
             controls=self._controls,
@@ -507,6 +524,7 @@ class LotteryTicketSearch(Run):
             "granularity": self.granularity,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,
+            "repair": self.repair,
             "prune_at_init": self.prune_at_init,
             "seed": self.seed,
             "model": describe_model(model),

@@ -132,6 +132,7 @@ class Settings(Growing):
     granularity: Described
     rewind: Described
     rewind_to: Count | str
+    repair: Described | None
     prune_at_init: bool
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     margin: Annotated[Finite, Field(ge=0)] | Literal["auto"]

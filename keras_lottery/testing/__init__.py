@@ -1,5 +1,5 @@
-"""Contract tests: what every criterion, allocation, grouping, control, schedule and
-masked layer keeps to, the library's own and yours.
+"""Contract tests: what every criterion, allocation, grouping, control, repair, schedule
+and masked layer keeps to, the library's own and yours.
 
 Each function takes a name or the object itself, and raises an AssertionError that says
 which rule is broken, and how. In the tests of a package of your own:
@@ -17,6 +17,7 @@ from keras_lottery.testing.control import check_control
 from keras_lottery.testing.criterion import check_criterion
 from keras_lottery.testing.grouping import check_grouping
 from keras_lottery.testing.masked_layer import check_masked_layer
+from keras_lottery.testing.repair import check_repair
 from keras_lottery.testing.schedule import check_schedule
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "check_criterion",
     "check_grouping",
     "check_masked_layer",
+    "check_repair",
     "check_schedule",
 ]

@@ -1,5 +1,5 @@
 """What one trains, and the pieces that make it: criteria, groupings, allocations,
-schedules, rewinds and controls.
+repairs, schedules, rewinds and controls.
 
 A ticket is masks and the weights, and the step of the schedule, to start from.
 Training it gives a snapshot: initial, rewind-point and final weights. Pruning a

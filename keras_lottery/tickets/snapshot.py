@@ -7,18 +7,24 @@ from typing import Any, Self
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge import calibration
 from keras_lottery.keras_bridge.gradients import (
     Scalar,
     gradients,
     hessian_vector_product,
+    length,
     loss,
     training_arrays,
 )
+from keras_lottery.keras_bridge.layer_inputs import inputs_alone
 from keras_lottery.keras_bridge.layers import State, set_state
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.allocation.names import included
 from keras_lottery.tickets.grouping import Grouping, Weights
+
+CALIBRATION = 1024
+"""How many examples of a search's training data calibration takes."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,53 @@ class Snapshot:
         return hessian_vector_product(
             self.model, *data, vector, scalar=scalar, state=state
         )
+
+    def inputs(self) -> Any:
+        """The inputs x of `data`, which need no targets, in arrays: for calibration.
+
+        Of a search's training data, `CALIBRATION` examples at random. They are the same
+        for every criterion and repair of the snapshot.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.data is None or self.shared_model is None:
+            raise ValueError(
+                "Calibration needs inputs of the model, without targets. Pass "
+                "`data=x` to `prune`, or use it in a search without mask_epochs='auto'."
+            )
+        if not callable(self.data):
+            return inputs_alone(self.data, self.shared_model)
+        x = inputs_alone(self.data(), self.shared_model)
+        count = length(x)
+        if count <= CALIBRATION:
+            return x
+        # Not of `rng`, which goes on: a repair sees what the criterion saw.
+        some = np.random.default_rng(count).choice(count, CALIBRATION, replace=False)
+        return keras.tree.map_structure(lambda array: array[np.sort(some)], x)
+
+    def input_norms(self) -> dict[str, np.ndarray]:
+        """The norm over `inputs()` of the input that each entry of a weight multiplies.
+
+        Of the network as it is, with `final` and `masks`.
+
+        Returns:
+            Mapping of each name in `masks` to an array of the weight's shape.
+
+        Raises:
+            ValueError: if there are no data, or the inputs of a weight are not known.
+        """
+        x = self.inputs()
+        return calibration.input_norms(self.model, x, self.masks)
+
+    def second_moments(self, name: str) -> np.ndarray:
+        """XᵀX of what a weight multiplies, over `inputs()`: (groups, inputs, inputs).
+
+        `calibration.matrices_of` has the weight in that form. The errors are those of
+        `input_norms`.
+        """
+        x = self.inputs()
+        return calibration.second_moments(self.model, x, name)
 
     def training_data(self) -> tuple[Any, Any]:
         """The data (x, y), as arrays or structures of them.

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_lottery import allocation, controls, criteria, grouping, schedules, testing
+from keras_lottery import (
+    allocation,
+    controls,
+    criteria,
+    grouping,
+    repair,
+    schedules,
+    testing,
+)
 from keras_lottery.keras_bridge.layers import MASKED_LAYERS, register_masked
 from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.masks import Masks
@@ -52,7 +60,7 @@ LAYERS = {
 SIGN_FORMS = [n for n, c in criteria.CRITERIA.items() if isinstance(c, SignForm)]
 
 
-OF_MODELS = "snip", "iterative_snip", "grasp", "synflow", "taylor", "fisher", "obd"
+OF_MODELS = tuple(criteria._OF_MODELS)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,11 @@ def test_groupings_by_layer():
 @pytest.mark.parametrize("name", controls.CONTROLS)
 def test_every_control(name):
     testing.check_control(name)
+
+
+@pytest.mark.parametrize("name", repair.REPAIRS)
+def test_every_repair(name):
+    testing.check_repair(name)
 
 
 @pytest.mark.once

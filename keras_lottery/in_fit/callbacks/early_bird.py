@@ -18,7 +18,7 @@ from keras_lottery.keras_bridge.internals.optimizers import steps_done
 from keras_lottery.keras_bridge.layers import State, get_state
 from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import chosen, masks_after, rehearse
+from keras_lottery.pruning import chosen, default_allocation, masks_after, rehearse
 from keras_lottery.tickets import Ticket, grouping
 from keras_lottery.tickets.allocation import AllocationLike
 from keras_lottery.tickets.criteria import CriterionLike
@@ -131,7 +131,7 @@ class EarlyBird(Configured, InFit):
             )
         chosen(criterion, allocation, granularity)
         if allocation is None:
-            allocation = grouping.get(granularity).default_allocation
+            allocation = default_allocation(criterion, granularity)
         self.sparsity = sparsity
         self.threshold = threshold
         self.queue = queue

@@ -14,6 +14,7 @@ from keras_lottery.pruning import (
     Sparsity,
     check_by_layer,
     chosen,
+    default_allocation,
     of_network,
     prune,
     rehearse,
@@ -91,7 +92,7 @@ class GradualPruning(MaskUpdates):
             )
         chosen(criterion, allocation, granularity)
         if allocation is None and self._final is not None:
-            allocation = grouping.get(granularity).default_allocation
+            allocation = default_allocation(criterion, granularity)
         self.final_sparsity = final_sparsity
         self.begin_step = begin_step
         self.end_step = end_step

@@ -9,10 +9,13 @@ line in `ALLOCATIONS`.
 """
 
 from keras_lottery.registry import Registry
+from keras_lottery.tickets.allocation.by_output import ByOutput
 from keras_lottery.tickets.allocation.counts import keep_by_layer, kept_after
 from keras_lottery.tickets.allocation.erdos_renyi import ErdosRenyi
+from keras_lottery.tickets.allocation.isomorphic import Isomorphic
 from keras_lottery.tickets.allocation.layerwise import Layerwise, Uniform
 from keras_lottery.tickets.allocation.network import Global
+from keras_lottery.tickets.allocation.outliers import OutlierWeighed
 from keras_lottery.tickets.allocation.protocol import (
     Allocation,
     AllocationLike,
@@ -25,10 +28,13 @@ __all__ = [
     "ALLOCATIONS",
     "Allocation",
     "AllocationLike",
+    "ByOutput",
     "ErdosRenyi",
     "Function",
     "Global",
+    "Isomorphic",
     "Layerwise",
+    "OutlierWeighed",
     "Scores",
     "Uniform",
     "classes",
@@ -49,6 +55,8 @@ ALLOCATIONS: Registry[Allocation] = Registry(
         "uniform": Uniform(),
         "erdos_renyi": ErdosRenyi(kernel=False),
         "erk": ErdosRenyi(kernel=True),
+        "isomorphic": Isomorphic(),
+        "owl": OutlierWeighed(),
     },
     wrap=complete,
 )

@@ -56,11 +56,13 @@ class Global(Allocation):
         names = included(masks, self.exclude)
         keep = keep_among(names, masks, sparsity)
         alive = {name: masks[name] for name in names}
-        chosen = _ranked(scores, alive, keep, _least(alive, keep, self.floor))
+        chosen = ranked(scores, alive, keep, least_of(alive, keep, self.floor))
         return Masks({name: chosen.get(name, mask) for name, mask in masks.items()})
 
 
-def _least(alive: Mapping[str, np.ndarray], keep: int, floor: float) -> dict[str, int]:
+def least_of(
+    alive: Mapping[str, np.ndarray], keep: int, floor: float
+) -> dict[str, int]:
     """How many weights each layer keeps at least."""
     share = floor * keep / sum(mask.size for mask in alive.values())
     left = {name: int(np.count_nonzero(mask)) for name, mask in alive.items()}
@@ -73,7 +75,7 @@ def _least(alive: Mapping[str, np.ndarray], keep: int, floor: float) -> dict[str
     return {n: min(math.floor(share * sizes[n] + 1e-6), left[n]) for n in alive}
 
 
-def _ranked(
+def ranked(
     scores: Scores,
     alive: Mapping[str, np.ndarray],
     keep: int,
@@ -87,4 +89,4 @@ def _ranked(
     for name in short:
         chosen |= largest(scores, {name: alive[name]}, least[name])
     rest = {name: mask for name, mask in alive.items() if name not in short}
-    return chosen | _ranked(scores, rest, keep - sum(least[n] for n in short), least)
+    return chosen | ranked(scores, rest, keep - sum(least[n] for n in short), least)

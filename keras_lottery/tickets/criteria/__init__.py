@@ -8,6 +8,7 @@ A new one is a function in a file of its own, and a line in `CRITERIA`.
 """
 
 from keras_lottery.registry import Registry
+from keras_lottery.tickets.criteria.calibrated import admm, ria, sparsegpt, wanda
 from keras_lottery.tickets.criteria.chance import random
 from keras_lottery.tickets.criteria.criterion import (
     Criterion,
@@ -40,6 +41,7 @@ __all__ = [
     "CriterionLike",
     "Function",
     "SignForm",
+    "admm",
     "distance",
     "fisher",
     "get",
@@ -53,12 +55,15 @@ __all__ = [
     "obd",
     "random",
     "register",
+    "ria",
     "small_final",
     "small_init",
     "small_init_small_final",
     "snip",
+    "sparsegpt",
     "synflow",
     "taylor",
+    "wanda",
 ]
 
 _OF_WEIGHTS: dict[str, Function] = {
@@ -71,7 +76,7 @@ _OF_WEIGHTS: dict[str, Function] = {
     "magnitude_increase": magnitude_increase,
     "distance": distance,
 }
-_OF_MODELS: dict[str, Function] = {
+_OF_MODELS: dict[str, Function | Criterion] = {
     "snip": snip,
     "iterative_snip": iterative_snip,
     "grasp": grasp,
@@ -79,6 +84,10 @@ _OF_MODELS: dict[str, Function] = {
     "taylor": taylor,
     "fisher": fisher,
     "obd": obd,
+    "wanda": wanda,
+    "ria": ria,
+    "sparsegpt": sparsegpt,
+    "admm": admm,
 }
 CRITERIA: Registry[Criterion] = Registry(
     "criterion",

@@ -20,12 +20,28 @@ class Criterion:
             groups that reach over layers.
         rounds: how often to score and prune if nothing else is asked for, each time
             the same share of what is left.
+        allocation: the name of the allocation where none is asked for, if its scores
+            do not compare between layers; by default that of the granularity.
+        within_outputs: whether weights are ranked among those of one output alone,
+            whatever each layer keeps of them in all.
+        repair: what changes the weights that are left where no repair is asked for, if
+            it chooses them as it goes: the name of one in `repair.CHOOSING`.
     """
 
-    def __init__(self, score: Function, rounds: int = 1) -> None:
+    def __init__(
+        self,
+        score: Function,
+        rounds: int = 1,
+        allocation: str | None = None,
+        within_outputs: bool = False,
+        repair: str | None = None,
+    ) -> None:
         functools.update_wrapper(self, score)
         self.score = score
         self.rounds = rounds
+        self.allocation = allocation
+        self.within_outputs = within_outputs
+        self.repair = repair
 
     def __call__(self, snapshot: Snapshot) -> Scores:
         return self.score(snapshot)

@@ -9,9 +9,12 @@ from hypothesis.extra import numpy as hnp
 from keras_lottery import allocation
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import (
+    ByOutput,
     ErdosRenyi,
     Global,
+    Isomorphic,
     Layerwise,
+    OutlierWeighed,
     Uniform,
     largest,
     ranking,
@@ -38,6 +41,10 @@ ALLOCATIONS = [
     Layerwise(exclude=["*2"]),
     Uniform(exclude=["*2"]),
     ErdosRenyi(exclude=["*2"]),
+    OutlierWeighed(),
+    OutlierWeighed(exclude=["*2"]),
+    Isomorphic(),
+    Isomorphic(exclude=["*2"]),
 ]
 SPARSITIES = st.floats(0, 0.99)
 
@@ -115,6 +122,54 @@ def test_a_floor_keeps_some_of_every_layer_and_binds_where_it_must(
         assert new == free
 
 
+@given(network=networks(), sparsity=SPARSITIES, outputs=st.integers(1, 4))
+def test_outputs_keep_as_many_where_they_have_them(network, sparsity, outputs):
+    scores, masks = network
+    rng = np.random.default_rng(outputs)
+    numbers = {n: rng.integers(0, outputs, m.shape) for n, m in masks.items()}
+    try:
+        expected = Uniform()(scores, masks, sparsity)
+    except ValueError:
+        return
+    new = ByOutput(Uniform(), numbers)(scores, masks, sparsity)
+    for name, mask in new.items():
+        assert mask.sum() == expected[name].sum()
+        assert not (mask & ~masks[name]).any()
+        parts = [numbers[name] == k for k in range(outputs)]
+        kept = [int(mask[part].sum()) for part in parts]
+        left = [int(masks[name][part].sum()) for part in parts]
+        for part, k, alive in zip(parts, kept, left, strict=True):
+            assert k == alive or k >= max(kept) - 1
+            ordered = np.sort(scores[name][part & masks[name]])[::-1]
+            assert sorted(scores[name][part & mask])[::-1] == list(ordered[:k])
+
+
+def test_layers_with_outliers_keep_more_and_within_the_spread():
+    outliers = {"none": 0, "few": 20, "some": 50, "many": 80}
+    scores = {
+        n: np.r_[np.full(k, 50.0), np.ones(1000 - k)] for n, k in outliers.items()
+    }
+    masks = Masks.dense({name: (1000,) for name in scores})
+    new = OutlierWeighed(spread=0.1)(scores, masks, 0.7)
+    densities = [mask.mean() for mask in new.values()]
+    assert densities == sorted(densities)
+    assert densities[-1] - densities[0] == pytest.approx(0.2, abs=0.002)
+    assert densities[1] - densities[0] == pytest.approx(0.2 * 20 / 80, abs=0.002)
+    assert np.mean(densities) == pytest.approx(0.3)
+
+
+def test_shapes_are_ranked_apart():
+    masks = Masks.dense({"a": (10, 10), "b": (10, 10), "c": (100,)})
+    rng = np.random.default_rng(0)
+    scores = {n: rng.random(m.shape) for n, m in masks.items()}
+    scores["a"] *= 10
+    scores["c"] *= 100
+    new = Isomorphic(floor=0)(scores, masks, 0.5)
+    assert new["c"].sum() == 50 and new["a"].sum() + new["b"].sum() == 100
+    both = {name: scores[name] for name in ("a", "b")}
+    assert new["a"].sum() == largest(both, {n: masks[n] for n in both}, 100)["a"].sum()
+
+
 @pytest.mark.parametrize("allocate", ALLOCATIONS, ids=repr)
 @given(network=networks(), sparsity=SPARSITIES)
 def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
@@ -132,7 +187,7 @@ def test_counts_are_exact_the_largest_are_kept_and_nothing_is_revived(
     assert new.kept == keep
     for name, mask in masks.items():
         assert not (new[name] & ~mask).any()
-        if not ranks_all(allocate):
+        if not ranks_all(allocate) and not isinstance(allocate, Isomorphic):
             assert_first_in_order(scores[name], new[name], mask)
     if ranks_all(allocate):
         names = [name for name in masks if not allocate.exclude or name != "layer2"]

@@ -1,0 +1,171 @@
+"""What the layers of a model read, batch by batch."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.backends import current
+from keras_lottery.keras_bridge.datasets import is_dataset, read_inputs
+from keras_lottery.keras_bridge.gradients import length
+from keras_lottery.keras_bridge.internals.patches import overridden
+from keras_lottery.keras_bridge.layers.masked import Masked
+from keras_lottery.keras_bridge.layers.names import named_masks, walk
+from keras_lottery.keras_bridge.layers.recurrent import (
+    at_rest,
+    batch_size_of,
+    check_whole_batches,
+)
+from keras_lottery.keras_bridge.linear import Matrices, matrices
+
+# What layers hold grows with the inputs: so many numbers of these make a batch.
+_BATCH = 1 << 22
+
+
+class _Reached(BaseException):
+    """Ends a call of a model: no `Exception`, to which Keras would add a text."""
+
+
+def readers(model: keras.Model) -> dict[str, list[tuple[Masked, Matrices | None]]]:
+    """The layers that read each masked weight, and its matrices there, by its name."""
+    names = {id(weight): name for name, (_, weight) in named_masks(model).items()}
+    found: dict[str, list[tuple[Masked, Matrices | None]]] = {}
+    for _, layer in walk(model):
+        if isinstance(layer, Masked) and layer.built:
+            for weight in layer.masked_weights:
+                name = names[id(layer.weight_variable(weight))]
+                found.setdefault(name, []).append((layer, matrices(layer, weight)))
+    return found
+
+
+def calls_in_order(model: keras.Model, x: Any) -> dict[str, int]:
+    """How often the model reads each masked weight, in the order of the first time."""
+    calls: dict[str, int] = {}
+
+    def count(name: str, x: np.ndarray) -> None:
+        calls[name] = calls.get(name, 0) + 1
+
+    first = keras.tree.map_structure(lambda array: array[: _size(model, 1)], x)
+    call_recorded(model, first, readers(model), count)
+    return calls
+
+
+def call_recorded(
+    model: keras.Model,
+    batch: Any,
+    layers: Mapping[str, Sequence[tuple[Masked, Any]]],
+    record: Callable[[str, np.ndarray], None],
+    uses: int | None = None,
+) -> None:
+    """Calls a model in inference mode, and passes on what some of its layers read.
+
+    Args:
+        model: a masked model that can be called, of any kind.
+        batch: its inputs.
+        layers: the layers to listen to, with anything beside them, by name.
+        record: called with a name and what the layer reads, an array, in each use.
+        uses: after how many of them the call may end; by default it goes to its end.
+    """
+    seen = 0
+
+    def listening(name: str, layer: Masked) -> Callable[..., Any]:
+        call = layer.call  # type: ignore[attr-defined]
+
+        @functools.wraps(call)
+        def recorded(x: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal seen
+            record(name, _array(layer, x))
+            seen += 1
+            if seen == uses:
+                raise _Reached
+            return call(x, *args, **kwargs)
+
+        return recorded
+
+    with contextlib.ExitStack() as stack, contextlib.suppress(_Reached):
+        stack.enter_context(at_rest(model))
+        for name, some in layers.items():
+            for layer, _ in some:
+                patch = overridden(layer, "call", listening(name, layer))
+                stack.enter_context(patch)
+        model(
+            keras.tree.map_structure(keras.ops.convert_to_tensor, batch), training=False
+        )
+
+
+def _array(layer: Masked, x: Any) -> np.ndarray:
+    try:
+        array = np.asarray(current().array(x))
+    except Exception as error:
+        raise ValueError(
+            f"The inputs of the layer '{layer.name}' cannot be read: it is called in a "
+            "compiled function, such as the loop of a wrapper or of a recurrent layer. "
+            "Leave it out, by `exclude=` of the allocation or `prunable=` of "
+            "`mask_model`, or choose a criterion that reads no inputs, such as "
+            "'magnitude'."
+        ) from error
+    return array if array.dtype == np.float64 else array.astype("float32")
+
+
+def in_batches_of_inputs(
+    model: keras.Model, x: Any, size: int | None = None
+) -> Iterator[Any]:
+    """Inputs in batches; of a model whose batches have a fixed size, all have that.
+
+    Args:
+        model: the model.
+        x: its inputs, arrays.
+        size: how many examples; by default as many as are likely to fit, up to 256.
+    """
+    check_whole_batches(model, length(x))
+    numbers = sum(array.size for array in keras.tree.flatten(x)) // length(x)
+    size = _size(model, size or min(256, max(1, _BATCH // max(1, numbers))))
+    for start in range(0, length(x), size):
+        some = slice(start, start + size)
+        yield keras.tree.map_structure(lambda array: array[some], x)  # noqa: B023
+
+
+def _size(model: keras.Model, size: int) -> int:
+    return batch_size_of(model) or size
+
+
+def inputs_alone(data: Any, model: keras.Model) -> Any:
+    """The inputs x of data, as arrays of NumPy or structures of them.
+
+    Args:
+        data: x alone, an array or a dictionary of them, or (x, y) as in `fit`, or a
+            data set of either.
+        model: the model that they are for.
+
+    Raises:
+        ValueError: if there are no examples, arrays of them differ in length, or one
+            has not the shape of the model's input.
+    """
+    if is_dataset(data):
+        x = read_inputs(data)
+    else:
+        pair = isinstance(data, tuple | list) and len(data) == 2
+        x = keras.tree.map_structure(np.asarray, data[0] if pair else data)
+    shapes = [array.shape for array in keras.tree.flatten(x)]
+    if not shapes or not all(s and s[0] == shapes[0][0] > 0 for s in shapes):
+        raise ValueError(
+            "Expected `data` to be inputs x, or (x, y), with examples along the first "
+            f"axis, as many in each array. Received: arrays of shapes {shapes}"
+        )
+    expected = [tuple(t.shape) for t in getattr(model, "inputs", None) or ()]
+    if len(shapes) == len(expected) == 1 and not _fits(shapes[0], expected[0]):
+        raise ValueError(
+            f"Expected `data` to be inputs of shape {expected[0]}, with or without "
+            f"targets. Received: shape {shapes[0]}"
+        )
+    return x
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (None, size)
+        for size, wanted in zip(shape[1:], expected[1:], strict=True)
+    )

@@ -1,0 +1,104 @@
+"""As many weights of each output."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation.names import check_scores
+from keras_lottery.tickets.allocation.protocol import Allocation
+from keras_lottery.tickets.allocation.ranking import Scores, largest
+
+
+@dataclass(frozen=True)
+class ByOutput(Allocation):
+    """Keeps as much of each layer as another allocation does, alike of its outputs.
+
+    Weights are ranked among those of one output alone. Each output of a layer keeps as
+    many, or one more, of those of largest scores; one that has fewer left keeps them
+    all.
+
+    Args:
+        allocation: how many weights each layer keeps.
+        outputs: the number of the output that each entry makes, in arrays of the
+            weights' shapes, by name. Others are ranked by the allocation alone.
+
+    Reference:
+        Sun et al. 2024, "A simple and effective pruning approach for large language
+        models", section 3, "comparison group".
+
+    Example:
+
+    >>> from keras_lottery.tickets.allocation import Uniform
+    >>> outputs = {"kernel": np.array([[0, 1], [0, 1], [0, 1], [0, 1]])}
+    >>> score = np.array([[9.0, 1.0], [8.0, 2.0], [7.0, 4.0], [6.0, 3.0]])
+    >>> masks = Masks.dense({"kernel": (4, 2)})
+    >>> allocate = ByOutput(Uniform(), outputs)
+    >>> allocate({"kernel": score}, masks, 0.5)["kernel"].astype(int)
+    array([[1, 0],
+           [1, 0],
+           [0, 1],
+           [0, 1]])
+    """
+
+    allocation: Allocation
+    outputs: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        """`exclude` is the allocation's own, which is checked already."""
+        checks.instance("allocation", self.allocation, Allocation, "an `Allocation`")
+        checks.instance("outputs", self.outputs, Mapping, "arrays by weight name")
+
+    def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
+        check_scores(scores, masks)
+        kept = self.allocation(scores, masks, sparsity)
+        return Masks(
+            {
+                name: mask
+                if name not in self.outputs or np.array_equal(mask, masks[name])
+                else _alike(
+                    name,
+                    np.asarray(scores[name]),
+                    masks[name],
+                    self.outputs[name],
+                    int(np.count_nonzero(mask)),
+                )
+                for name, mask in kept.items()
+            }
+        )
+
+    @property
+    def exclude(self) -> Sequence[str]:  # type: ignore[override]
+        """That of the allocation."""
+        return self.allocation.exclude
+
+    def leaving_out(self, patterns: Sequence[str]) -> Allocation:
+        return dataclasses.replace(
+            self, allocation=self.allocation.leaving_out(patterns)
+        )
+
+    def total_sparsity(self, sparsity: float, masks: Masks) -> float:
+        return self.allocation.total_sparsity(sparsity, masks)
+
+
+def _alike(
+    name: str, score: np.ndarray, alive: np.ndarray, outputs: np.ndarray, keep: int
+) -> np.ndarray:
+    """The best of each output, then the second best of each, up to so many."""
+    score, number = score[alive], outputs[alive]
+    order = np.lexsort((-score, number))
+    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, sizes)
+    # Those of a rank that not all outputs can keep: the largest of them.
+    last = np.partition(rank, keep - 1)[keep - 1] if keep else 0
+    marks = rank < last
+    tied = {name: rank == last}
+    marks |= largest({name: score}, tied, keep - int(np.count_nonzero(marks)))[name]
+    mask = np.zeros(alive.shape, bool)
+    mask[alive] = marks
+    return mask

@@ -1,0 +1,58 @@
+"""Weights for a mask by the alternating direction method of multipliers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
+
+
+@dataclass(frozen=True)
+class ADMM(ByLayer):
+    """Least squares and the mask by turns, with one inverse for all outputs.
+
+    Inputs are scaled to equal norm, so that the size of a weight is what it does. With
+    `choose`, the largest weights are kept at each step, fewer and fewer of them: step t
+    of T prunes 1 - (1 - t/T)³ of what is to go.
+
+    Args:
+        damping, choose: same as `ByLayer`.
+        iterations: how many steps.
+        rho: ρ, the weight of the distance from what the mask allows.
+
+    Reference:
+        Boža 2024, "Fast and effective weight update for pruned large language models",
+        algorithms 1 and 2.
+    """
+
+    iterations: int = 20
+    rho: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("iterations", self.iterations, 1)
+        checks.number("rho", self.rho, above=0)
+
+    def solve(
+        self,
+        weights: np.ndarray,
+        mask: np.ndarray,
+        moments: np.ndarray,
+        choice: Choice | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scale = np.sqrt(np.diag(moments))[:, np.newaxis]
+        scaled = moments / scale / scale.T
+        targets = scaled @ (weights * scale)
+        inverse = np.linalg.inv(scaled + self.rho * np.eye(len(scaled)))
+        dual = np.zeros_like(weights)
+        allowed = weights * scale * (1 if choice else mask)
+        for step in range(1, self.iterations + 1):
+            free = inverse @ (targets + self.rho * (allowed - dual))
+            if choice is not None:
+                share = 1 - (1 - step / self.iterations) ** 3
+                chosen = choice.towards(share, np.abs(free + dual))
+                mask = np.concatenate([chosen, mask[len(chosen) :]])
+            allowed = np.where(mask, free + dual, 0)
+            dual += free - allowed
+        return allowed / scale, mask

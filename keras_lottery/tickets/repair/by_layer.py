@@ -1,0 +1,285 @@
+"""Repair of one layer after the other, each on what the layers before it now make."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.keras_bridge.calibration import matrices_of
+from keras_lottery.keras_bridge.layer_inputs import (
+    call_recorded,
+    calls_in_order,
+    in_batches_of_inputs,
+    readers,
+)
+from keras_lottery.keras_bridge.layers import State, named_variables
+from keras_lottery.keras_bridge.linear import Matrices
+from keras_lottery.masks import Masks
+from keras_lottery.tickets.allocation import largest
+from keras_lottery.tickets.grouping import Grouping, Weights
+from keras_lottery.tickets.grouping.blocks import Inside
+from keras_lottery.tickets.repair.protocol import Repair
+from keras_lottery.tickets.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The masks of a matrix that keep as much of it as one that is there.
+
+    Args:
+        name: the weight's, by which groupings know it.
+        grouping: what is pruned together.
+        mask: booleans (inputs, outputs).
+        alive: what may be kept.
+    """
+
+    name: str
+    grouping: Grouping
+    mask: np.ndarray
+    alive: np.ndarray
+
+    def best(self, rows: slice, preference: np.ndarray) -> np.ndarray:
+        """Of some inputs, the weights of largest preference, as many as the mask has.
+
+        A mask of these rows. It is the one that is there where they cut groups in two.
+        """
+        kept, alive = self.mask[rows], self.alive[rows]
+        if isinstance(self.grouping, Inside):
+            labels = self.grouping.within([self.name])[self.name].label(self.mask.shape)
+            outside = np.ones(len(labels), bool)
+            outside[rows] = False
+            if np.isin(labels[rows], labels[outside]).any():
+                return kept
+        some = {self.name: preference[: len(kept)]}
+        masks = [Masks({self.name: array}) for array in (kept, alive)]
+        return self.grouping.rearrange(masks[0], some, masks[1])[self.name]
+
+    def towards(self, share: float, preference: np.ndarray) -> np.ndarray:
+        """The weights of largest preference, a share of what is to be pruned gone.
+
+        Groups are pruned at once.
+        """
+        preference = preference[: len(self.mask)]
+        if not isinstance(self.grouping, Weights):
+            return self.best(slice(0, len(self.mask)), preference)
+        alive, kept = (int(np.count_nonzero(m)) for m in (self.alive, self.mask))
+        count = alive - round(share * (alive - kept))
+        return largest({self.name: preference}, {self.name: self.alive}, count)[
+            self.name
+        ]
+
+
+@dataclass(frozen=True)
+class ByLayer(Repair):
+    """Brings each layer's outputs near those that it had before pruning.
+
+    With X the layer's inputs in the network that is pruned and repaired as far as that
+    layer, and Y the outputs of the dense network, a repair looks for the weights V that
+    lower ‖X V - Y‖² + λ ‖V - W‖², and are zero where they are pruned. Biases are among
+    them, as weights of an input that is always 1.
+
+    A subclass says how in `solve`.
+
+    Args:
+        damping: λ, as a share of the mean of ‖x_j‖². 0 fits to the calibration data
+            alone, of which there have to be more than a layer has inputs.
+        choose: whether it chooses the weights to keep as it goes, as many of each layer
+            as the masks that it is given keep.
+    """
+
+    damping: float = 0.01
+    choose: bool = False
+
+    def __post_init__(self) -> None:
+        checks.number("damping", self.damping, 0)
+        checks.flag("choose", self.choose)
+
+    @abstractmethod
+    def solve(
+        self,
+        weights: np.ndarray,
+        mask: np.ndarray,
+        moments: np.ndarray,
+        choice: Choice | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The weights V, zero outside of the mask, and the mask.
+
+        Args:
+            weights: U (inputs, outputs), the best weights without a mask, so that what
+                is to be lowered is the trace of (V - U)ᵀ H (V - U). A last input may be
+                the constant of the biases.
+            mask: booleans of that shape.
+            moments: H, XᵀX + λ I, (inputs, inputs).
+            choice: `None` where the mask is to stay.
+        """
+
+    def __call__(self, snapshot: Snapshot, masks: Masks) -> State:
+        return self.with_masks(snapshot, masks)[0]
+
+    def with_masks(self, snapshot: Snapshot, masks: Masks) -> tuple[State, Masks]:
+        x = snapshot.inputs()
+        network = _Network(snapshot, masks)
+        chosen = dict(masks)
+        network.uses = calls_in_order(network.model, x)
+        for name in [n for n in network.uses if n in masks]:
+            layer = network.layers[name]
+            alive = snapshot.masks[name]
+            parts = zip(
+                layer.matrices.of(masks[name]),
+                layer.matrices.of(alive),
+                layer.with_biases(snapshot.final),
+                *network.moments(name, x),
+                strict=True,
+            )
+            groups = [
+                self._solved(name, snapshot.grouping, layer.matrices, *part)
+                for part in parts
+            ]
+            inputs = layer.matrices.shape[1]
+            kept = layer.matrices.weight(np.stack([m[:inputs] for _, m in groups]))
+            chosen[name] = kept
+            network.change(layer.values(np.stack([w for w, _ in groups]), kept))
+        return network.changed, Masks(chosen)
+
+    def _solved(
+        self,
+        name: str,
+        grouping: Grouping,
+        of: Matrices,
+        mask: np.ndarray,
+        alive: np.ndarray,
+        weights: np.ndarray,
+        second: np.ndarray,
+        cross: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One group of one layer."""
+        # The constant of the biases is never pruned.
+        full = np.ones(weights.shape, bool)
+        full[: len(mask)] = mask
+        damping = self.damping * np.diag(second).mean()
+        if not second.any():  # Nothing reaches the layer: there is nothing to go by.
+            return weights * full, full
+        moments = second + damping * np.eye(len(second))
+        try:
+            best = np.linalg.solve(moments, cross @ weights + damping * weights)
+            known = isinstance(grouping, Weights) or (
+                isinstance(grouping, Inside) and of.is_plain
+            )
+            choice = Choice(name, grouping, mask, alive) if known else None
+            return self.solve(best, full, moments, choice if self.choose else None)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                f"The inputs of `{name}` in the calibration data depend on each other, "
+                "so that many weights are equally good. Give a damping, such as "
+                f"damping=0.01, or more data. Received: {self!r}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A weight with the bias beside it.
+
+    Args:
+        name, matrices: of the weight.
+        bias: the bias's name, or `None` if there is none of one number an output.
+    """
+
+    name: str
+    matrices: Matrices
+    bias: str | None
+
+    def with_biases(self, state: State) -> np.ndarray:
+        """The matrices (groups, inputs + 1, outputs), in double precision."""
+        weights = self.matrices.of(state[self.name]).astype("float64")
+        if self.bias is None:
+            return weights
+        groups, _, outputs = self.matrices.shape
+        biases = state[self.bias].astype("float64").reshape(groups, 1, outputs)
+        return np.concatenate([weights, biases], axis=1)
+
+    def with_constant(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (groups, rows, inputs) with the constant of the biases behind them."""
+        rows = rows.astype("float64")
+        if self.bias is None:
+            return rows
+        return np.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+
+    def values(self, solved: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of the weight and its bias, of matrices as above."""
+        inputs = self.matrices.shape[1]
+        weight = self.matrices.weight(solved[:, :inputs])
+        values = {self.name: np.where(mask, weight, 0)}
+        if self.bias is not None:
+            values[self.bias] = solved[:, inputs].ravel()
+        return values
+
+
+class _Network:
+    """A masked model, dense and pruned by turns."""
+
+    def __init__(self, snapshot: Snapshot, masks: Masks) -> None:
+        self.model = snapshot.model
+        self.dense = snapshot.final
+        self.variables = named_variables(self.model)
+        self.readers = readers(self.model)
+        of = matrices_of(self.model, masks)
+        self.layers = {n: _Layer(n, of[n], self._bias(n, of[n])) for n in masks}
+        # The masks in the model stay those of the dense network.
+        self.changed: dict[str, np.ndarray] = {
+            name: np.where(mask, self.dense[name], 0) for name, mask in masks.items()
+        }
+        self.uses: dict[str, int] = {}
+
+    def _bias(self, name: str, of: Matrices) -> str | None:
+        layers = [layer for layer, _ in self.readers[name]]
+        if len(layers) > 1 or not of.biased:
+            return None
+        bias = layers[0].bias  # type: ignore[attr-defined]
+        return next(n for n, v in self.variables.items() if v is bias)
+
+    def change(self, values: Mapping[str, np.ndarray]) -> None:
+        """From now on, the pruned network has other values of some variables."""
+        for name, array in values.items():
+            shaped = array.reshape(self.variables[name].shape)
+            self.changed[name] = shaped.astype(self.dense[name].dtype)
+
+    def moments(self, name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:
+        """XᵀX and XᵀZ, of a layer's inputs in the pruned network and in the dense one.
+
+        Each is (groups, inputs, inputs).
+        """
+        layer = self.layers[name]
+        groups, inputs, _ = layer.matrices.shape
+        size = inputs + (layer.bias is not None)
+        second, cross = np.zeros((2, groups, size, size))
+        for batch in in_batches_of_inputs(self.model, x):
+            both = [
+                self._read(state, name, batch) for state in (self.changed, self.dense)
+            ]
+            for pruned, dense in zip(*both, strict=True):
+                pairs = zip(
+                    layer.matrices.read(pruned), layer.matrices.read(dense), strict=True
+                )
+                for rows, other in pairs:
+                    one = layer.with_constant(rows)
+                    second += one.swapaxes(1, 2) @ one
+                    cross += one.swapaxes(1, 2) @ layer.with_constant(other)
+        return second, cross
+
+    def _read(self, state: State, name: str, batch: Any) -> list[np.ndarray]:
+        """What a layer reads in each of its uses, of a batch."""
+        for changed in self.changed:
+            self.variables[changed].assign(np.asarray(state[changed]))
+        found: list[np.ndarray] = []
+        listened = {name: self.readers[name]}
+        call_recorded(
+            self.model,
+            batch,
+            listened,
+            lambda _, array: found.append(array),
+            self.uses[name],
+        )
+        return found

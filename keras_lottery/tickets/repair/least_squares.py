@@ -1,0 +1,43 @@
+"""The best weights for a mask."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve
+
+from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
+
+
+@dataclass(frozen=True)
+class LeastSquares(ByLayer):
+    """The weights that a mask leaves, by least squares: no others are nearer.
+
+    Each output has a system of equations of its own, in the inputs that it keeps;
+    outputs of equal masks share one, as those of a layer do that lost whole inputs.
+
+    Reference:
+        He et al. 2017, "Channel pruning for accelerating very deep neural networks",
+        section 3.1: the reconstruction, there after whole channels are gone.
+    """
+
+    def solve(
+        self,
+        weights: np.ndarray,
+        mask: np.ndarray,
+        moments: np.ndarray,
+        choice: Choice | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        targets = moments @ weights
+        found = np.zeros_like(weights)
+        packed = np.packbits(mask, axis=0)
+        _, number = np.unique(packed, axis=1, return_inverse=True)
+        for which in range(number.max() + 1):
+            columns = np.flatnonzero(number == which)
+            rows = np.flatnonzero(mask[:, columns[0]])
+            if len(rows):
+                found[np.ix_(rows, columns)] = solve(
+                    moments[np.ix_(rows, rows)],
+                    targets[np.ix_(rows, columns)],
+                    assume_a="pos",
+                )
+        return found, mask
