@@ -10,8 +10,9 @@ from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import prune
 
 as_array = keras.ops.convert_to_numpy
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 needs_muon = pytest.mark.skipif(
-    keras.__version__.startswith("3.12.") and keras.backend.backend() == "tensorflow",
+    KERAS == (3, 12) and keras.backend.backend() == "tensorflow",
     reason="on TensorFlow, Muon of Keras 3.12 does not train",
 )
 
@@ -149,18 +150,26 @@ class EncoderBlock(layers.Layer):
         super().__init__(**kwargs)
         self.width = width
         self.norm = layers.LayerNormalization()
-        self.hidden = [layers.Dense(width, "gelu"), {"last": layers.Dense(4)}]
+        last = layers.Dense(4)
+        # Before 3.15, Keras saves no layers of a container inside of another.
+        last = {"last": last} if KERAS >= (3, 15) else last
+        self.hidden = [layers.Dense(width, "gelu"), last]
 
     def build(self, input_shape):
         self.attention = layers.MultiHeadAttention(2, 3)
         self.attention.build(input_shape, input_shape)
         self.norm.build(input_shape)
         self.hidden[0].build(input_shape)
-        self.hidden[1]["last"].build((*input_shape[:-1], self.width))
+        self.last.build((*input_shape[:-1], self.width))
 
     def call(self, x):
         y = x + self.attention(x, x)
-        return x + self.hidden[1]["last"](self.hidden[0](self.norm(y)))
+        return x + self.last(self.hidden[0](self.norm(y)))
+
+    @property
+    def last(self):
+        last = self.hidden[1]
+        return last["last"] if isinstance(last, dict) else last
 
     def compute_output_shape(self, input_shape):
         return input_shape

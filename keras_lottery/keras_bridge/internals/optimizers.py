@@ -82,6 +82,8 @@ def slots(optimizer: Any) -> Iterator[Slot]:
     weights = trained_variables(optimizer)
     others = {id(optimizer._variables), id(optimizer._trainable_variables)}
     for name, kept in vars(optimizer).items():
+        if isinstance(kept, dict):  # Muon of Keras 3.12 has them by path.
+            kept = [kept.get(weight.path) for weight in weights]
         is_list = isinstance(kept, list) and id(kept) not in others
         if is_list and len(kept) == len(weights):
             start = 0.0
