@@ -167,9 +167,9 @@ def test_a_file_of_another_model_is_not_kept(tiny, tmp_path, left_over, monkeypa
 
 def test_what_litert_cannot_run_is_not_kept(tmp_path, left_over):
     model = keras.Sequential([keras.Input((6, 4)), layers.LSTM(3)])
-    with pytest.raises(
-        ExportError, match="needs operations of TensorFlow that LiteRT lacks"
-    ):
+    # On Keras 3.12 the converter itself fails.
+    lacks = r"operations of TensorFlow that LiteRT lacks|layer 'lstm' .*`unroll=True`"
+    with pytest.raises(ExportError, match=lacks):
         to_litert(model, tmp_path / "lstm.tflite", sparse=False)
     assert left_over(tmp_path) == []
 
