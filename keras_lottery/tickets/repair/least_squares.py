@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve
+from scipy.linalg import cho_factor, cho_solve
+from threadpoolctl import threadpool_limits
 
 from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
+
+SMALL = 1024
+"""Below so many inputs, one thread solves the equations."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,21 @@ class LeastSquares(ByLayer):
         moments: np.ndarray,
         choice: Choice | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        targets = moments @ weights
-        found = np.zeros_like(weights)
-        packed = np.packbits(mask, axis=0)
-        _, number = np.unique(packed, axis=1, return_inverse=True)
-        for which in range(number.max() + 1):
-            columns = np.flatnonzero(number == which)
-            rows = np.flatnonzero(mask[:, columns[0]])
-            if len(rows):
-                found[np.ix_(rows, columns)] = solve(
-                    moments[np.ix_(rows, rows)],
-                    targets[np.ix_(rows, columns)],
-                    assume_a="pos",
-                )
-        return found, mask
+        # Threads wait for each other longer than such systems take.
+        with threadpool_limits(1 if len(weights) < SMALL else None, "blas"):
+            return _solved(weights, mask, moments), mask
+
+
+def _solved(weights: np.ndarray, mask: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    targets = moments @ weights
+    found = np.zeros_like(weights)
+    packed = np.packbits(mask, axis=0)
+    _, number = np.unique(packed, axis=1, return_inverse=True)
+    for which in range(number.max() + 1):
+        columns = np.flatnonzero(number == which)
+        rows = np.flatnonzero(mask[:, columns[0]])
+        if len(rows):
+            factor = cho_factor(moments[np.ix_(rows, rows)], check_finite=False)
+            part = targets[np.ix_(rows, columns)]
+            found[np.ix_(rows, columns)] = cho_solve(factor, part)
+    return found
