@@ -39,7 +39,7 @@ from keras_lottery.tickets.allocation.layerwise import (
 )
 from keras_lottery.tickets.allocation.names import included
 from keras_lottery.tickets.criteria import Criterion, CriterionLike
-from keras_lottery.tickets.grouping import Granularity, Grouped, Weights
+from keras_lottery.tickets.grouping import Granularity, Grouped, Weights, within
 from keras_lottery.tickets.repair import Repair, RepairLike
 
 THIN = 0.01
@@ -86,7 +86,8 @@ def prune(
             `granularity="filter"`, what a filter is worth: `"l1"`, the sum of its
             absolute weights; `"fpgm"`, its distance from the layer's others;
             `"bn_scale"`, the scale of its BatchNormalization; `"activation"`, its mean
-            absolute activation over `data`; `"random"`; or one of `of_filters`. The
+            absolute activation over `data`; `"lasso"`, how soon the lasso of the
+            next layers' outputs takes it; `"random"`; or one of `of_filters`. The
             scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between layers
             they cannot be compared.
         allocation: which layers the weights are taken from; a name of `allocation` or
@@ -104,8 +105,8 @@ def prune(
         data: training data, for the criteria that need them: (x, y) in arrays, tables
             or dictionaries of them by the names of the inputs, or a batched
             `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,
-            `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"` and repairs need no targets:
-            x alone will do, some hundred examples of it.
+            `"lasso"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"` and repairs need no
+            targets: x alone will do, some hundred examples of it.
         seed: seed of the criteria that draw random numbers.
         rounds: in how many rounds of scoring and pruning; each prunes the same share
             of what the one before left. By default as many as the criterion has: 100
@@ -158,7 +159,8 @@ def prune(
     set_masks(model, {**snapshot.others, **masks}, optimizer)
     variables = named_variables(model)
     for name, array in repaired.items():
-        variables[name].assign(array)
+        own = variables[name].constraint
+        variables[name].assign(array if own is None else own(array))
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
     _warn_of_wrappers(model, before, masks)
 
@@ -179,7 +181,7 @@ def of_network(
     check_by_layer("sparsity", sparsity, allocation)
     if not isinstance(sparsity, Mapping):
         return sparsity, allocation
-    by_layer = LayerSparsities(sparsity, rate=0)
+    by_layer = LayerSparsities.of(sparsity, masks)
     return by_layer.sparsity(masks), by_layer
 
 
@@ -201,9 +203,9 @@ def check_by_layer(
 
 def repairer(repair: RepairLike | None, criterion: Criterion) -> Repair | None:
     """The repair that is asked for, or the one that belongs to a criterion, if any."""
-    if repair is not None:
-        return repairs.get(repair)
-    return repairs.CHOOSING.get(criterion.repair or "")
+    if repair is None or (isinstance(repair, str) and repair == criterion.repair):
+        return repairs.CHOOSING.get(criterion.repair or "")
+    return repairs.get(repair)
 
 
 def repaired_snapshot(
@@ -262,7 +264,10 @@ def masks_after(
     rounds: int | None = None,
     frozen: bool = True,
 ) -> Masks:
-    """The masks that `prune` would set, by the same arguments; it changes nothing."""
+    """The masks that `prune` would set, by the same arguments; it changes nothing.
+
+    Those of `"sparsegpt"` and `"admm"` are the ones that their repair starts from.
+    """
     snapshot = _snapshot(model, granularity, data, seed, frozen)
     masks = snapshot.grouping.left(snapshot.masks)
     sparsity, allocation = of_network(sparsity, allocation, masks)
@@ -346,8 +351,9 @@ def prune_snapshot(
         The masks, and the scores of the first round, which all weights are in.
     """
     if isinstance(sparsity, Mapping):
-        allocation = LayerSparsities(sparsity, rate=0)
-        sparsity = allocation.sparsity(snapshot.grouping.left(snapshot.masks))
+        left = snapshot.grouping.left(snapshot.masks)
+        allocation = LayerSparsities.of(sparsity, left)
+        sparsity = allocation.sparsity(left)
     score = criteria.get(criterion)
     allocate = Grouped(_ranking(snapshot, score, allocation), snapshot.grouping)
     check_sparsity(sparsity)
@@ -376,9 +382,13 @@ def _ranking(
     if not score.within_outputs or across or snapshot.shared_model is None:
         return allocate
     of = matrices_of(snapshot.shared_model, included(snapshot.masks, allocate.exclude))
-    # Groups inside of weights take the last axis for the outputs.
-    alone = isinstance(snapshot.grouping, Weights)
-    outputs = {n: m.outputs for n, m in of.items() if alone or m.is_plain}
+    kinds = within(snapshot.grouping, snapshot.masks)
+    outputs = {
+        name: matrix.outputs
+        for name, matrix in of.items()
+        # Groups inside of weights take the last axis for the outputs.
+        if isinstance(kinds[name], Weights) or matrix.is_plain
+    }
     return ByOutput(allocate, outputs)
 
 

@@ -69,8 +69,8 @@ def input_norms(
     layers = {name: some for name, some in readers(model).items() if name in of}
     squares = {name: np.zeros(of[name].shape[:2]) for name in names}
 
-    def record(name: str, inputs: np.ndarray) -> None:
-        for rows in of[name].read(inputs):
+    def record(name: str, here: Matrices, inputs: np.ndarray) -> None:
+        for rows in here.read(inputs):
             # In double precision, without a copy that has it.
             squares[name] += np.einsum("gri,gri->gi", rows, rows, dtype="float64")
 
@@ -112,8 +112,8 @@ def second_moments(
     groups, count, _ = of.shape
     moments = np.zeros((groups, count, count))
 
-    def record(name: str, inputs: np.ndarray) -> None:
-        for rows in of.read(inputs):
+    def record(name: str, here: Matrices, inputs: np.ndarray) -> None:
+        for rows in here.read(inputs):
             doubled = rows.astype("float64")
             np.add(moments, doubled.swapaxes(1, 2) @ doubled, out=moments)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def calls_in_order(model: keras.Model, x: Any) -> dict[str, int]:
     """How often the model reads each masked weight, in the order of the first time."""
     calls: dict[str, int] = {}
 
-    def count(name: str, x: np.ndarray) -> None:
+    def count(name: str, of: Any, x: np.ndarray) -> None:
         calls[name] = calls.get(name, 0) + 1
 
     first = keras.tree.map_structure(lambda array: array[: _size(model, 1)], x)
@@ -57,7 +58,7 @@ def call_recorded(
     model: keras.Model,
     batch: Any,
     layers: Mapping[str, Sequence[tuple[Masked, Any]]],
-    record: Callable[[str, np.ndarray], None],
+    record: Callable[[str, Any, np.ndarray], None],
     uses: int | None = None,
 ) -> None:
     """Calls a model in inference mode, and passes on what some of its layers read.
@@ -66,30 +67,32 @@ def call_recorded(
         model: a masked model that can be called, of any kind.
         batch: its inputs.
         layers: the layers to listen to, with anything beside them, by name.
-        record: called with a name and what the layer reads, an array, in each use.
+        record: called with a name, what is beside the layer, and what the layer reads,
+            an array, in each use.
         uses: after how many of them the call may end; by default it goes to its end.
     """
     seen = 0
 
-    def listening(name: str, layer: Masked) -> Callable[..., Any]:
+    def listening(name: str, layer: Masked, of: Any) -> Callable[..., Any]:
         call = layer.call  # type: ignore[attr-defined]
 
         @functools.wraps(call)
-        def recorded(x: Any, *args: Any, **kwargs: Any) -> Any:
+        def recorded(*args: Any, **kwargs: Any) -> Any:
             nonlocal seen
-            record(name, _array(layer, x))
+            x = next(iter(inspect.signature(call).bind(*args, **kwargs).args))
+            record(name, of, _array(layer, x))
             seen += 1
             if seen == uses:
                 raise _Reached
-            return call(x, *args, **kwargs)
+            return call(*args, **kwargs)
 
         return recorded
 
     with contextlib.ExitStack() as stack, contextlib.suppress(_Reached):
         stack.enter_context(at_rest(model))
         for name, some in layers.items():
-            for layer, _ in some:
-                patch = overridden(layer, "call", listening(name, layer))
+            for layer, of in some:
+                patch = overridden(layer, "call", listening(name, layer, of))
                 stack.enter_context(patch)
         model(
             keras.tree.map_structure(keras.ops.convert_to_tensor, batch), training=False
@@ -137,30 +140,39 @@ def inputs_alone(data: Any, model: keras.Model) -> Any:
 
     Args:
         data: x alone, an array or a dictionary of them, or (x, y) as in `fit`, or a
-            data set of either.
+            data set of either. Two arrays are (x, y).
         model: the model that they are for.
 
     Raises:
         ValueError: if there are no examples, arrays of them differ in length, or one
-            has not the shape of the model's input.
+            has not the shape of the model's input, or is not finite.
     """
     if is_dataset(data):
         x = read_inputs(data)
     else:
-        pair = isinstance(data, tuple | list) and len(data) == 2
-        x = keras.tree.map_structure(np.asarray, data[0] if pair else data)
-    shapes = [array.shape for array in keras.tree.flatten(x)]
+        whole = isinstance(data, tuple | list) and len(data) in (2, 3)
+        x = keras.tree.map_structure(np.asarray, data[0] if whole else data)
+    arrays = keras.tree.flatten(x)
+    shapes = [array.shape for array in arrays]
     if not shapes or not all(s and s[0] == shapes[0][0] > 0 for s in shapes):
         raise ValueError(
             "Expected `data` to be inputs x, or (x, y), with examples along the first "
             f"axis, as many in each array. Received: arrays of shapes {shapes}"
         )
     expected = [tuple(t.shape) for t in getattr(model, "inputs", None) or ()]
+    if expected and len(shapes) != len(expected):
+        raise ValueError(
+            f"Expected `data` to be {len(expected)} inputs. Received: {len(shapes)}. "
+            "Pass an array for a model of one input, else a dictionary of arrays by "
+            "name, or (x, y)."
+        )
     if len(shapes) == len(expected) == 1 and not _fits(shapes[0], expected[0]):
         raise ValueError(
             f"Expected `data` to be inputs of shape {expected[0]}, with or without "
             f"targets. Received: shape {shapes[0]}"
         )
+    if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
+        raise ValueError("Expected finite numbers in `data`. Received: NaN or infinity")
     return x
 
 

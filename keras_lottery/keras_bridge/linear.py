@@ -77,10 +77,12 @@ def matrices(layer: layers.Layer, weight: str) -> Matrices | None:
         layer: a built layer.
         weight: the attribute that the layer keeps it in, such as `"kernel"`.
     """
-    for kinds, function in _KINDS.items():
-        if isinstance(layer, kinds):
+    for kind, function in _KINDS.items():
+        # One of a user's own may do anything with its inputs.
+        if isinstance(layer, kind) and type(layer).call is kind.call:
+            known = weight in ("kernel", "pointwise_kernel")
             shape = tuple(layer.weight_variable(weight).shape)
-            return function(layer, shape)
+            return function(layer, shape) if known else None
     return None
 
 
@@ -261,15 +263,14 @@ def _windows(
         yield part.reshape(positions, math.prod(sides), images.shape[-1])
 
 
-_KINDS: dict[Any, Callable[[Any, tuple[int, ...]], Matrices | None]] = {
+_KINDS: dict[type[layers.Layer], Callable[[Any, tuple[int, ...]], Matrices | None]] = {
     layers.Dense: _dense,
     layers.EinsumDense: _einsum,
-    (layers.DepthwiseConv1D, layers.DepthwiseConv2D): _depthwise,
-    (layers.SeparableConv1D, layers.SeparableConv2D): _separable,
-    (
-        layers.Conv1DTranspose,
-        layers.Conv2DTranspose,
-        layers.Conv3DTranspose,
-    ): _transposed,
-    (layers.Conv1D, layers.Conv2D, layers.Conv3D): _convolution,
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _depthwise),
+    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _separable),
+    **dict.fromkeys(
+        (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
+        _transposed,
+    ),
+    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), _convolution),
 }

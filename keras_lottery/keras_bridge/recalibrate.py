@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.keras_bridge.backends import current
+from keras_lottery.keras_bridge.gradients import length
 from keras_lottery.keras_bridge.internals.patches import overridden
 from keras_lottery.keras_bridge.layer_inputs import in_batches_of_inputs, inputs_alone
 from keras_lottery.keras_bridge.layers.names import walk
@@ -21,9 +24,10 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
     """Measures the mean and variance of every BatchNormalization again, in place.
 
     Pruning changes what they normalise, and without training nothing else brings their
-    statistics up to date. Each batch is normalised by its own statistics, as in
-    training, and what is stored are the means of these over all examples; dropout does
-    not drop. Frozen layers are among them, and weights stay as they are.
+    statistics up to date. Each batch, of examples at random, is normalised by its own
+    statistics, as in training, and what is stored are the mean and the variance of all
+    examples. Masked steps do not count, and dropout does not drop. Frozen layers are
+    measured, too, and weights stay as they are.
 
     Args:
         model: any built Keras model, masked or not.
@@ -53,8 +57,9 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
     if batch_size is not None:
         checks.count("batch_size", batch_size, 1)
     x = inputs_alone(data, model)
-    totals: dict[int, list[np.ndarray]] = {id(layer): [] for layer in layers}
-    seen = dict.fromkeys(totals, 0)
+    order = np.random.default_rng(0).permutation(length(x))
+    x = keras.tree.map_structure(lambda array: array[order], x)
+    sums = {id(layer): np.zeros(3, object) for layer in layers}
     before = [(v, read(v)) for layer in layers for v in _statistics(layer)]
 
     def normalising(layer: Any) -> Callable[..., Any]:
@@ -62,16 +67,13 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
 
         @functools.wraps(call)
         def normalised(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            axis = layer.axis % len(inputs.shape)
-            others = [a for a in range(len(inputs.shape)) if a != axis]
-            moments = keras.ops.moments(keras.ops.cast(inputs, "float32"), axes=others)
+            given = inspect.signature(call).bind(inputs, *args, **kwargs).arguments
+            count, *moments = _moments(layer, inputs, given.get("mask"))
             for variable, value in zip(_statistics(layer), moments, strict=True):
                 variable.assign(keras.ops.cast(value, variable.dtype))
-            count = len(inputs)
-            seen[id(layer)] += count
-            batch = [count * read(v).astype("float64") for v in _statistics(layer)]
-            old = totals[id(layer)] or [np.zeros_like(array) for array in batch]
-            totals[id(layer)] = [a + b for a, b in zip(old, batch, strict=True)]
+            mean, variance = (current().array(m).astype("float64") for m in moments)
+            square = variance + mean**2
+            sums[id(layer)] += np.array([count, count * mean, count * square], object)
             return call(inputs, *args, **kwargs)
 
         return normalised
@@ -91,11 +93,35 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
             variable.assign(array)
         raise
     for layer in layers:
-        # One that the data do not reach keeps its own.
-        pairs = zip(_statistics(layer), totals[id(layer)], strict=False)
-        for variable, total in pairs:
-            mean = total / seen[id(layer)]
-            variable.assign(mean.astype(read(variable).dtype))
+        count, total, squares = sums[id(layer)]
+        if count:  # One that the data do not reach keeps its own.
+            mean = total / count
+            variance = np.maximum(squares / count - mean**2, 0)
+            for variable, array in zip(
+                _statistics(layer), (mean, variance), strict=True
+            ):
+                variable.assign(array.astype(read(variable).dtype))
+
+
+def _moments(layer: Any, inputs: Any, mask: Any) -> tuple[float, Any, Any]:
+    """How many numbers a channel has, and their mean and variance."""
+    inputs = keras.ops.cast(inputs, "float32")
+    rank = len(inputs.shape)
+    others = [axis for axis in range(rank) if axis != layer.axis % rank]
+    if mask is None:
+        weights = keras.ops.ones_like(inputs)
+    else:
+        for _ in range(rank - len(mask.shape)):
+            mask = keras.ops.expand_dims(mask, -1)
+        weights = keras.ops.broadcast_to(
+            keras.ops.cast(mask, "float32"), keras.ops.shape(inputs)
+        )
+    counts = keras.ops.sum(weights, others, keepdims=True)
+    mean = keras.ops.sum(weights * inputs, others, keepdims=True) / counts
+    squares = weights * keras.ops.square(inputs - mean)
+    variance = keras.ops.sum(squares, others) / keras.ops.reshape(counts, (-1,))
+    count = float(current().array(keras.ops.reshape(counts, (-1,)))[0])
+    return count, keras.ops.reshape(mean, (-1,)), variance
 
 
 def _statistics(layer: Any) -> tuple[keras.Variable, keras.Variable]:

@@ -267,7 +267,7 @@ class LotteryTicketSearch(Run):
                 "granularity": restore(settings["granularity"]),
                 "rewind": restore(settings["rewind"], Rewind, FineTune),
                 "rewind_to": settings["rewind_to"],
-                "repair": settings["repair"],
+                "repair": restore(settings["repair"], *repairs.KINDS),
                 "controls": settings["controls"],
                 "objective": stored_objective(settings),
                 "replicates": settings["replicates"],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from sklearn.linear_model import lars_path_gram
 
 from keras_lottery.registry import Registry
 from keras_lottery.structured.filters import Filters, of_filters
@@ -18,6 +19,7 @@ __all__ = [
     "fpgm",
     "get",
     "l1",
+    "lasso",
     "of_filters",
     "random",
     "register",
@@ -77,6 +79,32 @@ def activation(filters: Filters) -> np.ndarray:
     return filters.activations()
 
 
+def lasso(filters: Filters) -> np.ndarray:
+    """The penalty at which a filter enters, where few are to make the next outputs.
+
+    Of the lasso ‖Y - Σ β_i X_i‖² + α ‖β‖₁, X_i being what the next layers have from
+    filter i, and Y their sum: α falls until β_i is no longer zero. Each X_i is scaled
+    to norm 1, so that the penalties compare. Filters that never enter are worth
+    nothing. Follow it by `repair="least_squares"`.
+
+    Reference:
+        He et al. 2017, "Channel pruning for accelerating very deep neural networks",
+        equation 1.
+    """
+    products = filters.products()
+    sums = products.sum(axis=1)
+    size = np.sqrt(np.maximum(np.diag(products), 1e-30))
+    alphas, _, path = lars_path_gram(
+        sums / size,
+        products / np.outer(size, size),
+        n_samples=len(products),
+        method="lasso",
+        max_iter=8 * len(products),
+    )
+    enters = (np.abs(path) > 0).argmax(axis=1)
+    return np.where(path.any(axis=1), alphas[np.maximum(enters - 1, 0)], 0.0)
+
+
 def _complete(score: Criterion | Callable[[Filters], np.ndarray]) -> Criterion:
     return score if isinstance(score, Criterion) else of_filters(score)
 
@@ -90,6 +118,7 @@ CRITERIA: Registry[Criterion] = Registry(
         "bn_scale": bn_scale,
         "random": random,
         "activation": activation,
+        "lasso": lasso,
     },
     wrap=_complete,
 )

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.calibration import matrices_of
 from keras_lottery.keras_bridge.graph import Use, inputs_of, run
 from keras_lottery.keras_bridge.layers.recurrent import (
     at_rest,
@@ -43,6 +44,8 @@ class Filters:
         activations: gives the mean absolute value (filters,) of what the next layers
             read, over the data.
         rng: random numbers.
+        products: gives XᵀX over the data (filters, filters), X_i being what the next
+            layers' outputs have from filter i.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Filters:
     scales: Sequence[np.ndarray]
     activations: Callable[[], np.ndarray]
     rng: np.random.Generator
+    products: Callable[[], np.ndarray]
 
 
 def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
@@ -137,6 +141,7 @@ def _all_filters(graph: Graph, snapshot: Snapshot) -> list[Filters]:
                 scales=[scale.mean(axis=1) for scale in found["scale"]],
                 activations=partial(lambda groups: activations()[groups], groups),
                 rng=snapshot.rng,
+                products=partial(_products, graph, snapshot, groups),
             )
         )
     return filters
@@ -171,10 +176,9 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
     """The mean absolute value of each group's channels where layers read them."""
     if snapshot.data is None:
         raise ValueError(
-            "criterion='activation' needs training data. Received: data=None. "
-            "Pass `data=(x, y)`."
+            "criterion='activation' needs inputs. Received: data=None. Pass `data=x`."
         )
-    arrays, dtypes = _inputs(graph.model, snapshot.training_data())
+    arrays, dtypes = _inputs(graph.model, snapshot.inputs())
     total = np.zeros(graph.groups.max() + 1)
     count = np.zeros(len(total))
     check_whole_batches(graph.model, len(arrays[0]))
@@ -201,9 +205,34 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
     return total / np.maximum(count, 1)
 
 
-def _inputs(
-    model: keras.Model, data: tuple[Any, Any]
-) -> tuple[list[np.ndarray], list[str]]:
+def _products(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarray:
+    """What each two filters have in common in the outputs of the layers that read them.
+
+    Each layer counts by the size of its outputs' part from these filters.
+    """
+    total = np.zeros((len(groups), len(groups)))
+    for rule in graph.rules.values():
+        read = graph.groups[rule.calls[0].inputs[0].atoms]
+        if not isinstance(rule, Linear) or not np.isin(read, groups).any():
+            continue
+        ((weight, _),) = [(n, i) for n, (i, _) in rule.axes.items() if i is not None]
+        name = f"{graph.name(rule.layer)}/{weight}"
+        if name not in snapshot.masks:
+            continue
+        of = matrices_of(snapshot.model, [name])[name]
+        kernel = of.of(
+            np.where(snapshot.masks[name], weights_of(rule.layer)[weight], 0)
+        )
+        for moments, matrix in zip(snapshot.second_moments(name), kernel, strict=True):
+            # The channels of a patch lie side by side.
+            rows = np.tile(read, len(moments) // len(read))
+            own = (rows[:, np.newaxis] == groups).astype(float)
+            part = own.T @ (moments * (matrix @ matrix.T)) @ own
+            total += part / max(part.sum(), 1e-30)
+    return total
+
+
+def _inputs(model: keras.Model, x: Any) -> tuple[list[np.ndarray], list[str]]:
     """The arrays in the order of the model's inputs, and the types that these have."""
     structure = inputs_of(model)
     # As Keras calls them: by key where the model takes a dictionary.
@@ -211,12 +240,11 @@ def _inputs(
         path[-1] if path and isinstance(path[-1], str) else tensor.name: tensor
         for path, tensor in keras.tree.flatten_with_path(structure)
     }
-    x = data[0] if isinstance(data, tuple | list) and len(data) == 2 else None
     if isinstance(x, Mapping):
         given = [x[name] for name in tensors if name in x]
     else:
         keyed = len(tensors) > 1 and isinstance(structure, dict)
-        given = [] if x is None or keyed else keras.tree.flatten(x)
+        given = [] if keyed else keras.tree.flatten(x)
     arrays = [np.asarray(array) for array in given]
     shapes = [tuple(tensor.shape) for tensor in tensors.values()]
     if (
@@ -225,10 +253,10 @@ def _inputs(
         or not all(map(_fits, arrays, shapes))
     ):
         raise ValueError(
-            "Expected `data` to be a pair (x, y), with the same number of rows in x, "
+            "Expected `data` to be inputs x, or (x, y), with the same number of rows, "
             "at least one, for each input of "
             f"{dict(zip(tensors, shapes, strict=True))}. Received: "
-            f"{[array.shape for array in arrays] or type(data).__name__}. Pass an "
+            f"{[array.shape for array in arrays] or type(x).__name__}. Pass an "
             "array for a model of one input, else a dictionary of arrays by name."
         )
     return arrays, [tensor.dtype for tensor in tensors.values()]

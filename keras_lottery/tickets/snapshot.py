@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import keras
@@ -145,10 +146,16 @@ class Snapshot:
         Raises:
             ValueError: if there are none.
         """
+        return self._calibration
+
+    @cached_property
+    def _calibration(self) -> Any:
+        """Read once: a data set may draw its images anew each time."""
         if self.data is None or self.shared_model is None:
             raise ValueError(
                 "Calibration needs inputs of the model, without targets. Pass "
-                "`data=x` to `prune`, or use it in a search without mask_epochs='auto'."
+                "`data=x` to `prune` or to the callback. In a search, mask_epochs="
+                "'auto' has none."
             )
         if not callable(self.data):
             return inputs_alone(self.data, self.shared_model)

@@ -32,7 +32,7 @@ class Own(keras.Model):
         self.second = layers.Dense(2, name="second")
 
     def call(self, x):
-        return self.second(self.first(x))
+        return self.second(inputs=self.first(x))
 
 
 @pytest.mark.parametrize("size", [3, 10])
@@ -53,8 +53,35 @@ def test_subclassed_models_are_read_too():
     model = Own()
     model(X)
     model = kl.mask_model(model)
-    norms = input_norms(model, X, ["first/kernel"])
+    norms = input_norms(model, X, ["first/kernel", "second/kernel"])
     assert np.allclose(norms["first/kernel"][:, 0], np.linalg.norm(X, axis=0))
+
+
+@keras.saving.register_keras_serializable("calibration")
+class Squared(layers.Dense):
+    """A layer of a user's own, whose kernel reads something else."""
+
+    def call(self, x):
+        return super().call(x * x)
+
+
+@pytest.mark.once
+def test_layers_of_ones_own_are_refused():
+    kl.register_masked(Squared)
+    model = kl.mask_model(keras.Sequential([keras.Input((6,)), Squared(2)]))
+    with pytest.raises(ValueError, match="as a weight of a Squared"):
+        input_norms(model, X, list(kl.get_masks(model)))
+
+
+@pytest.mark.once
+def test_data_that_do_not_fit_are_refused_by_name():
+    two = [keras.Input((2,), name="a"), keras.Input((2,), name="b")]
+    model = kl.mask_model(keras.Model(two, layers.Dense(2)(layers.Add()(two))))
+    part = X[:, :2]
+    kl.prune(model, 0.5, "wanda", data={"a": part, "b": part})
+    for data in ([part, part], {"a": part, "b": np.full_like(part, np.nan)}):
+        with pytest.raises(ValueError, match="`data`"):
+            kl.prune(model, 0.75, "wanda", data=data)
 
 
 def test_grouped_and_depthwise_convolutions_have_moments_of_each_group():

@@ -41,6 +41,9 @@ def test_tickets_start_from_repaired_weights(tmp_path):
     assert again.repair == "least_squares"
     with pytest.raises(ValueError, match="repair"):
         search(directory=tmp_path)
+    own = kl.repair.LeastSquares(damping=0.1)
+    search(repair=own, directory=tmp_path, overwrite=True)
+    assert kl.LotteryTicketSearch.load(tmp_path).repair == own
 
 
 def test_what_is_not_trained_on_is_not_repaired():

@@ -50,7 +50,7 @@ def test_methods_in_the_order_that_is_known():
     for density in (0.5, 0.1):
         large = by_magnitude(weights, density)
         wanda = by_output(np.abs(weights) * np.sqrt(np.diag(moments))[:, None], density)
-        choice = Choice("kernel", Weights(), wanda, np.ones_like(wanda))
+        choice = Choice(Weights(), wanda, np.ones_like(wanda))
         found = {
             "magnitude": weights * large,
             "magnitude, repaired": best.solve(weights, large, moments, None)[0],
@@ -123,16 +123,13 @@ def test_masks_chosen_anew_keep_groups_and_counts():
     moments = inputs.T @ inputs + np.eye(256)
     scores = np.abs(weights)
     pairs = NOfM(2, 4).fixed(scores, np.ones(weights.shape, bool))
-    choice = Choice("kernel", NOfM(2, 4), pairs, np.ones_like(pairs))
+    choice = Choice(NOfM(2, 4), pairs, np.ones_like(pairs))
     for kind in (SparseGPT, ADMM):
         new, mask = kind(choose=True).solve(weights, pairs, moments, choice)
         assert (mask.reshape(64, 4, 64).sum(axis=1) == 2).all()
         assert not np.array_equal(mask, pairs) and not new[~mask].any()
         fixed = kind().solve(weights, pairs, moments, None)[0]
         assert error(weights, new, inputs) < error(weights, fixed, inputs)
-    # Blocks that cut groups stay as they are.
-    same = SparseGPT(choose=True, block=6).solve(weights, pairs, moments, choice)[1]
-    assert np.array_equal(same[:250], pairs[:250])
 
 
 def network():
@@ -271,3 +268,93 @@ def test_inputs_may_come_in_any_form():
         kl.prune(model, 0.5, "wanda", data=data)
         snapshot[form] = kl.get_masks(model)
     assert all(masks == snapshot["array"] for masks in snapshot.values())
+
+
+def words():
+    """A recurrent layer, whose inputs are not known, before two that are."""
+    x = keras.Input((4, 3))
+    y = layers.LSTM(5, name="words")(x)
+    y = layers.Dense(8, "relu", name="hidden")(y)
+    model = kl.mask_model(keras.Model(x, layers.Dense(2, name="out")(y)))
+    return model, rng.normal(size=(60, 4, 3)).astype("float32")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "how",
+    [
+        {
+            "sparsity": 0.3,
+            "allocation": kl.allocation.Uniform(exclude=["words", "out"]),
+        },
+        {"sparsity": {"hidden": 0.5}},
+    ],
+)
+def test_layers_that_are_left_out_stay_as_they_are(how):
+    for method in ({"repair": "least_squares"}, {"criterion": "sparsegpt"}):
+        model, x = words()
+        before = kl.get_state(model)
+        kl.prune(model, **{"criterion": "wanda", **how, **method}, data=x)
+        after = kl.get_state(model)
+        changed = {n for n in after if not np.array_equal(before[n], after[n])}
+        assert changed == {"hidden/kernel", "hidden/bias"}
+
+
+@pytest.mark.once
+def test_groups_of_each_layers_own_are_chosen_anew():
+    model, x = network()
+    kl.prune(model, 0.5, "sparsegpt", granularity={"dense": "2:4"}, data=x)
+    mask = kl.get_masks(model)["dense/kernel"]
+    assert (mask.reshape(36, 4, 5).sum(axis=1) == 2).all()
+
+
+@pytest.mark.once
+def test_blocks_end_where_groups_do():
+    rng = np.random.default_rng(0)
+    inputs, weights = rng.normal(size=(400, 30)), rng.normal(size=(30, 4))
+    fixed = NOfM(1, 3).fixed(np.abs(weights), np.ones(weights.shape, bool))
+    choice = Choice(NOfM(1, 3), fixed, np.ones_like(fixed))
+    inputs[:, ::2] += 2 * inputs[:, [1]]
+    repair = SparseGPT(choose=True, block=7)
+    _, mask = repair.solve(weights, fixed, inputs.T @ inputs, choice)
+    assert (mask.reshape(10, 3, 4).sum(axis=1) == 1).all()
+    assert not np.array_equal(mask[20:], fixed[20:])
+
+
+@pytest.mark.once
+def test_the_name_of_a_criterions_own_repair_chooses_as_well():
+    masks = []
+    for how in ({}, {"repair": "sparsegpt"}):
+        model, x = network()
+        kl.prune(model, 0.6, "sparsegpt", data=x, **how)
+        masks.append(kl.get_masks(model))
+    assert masks[0] == masks[1]
+
+
+@pytest.mark.once
+def test_constraints_hold_and_filters_need_no_damping():
+    x = rng.normal(size=(500, 6)).astype("float32")
+    hidden = layers.Dense(10, "relu", kernel_constraint="non_neg", name="hidden")
+    model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(4, name="out")])
+    hidden.kernel.assign(np.abs(as_array(hidden.kernel)))
+    masked = kl.mask_model(model)
+    kl.prune(masked, 0.5, "wanda", data=x, repair="least_squares")
+    assert kl.get_state(masked)["hidden/kernel"].min() == 0
+    masked = kl.mask_model(model)
+    how = {"granularity": "filter", "repair": LeastSquares(damping=0), "data": x}
+    kl.prune(masked, 0.5, "l1", **how)
+    assert np.allclose(as_array(kl.compact(masked)(x)), as_array(masked(x)), atol=1e-5)
+
+
+@pytest.mark.once
+def test_repair_of_masks_of_before_revives_nothing():
+    model, x = network()
+    kl.prune(model, 0.4)
+    before = kl.get_masks(model)
+    for criterion in ("wanda", "sparsegpt", "admm"):
+        again, _ = network()
+        kl.set_masks(again, before)
+        kl.prune(again, 0.7, criterion, data=x, repair=None)
+        state = kl.get_state(again)
+        for name, mask in kl.get_masks(again).items():
+            assert not (mask & ~before[name]).any() and not state[name][~mask].any()

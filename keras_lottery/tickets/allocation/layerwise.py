@@ -127,6 +127,12 @@ class LayerSparsities(Layerwise):
     On the way there, as `GradualPruning` goes, it prunes a part of a round.
     """
 
+    @classmethod
+    def of(cls, shares: Mapping[str, float], masks: Masks) -> "LayerSparsities":
+        """Of shares by pattern. Layers that match none are left out, and not scored."""
+        others = [n for n in masks if not any(matches(n, p) for p in shares)]
+        return cls(shares, rate=0, exclude=others)
+
     def sparsity(self, masks: Masks) -> float:
         """The whole network's, after the round. What was pruned further stays so."""
         return 1 - sum(self._shares(1, masks).values()) / masks.size

@@ -7,12 +7,12 @@ made of a model, in `structured/`, and registered there.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from keras_lottery import checks
 from keras_lottery.registry import Registry
-from keras_lottery.tickets.grouping.blocks import Blocks, InsideWeights, NOfM
+from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights, NOfM
 from keras_lottery.tickets.grouping.by_layer import ByLayer
 from keras_lottery.tickets.grouping.grouping import Grouped, Grouping, Groups
 from keras_lottery.tickets.grouping.kind import Kind
@@ -32,6 +32,7 @@ __all__ = [
     "Weights",
     "get",
     "register",
+    "within",
 ]
 
 Granularity = str | tuple[int, int] | Mapping[str, str | tuple[int, int]]
@@ -47,6 +48,18 @@ GROUPINGS: Registry[Kind] = Registry(
 """Kinds of groupings by name."""
 
 register = GROUPINGS.register
+
+
+def within(grouping: Grouping, names: Collection[str]) -> Mapping[str, Grouping]:
+    """What is pruned together within each weight, by name; nothing across layers."""
+    if isinstance(grouping, Weights):
+        return dict.fromkeys(names, grouping)
+    if not isinstance(grouping, Inside):
+        return {}
+    return {
+        name: Weights() if inside == Blocks(1, 1) else inside
+        for name, inside in grouping.within(names).items()
+    }
 
 
 def get(granularity: Any) -> Kind:

@@ -42,5 +42,8 @@ CHOOSING: dict[str, Repair] = {
 }
 """Those that choose the masks as they go, for the criteria of these names."""
 
+KINDS = (ADMM, LeastSquares, SparseGPT)
+"""What a stored search may name."""
+
 get = REPAIRS.look_up
 register = REPAIRS.register

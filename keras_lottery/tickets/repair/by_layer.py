@@ -1,11 +1,12 @@
 """Repair of one layer after the other, each on what the layers before it now make."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from keras_lottery import checks
 from keras_lottery.keras_bridge.calibration import matrices_of
@@ -19,8 +20,7 @@ from keras_lottery.keras_bridge.layers import State, named_variables
 from keras_lottery.keras_bridge.linear import Matrices
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import largest
-from keras_lottery.tickets.grouping import Grouping, Weights
-from keras_lottery.tickets.grouping.blocks import Inside
+from keras_lottery.tickets.grouping import Grouping, InsideWeights, Weights, within
 from keras_lottery.tickets.repair.protocol import Repair
 from keras_lottery.tickets.snapshot import Snapshot
 
@@ -30,32 +30,33 @@ class Choice:
     """The masks of a matrix that keep as much of it as one that is there.
 
     Args:
-        name: the weight's, by which groupings know it.
-        grouping: what is pruned together.
+        grouping: what is pruned together: weights, or groups inside of one.
         mask: booleans (inputs, outputs).
         alive: what may be kept.
     """
 
-    name: str
     grouping: Grouping
     mask: np.ndarray
     alive: np.ndarray
 
+    def end(self, row: int) -> int:
+        """The first row from there on at which no group is cut in two."""
+        if isinstance(self.grouping, InsideWeights):
+            labels = self.grouping.label(self.mask.shape)
+            while row < len(labels) and np.isin(labels[row], labels[row - 1]).any():
+                row += 1
+        return row
+
     def best(self, rows: slice, preference: np.ndarray) -> np.ndarray:
         """Of some inputs, the weights of largest preference, as many as the mask has.
 
-        A mask of these rows. It is the one that is there where they cut groups in two.
+        A mask of these rows, which cut no group in two.
         """
-        kept, alive = self.mask[rows], self.alive[rows]
-        if isinstance(self.grouping, Inside):
-            labels = self.grouping.within([self.name])[self.name].label(self.mask.shape)
-            outside = np.ones(len(labels), bool)
-            outside[rows] = False
-            if np.isin(labels[rows], labels[outside]).any():
-                return kept
-        some = {self.name: preference[: len(kept)]}
-        masks = [Masks({self.name: array}) for array in (kept, alive)]
-        return self.grouping.rearrange(masks[0], some, masks[1])[self.name]
+        kept, alive = (
+            Masks({"weight": array[rows]}) for array in (self.mask, self.alive)
+        )
+        some = {"weight": preference[: len(kept["weight"])]}
+        return self.grouping.rearrange(kept, some, alive)["weight"]
 
     def towards(self, share: float, preference: np.ndarray) -> np.ndarray:
         """The weights of largest preference, a share of what is to be pruned gone.
@@ -67,9 +68,7 @@ class Choice:
             return self.best(slice(0, len(self.mask)), preference)
         alive, kept = (int(np.count_nonzero(m)) for m in (self.alive, self.mask))
         count = alive - round(share * (alive - kept))
-        return largest({self.name: preference}, {self.name: self.alive}, count)[
-            self.name
-        ]
+        return largest({"weight": preference}, {"weight": self.alive}, count)["weight"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class ByLayer(Repair):
     lower ‖X V - Y‖² + λ ‖V - W‖², and are zero where they are pruned. Biases are among
     them, as weights of an input that is always 1.
 
-    A subclass says how in `solve`.
+    Layers that lost nothing stay as they are. A subclass says how in `solve`.
 
     Args:
         damping: λ, as a share of the mean of ‖x_j‖². 0 fits to the calibration data
@@ -120,26 +119,29 @@ class ByLayer(Repair):
         return self.with_masks(snapshot, masks)[0]
 
     def with_masks(self, snapshot: Snapshot, masks: Masks) -> tuple[State, Masks]:
+        before = snapshot.masks
+        pruned = [n for n, m in masks.items() if not np.array_equal(m, before[n])]
         x = snapshot.inputs()
-        network = _Network(snapshot, masks)
+        network = _Network(snapshot, {name: masks[name] for name in pruned})
+        kinds = within(snapshot.grouping, masks) if self.choose else {}
         chosen = dict(masks)
         network.uses = calls_in_order(network.model, x)
-        for name in [n for n in network.uses if n in masks]:
+        for name in [n for n in network.uses if n in pruned]:
             layer = network.layers[name]
-            alive = snapshot.masks[name]
+            of, grouping = layer.matrices, kinds.get(name)
+            # Groups inside of weights take the last axis for the outputs.
+            known = isinstance(grouping, Weights) or of.is_plain
             parts = zip(
-                layer.matrices.of(masks[name]),
-                layer.matrices.of(alive),
+                of.of(masks[name]),
+                of.of(before[name]),
                 layer.with_biases(snapshot.final),
                 *network.moments(name, x),
                 strict=True,
             )
             groups = [
-                self._solved(name, snapshot.grouping, layer.matrices, *part)
-                for part in parts
+                self._solved(name, grouping if known else None, *part) for part in parts
             ]
-            inputs = layer.matrices.shape[1]
-            kept = layer.matrices.weight(np.stack([m[:inputs] for _, m in groups]))
+            kept = of.weight(np.stack([m[: of.shape[1]] for _, m in groups]))
             chosen[name] = kept
             network.change(layer.values(np.stack([w for w, _ in groups]), kept))
         return network.changed, Masks(chosen)
@@ -147,35 +149,36 @@ class ByLayer(Repair):
     def _solved(
         self,
         name: str,
-        grouping: Grouping,
-        of: Matrices,
+        grouping: Grouping | None,
         mask: np.ndarray,
         alive: np.ndarray,
         weights: np.ndarray,
         second: np.ndarray,
         cross: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One group of one layer."""
+        """One group of one layer; its mask is chosen anew if there is a grouping."""
         # The constant of the biases is never pruned.
         full = np.ones(weights.shape, bool)
         full[: len(mask)] = mask
-        damping = self.damping * np.diag(second).mean()
         if not second.any():  # Nothing reaches the layer: there is nothing to go by.
             return weights * full, full
-        moments = second + damping * np.eye(len(second))
+        damping = self.damping * np.diag(second).mean()
+        choice = Choice(grouping, mask, alive) if grouping is not None else None
+        # Inputs that no output keeps have no part in it, as those of pruned filters.
+        rows = full.any(axis=1) if choice is None else np.ones(len(full), bool)
+        moments = second[np.ix_(rows, rows)] + damping * np.eye(int(rows.sum()))
+        targets = cross[rows] @ weights + damping * weights[rows]
+        new, kept = np.zeros_like(weights), np.zeros_like(full)
         try:
-            best = np.linalg.solve(moments, cross @ weights + damping * weights)
-            known = isinstance(grouping, Weights) or (
-                isinstance(grouping, Inside) and of.is_plain
-            )
-            choice = Choice(name, grouping, mask, alive) if known else None
-            return self.solve(best, full, moments, choice if self.choose else None)
+            best = cho_solve(cho_factor(moments), targets)
+            new[rows], kept[rows] = self.solve(best, full[rows], moments, choice)
         except np.linalg.LinAlgError as error:
             raise ValueError(
                 f"The inputs of `{name}` in the calibration data depend on each other, "
                 "so that many weights are equally good. Give a damping, such as "
                 f"damping=0.01, or more data. Received: {self!r}"
             ) from error
+        return new, kept
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ class _Layer:
 class _Network:
     """A masked model, dense and pruned by turns."""
 
-    def __init__(self, snapshot: Snapshot, masks: Masks) -> None:
+    def __init__(self, snapshot: Snapshot, masks: Mapping[str, np.ndarray]) -> None:
         self.model = snapshot.model
         self.dense = snapshot.final
         self.variables = named_variables(self.model)
@@ -260,26 +263,21 @@ class _Network:
                 self._read(state, name, batch) for state in (self.changed, self.dense)
             ]
             for pruned, dense in zip(*both, strict=True):
-                pairs = zip(
-                    layer.matrices.read(pruned), layer.matrices.read(dense), strict=True
-                )
-                for rows, other in pairs:
+                for rows, other in zip(pruned, dense, strict=True):
                     one = layer.with_constant(rows)
                     second += one.swapaxes(1, 2) @ one
                     cross += one.swapaxes(1, 2) @ layer.with_constant(other)
         return second, cross
 
-    def _read(self, state: State, name: str, batch: Any) -> list[np.ndarray]:
-        """What a layer reads in each of its uses, of a batch."""
+    def _read(self, state: State, name: str, batch: Any) -> list[Iterator[np.ndarray]]:
+        """The rows that a layer reads in each of its uses, of a batch."""
         for changed in self.changed:
             self.variables[changed].assign(np.asarray(state[changed]))
-        found: list[np.ndarray] = []
+        found: list[Iterator[np.ndarray]] = []
+
+        def record(name: str, of: Matrices, array: np.ndarray) -> None:
+            found.append(of.read(array))
+
         listened = {name: self.readers[name]}
-        call_recorded(
-            self.model,
-            batch,
-            listened,
-            lambda _, array: found.append(array),
-            self.uses[name],
-        )
+        call_recorded(self.model, batch, listened, record, self.uses[name])
         return found

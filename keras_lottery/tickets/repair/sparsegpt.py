@@ -42,8 +42,11 @@ class SparseGPT(ByLayer):
         weights, mask = weights.copy(), mask.copy()
         inverse = np.linalg.inv(moments)
         upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-        for start in range(0, len(weights), self.block):
-            block = slice(start, min(start + self.block, len(weights)))
+        stop = 0
+        while (start := stop) < len(weights):
+            stop = min(start + self.block, len(weights))
+            stop = stop if choice is None else choice.end(stop)
+            block = slice(start, stop)
             if choice is not None:
                 costs = (weights[block] / np.diag(upper)[block, np.newaxis]) ** 2
                 part = choice.best(block, costs)
