@@ -104,8 +104,9 @@ def test_copies_keep_what_lies_in_no_variable(build, tmp_path):
     starts = scratch(masked, kl.layers.get_state(masked), 1)
     for start in starts.values():
         assert outputs(start.model, x).shape == expected.shape
-    np.testing.assert_array_equal(
-        outputs(starts["original"].model, x), outputs(masked, x)
+    # The smaller network adds up fewer numbers, in another order.
+    np.testing.assert_allclose(
+        outputs(starts["original"].model, x), outputs(masked, x), rtol=1e-5, atol=1e-6
     )
 
 

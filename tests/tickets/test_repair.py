@@ -284,7 +284,7 @@ def words():
     "how",
     [
         {
-            "sparsity": 0.3,
+            "sparsity": 0.1,
             "allocation": kl.allocation.Uniform(exclude=["words", "out"]),
         },
         {"sparsity": {"hidden": 0.5}},

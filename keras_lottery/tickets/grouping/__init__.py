@@ -32,7 +32,6 @@ __all__ = [
     "Weights",
     "get",
     "register",
-    "within",
 ]
 
 Granularity = str | tuple[int, int] | Mapping[str, str | tuple[int, int]]
