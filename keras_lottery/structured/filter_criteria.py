@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.linear_model import lars_path_gram
 
 from keras_lottery.registry import Registry
 from keras_lottery.structured.filters import Filters, of_filters
@@ -91,6 +90,8 @@ def lasso(filters: Filters) -> np.ndarray:
         He et al. 2017, "Channel pruning for accelerating very deep neural networks",
         equation 1.
     """
+    from sklearn.linear_model import lars_path_gram
+
     products = filters.products()
     sums = products.sum(axis=1)
     size = np.sqrt(np.maximum(np.diag(products), 1e-30))
