@@ -387,7 +387,7 @@ def _ranking(
         name: matrix.outputs
         for name, matrix in of.items()
         # Groups inside of weights take the last axis for the outputs.
-        if isinstance(kinds[name], Weights) or matrix.is_plain
+        if isinstance(kinds.get(name), Weights) or matrix.is_plain
     }
     return ByOutput(allocate, outputs)
 

@@ -608,7 +608,7 @@ def good_calls(folder, run):
             {"model": normalised, "data": np.zeros((4, 3), "float32")},
         ),
         "kl.repair.ADMM": Good({}, damping="from_0", rho="above_0", iterations="2"),
-        "kl.repair.LeastSquares": Good({}, damping="from_0"),
+        "kl.repair.LeastSquares": Good({}, damping="from_0", choose=""),
         "kl.repair.SparseGPT": Good({}, damping="from_0", block="positive"),
         "kl.repair.get": Good({"value": "admm"}),
         "kl.results.verdict": Good(

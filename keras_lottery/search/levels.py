@@ -53,12 +53,12 @@ class Plan:
     span: Span
     finder: MaskFinder
 
-    def repaired(self, snapshot: Snapshot, masks: Masks) -> Snapshot:
-        """The snapshot with the weights that tickets go on from, where they do."""
+    def repaired(self, snapshot: Snapshot, masks: Masks) -> tuple[Snapshot, Masks]:
+        """The snapshot with the weights that tickets go on from, and their masks."""
         if self.repair is None:
-            return snapshot
-        changed, _ = repaired_snapshot(self.repair, snapshot, masks)
-        return replace(snapshot, final={**snapshot.final, **changed})
+            return snapshot, masks
+        changed, masks = repaired_snapshot(self.repair, snapshot, masks)
+        return replace(snapshot, final={**snapshot.final, **changed}), masks
 
     def sparsities(self, masks: Masks) -> list[Sparsity]:
         """The sparsity of each level; allocations with rates of their own change it."""
@@ -85,7 +85,7 @@ def levels(replicate: "Replicate") -> Course:
         masks, scores = prune_snapshot(
             snapshot, sparsity, plan.criterion, plan.allocation
         )
-        start = plan.repaired(snapshot, masks)
+        start, masks = plan.repaired(snapshot, masks)
         ticket = plan.rewind.ticket(start, masks, plan.span)
         jobs = replicate.reported(level, ticket, snapshot, scores)
     yield jobs

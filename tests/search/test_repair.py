@@ -46,6 +46,12 @@ def test_tickets_start_from_repaired_weights(tmp_path):
     assert kl.LotteryTicketSearch.load(tmp_path).repair == own
 
 
+def test_masks_that_a_repair_chooses_are_the_tickets():
+    ticket = search(repair=kl.repair.ADMM(choose=True)).ticket(1)
+    for name, mask in ticket.masks.items():
+        assert np.array_equal(ticket.weights[name] != 0, mask)
+
+
 def test_what_is_not_trained_on_is_not_repaired():
     for rewind in ("weights", "continue"):
         with pytest.raises(ValueError, match="`None` where tickets start"):

@@ -240,6 +240,12 @@ def test_what_is_wrong_is_refused_and_nothing_has_changed(repair, message):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.once
+def test_least_squares_chooses_no_mask():
+    with pytest.raises(ValueError, match=r"choose=True.*`SparseGPT` and `ADMM`"):
+        LeastSquares(choose=True)
+
+
 def test_calibration_needs_inputs():
     model, _ = network()
     for how in ({"criterion": "wanda"}, {"repair": "admm"}):

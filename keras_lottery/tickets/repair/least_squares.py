@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
+from keras_lottery import checks
 from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
 
 SMALL = 1024
@@ -23,6 +24,12 @@ class LeastSquares(ByLayer):
         He et al. 2017, "Channel pruning for accelerating very deep neural networks",
         section 3.1: the reconstruction, there after whole channels are gone.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.choose:
+            remedy = "It solves for a mask. `SparseGPT` and `ADMM` choose one."
+            checks.refuse("choose", "False", self.choose, remedy)
 
     def solve(
         self,
