@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.internals.no_tensorflow import (
 
 copying_imports_no_tensorflow()
 
-from keras_lottery import interop
+from keras_lottery import admm, interop
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.in_fit import callbacks
@@ -78,6 +78,7 @@ __all__ = [
     "Snapshot",
     "Supermask",
     "Ticket",
+    "admm",
     "allocation",
     "analysis",
     "benchmark",

@@ -213,6 +213,26 @@ def sequence(name: str, value: Any, form: str, least: int = 0) -> Sequence[Any]:
     return value
 
 
+def array(
+    name: str, value: Any, form: str = "an array", dimensions: Collection[int] = ()
+) -> np.ndarray:
+    """An array of finite numbers, of one of several numbers of dimensions, if given.
+
+    >>> array("b", [1, np.nan])
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `b` to be an array of finite numbers. Received: b=[1, nan].
+    """
+    try:
+        found = np.asarray(value)
+        good = found.dtype.kind in "iuf" and bool(np.isfinite(found).all())
+    except (TypeError, ValueError):
+        good = False
+    if not good or (dimensions and found.ndim not in dimensions):
+        refuse(name, f"{form} of finite numbers", value)
+    return found
+
+
 def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") -> Path:
     """A file to write: not empty, no directory, and of a known kind by its suffix.
 

@@ -110,6 +110,8 @@ LEFT_OUT = {
     ),
     r"kl\.data\.Splits": "`data.load` makes it",
     r"kl\.(Snapshot|rewind\.(Span|Rewind))": "the library makes it",
+    r"kl\.admm\.(Averages|Residual|Result)": "the library makes it",
+    r"kl\.admm\.Split": "for those who extend the library",
     r"kl\.allocation\.(Allocation|classes)": "has no arguments",
     r"kl\.repair\.(ByLayer|Repair)": "for those who extend the library",
     r"kl\.grouping\.(Grouped|Grouping|Groups|InsideWeights|Kind|Weights)": (
@@ -273,6 +275,13 @@ def good_calls(folder, run):
     splits_of_run = kl.data.Splits(
         "mine", *classified, *classified, *classified, input_shape=(4,), classes=3
     )
+
+    def to_one(v, rho):
+        return (1 + rho * v) / (1 + rho)
+
+    def shrink(v, rho):
+        return kl.admm.soft_threshold(v, 0.1 / rho)
+
     searching = kl.LotteryTicketSearch(plain, [0.5], workers=0, engine="fit")
     adam = {"optimizer": "adam", "learning_rate": 0.1, "batch_size": 2, "steps": 3}
     recipe = kl.models.Recipe(**adam, rates={"hidden": 0.2})
@@ -285,6 +294,38 @@ def good_calls(folder, run):
             growth="above_0",
             frequency="positive",
             allocation="",
+        ),
+        "kl.admm.solve": Good(
+            {"prox_f": to_one, "prox_g": shrink, "start": np.zeros(2)},
+            start="-1 0 1.5 2 shape",
+            rho="above_0",
+            relaxation="1.5",
+            absolute="from_0",
+            relative="from_0",
+            max_iterations="2",
+        ),
+        "kl.admm.consensus": Good(
+            {"prox_fs": [to_one, to_one], "prox_g": shrink, "start": np.zeros(2)},
+            start="-1 0 1.5 2 shape",
+        ),
+        "kl.admm.LeastSquares": Good(
+            {"a": np.eye(3), "b": np.ones(3)}, a="shape", b="shape"
+        ),
+        "kl.admm.soft_threshold": Good(
+            {"v": np.ones(3), "amount": 0.1}, v="real [] shape", amount="from_0"
+        ),
+        "kl.admm.inverse": Good({"convexity": 0.1}, convexity="above_0"),
+        "kl.admm.inverse_root": Good({"scale": 0.1}, scale="above_0"),
+        "kl.admm.stochastic": Good(
+            {
+                "gradient": lambda x: x,
+                "prox_g": shrink,
+                "start": np.zeros(2),
+                "step_size": kl.admm.inverse(1.0),
+                "steps": 2,
+            },
+            start="real [] shape",
+            rho="above_0",
         ),
         "kl.EarlyBird": Good(
             {"sparsity": 0.5, "threshold": 0.1, "queue": 3},

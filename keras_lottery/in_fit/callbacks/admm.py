@@ -1,11 +1,12 @@
 """Pruning by the alternating direction method of multipliers, inside one `fit`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
 from keras_lottery import checks
+from keras_lottery.admm import Split
 from keras_lottery.in_fit.callbacks.common import (
     Configured,
     InFit,
@@ -45,37 +46,6 @@ def project(
     """
     kept = allocation(_squares(arrays), masks, sparsity)
     return {name: np.where(kept[name], array, 0) for name, array in arrays.items()}
-
-
-def update(
-    weights: Arrays,
-    duals: Arrays,
-    projection: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The Z- and the U-step: Z = projection(W + U), and U + W - Z.
-
-    Args:
-        weights: W by name.
-        duals: U, the scaled dual variables.
-        projection: the proximal operator of what Z is to be.
-
-    Returns:
-        Z and the new U.
-
-    Reference:
-        Boyd et al. 2011, "Distributed optimization and statistical learning via the
-        alternating direction method of multipliers", equations 3.6 and 3.7.
-
-    Example:
-
-    >>> weights = {"kernel": np.array([3.0, -1.0])}
-    >>> duals = {"kernel": np.array([0.0, 0.5])}
-    >>> update(weights, duals, lambda arrays: {"kernel": np.array([3.0, 0.0])})
-    ({'kernel': array([3., 0.])}, {'kernel': array([ 0. , -0.5])})
-    """
-    moved = {name: weight + duals[name] for name, weight in weights.items()}
-    split = projection(moved)
-    return split, {name: moved[name] - split[name] for name in moved}
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -156,24 +126,19 @@ class ADMMPruning(Configured, InFit):
         self.allocation = allocation
         self.granularity = granularity
         self.residuals: list[float] = []
-        self._split: dict[str, np.ndarray] = {}
-        self._duals: dict[str, np.ndarray] = {}
+        self._split = Split.at({}, rho)
         self._pull: Pull | None = None
-        self._rho = rho
         self._epoch_start = self._step = self._updated = 0
 
     def start(self) -> None:
         """Projects the weights that the training starts from."""
         self.residuals = []
-        self._rho = self.rho
         self._epoch_start = self._step = self._updated = 0
         self._allocate = Grouped(
             allocations.get(self.allocation),
             grouping.get(self.granularity).of(self.model, trained_masks(self.model)),
         )
-        weights = self._weights()
-        self._split = self._project(weights)
-        self._duals = {name: np.zeros_like(w) for name, w in weights.items()}
+        self._split = Split.at(self._project(self._weights(), self.rho), self.rho)
         self._pull = Pull(self.model)
         self._aim()
 
@@ -202,7 +167,8 @@ class ADMMPruning(Configured, InFit):
 
     def _prune(self) -> None:
         # Where Z is zero, so is this but for what U has gathered, which is smaller.
-        scores = _squares({n: z + self._duals[n] for n, z in self._split.items()})
+        z, u = self._split.z, self._split.u
+        scores = _squares({name: z[name] + u[name] for name in z})
         prune(
             self.model,
             self.sparsity,
@@ -216,24 +182,21 @@ class ADMMPruning(Configured, InFit):
         state = get_state(self.model)
         return {name: state[name] for name in trained_masks(self.model)}
 
-    def _project(self, arrays: Arrays) -> dict[str, np.ndarray]:
+    def _project(self, arrays: Arrays, rho: float) -> dict[str, np.ndarray]:
         masks = trained_masks(self.model)
         return project(arrays, masks, self.sparsity, self._allocate)
 
     def _update(self) -> None:
         weights = self._weights()
-        self._split, self._duals = update(weights, self._duals, self._project)
-        self.residuals.append(_distance(weights, self._split))
+        self._split.update(weights, self._project)
+        self.residuals.append(_distance(weights, self._split.z))
         self._updated = self._step
-        # The dual variables themselves, rho U, stay as they are.
-        self._rho *= self.growth
-        self._duals = {name: u / self.growth for name, u in self._duals.items()}
+        self._split.scale(self.growth)
         self._aim()
 
     def _aim(self) -> None:
         if self._pull is not None:
-            targets = {n: z - self._duals[n] for n, z in self._split.items()}
-            self._pull.aim(targets, self._rho)
+            self._pull.aim(self._split.target(), self._split.rho)
 
 
 def _squares(arrays: Arrays) -> dict[str, np.ndarray]:

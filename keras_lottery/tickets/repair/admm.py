@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_lottery import checks
+from keras_lottery.admm import Split
 from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
 
 
@@ -43,16 +44,18 @@ class ADMM(ByLayer):
     ) -> tuple[np.ndarray, np.ndarray]:
         scale = np.sqrt(np.diag(moments))[:, np.newaxis]
         scaled = moments / scale / scale.T
-        targets = scaled @ (weights * scale)
+        best = scaled @ (weights * scale)
         inverse = np.linalg.inv(scaled + self.rho * np.eye(len(scaled)))
-        dual = np.zeros_like(weights)
-        allowed = weights * scale * (1 if choice else mask)
+        split = Split.at(weights * scale * (1 if choice else mask), self.rho)
+
+        def allowed(moved: np.ndarray, rho: float) -> np.ndarray:
+            return np.where(mask, moved, 0)
+
         for step in range(1, self.iterations + 1):
-            free = inverse @ (targets + self.rho * (allowed - dual))
+            free = inverse @ (best + self.rho * split.target())
             if choice is not None:
                 share = 1 - (1 - step / self.iterations) ** 3
-                chosen = choice.towards(share, np.abs(free + dual))
+                chosen = choice.towards(share, np.abs(free + split.u))
                 mask = np.concatenate([chosen, mask[len(chosen) :]])
-            allowed = np.where(mask, free + dual, 0)
-            dual += free - allowed
-        return allowed / scale, mask
+            split.update(free, allowed)
+        return split.z / scale, mask

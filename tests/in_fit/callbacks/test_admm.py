@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import keras_lottery as kl
 from keras_lottery import ADMMPruning, Masks
-from keras_lottery.in_fit.callbacks.admm import project, update
+from keras_lottery.in_fit.callbacks.admm import project
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     get_state,
@@ -246,32 +246,6 @@ def test_projection_is_the_nearest_with_so_many_weights(one, other, percent, see
     assert np.sum((np.concatenate([z[n].ravel() for n in z]) - values) ** 2) == (
         pytest.approx(nearest)
     )
-
-
-@pytest.mark.once
-def test_the_updates_solve_a_lasso():
-    """Boyd et al. 2011, section 6.4: soft thresholding in the place of projection."""
-    from sklearn.linear_model import Lasso
-
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(60, 20)), rng.normal(size=60)
-    b += a[:, :4] @ [3, -2, 1, 0.5]
-    penalty, rho = 12.0, 20.0
-
-    def soft(arrays):
-        v = arrays["x"]
-        return {"x": np.sign(v) * np.maximum(np.abs(v) - penalty / rho, 0)}
-
-    z = u = {"x": np.zeros(20)}
-    system = a.T @ a + rho * np.eye(20)
-    for _ in range(500):
-        x = np.linalg.solve(system, a.T @ b + rho * (z["x"] - u["x"]))
-        z, u = update({"x": x}, u, soft)
-    lasso = Lasso(alpha=penalty / 60, fit_intercept=False, tol=1e-10, max_iter=100_000)
-    expected = lasso.fit(a, b).coef_
-    assert 0 < np.count_nonzero(expected) < 20
-    np.testing.assert_allclose(z["x"], expected, atol=1e-4)
-    np.testing.assert_allclose(x, expected, atol=1e-4)
 
 
 @pytest.mark.once
