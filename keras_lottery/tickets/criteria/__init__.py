@@ -8,7 +8,7 @@ A new one is a function in a file of its own, and a line in `CRITERIA`.
 """
 
 from keras_lottery.registry import Registry
-from keras_lottery.tickets.criteria.calibrated import admm, ria, sparsegpt, wanda
+from keras_lottery.tickets.criteria.calibrated import admm_start, ria, sparsegpt, wanda
 from keras_lottery.tickets.criteria.chance import random
 from keras_lottery.tickets.criteria.criterion import (
     Criterion,
@@ -41,7 +41,7 @@ __all__ = [
     "CriterionLike",
     "Function",
     "SignForm",
-    "admm",
+    "admm_start",
     "distance",
     "fisher",
     "get",
@@ -87,7 +87,7 @@ _OF_MODELS: dict[str, Function | Criterion] = {
     "wanda": wanda,
     "ria": ria,
     "sparsegpt": sparsegpt,
-    "admm": admm,
+    "admm": admm_start,
 }
 CRITERIA: Registry[Criterion] = Registry(
     "criterion",

@@ -70,7 +70,7 @@ def sparsegpt(snapshot: Snapshot) -> Scores:
 
 
 @partial(Criterion, allocation="uniform", repair="admm")
-def admm(snapshot: Snapshot) -> Scores:
+def admm_start(snapshot: Snapshot) -> Scores:
     """|W| ‖x‖, with weights ranked over the whole layer: where ADMM starts from.
 
     In `prune`, the repair of the same name then prunes step by step as it changes the
