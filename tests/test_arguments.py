@@ -105,7 +105,7 @@ LEFT_OUT = {
     r"kl\.\w+\.register": "tests/test_registry.py",
     r"kl\.register_masked": "tests/keras_bridge/layers",
     r"kl\.interop\..*": "its argument is a model of another library",
-    r"kl\.(CorruptedFileError|export\.(ExportError|ExportReport|MicroReport))": (
+    r"kl\.(CorruptedFileError|export\.(\w+Report|ExportError|SparseLayer))": (
         "the library makes it"
     ),
     r"kl\.data\.Splits": "`data.load` makes it",
@@ -219,6 +219,15 @@ def good_calls(folder, run):
     plain, masked = mlp(), kl.mask_model(mlp())
     normalised = keras.Sequential(
         [keras.Input((3,)), keras.layers.BatchNormalization()]
+    )
+    pointwise = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.ZeroPadding2D(1),
+            keras.layers.Conv2D(4, 3, 2),
+            keras.layers.Conv2D(4, 1),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
     )
     kl.prune(masked, 0.5)
     masks, state = kl.get_masks(masked), kl.get_state(masked)
@@ -544,7 +553,13 @@ def good_calls(folder, run):
         "kl.controls.trials": Good({"controls": ["reinit"]}, controls="none list text"),
         "kl.controls.resolve": Good({"controls": {"reinit": 1}}),
         "kl.data.load": Good({"name": "digits"}),
+        "kl.export.adapt_for_xnnpack": Good(
+            {"model": pointwise}, wrong_models="unbuilt subclassed"
+        ),
         "kl.export.check_file": Good({"path": klc}),
+        "kl.export.explain_sparse": Good(
+            {"model": pointwise}, wrong_models="unbuilt subclassed"
+        ),
         "kl.export.to_c_array": Good(
             {"ticket_or_model_or_file": ticket, "path": folder / "a.c"},
             wrong_models="unbuilt",

@@ -14,6 +14,7 @@ from keras_lottery.cli.parsing import (
     at_least,
     directory,
     list_of,
+    names_of_layers,
     not_negative,
     positive,
     share,
@@ -97,6 +98,13 @@ def add_options(parser: Parser) -> None:
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
         "other N:M, filter, channel (%(default)s); all but the last two may also be "
         "given by pattern of layers: 'conv*=2:4,dense*=weight'",
+    )
+    add(
+        "--prunable",
+        type=names_of_layers,
+        metavar="NAMES",
+        help="which layers are pruned: names or patterns with commas between them, or "
+        f"xnnpack, the 1x1 convolutions that phones run sparsely ({formatter})",
     )
     _add_choice(add, "--rewind", "weights", REWINDS.names(), "see the documentation")
     add("--rewind-to", default="0", help="a step, or epochs such as 2ep (%(default)s)")
@@ -261,7 +269,7 @@ def _find(options: argparse.Namespace) -> None:
         criterion=options.criterion,
         allocation=allocation,
         granularity=options.granularity,
-        prunable=recipe.prunable,
+        prunable=options.prunable or recipe.prunable,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
         repair=options.repair,

@@ -146,3 +146,13 @@ def list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
         return words
 
     return read
+
+
+def names_of_layers(text: str) -> str | list[str]:
+    """The type of `prunable=`: a name, or several with commas between them.
+
+    >>> names_of_layers("xnnpack"), names_of_layers("conv*,head")
+    ('xnnpack', ['conv*', 'head'])
+    """
+    names = [word(name) for name in text.split(",")]
+    return names if len(names) > 1 else names[0]

@@ -22,6 +22,10 @@ from keras_lottery.keras_bridge.layers.kinds import (
 )
 from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer, unmask_layer
 from keras_lottery.keras_bridge.layers.names import walk
+from keras_lottery.keras_bridge.layers.xnnpack import sparse_layers
+
+XNNPACK = "xnnpack"
+"""`prunable=` for the convolutions that run sparsely on ARM."""
 
 Prunable = Callable[[keras.layers.Layer], bool] | str | Iterable[str] | None
 
@@ -60,9 +64,10 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
             the layers that have a masked form, and about the recurrent layers whose
             cells have one; a layer name or path, with wildcards (`"conv*"`,
             `"encoder/*"`), where the name of a layer that holds others stands for
-            these; several of them; or `None` for all but depthwise convolutions,
-            embeddings and layers that are frozen (`trainable=False`), or, in a model
-            that has masked layers, for those alone.
+            these; several of them; `"xnnpack"` for the layers with 1x1 kernels that
+            LiteRT runs sparsely on ARM, see `export.explain_sparse`; or `None` for all
+            but depthwise convolutions, embeddings and layers that are frozen
+            (`trainable=False`), or, in a model that has masked layers, for those alone.
 
     Raises:
         ValueError: if the model is not built or cannot be copied, if a layer has a
@@ -166,6 +171,8 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
             for path, layer in layers
             if not has_masks and masked_by_default(layer) and not _frozen(layer)
         ]
+    elif prunable == XNNPACK:
+        chosen = _sparse_on_arm(model, layers)
     elif callable(prunable):
         cells = {
             id(cell)
@@ -186,6 +193,20 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
             f"{_class_names()} that `prunable` chooses; frozen layers have to be named "
             "there. Received: "
             f"prunable={prunable!r} and these layers:\n{_listing(layers)}"
+        )
+    return chosen
+
+
+def _sparse_on_arm(model: keras.Model, layers: Layers) -> list[str]:
+    """The layers that XNNPACK can run sparsely; ValueError if there are none."""
+    fitting = sparse_layers(model)
+    chosen = [path for path, layer in layers if id(layer) in fitting]
+    if not chosen:
+        raise ValueError(
+            "Expected a model of which LiteRT runs 1x1 convolutions sparsely on ARM, "
+            f"with prunable={XNNPACK!r}. Received: model '{model.name}', which has none"
+            ". `kl.export.explain_sparse(model)` says why, and "
+            "`kl.export.adapt_for_xnnpack(model)` changes its padding, if it is that."
         )
     return chosen
 

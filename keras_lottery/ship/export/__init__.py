@@ -7,12 +7,20 @@ from keras_lottery.ship.export.litert import to_litert
 from keras_lottery.ship.export.micro import MicroReport, to_c_array
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.saved_model import to_saved_model
+from keras_lottery.ship.export.xnnpack import (
+    SparseReport,
+    adapt_for_xnnpack,
+    explain_sparse,
+)
 
 __all__ = [
     "ExportError",
     "ExportReport",
     "MicroReport",
+    "SparseReport",
+    "adapt_for_xnnpack",
     "check_file",
+    "explain_sparse",
     "to_c_array",
     "to_keras",
     "to_litert",

@@ -31,6 +31,7 @@ from keras_lottery.ship.export.source import (
     precision,
     sparsity,
 )
+from keras_lottery.ship.export.xnnpack import wrong_on_arm
 
 Quantize = Literal["dynamic", "int8", "float16"] | None
 
@@ -53,7 +54,8 @@ def to_litert(
     four inputs. With int8 weights LiteRT mostly fails to load it or answers wrongly, so
     that `"dynamic"` and `"int8"` write dense files, in which the zeros shrink the
     download (gzip) only. A sparse file that is no smaller or does not compute what the
-    model computes is replaced by a dense one. The report's notes say so.
+    model computes is replaced by a dense one, as is one that XNNPACK would run wrongly
+    on ARM (`explain_sparse`). The report's notes say so.
 
     Args:
         ticket_or_model: a ticket (its trained model is exported), or a masked or an
@@ -119,6 +121,11 @@ def to_litert(
 
     notes = []
     sparse = sparse and sparsity(plain) > 0
+    if sparse and quantize is None and (wrong := wrong_on_arm(plain)):
+        notes.append(
+            f"Not encoded sparsely, since it would answer wrongly on ARM: {wrong[0]}."
+        )
+        sparse = False
     eight_bits = quantize in ("dynamic", "int8")
     if sparse and eight_bits:
         notes.append(
