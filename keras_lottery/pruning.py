@@ -87,7 +87,9 @@ def prune(
             absolute weights; `"fpgm"`, its distance from the layer's others;
             `"bn_scale"`, the scale of its BatchNormalization; `"activation"`, its mean
             absolute activation over `data`; `"lasso"`, how soon the lasso of the
-            next layers' outputs takes it; `"random"`; or one of `of_filters`. The
+            next layers' outputs takes it; `"greedy_forward"`, how soon an average of
+            few filters takes it to lower the loss, or to imitate the next layers'
+            outputs, `"greedy_imitation"`; `"random"`; or one of `of_filters`. The
             scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between layers
             they cannot be compared.
         allocation: which layers the weights are taken from; a name of `allocation` or
@@ -105,8 +107,8 @@ def prune(
         data: training data, for the criteria that need them: (x, y) in arrays, tables
             or dictionaries of them by the names of the inputs, or a batched
             `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,
-            `"lasso"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"` and repairs need no
-            targets: x alone will do, some hundred examples of it.
+            `"lasso"`, `"greedy_imitation"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"`
+            and most repairs need no targets: x alone will do, some hundred examples.
         seed: seed of the criteria that draw random numbers.
         rounds: in how many rounds of scoring and pruning; each prunes the same share
             of what the one before left. By default as many as the criterion has: 100
@@ -117,9 +119,10 @@ def prune(
             and their masks stay as they are, and the sparsity is that of the others.
         repair: how the weights that are left are changed, so that layers return what
             they did before, as nearly as they can: `"least_squares"`, `"sparsegpt"`,
-            `"admm"` or a function, see `kl.repair`. By default weights stay as they
-            are, but for the criteria `"sparsegpt"` and `"admm"`, which choose and
-            repair by turns.
+            `"admm"`, for filters `"greedy_forward"` and `"greedy_imitation"`, or a
+            function, see `kl.repair`. By default weights stay as they are, but for the
+            criteria of these names: `"sparsegpt"` and `"admm"` choose and repair by
+            turns, the greedy ones make averages of filters.
 
     A layer that falls below 1 % of its weights warns, once, and one that loses its
     last; so does a wrapper that divides by the norm of an output's weights, all of
@@ -204,7 +207,7 @@ def check_by_layer(
 def repairer(repair: RepairLike | None, criterion: Criterion) -> Repair | None:
     """The repair that is asked for, or the one that belongs to a criterion, if any."""
     if repair is None or (isinstance(repair, str) and repair == criterion.repair):
-        return repairs.CHOOSING.get(criterion.repair or "")
+        return repairs.OF_CRITERIA.get(criterion.repair or "")
     return repairs.get(repair)
 
 

@@ -74,6 +74,11 @@ def inputs_of(model: keras.Model) -> Any:
     return functional(model).input
 
 
+def pack_outputs(model: keras.Model, values: Sequence[Any]) -> Any:
+    """Values of a model's outputs, in the structure in which it returns them."""
+    return keras.tree.pack_sequence_as(functional(model).output, list(values))
+
+
 def input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
     """The layers that a model's inputs come from, in their order."""
     layers = {

@@ -4,6 +4,7 @@ from functools import partial
 
 from keras_lottery.structured import filter_criteria
 from keras_lottery.structured.filters import Filters, of_filters
+from keras_lottery.structured.greedy import GreedyForward
 from keras_lottery.structured.removal import CompactReport, compact
 from keras_lottery.structured.rules import (
     Computed,
@@ -20,7 +21,7 @@ from keras_lottery.structured.rules import (
 )
 from keras_lottery.structured.scratch import Start, multiply_adds, scratch
 from keras_lottery.structured.units import Units, find_units
-from keras_lottery.tickets import grouping
+from keras_lottery.tickets import grouping, repair
 from keras_lottery.tickets.grouping import Kind
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Computed",
     "Concatenation",
     "Filters",
+    "GreedyForward",
     "Grouped",
     "Linear",
     "Merge",
@@ -55,3 +57,10 @@ grouping.register(
     ),
 )
 grouping.register("channel", Kind(partial(find_units, "channel"), across_layers=True))
+
+_GREEDY = {
+    "greedy_forward": GreedyForward("loss"),
+    "greedy_imitation": GreedyForward("imitation"),
+}
+repair.OF_CRITERIA |= _GREEDY
+repair.REPAIRS |= _GREEDY

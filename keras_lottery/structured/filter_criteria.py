@@ -10,13 +10,17 @@ from scipy.spatial.distance import cdist
 
 from keras_lottery.registry import Registry
 from keras_lottery.structured.filters import Filters, of_filters
+from keras_lottery.structured.greedy import GreedyForward
 from keras_lottery.tickets.criteria import Criterion
 
 __all__ = [
+    "GreedyForward",
     "activation",
     "bn_scale",
     "fpgm",
     "get",
+    "greedy_forward",
+    "greedy_imitation",
     "l1",
     "lasso",
     "of_filters",
@@ -106,6 +110,26 @@ def lasso(filters: Filters) -> np.ndarray:
     return np.where(path.any(axis=1), alphas[np.maximum(enters - 1, 0)], 0.0)
 
 
+def greedy_forward(filters: Filters) -> np.ndarray:
+    """How early a filter is chosen by the loss, where the layer becomes an average.
+
+    Reference:
+        Ye et al. 2020, "Good subnetworks provably exist: pruning via greedy forward
+        selection", algorithm 1.
+    """
+    return GreedyForward("loss").score(filters)
+
+
+def greedy_imitation(filters: Filters) -> np.ndarray:
+    """How early a filter is chosen by the next layers' outputs.
+
+    Reference:
+        Ye et al. 2020, "Greedy optimization provably wins the lottery: logarithmic
+        number of winning tickets is enough".
+    """
+    return GreedyForward("imitation").score(filters)
+
+
 def _complete(score: Criterion | Callable[[Filters], np.ndarray]) -> Criterion:
     return score if isinstance(score, Criterion) else of_filters(score)
 
@@ -120,6 +144,12 @@ CRITERIA: Registry[Criterion] = Registry(
         "random": random,
         "activation": activation,
         "lasso": lasso,
+        "greedy_forward": Criterion(
+            of_filters(greedy_forward), repair="greedy_forward"
+        ),
+        "greedy_imitation": Criterion(
+            of_filters(greedy_imitation), repair="greedy_imitation"
+        ),
     },
     wrap=_complete,
 )

@@ -4,7 +4,7 @@ A filter is a filter of a convolution or a unit of a Dense layer, with those of 
 layers that it is tied to by residual connections.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from typing import Any
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.calibration import matrices_of
-from keras_lottery.keras_bridge.graph import Use, inputs_of, run
+from keras_lottery.keras_bridge.graph import Use, run
 from keras_lottery.keras_bridge.layers.recurrent import (
     at_rest,
     batch_size_of,
@@ -21,6 +21,8 @@ from keras_lottery.keras_bridge.layers.recurrent import (
 )
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
+from keras_lottery.structured.inputs import arrays_of
+from keras_lottery.structured.loss import LossWithFactors
 from keras_lottery.structured.removal import check_followed
 from keras_lottery.structured.rules import Linear, PerChannel, rule_for, weights_of
 from keras_lottery.structured.units import layers_of
@@ -46,6 +48,10 @@ class Filters:
         rng: random numbers.
         products: gives XᵀX over the data (filters, filters), X_i being what the next
             layers' outputs have from filter i.
+        loss: of a factor for each filter (filters,): the loss that the model is
+            compiled with, over the data (x, y), once what the next layers read of the
+            filters is multiplied by the factors.
+        groups: the number of each filter in the model (filters,).
     """
 
     name: str
@@ -55,6 +61,8 @@ class Filters:
     activations: Callable[[], np.ndarray]
     rng: np.random.Generator
     products: Callable[[], np.ndarray]
+    loss: Callable[[np.ndarray], float]
+    groups: np.ndarray
 
 
 def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
@@ -84,10 +92,9 @@ def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
                 "mask_epochs='auto'. Give a number."
             )
         check_followed(model)
-        graph = Graph(model, rule_for)
         return {
             filters.name: _checked(score, filters)
-            for filters in _all_filters(graph, snapshot)
+            for filters in filters_of(snapshot)
             if not any(matches(filters.name, p) for p in snapshot.exclude)
         }
 
@@ -120,7 +127,17 @@ class _Rows:
         return self.array[order].reshape(len(groups), -1)
 
 
-def _all_filters(graph: Graph, snapshot: Snapshot) -> list[Filters]:
+def filters_of(snapshot: Snapshot, factors: np.ndarray | None = None) -> list[Filters]:
+    """The filters of each layer of a snapshot's model, or of layers that are tied.
+
+    Args:
+        snapshot: of a masked Sequential or Functional model.
+        factors: of each group of channels, what `Filters.loss` multiplies those of
+            other layers by; it is read anew at the first loss of each layer.
+    """
+    graph = Graph(snapshot.model, rule_for)
+    if factors is None:
+        factors = np.ones(graph.groups.max() + 1)
     activations = cache(lambda: _activations(graph, snapshot))
     rows = _rows(graph, snapshot.masks)
     by_group: dict[int, list[int]] = {}
@@ -142,6 +159,8 @@ def _all_filters(graph: Graph, snapshot: Snapshot) -> list[Filters]:
                 activations=partial(lambda groups: activations()[groups], groups),
                 rng=snapshot.rng,
                 products=partial(_products, graph, snapshot, groups),
+                loss=LossWithFactors(graph, snapshot, groups, factors),
+                groups=groups,
             )
         )
     return filters
@@ -178,7 +197,7 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
         raise ValueError(
             "criterion='activation' needs inputs. Received: data=None. Pass `data=x`."
         )
-    arrays, dtypes = _inputs(graph.model, snapshot.inputs())
+    arrays, dtypes = arrays_of(graph.model, snapshot.inputs())
     total = np.zeros(graph.groups.max() + 1)
     count = np.zeros(len(total))
     check_whole_batches(graph.model, len(arrays[0]))
@@ -230,40 +249,3 @@ def _products(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarra
             part = own.T @ (moments * (matrix @ matrix.T)) @ own
             total += part / max(part.sum(), 1e-30)
     return total
-
-
-def _inputs(model: keras.Model, x: Any) -> tuple[list[np.ndarray], list[str]]:
-    """The arrays in the order of the model's inputs, and the types that these have."""
-    structure = inputs_of(model)
-    # As Keras calls them: by key where the model takes a dictionary.
-    tensors = {
-        path[-1] if path and isinstance(path[-1], str) else tensor.name: tensor
-        for path, tensor in keras.tree.flatten_with_path(structure)
-    }
-    if isinstance(x, Mapping):
-        given = [x[name] for name in tensors if name in x]
-    else:
-        keyed = len(tensors) > 1 and isinstance(structure, dict)
-        given = [] if keyed else keras.tree.flatten(x)
-    arrays = [np.asarray(array) for array in given]
-    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
-    if (
-        len(arrays) != len(shapes)
-        or len({array.shape[:1] for array in arrays}) != 1
-        or not all(map(_fits, arrays, shapes))
-    ):
-        raise ValueError(
-            "Expected `data` to be inputs x, or (x, y), with the same number of rows, "
-            "at least one, for each input of "
-            f"{dict(zip(tensors, shapes, strict=True))}. Received: "
-            f"{[array.shape for array in arrays] or type(x).__name__}. Pass an "
-            "array for a model of one input, else a dictionary of arrays by name."
-        )
-    return arrays, [tensor.dtype for tensor in tensors.values()]
-
-
-def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
-    return array.ndim == len(shape) and all(
-        got == wanted or (wanted is None and got > 0)
-        for got, wanted in zip(array.shape, (None, *shape[1:]), strict=True)
-    )

@@ -7,6 +7,7 @@ from functools import partial
 import keras
 import numpy as np
 
+from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.removal import check_followed, makers
@@ -92,6 +93,19 @@ class Units(Grouping):
         """The biases, and the scales and offsets of normalisations, of lost filters."""
         lost = self._lost(self.left(before), self.left(after))
         return {name: lost[groups] for name, groups in self.shifts.items()}
+
+    def scaled(self, state: State, factors: np.ndarray) -> State:
+        """The weights that read channels, multiplied by a factor of each group.
+
+        Those alone that change.
+        """
+        scaled: dict[str, np.ndarray] = {}
+        for slices in self.slices:
+            own = factors[slices.groups]
+            if slices.role == "channel" and (own != 1).any():
+                rows = np.moveaxis(state[slices.weight], slices.axis, -1) * own
+                scaled[slices.weight] = np.moveaxis(rows, -1, slices.axis)
+        return scaled
 
     def _worth(self, scores: Scores, masks: Masks) -> Scores:
         """The scores of filters, by layer."""

@@ -25,7 +25,7 @@ class Criterion:
         within_outputs: whether weights are ranked among those of one output alone,
             whatever each layer keeps of them in all.
         repair: what changes the weights that are left where no repair is asked for, if
-            it chooses them as it goes: the name of one in `repair.CHOOSING`.
+            the method is not whole without: the name of one in `repair.OF_CRITERIA`.
     """
 
     def __init__(

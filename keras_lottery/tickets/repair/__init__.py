@@ -17,7 +17,7 @@ from keras_lottery.tickets.repair.sparsegpt import SparseGPT
 
 __all__ = [
     "ADMM",
-    "CHOOSING",
+    "OF_CRITERIA",
     "REPAIRS",
     "ByLayer",
     "LeastSquares",
@@ -36,11 +36,11 @@ REPAIRS: Registry[Repair] = Registry(
 )
 """Repairs by name."""
 
-CHOOSING: dict[str, Repair] = {
+OF_CRITERIA: dict[str, Repair] = {
     "sparsegpt": SparseGPT(choose=True),
     "admm": ADMM(choose=True),
 }
-"""Those that choose the masks as they go, for the criteria of these names."""
+"""What repairs where the criterion of a name was asked for, and no repair."""
 
 KINDS = (ADMM, LeastSquares, SparseGPT)
 """What a stored search may name."""

@@ -1,0 +1,197 @@
+"""Greedy forward selection: a layer as the average of a few of its filters.
+
+From none on, filters are chosen one after the other, each the one that lowers a loss
+most, until enough are there. The layer is then N / n times the sum of the n chosen, of
+N that it had, where one that is chosen again counts again.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, get_args
+
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.keras_bridge.layers import State
+from keras_lottery.masks import Masks
+from keras_lottery.structured.filters import Filters, filters_of
+from keras_lottery.structured.units import Units
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.repair import Repair
+
+Objective = Literal["loss", "imitation"]
+
+Losses = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""`(counts, candidates) -> losses`: those with each candidate chosen once more.
+
+`counts` (filters,) says how often each filter is chosen already.
+"""
+
+STEPS = 4
+"""How many steps there are for each filter that is kept, where filters may repeat."""
+
+
+def select(
+    losses: Losses,
+    alive: np.ndarray,
+    rng: np.random.Generator,
+    repeats: bool = True,
+    candidates: int | None = None,
+    start: np.ndarray | None = None,
+) -> Iterator[tuple[int, float]]:
+    """Chooses filters, one after the other, each time the one of least loss.
+
+    Args:
+        losses: see `Losses`.
+        alive: booleans (filters,): which may be chosen.
+        rng: draws the candidates.
+        repeats: whether a filter may be chosen again; else it ends with the last one.
+        candidates: how many filters are tried at each step; by default all.
+        start: how often each is chosen already (filters,); by default never.
+
+    Yields:
+        The filter's number, and the loss with it.
+    """
+    counts = np.zeros(len(alive), int) if start is None else start.copy()
+    allowed = np.flatnonzero(alive)
+    while len(allowed):
+        tried = allowed
+        if candidates is not None and candidates < len(allowed):
+            tried = np.sort(rng.choice(allowed, candidates, replace=False))
+        found = losses(counts, tried)
+        best = int(np.argmin(found))
+        counts[tried[best]] += 1
+        yield int(tried[best]), float(found[best])
+        if not repeats:
+            allowed = allowed[allowed != tried[best]]
+
+
+def imitation(products: np.ndarray, size: int) -> Losses:
+    """‖Z - Z_n‖² of what the next layers have from all filters, and from the chosen.
+
+    Args:
+        products: XᵀX (filters, filters), X_i being what they have from filter i.
+        size: N, how many filters the layer has.
+    """
+    sums = products.sum(axis=1)
+
+    def losses(counts: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        scale = size / (counts.sum() + 1)
+        common = products @ counts
+        square = counts @ common + 2 * common + np.diag(products)
+        cross = counts @ sums + sums
+        return (scale * (scale * square - 2 * cross) + sums.sum())[candidates]
+
+    return losses
+
+
+@dataclass(frozen=True)
+class GreedyForward(Repair):
+    """Averages of filters in place of those that were pruned.
+
+    As a repair, it goes on with the filters that are left: how often each is chosen,
+    times N / n, becomes a factor of the weights that read it. With `"loss"`, layers
+    follow each other, each in the network that the ones before leave.
+
+    Args:
+        objective: `"loss"`, the loss that the model is compiled with, of (x, y); or
+            `"imitation"`, the squared distance of the next layers' outputs from what
+            they were, which needs x alone and no passes forward for each candidate.
+        repeats: whether a filter may be chosen again, as in the paper and not in its
+            authors' code. Otherwise all factors of a layer are equal.
+        candidates: how many filters are tried at each step, at random; by default 50
+            for `"loss"`, all for `"imitation"`.
+
+    Reference:
+        Ye et al. 2020, "Good subnetworks provably exist: pruning via greedy forward
+        selection", algorithm 1; for imitation, Ye et al. 2020, "Greedy optimization
+        provably wins the lottery: logarithmic number of winning tickets is enough".
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
+    >>> x = np.random.default_rng(0).random((64, 28, 28, 1), "float32")
+    >>> kl.prune(model, 0.9, "greedy_imitation", granularity="filter", data=x)
+    >>> [layer.units for layer in kl.compact(model).layers if hasattr(layer, "units")]
+    [30, 10, 10]
+    """
+
+    objective: Objective = "loss"
+    repeats: bool = True
+    candidates: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("objective", self.objective, get_args(Objective))
+        checks.flag("repeats", self.repeats)
+        if self.candidates is not None:
+            checks.count("candidates", self.candidates, 1)
+
+    def score(self, filters: Filters) -> np.ndarray:
+        """The later a filter is chosen for the first time, the less it is worth."""
+        size = int(filters.alive.sum())
+        losses = self._losses(filters, size)
+        counts = np.zeros(len(filters.alive), int)
+        order: list[int] = []
+        for chosen, _ in self._steps(losses, filters.alive, filters.rng):
+            if not counts[chosen]:
+                order.append(chosen)
+            counts[chosen] += 1
+        # Those that were never chosen follow, as if each had to be.
+        rest = filters.alive & (counts == 0)
+        tried = self._tried
+        last = select(losses, rest, filters.rng, False, tried, start=counts)
+        order += [chosen for chosen, _ in last]
+        scores = np.zeros(len(counts))
+        scores[order] = np.arange(size, 0, -1)
+        return scores
+
+    def factors(self, filters: Filters, kept: np.ndarray) -> np.ndarray:
+        """What the filters that are kept are multiplied by (filters,), 0 for others."""
+        size = int(filters.alive.sum())
+        counts, best, least = np.zeros(len(kept), int), kept.astype(int), np.inf
+        for chosen, loss in self._steps(self._losses(filters, size), kept, filters.rng):
+            counts[chosen] += 1
+            if loss < least:
+                best, least = counts.copy(), loss
+        if not self.repeats:
+            best = kept.astype(int)
+        return size * best / best.sum()
+
+    def __call__(self, snapshot: Snapshot, masks: Masks) -> State:
+        grouping = snapshot.grouping
+        if not isinstance(grouping, Units):
+            raise ValueError(
+                "A repair by averages of filters needs whole filters to be pruned. "
+                f"Received: repair={self!r} and granularity {grouping!r}. Pass "
+                "granularity='filter'."
+            )
+        left = grouping.left(masks)
+        factors = np.ones(grouping.count)
+        for filters in filters_of(snapshot, factors):
+            kept = left[filters.name]
+            if (kept != filters.alive).any():
+                factors[filters.groups] = self.factors(filters, kept)
+        return grouping.scaled(snapshot.final, factors)
+
+    def _losses(self, filters: Filters, size: int) -> Losses:
+        if self.objective == "imitation":
+            return imitation(filters.products(), size)
+
+        def losses(counts: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+            scale = size / (counts.sum() + 1)
+            more = np.eye(len(counts))[candidates]
+            return np.array([filters.loss(scale * row) for row in counts + more])
+
+        return losses
+
+    def _steps(
+        self, losses: Losses, alive: np.ndarray, rng: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        steps = select(losses, alive, rng, self.repeats, self._tried)
+        return islice(steps, STEPS * int(alive.sum()))
+
+    @property
+    def _tried(self) -> int | None:
+        return self.candidates or (50 if self.objective == "loss" else None)

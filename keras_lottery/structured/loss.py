@@ -1,0 +1,122 @@
+"""The loss of a model, as a function of factors that its channels are multiplied by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery.keras_bridge.backends import current
+from keras_lottery.keras_bridge.gradients import check_compiled, length
+from keras_lottery.keras_bridge.graph import Use, pack_outputs, run
+from keras_lottery.keras_bridge.internals.models import compute_loss, without_penalties
+from keras_lottery.keras_bridge.layers.recurrent import at_rest, batch_size_of
+from keras_lottery.structured.channels import Call
+from keras_lottery.structured.graph import Graph
+from keras_lottery.structured.inputs import arrays_of
+from keras_lottery.structured.rules import Linear
+from keras_lottery.tickets import Snapshot
+
+EXAMPLES = 256
+"""How many examples of the data the loss is of; fewer if there are fewer."""
+
+
+@dataclass(frozen=True, repr=False)
+class LossWithFactors:
+    """The loss once what layers read of some channels is multiplied by factors.
+
+    What comes before the first of these layers is computed once.
+
+    Args:
+        graph: of the snapshot's model.
+        snapshot: with training data.
+        groups: the channels, by their groups' numbers.
+        factors: of each group, what those of all others are multiplied by.
+
+    Raises:
+        ValueError: at the first call, if the model is not compiled, or there are no
+            targets.
+    """
+
+    graph: Graph
+    snapshot: Snapshot
+    groups: np.ndarray
+    factors: np.ndarray
+
+    def __call__(self, factors: np.ndarray) -> float:
+        """The loss, of a factor for each of `groups`."""
+        every = self.factors.copy()
+        every[self.groups] = factors
+        tensor = keras.ops.convert_to_tensor(every, "float32")
+        with at_rest(self.graph.model):
+            return float(keras.ops.convert_to_numpy(self._function(tensor)))
+
+    @cached_property
+    def _function(self) -> Callable[[Any], Any]:
+        model = self.snapshot.model
+        check_compiled(model)
+        x, y = self._examples()
+        arrays, dtypes = arrays_of(model, x)
+        batch = [
+            keras.ops.convert_to_tensor(array, dtype)
+            for array, dtype in zip(arrays, dtypes, strict=True)
+        ]
+        y = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
+        known: list[list[Any]] = []
+        self._run(batch, keras.ops.convert_to_tensor(self.factors, "float32"), known)
+        del known[self._first :]
+
+        def loss(factors: Any) -> Any:
+            # Keras counts the losses of several outputs in variables.
+            with keras.StatelessScope(), without_penalties(model):
+                outputs = pack_outputs(model, self._run(batch, factors, list(known)))
+                return compute_loss(model, x, y, outputs, training=False)
+
+        return current().compiled(loss)
+
+    def _run(self, batch: list[Any], factors: Any, made: list[list[Any]]) -> list[Any]:
+        """The model's outputs, where `made` has what the first calls make.
+
+        What the others make is added to it.
+        """
+        calls = iter(self.graph.calls)
+        computed = iter(list(made))
+
+        def execute(use: Use, values: list[Any]) -> list[Any]:
+            call = next(calls)
+            known = next(computed, None)
+            if known is not None:
+                return known
+            if self._reads(call):
+                own = keras.ops.take(factors, self.graph.groups[call.inputs[0].atoms])
+                values = [values[0] * keras.ops.cast(own, values[0].dtype)]
+            made.append(use.compute(values))
+            return made[-1]
+
+        return run(self.graph.model, batch, execute)
+
+    def _reads(self, call: Call) -> bool:
+        return isinstance(self.graph.rules[id(call.layer)], Linear)
+
+    @property
+    def _first(self) -> int:
+        """The first call that reads one of the channels."""
+        return next(
+            (
+                number
+                for number, call in enumerate(self.graph.calls)
+                if self._reads(call)
+                and np.isin(self.graph.groups[call.inputs[0].atoms], self.groups).any()
+            ),
+            len(self.graph.calls),
+        )
+
+    def _examples(self) -> tuple[Any, Any]:
+        """Some of the data (x, y), the same for each layer."""
+        x, y = self.snapshot.training_data()
+        count = length(x)
+        size = batch_size_of(self.graph.model) or min(EXAMPLES, count)
+        some = np.random.default_rng(count).choice(count, size, replace=False)
+        return keras.tree.map_structure(lambda array: array[np.sort(some)], (x, y))
