@@ -57,8 +57,8 @@ def calls_in_order(model: keras.Model, x: Any) -> dict[str, int]:
 def call_recorded(
     model: keras.Model,
     batch: Any,
-    layers: Mapping[str, Sequence[tuple[Masked, Any]]],
-    record: Callable[[str, Any, np.ndarray], None],
+    layers: Mapping[str, Sequence[tuple[keras.Layer, Any]]],
+    record: Callable[[str, Any, Any], None],
     uses: int | None = None,
 ) -> None:
     """Calls a model in inference mode, and passes on what some of its layers read.
@@ -68,19 +68,21 @@ def call_recorded(
         batch: its inputs.
         layers: the layers to listen to, with anything beside them, by name.
         record: called with a name, what is beside the layer, and what the layer reads,
-            an array, in each use.
+            an array or a list of them, in each use.
         uses: after how many of them the call may end; by default it goes to its end.
     """
     seen = 0
 
-    def listening(name: str, layer: Masked, of: Any) -> Callable[..., Any]:
+    def listening(name: str, layer: keras.Layer, of: Any) -> Callable[..., Any]:
         call = layer.call  # type: ignore[attr-defined]
 
         @functools.wraps(call)
         def recorded(*args: Any, **kwargs: Any) -> Any:
             nonlocal seen
             x = next(iter(inspect.signature(call).bind(*args, **kwargs).args))
-            record(name, of, _array(layer, x))
+            record(
+                name, of, keras.tree.map_structure(functools.partial(_array, layer), x)
+            )
             seen += 1
             if seen == uses:
                 raise _Reached
@@ -99,7 +101,7 @@ def call_recorded(
         )
 
 
-def _array(layer: Masked, x: Any) -> np.ndarray:
+def _array(layer: keras.Layer, x: Any) -> np.ndarray:
     try:
         array = np.asarray(current().array(x))
     except Exception as error:

@@ -364,3 +364,49 @@ def test_repair_of_masks_of_before_revives_nothing():
         state = kl.get_state(again)
         for name, mask in kl.get_masks(again).items():
             assert not (mask & ~before[name]).any() and not state[name][~mask].any()
+
+
+def residual(norm):
+    """A shortcut with a projection, around a branch of two layers."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5, 5, 3))
+    start = layers.Conv2D(8, 3, padding="same", activation="relu", name="start")(inputs)
+    aside = layers.Conv2D(8, 1, name="aside")(start)
+    made = layers.Conv2D(8, 3, padding="same", activation="relu", name="one")(start)
+    made = layers.Conv2D(8, 3, padding="same", name="two")(made)
+    if norm:
+        made = layers.BatchNormalization(name="norm")(made)
+    model = keras.Model(inputs, layers.Add(name="sum")([aside, made]))
+    if norm:
+        rng = np.random.default_rng(0)
+        for variable in model.get_layer("norm").weights:
+            variable.assign(rng.uniform(0.5, 2, 8))
+    return kl.mask_model(model)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_branch_makes_up_for_its_shortcut(norm, monkeypatch):
+    """Nothing that the last layer could be is nearer to what the sum was."""
+    x = np.random.default_rng(0).normal(size=(30, 5, 5, 3)).astype("float32")
+
+    def pruned():
+        model = residual(norm)
+        dense = as_array(model(x))
+        repair = kl.repair.LeastSquares(damping=1e-7)
+        kl.prune(model, 0.6, "magnitude", "uniform", data=x, repair=repair)
+        return model, dense - as_array(model(x))
+
+    model, error = pruned()
+    last = model.get_layer("two")
+    mask = kl.get_masks(model)["two/kernel"]
+    read = keras.Model(model.inputs, last.input)(x)
+    patches = as_array(keras.ops.image.extract_patches(read, 3, 1, padding="same"))
+    patches = patches.reshape(-1, 72)
+    # The error is orthogonal to all that the weights that are left read.
+    slopes = np.abs(patches.T @ error.reshape(-1, 8)).reshape(mask.shape)
+    size = np.linalg.norm(patches) * np.linalg.norm(error)
+    assert slopes[mask].max() < 1e-3 * size < slopes[~mask].max()
+    monkeypatch.setattr(
+        "keras_lottery.tickets.repair.by_layer.shortcuts", lambda *_: {}
+    )
+    assert np.linalg.norm(error) < 0.99 * np.linalg.norm(pruned()[1])

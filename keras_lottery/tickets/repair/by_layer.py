@@ -18,6 +18,7 @@ from keras_lottery.keras_bridge.layer_inputs import (
 )
 from keras_lottery.keras_bridge.layers import State, named_variables
 from keras_lottery.keras_bridge.linear import Matrices
+from keras_lottery.keras_bridge.shortcuts import Shortcut, shortcuts
 from keras_lottery.masks import Masks
 from keras_lottery.tickets.allocation import largest
 from keras_lottery.tickets.grouping import Grouping, InsideWeights, Weights, within
@@ -80,7 +81,10 @@ class ByLayer(Repair):
     lower ‖X V - Y‖² + λ ‖V - W‖², and are zero where they are pruned. Biases are among
     them, as weights of an input that is always 1.
 
-    Layers that lost nothing stay as they are. A subclass says how in `solve`.
+    Layers that lost nothing stay as they are. The last layer of a residual branch makes
+    up for the shortcut as well: Y is then what its outputs and the shortcut add up to
+    in the dense network, less the shortcut as it is now. A subclass says how in
+    `solve`.
 
     Args:
         damping: λ, as a share of the mean of ‖x_j‖². 0 fits to the calibration data
@@ -125,8 +129,8 @@ class ByLayer(Repair):
         network = _Network(snapshot, {name: masks[name] for name in pruned})
         kinds = within(snapshot.grouping, masks) if self.choose else {}
         chosen = dict(masks)
-        network.uses = calls_in_order(network.model, x)
-        for name in [n for n in network.uses if n in pruned]:
+        network.find_uses(x)
+        for name in network.in_order():
             layer = network.layers[name]
             of, grouping = layer.matrices, kinds.get(name)
             # Groups inside of weights take the last axis for the outputs.
@@ -154,7 +158,7 @@ class ByLayer(Repair):
         alive: np.ndarray,
         weights: np.ndarray,
         second: np.ndarray,
-        cross: np.ndarray,
+        targets: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """One group of one layer; its mask is chosen anew if there is a grouping."""
         # The constant of the biases is never pruned.
@@ -167,7 +171,7 @@ class ByLayer(Repair):
         # Inputs that no output keeps have no part in it, as those of pruned filters.
         rows = full.any(axis=1) if choice is None else np.ones(len(full), bool)
         moments = second[np.ix_(rows, rows)] + damping * np.eye(int(rows.sum()))
-        targets = cross[rows] @ weights + damping * weights[rows]
+        targets = targets[rows] + damping * weights[rows]
         new, kept = np.zeros_like(weights), np.zeros_like(full)
         try:
             best = cho_solve(cho_factor(moments), targets)
@@ -235,6 +239,40 @@ class _Network:
             name: np.where(mask, self.dense[name], 0) for name, mask in masks.items()
         }
         self.uses: dict[str, int] = {}
+        self.shortcuts: dict[str, Shortcut] = {}
+
+    def find_uses(self, x: Any) -> None:
+        """Finds how often each weight is read, in order, and where branches end."""
+        self.uses = calls_in_order(self.model, x)
+        sizes = {
+            name.rpartition("/")[0]: self.layers[name].matrices.shape[1]
+            for name in self.uses
+            if name in self.layers and self._is_whole(name)
+        }
+        self.shortcuts = shortcuts(self.model, sizes)
+
+    def in_order(self) -> list[str]:
+        """The weights that are pruned, in the order in which they are repaired.
+
+        That of their calls; but what makes up for a shortcut comes after it.
+        """
+        layers = {name: name.rpartition("/")[0] for name in self.uses}
+        place = {layer: number for number, layer in enumerate(layers.values())}
+
+        def last(name: str) -> tuple[int, bool]:
+            layer = layers[name]
+            shortcut = self.shortcuts.get(layer)
+            beside = shortcut.beside if shortcut else ()
+            last = max(place[one] for one in (layer, *beside))
+            return last, last != place[layer]
+
+        return sorted((name for name in self.uses if name in self.layers), key=last)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the rows of a layer's outputs are those of its matrix."""
+        layer = self.readers[name][0][0]
+        plain = getattr(layer, "data_format", "channels_last") == "channels_last"
+        return self.layers[name].matrices.shape[0] == 1 and plain
 
     def _bias(self, name: str, of: Matrices) -> str | None:
         layers = [layer for layer, _ in self.readers[name]]
@@ -250,34 +288,66 @@ class _Network:
             self.changed[name] = shaped.astype(self.dense[name].dtype)
 
     def moments(self, name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:
-        """XᵀX and XᵀZ, of a layer's inputs in the pruned network and in the dense one.
+        """XᵀX and XᵀY, of a layer's inputs and of the outputs that it ought to make.
 
-        Each is (groups, inputs, inputs).
+        Of shape (groups, inputs, inputs) and (groups, inputs, outputs).
         """
         layer = self.layers[name]
-        groups, inputs, _ = layer.matrices.shape
+        groups, inputs, outputs = layer.matrices.shape
         size = inputs + (layer.bias is not None)
         second, cross = np.zeros((2, groups, size, size))
+        shortcut = self.shortcuts.get(name.rpartition("/")[0])
+        missing = np.zeros((groups, size, outputs))
         for batch in in_batches_of_inputs(self.model, x):
-            both = [
-                self._read(state, name, batch) for state in (self.changed, self.dense)
+            (pruned, one), (dense, other) = [
+                self._read(state, name, shortcut, batch)
+                for state in (self.changed, self.dense)
             ]
-            for pruned, dense in zip(*both, strict=True):
-                for rows, other in zip(pruned, dense, strict=True):
-                    one = layer.with_constant(rows)
-                    second += one.swapaxes(1, 2) @ one
-                    cross += one.swapaxes(1, 2) @ layer.with_constant(other)
-        return second, cross
+            error = None if shortcut is None else _as_rows(shortcut, other - one)
+            for now, before in zip(pruned, dense, strict=True):
+                for rows, unpruned in zip(now, before, strict=True):
+                    read = layer.with_constant(rows).swapaxes(1, 2)
+                    second += read @ read.swapaxes(1, 2)
+                    cross += read @ layer.with_constant(unpruned)
+                    if error is not None:
+                        own, error = np.split(error, [read.shape[2]])
+                        missing += read @ own
+        return second, cross @ layer.with_biases(self.dense) + missing
 
-    def _read(self, state: State, name: str, batch: Any) -> list[Iterator[np.ndarray]]:
-        """The rows that a layer reads in each of its uses, of a batch."""
+    def _read(
+        self, state: State, name: str, shortcut: Shortcut | None, batch: Any
+    ) -> tuple[list[Iterator[np.ndarray]], np.ndarray]:
+        """The rows that a layer reads in each of its uses, of a batch.
+
+        And what its outputs are added to.
+        """
         for changed in self.changed:
             self.variables[changed].assign(np.asarray(state[changed]))
         found: list[Iterator[np.ndarray]] = []
+        added = np.zeros(0)
 
-        def record(name: str, of: Matrices, array: np.ndarray) -> None:
-            found.append(of.read(array))
+        def record(name: str, of: Matrices | Shortcut, given: Any) -> None:
+            nonlocal added
+            if isinstance(of, Shortcut):
+                added = of.others(given)
+            else:
+                found.append(of.read(given))
 
-        listened = {name: self.readers[name]}
-        call_recorded(self.model, batch, listened, record, self.uses[name])
-        return found
+        listened: dict[str, Any] = {name: self.readers[name]}
+        uses = self.uses[name]
+        if shortcut is not None:
+            listened[shortcut.add.name] = [(shortcut.add, shortcut)]
+            uses += 1
+        call_recorded(self.model, batch, listened, record, uses)
+        return found, added
+
+
+def _as_rows(shortcut: Shortcut, error: np.ndarray) -> np.ndarray:
+    """What a layer's outputs (rows, outputs) have to make up for.
+
+    An output that the normalisation behind it hardly lets through makes up for nothing.
+    """
+    scale = np.broadcast_to(shortcut.scale, error.shape[-1:])
+    known = np.abs(scale) > 1e-3 * np.abs(scale).max(initial=0)
+    rows = error.reshape(-1, error.shape[-1]).astype("float64")
+    return np.where(known, rows / np.where(known, scale, 1), 0)
