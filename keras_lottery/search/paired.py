@@ -81,12 +81,10 @@ def resolution(values: np.ndarray) -> float:
     0.05
     """
     values = values[~np.isnan(values)]
-    largest = np.abs(values).max(initial=0.0)
-    if not largest:
-        return 0.0
+    gaps = np.diff(np.sort(values))
     # In float32, equal accuracies may differ by a rounding.
-    gaps = np.diff(np.unique((values / largest).round(6)))
-    return float(gaps.min() * largest) if len(gaps) else 0.0
+    gaps = gaps[gaps > 1e-6 * np.abs(values).max(initial=0.0)]
+    return float(gaps.min()) if len(gaps) else 0.0
 
 
 def _error_of_mean(values: np.ndarray, step: float) -> float:
