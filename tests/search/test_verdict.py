@@ -56,7 +56,7 @@ def tabled(values, metric="accuracy"):
 @given(searches())
 def test_the_interval_is_students_and_paired(values):
     verdict = tables.verdict(tabled(values), margin=0.01)
-    step = np.diff(np.unique(values.round(6)))
+    step = [gap for gap in np.diff(np.unique(values)) if gap > 1e-6 * values.max()]
     for row in verdict.to_dict("records"):
         gains = values[:, row["level"]] - values[:, 0]
         assert row["difference"] == pytest.approx(gains.mean())
