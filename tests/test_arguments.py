@@ -112,7 +112,7 @@ LEFT_OUT = {
     r"kl\.(Snapshot|rewind\.(Span|Rewind))": "the library makes it",
     r"kl\.admm\.(Averages|Residual|Result)": "the library makes it",
     r"kl\.admm\.Split": "for those who extend the library",
-    r"kl\.allocation\.(Allocation|classes)": "has no arguments",
+    r"kl\.(allocation\.(Allocation|classes)|grouping\.Columns)": "has no arguments",
     r"kl\.repair\.(ByLayer|Repair)": "for those who extend the library",
     r"kl\.grouping\.(Grouped|Grouping|Groups|InsideWeights|Kind|Weights)": (
         "for those who extend the library"
@@ -297,8 +297,10 @@ def good_calls(folder, run):
     splits = {"test_data": data, "batch_size": 4}
     good = {
         "kl.ADMMPruning": Good(
-            {"sparsity": 0.5, "rho": 0.1, "growth": 1.1, "frequency": 2},
+            {"sparsity": 0.5, "rho": 0.1, "growth": 1.1, "frequency": 2, "bits": 3},
             sparsity="0",
+            bits="2",
+            rounds="count",
             rho="above_0",
             growth="above_0",
             frequency="positive",

@@ -81,6 +81,8 @@ GROUPINGS = {
     **dict.fromkeys(grouping.GROUPINGS, 0),
     "block_1x4": 2,
     (3, 2): 3,
+    # Columns count by their weights: those of the example's largest kernel.
+    "column": 8,
     "2:4": 1,
 }
 

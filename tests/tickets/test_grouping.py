@@ -19,7 +19,7 @@ from keras_lottery.tickets.allocation import (
     Uniform,
     kept_after,
 )
-from keras_lottery.tickets.grouping import Blocks, Grouped, NOfM
+from keras_lottery.tickets.grouping import Blocks, Columns, Grouped, NOfM
 
 pytestmark = pytest.mark.once
 
@@ -75,6 +75,13 @@ def prune_twice(allocate, scores, first, second):
             return
         yield sparsity, masks, new
         masks = new
+
+
+@given(networks())
+def test_a_column_is_a_block_of_all_outputs(scores):
+    for score in scores.values():
+        labels = Blocks(1, score.shape[-1]).label(score.shape)
+        np.testing.assert_array_equal(Columns().label(score.shape), labels)
 
 
 @pytest.mark.parametrize("granularity", BLOCKS)

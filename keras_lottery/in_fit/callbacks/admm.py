@@ -11,9 +11,15 @@ from keras_lottery.in_fit.callbacks.common import (
     Configured,
     InFit,
 )
+from keras_lottery.in_fit.callbacks.levels import (
+    Bits,
+    Levels,
+    bits_by_name,
+    check_bits,
+)
 from keras_lottery.in_fit.callbacks.pull import Pull
 from keras_lottery.keras_bridge.internals.patches import at_last
-from keras_lottery.keras_bridge.layers import get_state
+from keras_lottery.keras_bridge.layers import get_state, set_state
 from keras_lottery.keras_bridge.layers.state import trained_masks
 from keras_lottery.masks import Masks
 from keras_lottery.pruning import prune
@@ -26,15 +32,22 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def project(
-    arrays: Arrays, masks: Masks, sparsity: float, allocation: Allocation
+    arrays: Arrays,
+    masks: Masks,
+    sparsity: float,
+    allocation: Allocation,
+    levels: Levels | None = None,
+    curvature: Arrays | None = None,
 ) -> dict[str, np.ndarray]:
-    """The nearest arrays (Euclidean) with no more weights than the sparsity leaves.
+    """The nearest arrays that have the sparsity, and its weights on their levels.
 
     Args:
         arrays: weights by name.
         masks: those that are alive; the others stay zero.
         sparsity: the share of weights that end up zero.
-        allocation: which layers they are taken from.
+        allocation: which layers they are taken from, and in which groups.
+        levels: what the weights that are left may be; anything by default.
+        curvature: by what the squares of weights are multiplied, by name.
 
     Example:
 
@@ -44,8 +57,8 @@ def project(
     >>> project(arrays, masks, 0.5, kl.allocation.Global())["kernel"].tolist()
     [3.0, 0.0, 0.0, -4.0]
     """
-    kept = allocation(_squares(arrays), masks, sparsity)
-    return {name: np.where(kept[name], array, 0) for name, array in arrays.items()}
+    kept = allocation(_scores(arrays, curvature or {}), masks, sparsity)
+    return (levels or Levels({})).nearest(arrays, kept)
 
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
@@ -58,6 +71,20 @@ class ADMMPruning(Configured, InFit):
     weights, and U = U + W - Z. When training ends the model is pruned to the weights
     that Z has. Fine-tune it with an ordinary `fit`: at high sparsities that is needed,
     and more so the larger the last of `residuals` is.
+
+    With `granularity`, the projection keeps the groups that `prune` would keep by the
+    mean of their squares.
+
+    With `bits`, what is left of Z takes the levels of its layer that are nearest, and
+    when training ends so do the weights: 2^b - 1 levels at most, at even distances, and
+    zero. Prune and fine-tune a model first, then train it with the same `sparsity` and
+    `bits`; `callbacks.SharedWeights` may then train the levels, and `save_compressed`
+    stores them.
+
+    With `curvature`, weights are ranked by how much the loss would change without them,
+    the square of the weight times the mean square of its gradient, in place of the
+    square alone. That and a `growth` above 1 is the way to 90 % and more of a large
+    trained network.
 
     Frozen layers keep their weights and masks, and count for nothing. With
     `steps_per_execution`, Z and U change between executions. A `fit` that raises leaves
@@ -73,6 +100,15 @@ class ADMMPruning(Configured, InFit):
         growth: the factor by which rho grows at each update of Z and U; 1 keeps it.
         frequency: steps from one update to the next; by default an epoch.
         allocation, granularity: same as `prune`.
+        bits: the logarithm of the number of levels, zero among them, from 2 to 6: for
+            all kernels, or by pattern of weight or layer name, such as
+            `{"conv*": 3, "*": 2}`. The first match counts; a kernel that matches none
+            keeps its values. None by default.
+        rounds: with `bits`, in how many rounds weights come to their levels. The second
+            half of the training has so many: at the beginning of round i of n, i / (n
+            + 1) of each kernel's weights, the nearest ones, stay at their levels from
+            then on, and the others go on training. 0 leaves all to the end.
+        curvature: whether weights are ranked by the loss, see above.
 
     Attributes:
         residuals: ||W - Z|| / ||W|| at each update: how far the weights still are from
@@ -80,12 +116,17 @@ class ADMMPruning(Configured, InFit):
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
-            is not masked or cannot have the sparsity.
+            is not masked or cannot have the sparsity, or a pattern of `bits` matches no
+            kernel.
 
     Reference:
         Zhang et al. 2018, "A systematic DNN weight pruning framework using alternating
         direction method of multipliers", equations 5 to 9. When rho grows, U is scaled
-        as in Boyd et al. 2011, section 3.4.1.
+        as in Boyd et al. 2011, section 3.4.1. Levels: Ren et al. 2019, "ADMM-NN: an
+        algorithm-hardware co-design framework of DNNs using alternating direction
+        method of multipliers"; their rounds: Leng et al. 2018, "Extremely low bit
+        neural network". Curvature: Lee et al. 2025, "The unseen frontier: pushing the
+        limits of LLM sparsity with surrogate-free ADMM".
 
     Example:
 
@@ -108,6 +149,9 @@ class ADMMPruning(Configured, InFit):
         frequency: int | None = None,
         allocation: AllocationLike | None = None,
         granularity: Granularity = "weight",
+        bits: Bits | None = None,
+        rounds: int = 0,
+        curvature: bool = False,
     ) -> None:
         super().__init__()
         checks.fraction("sparsity", sparsity)
@@ -119,39 +163,63 @@ class ADMMPruning(Configured, InFit):
         if allocation is None:
             allocation = grouping.get(granularity).default_allocation
         allocations.get(allocation)
+        if bits is not None:
+            check_bits(bits)
+        checks.count("rounds", rounds)
+        if rounds and bits is None:
+            remedy = "Give the `bits` of the levels, such as bits=3."
+            checks.refuse("rounds", "0 without `bits`", rounds, remedy)
+        checks.flag("curvature", curvature)
         self.sparsity = sparsity
         self.rho = rho
         self.growth = growth
         self.frequency = frequency
         self.allocation = allocation
         self.granularity = granularity
+        self.bits = bits
+        self.rounds = rounds
+        self.curvature = curvature
         self.residuals: list[float] = []
         self._split = Split.at({}, rho)
         self._pull: Pull | None = None
-        self._epoch_start = self._step = self._updated = 0
+        self._levels = Levels({})
+        self._curvature: dict[str, np.ndarray] = {}
+        self._epoch_start = self._step = self._updated = self._round = 0
+        self._first_epoch: int | None = None
 
     def start(self) -> None:
         """Projects the weights that the training starts from."""
         self.residuals = []
-        self._epoch_start = self._step = self._updated = 0
+        self._epoch_start = self._step = self._updated = self._round = 0
+        self._first_epoch = None
+        masks = trained_masks(self.model)
+        bits = {} if self.bits is None else bits_by_name(self.bits, masks)
+        self._levels = Levels(bits)
         self._allocate = Grouped(
             allocations.get(self.allocation),
-            grouping.get(self.granularity).of(self.model, trained_masks(self.model)),
+            grouping.get(self.granularity).of(self.model, masks),
         )
+        self._pull, self._curvature = None, {}
         self._split = Split.at(self._project(self._weights(), self.rho), self.rho)
-        self._pull = Pull(self.model)
+        self._pull = Pull(self.model, bool(self.rounds), self.curvature)
         self._aim()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._epoch_start = self._step
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        self._epoch, self._share = epoch, 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step = self._epoch_start + batch + 1
+        # The length of the first epoch is not always known.
+        self._share = (batch + 1) / (self.params.get("steps") or np.inf)
         if self.frequency and self._step - self._updated >= self.frequency:
             self._update()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._share = 1.0
         if not self.frequency:
             self._update()
 
@@ -162,13 +230,22 @@ class ADMMPruning(Configured, InFit):
         if self._pull is not None:
             self._pull.remove()
             self._pull = None
+        self._finish()
+        at_last(self, self._finish)
+
+    def _finish(self) -> None:
+        """Prunes what is not in Z, and brings the rest to its levels."""
         self._prune()
-        at_last(self, self._prune)
+        if self._levels.bits:
+            masks = trained_masks(self.model)
+            on_levels = self._levels.nearest(self._weights(), masks)
+            set_state(self.model, get_state(self.model) | on_levels)
 
     def _prune(self) -> None:
-        # Where Z is zero, so is this but for what U has gathered, which is smaller.
+        # W + U of the last update, since when U was divided.
         z, u = self._split.z, self._split.u
-        scores = _squares({name: z[name] + u[name] for name in z})
+        moved = {name: z[name] + self.growth * u[name] for name in z}
+        scores = _scores(moved, self._curvature)
         prune(
             self.model,
             self.sparsity,
@@ -184,9 +261,14 @@ class ADMMPruning(Configured, InFit):
 
     def _project(self, arrays: Arrays, rho: float) -> dict[str, np.ndarray]:
         masks = trained_masks(self.model)
-        return project(arrays, masks, self.sparsity, self._allocate)
+        how = self._allocate, self._levels, self._curvature
+        return project(arrays, masks, self.sparsity, *how)
 
     def _update(self) -> None:
+        if self._pull is not None:
+            self._curvature = self._pull.curvature()
+        if self.rounds:
+            self._hold()
         weights = self._weights()
         self._split.update(weights, self._project)
         self.residuals.append(_distance(weights, self._split.z))
@@ -194,14 +276,35 @@ class ADMMPruning(Configured, InFit):
         self._split.scale(self.growth)
         self._aim()
 
+    def _hold(self) -> None:
+        """Begins a round if it is time, and puts what is held at its level."""
+        first = self._first_epoch or 0
+        done = (self._epoch - first + self._share) / (self.params["epochs"] - first)
+        number = min(int((2 * done - 1) * self.rounds) + 1, self.rounds)
+        if done >= 0.5 and number > self._round and self._pull is not None:
+            if not self._round:
+                self._prune()  # What is held is not to be pruned later.
+            self._round = number
+            share = number / (self.rounds + 1)
+            self._levels.hold(self._weights(), trained_masks(self.model), share)
+            self._pull.hold(self._levels.held)
+        weights = self._weights()
+        on_levels = self._levels.nearest(weights, trained_masks(self.model))
+        held = {
+            name: np.where(mask, on_levels[name], weights[name])
+            for name, mask in self._levels.held.items()
+        }
+        set_state(self.model, get_state(self.model) | held)
+
     def _aim(self) -> None:
         if self._pull is not None:
             self._pull.aim(self._split.target(), self._split.rho)
 
 
-def _squares(arrays: Arrays) -> dict[str, np.ndarray]:
+def _scores(arrays: Arrays, curvature: Arrays) -> dict[str, np.ndarray]:
     # In double precision, where the squares of small weights do not become zero.
-    return {name: np.square(array, dtype="float64") for name, array in arrays.items()}
+    scores = {n: np.square(array, dtype="float64") for n, array in arrays.items()}
+    return scores | {name: scores[name] * mean for name, mean in curvature.items()}
 
 
 def _distance(weights: Arrays, others: Arrays) -> float:

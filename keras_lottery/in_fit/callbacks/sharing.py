@@ -1,14 +1,13 @@
 """Weights that share a few values, and their training."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import InFit
+from keras_lottery.in_fit.callbacks.levels import Bits, bits_by_name, check_bits
 from keras_lottery.in_fit.callbacks.quantization import round_alike
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.models import restored_epoch
@@ -19,7 +18,6 @@ from keras_lottery.keras_bridge.layers import (
     named_masks,
     set_state,
 )
-from keras_lottery.tickets.allocation.names import check_patterns, matches
 
 MOST_BITS = 12
 # Weights of one value stay equal but for the last digits, which vector units round
@@ -29,7 +27,7 @@ _SPREAD = 1e-3
 _SAME = 1e-6
 
 
-def share_weights(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None:
+def share_weights(model: keras.Model, bits: Bits = 5) -> None:
     """Makes each layer's live weights share a few values, in place.
 
     The live weights of a masked kernel are clustered by k-means, from centroids spread
@@ -62,19 +60,15 @@ def share_weights(model: keras.Model, bits: int | Mapping[str, int] = 5) -> None
     9
     """
     masks = get_masks(model)
-    patterns = bits if isinstance(bits, Mapping) else {"*": bits}
-    check_patterns(patterns, masks)
-    for pattern, number in patterns.items():
-        argument = f"bits[{pattern!r}]" if isinstance(bits, Mapping) else "bits"
-        checks.count(argument, number, 1, MOST_BITS)
+    check_bits(bits, 1, MOST_BITS)
     state = get_state(model)
-    for name, mask in masks.items():
-        own = [n for p, n in patterns.items() if matches(name, p)]
+    for name, number in bits_by_name(bits, masks).items():
+        mask = masks[name]
         live = state[name][mask]
-        if own and len(live):
+        if len(live):
             if not np.isfinite(live.astype(np.float64)).all():
                 raise ValueError(f"`{name}` holds weights that are not finite")
-            state[name][mask] = _share(live, 2 ** int(own[0]))
+            state[name][mask] = _share(live, 2**number)
     set_state(model, state)
 
 

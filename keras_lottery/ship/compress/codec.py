@@ -126,6 +126,29 @@ def shared_values(live: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return (values.view(live.dtype), labels) if shared < live.nbytes else None
 
 
+def weight_bytes(live: np.ndarray) -> int:
+    """Of live weights alone, each with a whole number of bits, as papers count them.
+
+    >>> weight_bytes(np.array([1.0, -1.0, 2.0] * 100, "float32"))  # two bits each
+    75
+    """
+    shared = shared_values(live)
+    if shared is None:
+        return live.nbytes
+    bits = max(1, math.ceil(math.log2(len(shared[0]))))
+    return math.ceil(len(live) * bits / 8)
+
+
+def position_bytes(mask: np.ndarray) -> int:
+    """Of a mask, as gaps of a fixed number of bits.
+
+    >>> position_bytes(np.arange(80) % 8 == 0)  # ten gaps of four bits
+    5
+    """
+    gaps = coder.to_gaps(mask, even=True)
+    return math.ceil(gaps.bits * len(gaps.symbols) / 8)
+
+
 def _encode_plain(array: np.ndarray, numbers: list[bytes]) -> None:
     # Bytes of one place together: those of the exponents are alike.
     flat = np.frombuffer(array.tobytes(), np.uint8).reshape(array.size, array.itemsize)

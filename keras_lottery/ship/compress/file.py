@@ -22,7 +22,13 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.keras_bridge.layers.copying import own_objects
 from keras_lottery.masks import Masks
-from keras_lottery.ship.compress.codec import decode, encode, shared_values
+from keras_lottery.ship.compress.codec import (
+    decode,
+    encode,
+    position_bytes,
+    shared_values,
+    weight_bytes,
+)
 from keras_lottery.ship.compress.report import CompressionReport
 
 
@@ -98,6 +104,8 @@ def save_compressed(
         bytes=path.stat().st_size,
         sparsity=masks.sparsity,
         values={name: pair and len(pair[0]) for name, pair in shared.items()},
+        data_bytes=sum(weight_bytes(state[name][mask]) for name, mask in masks.items()),
+        index_bytes=sum(position_bytes(mask) for mask in masks.values()),
     )
     print(report)
     return report

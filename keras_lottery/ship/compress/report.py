@@ -25,6 +25,10 @@ class CompressionReport:
         sparsity: the share of prunable weights that are pruned.
         values: how many values each kernel has; `None` for one whose weights are
             written as they are.
+        data_bytes: what papers count that leave out everything but the weights that
+            are left: a whole number of bits for each, as many as tell its kernel's
+            values apart.
+        index_bytes: those of the positions, as gaps of a fixed number of bits.
     """
 
     path: Path
@@ -34,6 +38,8 @@ class CompressionReport:
     bytes: int
     sparsity: float
     values: dict[str, int | None]
+    data_bytes: int
+    index_bytes: int
 
     def __str__(self) -> str:
         def size(size: int) -> str:
@@ -45,6 +51,11 @@ class CompressionReport:
             ["pruned", size(self.pruned_bytes)],
             ["quantized", size(self.quantized_bytes)],
             ["coded", size(self.bytes)],
+            [
+                "weights alone",
+                f"{self.data_bytes:,} bytes, without their positions, which "
+                f"take {self.index_bytes:,} more, biases and architecture",
+            ],
             ["sparsity", f"{self.sparsity:.2%}"],
             ["shared values", shared or "none: call `share_weights(model)` before"],
         ]

@@ -12,7 +12,13 @@ from typing import Any
 
 from keras_lottery import checks
 from keras_lottery.registry import Registry
-from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights, NOfM
+from keras_lottery.tickets.grouping.blocks import (
+    Blocks,
+    Columns,
+    Inside,
+    InsideWeights,
+    NOfM,
+)
 from keras_lottery.tickets.grouping.by_layer import ByLayer
 from keras_lottery.tickets.grouping.grouping import Grouped, Grouping, Groups
 from keras_lottery.tickets.grouping.kind import Kind
@@ -22,6 +28,7 @@ __all__ = [
     "GROUPINGS",
     "Blocks",
     "ByLayer",
+    "Columns",
     "Granularity",
     "Grouped",
     "Grouping",
@@ -39,8 +46,8 @@ Granularity = str | tuple[int, int] | Mapping[str, str | tuple[int, int]]
 
 GROUPINGS: Registry[Kind] = Registry(
     "granularity",
-    "'block_1x4' (outputs x inputs), a pair (inputs, outputs), 'N:M' such as '2:4', or "
-    "one of these by pattern of layers",
+    "'block_1x4' (outputs x inputs), a pair (inputs, outputs), 'column', 'N:M' such as "
+    "'2:4', or one of these by pattern of layers",
     {"weight": Kind(lambda model, masks: Weights())},
     kind=Kind,
 )
@@ -69,6 +76,8 @@ def get(granularity: Any) -> Kind:
       sizes are `"block_OUTxIN"`.
     - `(inputs, outputs)`: the same as a pair, in the order of a Keras kernel:
       `"block_1x4"` is `(4, 1)`.
+    - `"column"`: all that one input of a layer is multiplied by; of a convolution, one
+      place of its kernel in one channel of its input.
     - `"N:M"`, such as `"2:4"`: N of M consecutive inputs of an output stay.
     - `"filter"` and `"channel"`: whole filters and units, over several layers, worth
       the weights that make them or that read them.
@@ -104,7 +113,7 @@ def _by_layer(granularity: Any) -> Grouping | None:
             checks.refuse(
                 f"granularity[{pattern!r}]",
                 "'weight', 'block_1x4' (outputs x inputs), a pair (inputs, outputs), "
-                "or 'N:M' such as '2:4'",
+                "'column', or 'N:M' such as '2:4'",
                 each,
                 "Whole filters and channels reach over several layers.",
             )
@@ -115,6 +124,8 @@ def _by_layer(granularity: Any) -> Grouping | None:
 def _parsed(granularity: Any) -> Grouping | None:
     """Blocks and N:M, whose sizes are in what they are called."""
     text = granularity if isinstance(granularity, str) else ""
+    if text == "column":
+        return Columns()
     if match := re.fullmatch(r"block_([1-9]\d*)x([1-9]\d*)", text):
         return Blocks(inputs=int(match[2]), outputs=int(match[1]))
     match = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", text)

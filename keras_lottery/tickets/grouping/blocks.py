@@ -160,6 +160,30 @@ class Blocks(InsideWeights):
 
 
 @dataclass(frozen=True)
+class Columns(InsideWeights):
+    """All that an input is multiplied by: of a convolution, one place in one channel.
+
+    Named after the matrices of structured pruning, whose rows are the outputs. Products
+    that read inputs or patches as a matrix do without those that are pruned.
+
+    Reference:
+        Wen et al. 2016, "Learning structured sparsity in deep neural networks", section
+        3.2 (shapes of filters); Zhang et al. 2018, "StructADMM", section III (columns).
+
+    Example:
+
+    >>> Columns().label((3, 2))
+    array([[0, 0],
+           [1, 1],
+           [2, 2]])
+    """
+
+    def label(self, shape: tuple[int, ...]) -> np.ndarray:
+        rows, columns = _matrix(shape)
+        return np.repeat(np.arange(rows), columns).reshape(shape)
+
+
+@dataclass(frozen=True)
 class NOfM(InsideWeights):
     """N of every M consecutive inputs of an output stay; the others are a group.
 

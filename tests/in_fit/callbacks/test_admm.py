@@ -19,6 +19,7 @@ from keras_lottery.keras_bridge.layers import (
     set_masks,
     set_state,
 )
+from keras_lottery.tickets.grouping import Grouped
 from tests.models_zoo import arrays, assert_equal, cnn, compiled, fit, mlp, scramble
 
 RATE = 0.1
@@ -214,6 +215,51 @@ def test_weights_put_back_are_pruned(last, granularity):
     assert get_masks(model).sparsity == pytest.approx(0.5, abs=0.06)
 
 
+# What is whole in a kernel (inputs, outputs), by slices of it.
+STRUCTURES = {
+    "column": lambda kernel: kernel,
+    "block_1x4": lambda kernel: np.concatenate(
+        [kernel[i : i + 4, [j]].reshape(1, 4) for i in (0, 4) for j in range(6)]
+    ),
+}
+
+
+@pytest.mark.parametrize("granularity", [*STRUCTURES, "2:4"])
+def test_structures_are_the_groupings_own_choice(granularity):
+    rng = np.random.default_rng(0)
+    arrays = {"kernel": rng.normal(size=(8, 6))}
+    masks = Masks.dense({"kernel": (8, 6)})
+    choice = kl.grouping.get(granularity).of(None, masks)
+    allocation = Grouped(kl.allocation.Global(floor=0), choice)
+    z = project(arrays, masks, 0.5, allocation)["kernel"]
+    assert np.count_nonzero(z) == 24
+    kept = z != 0
+    np.testing.assert_array_equal(z[kept], arrays["kernel"][kept])
+    if granularity == "2:4":
+        assert (kept.reshape(2, 4, 6).sum(axis=1) == 2).all()
+        sizes = np.sort(np.abs(arrays["kernel"]).reshape(2, 4, 6), axis=1)
+        nearest = np.sum(sizes[:, :2] ** 2)
+    else:
+        wholes = STRUCTURES[granularity]
+        assert (wholes(kept).all(axis=1) | ~wholes(kept).any(axis=1)).all()
+        energies = np.sort(np.sum(wholes(arrays["kernel"]) ** 2, axis=1))
+        nearest = energies[: len(energies) // 2].sum()
+    # No other point of that structure is nearer.
+    assert np.sum((z - arrays["kernel"]) ** 2) == pytest.approx(nearest)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("granularity", ["column", "2:4"])
+def test_training_ends_in_the_structure(granularity):
+    model = compiled(mask_model(scramble(cnn())))
+    fit(model, epochs=2, callbacks=[ADMMPruning(0.5, granularity=granularity)])
+    masks = get_masks(model)
+    again = Masks(masks)
+    kl.prune(model, masks.sparsity, granularity=granularity)
+    assert get_masks(model) == again  # It is in that structure already.
+    assert masks.sparsity == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.mark.once
 def test_whole_filters_and_a_model_that_was_pruned_before():
     model = compiled(mask_model(scramble(cnn())))
@@ -266,6 +312,9 @@ def test_config_round_trip():
         "frequency": 7,
         "allocation": "erk",
         "granularity": "block_1x4",
+        "bits": {"*": 3},
+        "rounds": 2,
+        "curvature": True,
     }
     callback = ADMMPruning(**arguments)
     assert callback.get_config() == arguments
