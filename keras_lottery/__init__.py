@@ -14,6 +14,7 @@ from keras_lottery.keras_bridge.internals.no_tensorflow import (
 copying_imports_no_tensorflow()
 
 from keras_lottery import admm, interop
+from keras_lottery.compress import load_compressed, save_compressed
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.in_fit import callbacks
@@ -45,7 +46,6 @@ from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, results
 from keras_lottery.ship import export
-from keras_lottery.ship.compress import load_compressed, save_compressed
 from keras_lottery.ship.deploy import benchmark, deploy, plot_files
 from keras_lottery.structured import compact, filter_criteria
 from keras_lottery.study import analysis, plots, report, tensorboard

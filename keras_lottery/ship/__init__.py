@@ -1,1 +1,1 @@
-"""From a ticket to a file: export, compression, and a choice by measured files."""
+"""From a ticket to a file: export, and a choice by measured files."""

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lottery.in_fit.callbacks.common import InFit
+from keras_lottery.in_fit.callbacks.common import Configured, InFit
 from keras_lottery.in_fit.callbacks.levels import Bits, bits_by_name, check_bits
 from keras_lottery.in_fit.callbacks.quantization import round_alike
 from keras_lottery.keras_bridge.gradient_change import GradientChange
@@ -102,7 +102,7 @@ def _share(live: np.ndarray, most: int) -> np.ndarray:
             centroids.sort()
 
 
-class SharedWeights(InFit):
+class SharedWeights(Configured, InFit):
     """Trains the values that weights share, as one parameter each.
 
     The gradients of the weights that share a value are summed, as the gradient of that

@@ -7,6 +7,7 @@ line in `EXPERIMENTS`.
 
 from keras_lottery.checks import did_you_mean
 from keras_lottery.papers.experiments import (
+    admm,
     conv_nets,
     deconstructing,
     frankle_carbin,
@@ -65,6 +66,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         one_constant.EXPERIMENT,
         sequential_reinit.EXPERIMENT,
         small_dense.EXPERIMENT,
+        *admm.EXPERIMENTS,
     )
 }
 """By name, in the order of `keras-lottery reproduce --list`."""

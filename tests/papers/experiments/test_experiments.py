@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from keras_lottery.engines.engine import Engine
+from keras_lottery.in_fit.callbacks.levels import bits_by_name
+from keras_lottery.keras_bridge.layers import get_masks, mask_model
 from keras_lottery.masks import Masks
+from keras_lottery.papers import models
 from keras_lottery.papers.experiments import (
     EXPERIMENTS,
     Claim,
     Experiment,
+    admm,
     get,
     lenet_recipes,
     reproduce,
@@ -158,6 +162,17 @@ def test_whatever_comes_after_pruning_is_as_long(name, k, steps):
     assert {way: arguments["rewind"] for way, arguments in asked.items()} == {
         "weights": "weights",
         "learning_rate": "learning_rate",
+    }
+
+
+@pytest.mark.once
+def test_admm_nn_gives_convolutions_three_bits_and_dense_layers_two():
+    names = get_masks(mask_model(models.lenet_5(seed=0)))
+    assert bits_by_name(admm.BITS["lenet_5"], names) == {
+        "conv_1/kernel": 3,
+        "conv_2/kernel": 3,
+        "hidden_1/kernel": 2,
+        "output/kernel": 2,
     }
 
 

@@ -10,6 +10,14 @@ import keras
 import numpy as np
 
 from keras_lottery import checks
+from keras_lottery.compress.codec import (
+    decode,
+    encode,
+    position_bytes,
+    shared_values,
+    weight_bytes,
+)
+from keras_lottery.compress.report import CompressionReport
 from keras_lottery.files import CorruptedFileError, refuse_damage, write_atomically
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import (
@@ -22,14 +30,6 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.keras_bridge.layers.copying import own_objects
 from keras_lottery.masks import Masks
-from keras_lottery.ship.compress.codec import (
-    decode,
-    encode,
-    position_bytes,
-    shared_values,
-    weight_bytes,
-)
-from keras_lottery.ship.compress.report import CompressionReport
 
 
 def save_compressed(

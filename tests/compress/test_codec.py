@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from keras_lottery.compress import codec
 from keras_lottery.masks import Masks
-from keras_lottery.ship.compress import codec
 
 pytestmark = pytest.mark.once
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_lottery.ship.compress import coder
+from keras_lottery.compress import coder
 
 pytestmark = pytest.mark.once
 

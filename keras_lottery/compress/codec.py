@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_lottery.compress import coder
 from keras_lottery.in_fit.callbacks.sharing import MOST_BITS
 from keras_lottery.masks import Masks
-from keras_lottery.ship.compress import coder
 
 Stage = Literal["dense", "pruned", "quantized", "coded"]
 """How far the compression goes; `"coded"` is what a file holds."""

@@ -4,8 +4,8 @@ Reference:
     Han, Mao & Dally 2015, "Deep Compression".
 """
 
-from keras_lottery.ship.compress.file import load_compressed, save_compressed
-from keras_lottery.ship.compress.report import CompressionReport
+from keras_lottery.compress.file import load_compressed, save_compressed
+from keras_lottery.compress.report import CompressionReport
 
 __all__ = [
     "CompressionReport",

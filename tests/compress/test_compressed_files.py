@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from keras_lottery import CorruptedFileError
+from keras_lottery.compress import load_compressed, save_compressed
+from keras_lottery.compress.codec import encode
+from keras_lottery.compress.file import _architecture
 from keras_lottery.in_fit.callbacks import share_weights
 from keras_lottery.keras_bridge.layers import (
     MaskedDense,
@@ -14,9 +17,6 @@ from keras_lottery.keras_bridge.layers import (
     get_state,
     mask_model,
 )
-from keras_lottery.ship.compress import load_compressed, save_compressed
-from keras_lottery.ship.compress.codec import encode
-from keras_lottery.ship.compress.file import _architecture
 from tests.models_zoo import (
     ZOO,
     assert_equal,
@@ -157,7 +157,7 @@ def test_a_limit_to_what_a_file_may_unfold_to(tmp_path):
 
 @pytest.mark.once
 def test_variables_of_another_model_are_refused(tmp_path, monkeypatch):
-    from keras_lottery.ship.compress import file
+    from keras_lottery.compress import file
 
     path = tmp_path / "model.klc"
     other = file._architecture(mask_model(large()))
@@ -203,7 +203,7 @@ def test_a_model_that_would_not_come_back_is_refused(tmp_path):
 
 @pytest.mark.once
 def test_python_code_in_a_file_is_refused(tmp_path, monkeypatch):
-    from keras_lottery.ship.compress import file
+    from keras_lottery.compress import file
 
     monkeypatch.setattr(file, "_check_layers", lambda model, text: None)
     save_compressed(with_code(), tmp_path / "model.klc")
