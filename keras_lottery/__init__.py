@@ -46,7 +46,7 @@ from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, results
 from keras_lottery.ship import export
-from keras_lottery.ship.deploy import benchmark, deploy, plot_files
+from keras_lottery.ship.deploy import benchmark, deploy, plot_files, shrink
 from keras_lottery.structured import compact, filter_criteria
 from keras_lottery.study import analysis, plots, report, tensorboard
 from keras_lottery.study.transfer import compare_transfer
@@ -117,6 +117,7 @@ __all__ = [
     "set_masks",
     "set_state",
     "share_weights",
+    "shrink",
     "sparsity_summary",
     "strip_masks",
     "tensorboard",

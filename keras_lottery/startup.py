@@ -27,7 +27,11 @@ def refusal(arguments: Sequence[str]) -> str | None:
     Expected the directory of a search. Received: 'no/such/run', in which there is ...
     >>> refusal(["find", "--data", "digits"])
     """
-    if not arguments or arguments[0] not in OF_A_RUN or {"-h", "--help"} & {*arguments}:
+    if not arguments or {"-h", "--help"} & {*arguments}:
+        return None
+    if arguments[0] == "prune":
+        return _no_model(arguments[1:])
+    if arguments[0] not in OF_A_RUN:
         return None
     runs = [
         text
@@ -38,6 +42,22 @@ def refusal(arguments: Sequence[str]) -> str | None:
         return None  # The parser says what is wrong.
     (run,) = map(Path, runs)
     return None if (run / "settings.json").is_file() else no_run(run)
+
+
+def _no_model(arguments: Sequence[str]) -> str | None:
+    """Why a model to prune is none, if it is named first."""
+    if not arguments or arguments[0].startswith("-"):
+        return None
+    path = Path(arguments[0])
+    if path.suffix == ".keras" and path.is_file():
+        return None
+    wrong = (
+        "There is no such file" if path.suffix == ".keras" else "It is no .keras file"
+    )
+    return (
+        f"Expected a .keras file of a model. Received: '{path}'. {wrong}: write one "
+        "with `model.save('model.keras')`."
+    )
 
 
 def no_run(path: Path) -> str:

@@ -13,6 +13,7 @@ import inspect
 import io
 import re
 import signal
+import sys
 import tempfile
 import types
 import warnings
@@ -511,6 +512,21 @@ def good_calls(folder, run):
             threads="positive",
             seconds="above_0",
         ),
+        "kl.shrink": Good(
+            {"model": plain, "data": classified, "directory": folder / "shrunk"},
+            sparsity="0",
+            data="none",
+            granularity="none",
+            repair="none",
+            epochs="count",
+            loss="none",
+            tolerance="from_0",
+            objective="none",
+            prefer="none",
+            threads="positive",
+            seconds="above_0",
+            wrong_models="unbuilt uncompiled subclassed",
+        ),
         "kl.report.write_report": Good(
             {
                 "directory": run.directory,
@@ -821,6 +837,7 @@ def stop(replace):
         replace(module, "deliver", reached)
     replace(deploy_files, "_ask", reached)
     replace(deploy_tickets, "_try", reached)
+    replace(sys.modules["keras_lottery.ship.deploy.shrink"], "_pruned", reached)
     replace(write, "panels", reached)
     evaluate = remembered(engine.evaluate)
     for module in (engine, fit, fits, evaluation):

@@ -15,6 +15,7 @@ from keras_lottery.cli.parsing import (
 from keras_lottery.engines.objective import named
 from keras_lottery.search import Run
 from keras_lottery.ship.deploy import deploy
+from keras_lottery.ship.deploy.candidates import WAYS
 from keras_lottery.startup import no_run
 
 HELP = "try the files that a run's tickets can become, and write the best"
@@ -25,8 +26,8 @@ def add_options(parser: Parser) -> None:
     parser.set_defaults(function=_deploy)
     add = parser.add_argument
     add("run", type=_run, metavar="RUN", help="the directory of a search")
-    add("--target", required=True, choices=("mobile", "server"), help=".tflite or "
-        "SavedModel")  # fmt: skip
+    add("--target", required=True, choices=[*WAYS], help=".tflite, SavedModel, "
+        "or dense .tflite")  # fmt: skip
     add(
         "--prefer",
         default="latency",

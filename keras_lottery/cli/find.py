@@ -13,6 +13,7 @@ from keras_lottery.cli.parsing import (
     Parser,
     at_least,
     directory,
+    granularity,
     list_of,
     names_of_layers,
     not_negative,
@@ -92,7 +93,7 @@ def add_options(parser: Parser) -> None:
     )
     add(
         "--granularity",
-        type=_granularity,
+        type=granularity,
         default="weight",
         metavar="NAME",
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
@@ -403,18 +404,6 @@ def _mask_epochs(text: str) -> float | str:
 
 def _levels(text: str) -> list[int]:
     return [at_least(1)(word) for word in text.split(",")]
-
-
-def _granularity(text: str) -> Granularity:
-    granularity: Granularity = text
-    if "=" in text:
-        pairs = [part.partition("=") for part in text.split(",")]
-        granularity = {pattern: each for pattern, _, each in pairs}
-    try:
-        grouping.get(granularity)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return granularity
 
 
 def _controls(text: str) -> dict[str, int]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_lottery import checks
+from keras_lottery.tickets import grouping
+from keras_lottery.tickets.grouping import Granularity
 
 # Wrong input, whichever option they come by.
 NO_SUCH_PLACE = (
@@ -156,3 +158,20 @@ def names_of_layers(text: str) -> str | list[str]:
     """
     names = [word(name) for name in text.split(",")]
     return names if len(names) > 1 else names[0]
+
+
+def granularity(text: str) -> Granularity:
+    """The type of `granularity=`, one or by pattern of layers.
+
+    >>> granularity("conv*=2:4,head=weight")
+    {'conv*': '2:4', 'head': 'weight'}
+    """
+    found: Granularity = text
+    if "=" in text:
+        pairs = [part.partition("=") for part in text.split(",")]
+        found = {pattern: each for pattern, _, each in pairs}
+    try:
+        grouping.get(found)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return found

@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -36,11 +37,45 @@ def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
 
 
 def load_arrays(path: Path) -> Splits:
-    """The arrays of an .npz file as they are, of whatever shape and type."""
-    arrays = _read(checks.existing_file("name", path))
-    parts = ("train", "validation", "test")
-    train, validation, test = (_arrays(arrays, path, part) for part in parts)
+    """The arrays of an .npz file as they are, of whatever shape and type.
+
+    Several inputs or outputs lie under names: `y_train/age`, `y_train/name`.
+    """
+    found = load_parts(path)
+    missing = [
+        f"{side}_{part}"
+        for part in PARTS
+        for side, array in zip("xy", found.get(part, (None, None)), strict=True)
+        if array is None
+    ]
+    if missing:
+        _refuse(path, list(_read(path)), missing)
+    train, validation, test = (found[part] for part in PARTS)
     return Splits(path.stem, *train, *validation, *test)
+
+
+PARTS = "train", "validation", "test"
+
+
+def load_parts(path: Path) -> dict[str, tuple[Any, Any]]:
+    """What there is of the parts of an .npz file, (x, y) by the parts' names.
+
+    `x` and `y` without a part are those to train on. What is lacking is `None`.
+    """
+    arrays = _read(checks.existing_file("name", path))
+    sides: dict[str, Any] = {}
+    for key, array in arrays.items():
+        side, _, name = key.partition("/")
+        side = f"{side}_train" if side in ("x", "y") else side
+        if name:
+            sides.setdefault(side, {})[name] = array
+        else:
+            sides[side] = array
+    return {
+        part: (sides.get(f"x_{part}"), sides.get(f"y_{part}"))
+        for part in PARTS
+        if f"x_{part}" in sides or f"y_{part}" in sides
+    }
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -57,12 +92,16 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _arrays(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
     missing = [key for key in (f"x_{part}", f"y_{part}") if key not in arrays]
     if missing:
-        raise ValueError(
-            f"Expected x_train, y_train, x_test, y_test and, if wanted, x_validation "
-            f"and y_validation in {path}. Received: {', '.join(arrays)}, without "
-            f"{' and '.join(missing)}."
-        )
+        _refuse(path, list(arrays), missing)
     return arrays[f"x_{part}"], arrays[f"y_{part}"]
+
+
+def _refuse(path: Path, found: list[str], missing: list[str]) -> NoReturn:
+    raise ValueError(
+        f"Expected x_train, y_train, x_test, y_test and, if wanted, x_validation "
+        f"and y_validation in {path}. Received: {', '.join(found)}, without "
+        f"{' and '.join(missing)}."
+    )
 
 
 def _part(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:

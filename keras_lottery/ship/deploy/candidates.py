@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_lottery.keras_bridge.layers import strip_masks
 from keras_lottery.ship.export import (
@@ -57,7 +56,7 @@ def candidates(
     name: str,
     model: keras.Model,
     target: str,
-    examples: np.ndarray,
+    examples: Any,
     failed: dict[str, str],
 ) -> Iterator[Candidate]:
     """The files to try for a trained model, masked or not.
@@ -67,9 +66,10 @@ def candidates(
         model: the model.
         target: `"mobile"`: .tflite files of float32, sparsely encoded or not, float16,
             int8 weights (`dynamic`) and int8 arithmetic. `"server"`: SavedModels of
-            float32 and of Keras's own int8. Each also of the compacted model, if there
-            is something to remove; its files are compared with those of `model`.
-        examples: typical inputs, for the ranges of int8.
+            float32 and of Keras's own int8. `"microcontroller"`: dense .tflite files of
+            float32 and int8. Each also of the compacted model, if there is something to
+            remove; its files are compared with those of `model`.
+        examples: typical inputs, for the ranges of int8; `None` where there are none.
         failed: takes why there is no compacted form, if `compact` refuses the model.
     """
     Form = tuple[str, tuple[str, ...], keras.Model, keras.Model | None]
@@ -83,6 +83,9 @@ def candidates(
             forms.append((f"{name}_compact", ("compact(model)",), small, model))
     for prefix, made, form, dense in forms:
         for way, (step, export) in WAYS[target].items():
+            if examples is None and "representative_data" in step:
+                failed[f"{prefix}_{way}"] = "its ranges need `data`"
+                continue
             yield Candidate(
                 f"{prefix}_{way}",
                 (*made, step),
@@ -92,7 +95,7 @@ def candidates(
 
 
 def _litert(
-    model: keras.Model, path: Path, examples: np.ndarray, **options: Any
+    model: keras.Model, path: Path, examples: Any, **options: Any
 ) -> ExportReport:
     return to_litert(model, path, representative_data=examples, **options)
 
@@ -100,7 +103,7 @@ def _litert(
 def _sparse(
     model: keras.Model,
     path: Path,
-    examples: np.ndarray,
+    examples: Any,
     dense: keras.Model | None = None,
 ) -> ExportReport:
     report = to_litert(model, path, representative_data=examples, dense=dense)
@@ -115,13 +118,13 @@ def _sparse(
 
 
 def _saved_model(
-    model: keras.Model, path: Path, examples: np.ndarray, dense: keras.Model | None
+    model: keras.Model, path: Path, examples: Any, dense: keras.Model | None
 ) -> ExportReport:
     return to_saved_model(model, path, dense=dense)
 
 
 def _keras_int8(
-    model: keras.Model, path: Path, examples: np.ndarray, dense: keras.Model | None
+    model: keras.Model, path: Path, examples: Any, dense: keras.Model | None
 ) -> ExportReport:
     other = None if dense is None else _in_int8(dense)
     return to_saved_model(_in_int8(model), path, dense=other)
@@ -148,6 +151,13 @@ WAYS: dict[str, dict[str, tuple[str, Callable[..., ExportReport]]]] = {
             "to_litert(quantize='dynamic')",
             partial(_litert, quantize="dynamic"),
         ),
+        "int8": (
+            "to_litert(quantize='int8', representative_data=x_train)",
+            partial(_litert, quantize="int8"),
+        ),
+    },
+    "microcontroller": {
+        "float32": ("to_litert(sparse=False)", partial(_litert, sparse=False)),
         "int8": (
             "to_litert(quantize='int8', representative_data=x_train)",
             partial(_litert, quantize="int8"),

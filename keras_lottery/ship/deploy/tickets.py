@@ -1,27 +1,19 @@
 """From a run to the file that ships: what is tried, measured and written."""
 
 import os
-import platform
 import shlex
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import keras
+from typing import Any
 
 from keras_lottery import checks
-from keras_lottery.engines.objective import ACCURACY, Objective, named
-from keras_lottery.files import write_sealed
-from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.engines.objective import Objective, named
 from keras_lottery.papers import data as datasets
 from keras_lottery.search import Run
 from keras_lottery.search.best import median_replicate
-from keras_lottery.search.settings import describe_data, versions
+from keras_lottery.search.settings import describe_data
 from keras_lottery.ship.deploy.candidates import WAYS, candidates
 from keras_lottery.ship.deploy.choose import (
     PREFER,
@@ -30,53 +22,25 @@ from keras_lottery.ship.deploy.choose import (
     pareto,
     tickets_to_try,
 )
-from keras_lottery.ship.deploy.files import check_timing, measured
+from keras_lottery.ship.deploy.deployment import (
+    Deployment,
+    check_backend,
+    hand_over,
+    in_short,
+    places,
+    quality_of,
+    table_of,
+    tried_files,
+)
+from keras_lottery.ship.deploy.files import check_timing
 from keras_lottery.ship.deploy.load import load
-from keras_lottery.ship.deploy.quality import Quality, by_classes, by_model
-from keras_lottery.ship.deploy.show import as_records, as_text
+from keras_lottery.ship.deploy.quality import Quality
+from keras_lottery.ship.deploy.show import as_records
 from keras_lottery.ship.export.errors import ExportError
-from keras_lottery.ship.export.files import digests_of, saved_model_path, staged
 from keras_lottery.tickets import Ticket
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-ENDINGS = {"mobile": ".tflite", "server": ""}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deployment:
-    """What was tried, and what was written; `str()` gives the Pareto table.
-
-    Attributes:
-        file: the file that was chosen, or a SavedModel's directory.
-        card: a JSON file beside it: how it was made, what was measured, versions, the
-            command that does it again; its report has the SHA-256 of the file.
-        table: all files that were tried, a row each: that of `benchmark`, with `level`,
-            `density`, `validation_accuracy`, which chooses, `accuracy` on the test
-            data, and whether the row is `pareto` and `chosen`.
-        failed: what could not be made, and why.
-    """
-
-    file: Path
-    card: Path
-    table: "pd.DataFrame"
-    failed: dict[str, str]
-    objective: Objective
-
-    def __str__(self) -> str:
-        best = self.table[self.table["pareto"]]
-        left = len(self.table) - len(best)
-        chosen = self.table.loc[self.table["chosen"], "file"].iloc[0]
-        return "\n".join(
-            [
-                as_text(best, self.objective),
-                f"{left} other files are beaten in latency, size, download and "
-                f"{self.objective.words} alike",
-                *(f"not made: {name}: {why}" for name, why in self.failed.items()),
-                f"{self.file}: {chosen}; its card: {self.card}",
-            ]
-        )
+OF_A_TICKET = "level", "replicate", "density"
+"""Columns of the table that tell which ticket a file was made of."""
 
 
 def deploy(
@@ -102,7 +66,8 @@ def deploy(
 
     Args:
         run: the directory of a search.
-        target: `"mobile"`, .tflite files, or `"server"`, SavedModels.
+        target: `"mobile"`, .tflite files, `"server"`, SavedModels, or
+            `"microcontroller"`, dense .tflite files.
         data: the run's data set: a name for `kl.data.load`; an .npz file of any arrays,
             with `x_train`, `y_train` and the same for `validation` and `test`; or
             `Splits`, of dictionaries of arrays by name for a model of several inputs or
@@ -142,20 +107,14 @@ def deploy(
     checks.directory("directory", directory)
     check_timing(threads, seconds)
     checks.function("say", say)
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            "deploy needs the TensorFlow backend, which runs of every backend can be "
-            f"read on. Received: KERAS_BACKEND={backend}. Start the process with "
-            "KERAS_BACKEND=tensorflow."
-        )
+    check_backend("deploy", ", which runs of every backend can be read on")
     search = Run.load(run)
     best, results = search.best(), search.results()
     source, splits = _data(search, data)
     dense = median_replicate(results, 0, search.objective)
     model = _trained(search, 0, dense).trained_model()
     validation, test = (
-        _quality(model, part, asked or search.objective)
+        quality_of(model, part, asked or search.objective)
         for part in (splits.validation, splits.test)
     )
     objective = validation.objective
@@ -164,61 +123,43 @@ def deploy(
     same = objective.name == search.objective.name
     found = (best, search.best(margin)) if same else (best,)
     tickets = tickets_to_try(results, found, search.objective)
-    file = Path(directory, search.name, f"{target}{ENDINGS[target]}")
-    checks.directory("directory", file.parent)
-    if target == "server":
-        saved_model_path(file)
-    else:
-        checks.path("directory", file)
-    card = checks.path("directory", file.with_name(f"{target}.json"))
+    file, card = places(Path(directory, search.name), target)
     with tempfile.TemporaryDirectory() as folder:
         examples = splits.x_train
         tried, failed = _try(
             search, tickets, target, examples, validation, threads, folder, say
         )
         say(f"measuring {len(tried)} files")
-        table = _measured(tried, test, threads, seconds)
+        columns = (*OF_A_TICKET, f"validation_{objective.metric}")
+        table = table_of(tried, columns, test, threads, seconds)
         table["pareto"] = pareto(table, objective)
         row = choose(table, prefer, margin, objective)
         table["chosen"] = table.index == row
-        with staged(file) as draft:
-            copy = shutil.copytree if target == "server" else shutil.copy2
-            copy(tried[row]["report"].path, draft)
-            # An older card does not tell of this file.
-            card.unlink(missing_ok=True)
-    command = [
-        *("keras-lottery", "deploy", str(run), "--target", target),
-        *("--data", source, "--prefer", prefer),
-        *("--margin", f"{objective.scale * margin:g}"),
-        *(() if asked is None else ("--objective", objective.name)),
-        *("--saved-models", str(directory)),
-        *("--threads", str(threads), "--seconds", f"{seconds:g}"),
-    ]
-    chosen = as_records(table)[row]
-    note = {
-        "file": file.name,
-        "made": {
-            "run": str(run),
-            "level": chosen["level"],
-            "replicate": chosen["replicate"],
-            "density": chosen["density"],
-            "steps": list(tried[row]["made"]),
-        },
-        "best_ticket": str(best),
-        "rule": f"least {prefer} within {objective.amount(margin)} of the best "
-        f"validation {objective.words}",
-        "measured": chosen,
-        "report": tried[row]["report"].to_dict()
-        | {"path": str(file), "sha256": digests_of(file)},
-        "data": source,
-        "threads": threads,
-        "machine": f"{platform.machine()}, {platform.system()}",
-        "versions": versions() | {"ai-edge-litert": version("ai-edge-litert")},
-        "command": shlex.join(command),
-        "tried": as_records(table),
-        "failed": failed,
-    }
-    write_sealed(card, note)
+        command = [
+            *("keras-lottery", "deploy", str(run), "--target", target),
+            *("--data", source, "--prefer", prefer),
+            *("--margin", f"{objective.scale * margin:g}"),
+            *(() if asked is None else ("--objective", objective.name)),
+            *("--saved-models", str(directory)),
+            *("--threads", str(threads), "--seconds", f"{seconds:g}"),
+        ]
+        chosen = as_records(table)[row]
+        note = {
+            "made": {
+                "run": str(run),
+                **{key: chosen[key] for key in OF_A_TICKET},
+                "steps": list(tried[row]["made"]),
+            },
+            "best_ticket": str(best),
+            "rule": f"least {prefer} within {objective.amount(margin)} of the best "
+            f"validation {objective.words}",
+            "data": source,
+            "threads": threads,
+            "command": shlex.join(command),
+            "tried": as_records(table),
+            "failed": failed,
+        }
+        hand_over(tried[row], chosen, file, card, note)
     return Deployment(
         file=file, card=card, table=table, failed=failed, objective=objective
     )
@@ -246,45 +187,13 @@ def _try(
             "replicate": replicate,
             "density": ticket.masks.density,
         }
-        for each in candidates(name, model, target, examples, failed):
-            say(f"{each.name}: {', '.join(each.made)}")
-            try:
-                report = each.write(Path(folder), ENDINGS[target])
-                worth = quality.measure(report.path, threads=threads)
-            except ExportError as error:
-                failed[each.name] = str(error)
-                continue
-            made = {"made": each.made, "report": report}
-            metric = f"validation_{quality.objective.metric}"
-            tried.append({**row, **made, metric: worth})
-    failed = {name: _in_short(reason) for name, reason in failed.items()}
+        forms = candidates(name, model, target, examples, failed)
+        made = tried_files(forms, Path(folder), target, quality, threads, failed, say)
+        tried += [{**row, **each} for each in made]
+    failed = {name: in_short(reason) for name, reason in failed.items()}
     if not tried:
         raise ExportError(f"No file of '{run.directory}' works: {failed}")
     return tried, failed
-
-
-def _measured(
-    tried: list[dict[str, Any]],
-    test: Quality,
-    threads: int,
-    seconds: float,
-) -> "pd.DataFrame":
-    files = [each["report"].path for each in tried]
-    table = measured(files, test, threads=threads, seconds=seconds)
-    table["file"] = [file.name for file in files]
-    metric = f"validation_{test.objective.metric}"
-    for column in ("level", "replicate", "density", metric):
-        table[column] = [each[column] for each in tried]
-    return table
-
-
-def _quality(
-    model: keras.Model, data: tuple[Any, Any], objective: Objective
-) -> Quality:
-    """What files are compared by; an uncompiled model's by their classes."""
-    if not model.compiled and objective.metric == ACCURACY.metric:
-        return by_classes(data)
-    return by_model(data, keras_checks.compiled("model", model), objective)
 
 
 def _trained(run: Run, level: int, replicate: int) -> Ticket:
@@ -320,9 +229,3 @@ def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.
             raise ValueError(f"{message} Pass others as `data`.")
         warnings.warn(message, stacklevel=3)
     return splits.name if name is splits else str(name), splits
-
-
-def _in_short(reason: str, most: int = 300) -> str:
-    """Converters say a lot."""
-    reason = " ".join(reason.split())
-    return reason if len(reason) <= most else f"{reason[:most]} ..."
