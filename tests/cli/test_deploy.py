@@ -18,7 +18,7 @@ from keras_lottery import cli
 from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.files import read_sealed, write_sealed
 from keras_lottery.search.best import best_of
-from keras_lottery.ship.deploy import candidates, tickets
+from keras_lottery.ship.deploy import candidates, deployment, tickets
 from keras_lottery.ship.deploy.candidates import WAYS
 from keras_lottery.ship.deploy.choose import PREFER, choose, pareto, tickets_to_try
 from keras_lottery.ship.deploy.quality import accuracy_of
@@ -118,7 +118,7 @@ def of_a_microsecond(files, quality, **options):
 @pytest.mark.tensorflow
 def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
-    monkeypatch.setattr(tickets, "measured", of_a_microsecond)
+    monkeypatch.setattr(deployment, "measured", of_a_microsecond)
     result = deploy(run / "runs/tiny", "server", directory=tmp_path, prefer="size")
     names = set(result.table["file"])
     assert names == {
@@ -139,7 +139,7 @@ def test_a_server_gets_a_saved_model(run, tmp_path, monkeypatch):
 def one_file(monkeypatch):
     """Tries one file of one ticket, whose latency is not measured."""
     monkeypatch.setattr(tickets, "tickets_to_try", lambda *_: [(1, 0)])
-    monkeypatch.setattr(tickets, "measured", of_a_microsecond)
+    monkeypatch.setattr(deployment, "measured", of_a_microsecond)
     monkeypatch.setitem(WAYS, "mobile", {"dynamic": WAYS["mobile"]["dynamic"]})
 
 
@@ -239,7 +239,7 @@ def test_files_are_compared_by_the_objective_of_the_search(
         f"{v}_{n}": a for n, p in parts.items() for v, a in zip("xy", p, strict=True)
     }
     np.savez("lines.npz", **arrays)
-    monkeypatch.setattr(tickets, "measured", of_a_microsecond)
+    monkeypatch.setattr(deployment, "measured", of_a_microsecond)
     monkeypatch.setitem(WAYS, "mobile", {"float32": WAYS["mobile"]["float32"]})
     capsys.readouterr()
     arguments = ["deploy", "run", "--target", "mobile", "--data", "lines.npz"]
@@ -274,7 +274,7 @@ def test_no_card_tells_of_another_file(run, tmp_path, one_file, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(tickets, "write_sealed", full)
+    monkeypatch.setattr(deployment, "write_sealed", full)
     with pytest.raises(OSError, match="no space"):
         deploy(run / "runs/tiny", directory=tmp_path)
     assert [path.name for path in card.parent.iterdir()] == ["mobile.tflite"]
@@ -320,7 +320,7 @@ def test_compacted_files_are_compared_with_those_of_the_whole_model(target, tmp_
     steps = keras.layers.Dense(400, "relu"), keras.layers.Dense(3)
     model = kl.mask_model(keras.Sequential([keras.Input((60,)), *steps]))
     kl.prune(model, 0.5, "l1", granularity="filter")
-    x, ending = np.ones((8, 60), "float32"), tickets.ENDINGS[target]
+    x, ending = np.ones((8, 60), "float32"), deployment.ENDINGS[target]
     way = {"mobile": "dynamic", "server": "int8"}[target]
     made = {
         each.name: each.write(tmp_path, ending)
