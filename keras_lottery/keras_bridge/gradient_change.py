@@ -6,8 +6,15 @@ from typing import Any
 
 import keras
 
-from keras_lottery.keras_bridge.internals.optimizers import innermost, trained_variables
+from keras_lottery.keras_bridge import backends
+from keras_lottery.keras_bridge.internals.optimizers import (
+    forget_variable,
+    innermost,
+    trained_variables,
+)
 from keras_lottery.keras_bridge.internals.patches import overridden
+from keras_lottery.keras_bridge.layers import named_masks
+from keras_lottery.keras_bridge.layers.state import read
 
 Change = Callable[[list[Any], list[keras.Variable]], list[Any]]
 """Gradients and their variables to other gradients."""
@@ -29,23 +36,37 @@ class GradientChange:
     Attributes:
         optimizer: the optimizer whose gradients they are: the inner one, where losses
             are scaled.
+        weights: the masked weights that are trained, by name.
 
     Raises:
         ValueError: if they are changed already.
     """
 
     def __init__(self, model: keras.Model, change: Change) -> None:
-        self.optimizer = innermost(model.optimizer)
+        outer = model.optimizer
+        if not outer.built:
+            outer.build(model.trainable_variables)
+        self.optimizer = innermost(outer)
         if "apply" in vars(self.optimizer):
             raise ValueError(
                 "Another callback changes the gradients of this `fit` already. "
-                "Received: two such, of ADMMPruning and SharedWeights. Pass one."
+                "Received: two such, of ADMMPruning, MovementPruning and "
+                "SharedWeights. Pass one."
             )
+        trained = {id(variable) for variable in model.trainable_variables}
+        self.weights = {
+            name: weight
+            for name, (_, weight) in named_masks(model).items()
+            if id(weight) in trained
+        }
+        self._own: list[keras.Variable] = []
         self._model = model
         self._change = change
         self._undo = contextlib.ExitStack()
         self.override(self.optimizer, "apply", self._apply)
         self.override(model, "make_train_function", self._make_train_function)
+        for saved in {id(one): one for one in (outer, self.optimizer)}.values():
+            self.override(saved, "save_own_variables", self._saving(saved))
         # What was traced before does not know of it.
         model.make_train_function(force=True)
 
@@ -53,14 +74,47 @@ class GradientChange:
         """Puts a function in the place of a method, until the change is removed."""
         self._undo.enter_context(overridden(thing, name, function))
 
-    def afterwards(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Has a function called when the change is removed."""
-        self._undo.callback(function, *arguments)
+    def add_variables(self, kind: str) -> dict[str, keras.Variable]:
+        """Zeros like each of `weights`; a compiled step reads and assigns them.
+
+        They are variables of the optimizer as long as the change lasts, on JAX as well.
+        Files do not get them.
+        """
+        add = self.optimizer.add_variable_from_reference
+        new = {name: add(weight, kind) for name, weight in self.weights.items()}
+        self._keep(*new.values())
+        return new
+
+    def add_number(self, name: str) -> keras.Variable:
+        """One number, as `add_variables`."""
+        number = self.optimizer.add_variable((), name=name)
+        self._keep(number)
+        return number
+
+    def scale(self) -> float:
+        """What the gradients are of, as a multiple of the loss."""
+        # The optimizer divides by the one, and adds up over the other.
+        replicas = backends.current().replicas()
+        return (self.optimizer.loss_scale_factor or 1.0) / replicas
 
     def remove(self) -> None:
         """Leaves model and optimizer as they were before."""
         self._undo.close()
         self._model.train_function = None
+
+    def _keep(self, *variables: keras.Variable) -> None:
+        self._own.extend(variables)
+        for variable in variables:
+            self._undo.callback(forget_variable, self.optimizer, variable)
+
+    def _saving(self, optimizer: Any) -> Any:
+        def save_own_variables(store: Any) -> None:
+            own = {id(variable) for variable in self._own}
+            others = [v for v in optimizer.variables if id(v) not in own]
+            for i, variable in enumerate(others):
+                store[str(i)] = read(variable)
+
+        return save_own_variables
 
     def _apply(self, grads: Any, trainable_variables: Any = None) -> None:
         optimizer = self.optimizer

@@ -4,6 +4,7 @@ from keras_lottery.in_fit.callbacks.admm import ADMMPruning
 from keras_lottery.in_fit.callbacks.checkpoints import Checkpoints
 from keras_lottery.in_fit.callbacks.early_bird import EarlyBird, mask_distance
 from keras_lottery.in_fit.callbacks.gradual import GradualPruning
+from keras_lottery.in_fit.callbacks.movement import MovementPruning
 from keras_lottery.in_fit.callbacks.nest import NeST
 from keras_lottery.in_fit.callbacks.quantization import QuantizationAware
 from keras_lottery.in_fit.callbacks.rigl import RigL
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoints",
     "EarlyBird",
     "GradualPruning",
+    "MovementPruning",
     "NeST",
     "QuantizationAware",
     "RigL",

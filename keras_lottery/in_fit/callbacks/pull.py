@@ -7,10 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.gradient_change import GradientChange
-from keras_lottery.keras_bridge.internals.optimizers import forget_variable
-from keras_lottery.keras_bridge.layers import named_masks
 from keras_lottery.keras_bridge.layers.state import read, reset_slots
 
 MEMORY = 0.99
@@ -21,10 +18,8 @@ class Pull:
     """Adds rho (W - target) to the gradients that a model's optimizer is given.
 
     That is the gradient of rho/2 ||W - target||², as if it were part of the loss; the
-    loss that Keras reports stays the task's own. Targets and rho are variables of the
-    optimizer as long as the pull lasts, so that a compiled step reads them anew, on JAX
-    as well. Files do not get them. After a `fit` that raises, the next one removes
-    them.
+    loss that Keras reports stays the task's own. After a `fit` that raises, the next
+    one removes the pull.
 
     Args:
         model: a compiled masked model, inside `fit`.
@@ -35,27 +30,14 @@ class Pull:
     def __init__(
         self, model: keras.Model, holding: bool = False, curvature: bool = False
     ) -> None:
-        outer = model.optimizer
-        if not outer.built:
-            outer.build(model.trainable_variables)
-        self._change = GradientChange(model, self._pulled)
-        self._optimizer = optimizer = self._change.optimizer
-        trained = {id(variable) for variable in model.trainable_variables}
-        self._weights = {
-            name: weight
-            for name, (_, weight) in named_masks(model).items()
-            if id(weight) in trained
-        }
-        self._targets = self._variables("target")
-        self._free = self._variables("free") if holding else {}
-        self._squares = self._variables("square") if curvature else {}
+        self._change = change = GradientChange(model, self._pulled)
+        self._weights = change.weights
+        self._targets = change.add_variables("target")
+        self._free = change.add_variables("free") if holding else {}
+        self._squares = change.add_variables("square") if curvature else {}
         for name in self._free:
             self._free[name].assign(np.ones(self._weights[name].shape))
-        self._rho = optimizer.add_variable((), name="rho")
-        for variable in self._own_variables():
-            self._change.afterwards(forget_variable, optimizer, variable)
-        for saved in {id(one): one for one in (outer, optimizer)}.values():
-            self._change.override(saved, "save_own_variables", self._saving(saved))
+        self._rho = change.add_number("rho")
 
     def aim(self, targets: Mapping[str, np.ndarray], rho: float) -> None:
         """Sets the targets, an array for each masked weight, and rho."""
@@ -72,7 +54,7 @@ class Pull:
         for name, mask in held.items():
             self._free[name].assign(~mask)
         pairs = {name: (~mask, self._weights[name]) for name, mask in held.items()}
-        reset_slots(pairs, self._optimizer)
+        reset_slots(pairs, self._change.optimizer)
 
     def curvature(self) -> dict[str, np.ndarray]:
         """The mean squares of the loss's gradients of late, by weight."""
@@ -82,19 +64,9 @@ class Pull:
         """Leaves model and optimizer as they were before."""
         self._change.remove()
 
-    def _own_variables(self) -> list[keras.Variable]:
-        kinds = self._targets, self._free, self._squares
-        return [*(one for kind in kinds for one in kind.values()), self._rho]
-
-    def _variables(self, kind: str) -> dict[str, keras.Variable]:
-        add = self._optimizer.add_variable_from_reference
-        return {name: add(weight, kind) for name, weight in self._weights.items()}
-
     def _pulled(self, grads: list[Any], variables: list[keras.Variable]) -> list[Any]:
         names = {id(weight): name for name, weight in self._weights.items()}
-        # The optimizer divides by the one, and adds up over the other.
-        replicas = backends.current().replicas()
-        scale = (self._optimizer.loss_scale_factor or 1.0) / replicas
+        scale = self._change.scale()
         return [
             gradient
             if gradient is None or id(variable) not in names
@@ -110,13 +82,3 @@ class Pull:
         distance = ops.subtract(weight, self._targets[name])
         pull = ops.multiply(ops.cast(self._rho * scale, distance.dtype), distance)
         return (gradient + pull) * self._free[name] if self._free else gradient + pull
-
-    def _saving(self, optimizer: Any) -> Any:
-        own = {id(variable) for variable in self._own_variables()}
-
-        def save_own_variables(store: Any) -> None:
-            others = [v for v in optimizer.variables if id(v) not in own]
-            for i, variable in enumerate(others):
-                store[str(i)] = read(variable)
-
-        return save_own_variables

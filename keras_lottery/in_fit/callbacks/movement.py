@@ -1,0 +1,118 @@
+"""Movement pruning: weights that fine-tuning moves towards zero go."""
+
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lottery import checks
+from keras_lottery.in_fit.callbacks.gradual import GradualPruning
+from keras_lottery.keras_bridge.gradient_change import GradientChange
+from keras_lottery.keras_bridge.internals.optimizers import steps_done
+from keras_lottery.keras_bridge.layers.state import read
+from keras_lottery.pruning import Sparsity
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import AllocationLike, Scores
+from keras_lottery.tickets.grouping import Granularity
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class MovementPruning(GradualPruning):
+    """Prunes gradually, while a trained model is fine-tuned, what shrinks in doing so.
+
+    A weight is worth S = -Σ_t w · ∂L/∂w, over all steps so far: large where gradients
+    push it away from zero, whatever its size is. What is pruned stays pruned; in the
+    paper, whose weights live on behind their masks, it may come back.
+
+    The schedule is that of `GradualPruning`, and so is what is said there of steps and
+    of frozen layers. A second `fit` of the same model goes on with its scores.
+
+    Args:
+        final_sparsity, end_step, frequency, initial_sparsity, power: same as
+            `GradualPruning`.
+        begin_step: the step of the first pruning, at least 1: before, nothing has
+            moved. The paper's is where the learning rate's warm-up ends.
+        allocation, granularity: same as `prune`. Blocks and filters are worth the mean
+            of their weights.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if the model
+            is not masked or cannot be pruned so, if it was restored by
+            `BackupAndRestore`, or if another callback changes its gradients.
+
+    Reference:
+        Sanh, Wolf, Rush 2020, "Movement pruning: adaptive sparsity by fine-tuning",
+        section 4; Lagunas et al. 2021, "Block pruning for faster transformers".
+
+    Example:
+
+    >>> callback = MovementPruning(0.8, begin_step=100, end_step=1000)
+    >>> [round(callback.sparsity_at(step), 3) for step in (0, 100, 550, 1000)]
+    [0.0, 0.0, 0.7, 0.8]
+    """
+
+    not_in_backups: ClassVar[str] = "how far weights have moved"
+
+    def __init__(
+        self,
+        final_sparsity: Sparsity,
+        begin_step: int,
+        end_step: int,
+        frequency: int = 100,
+        initial_sparsity: float = 0.0,
+        power: float = 3,
+        allocation: AllocationLike | None = None,
+        granularity: Granularity = "weight",
+    ) -> None:
+        checks.count("begin_step", begin_step, 1)
+        super().__init__(
+            final_sparsity,
+            begin_step,
+            end_step,
+            frequency,
+            initial_sparsity,
+            power,
+            self._scores,
+            allocation,
+            granularity,
+        )
+        self._change: GradientChange | None = None
+        self._sums: dict[str, keras.Variable] = {}
+        self._moved: dict[str, np.ndarray] = {}
+        self._trained: tuple[keras.Model, int] | None = None
+
+    def start(self) -> None:
+        """Begins to add up, or goes on where the model's last `fit` ended."""
+        if self._trained != (self.model, steps_done(self.model.optimizer)):
+            self._moved = {}
+        super().start()
+        self._change = GradientChange(self.model, self._observed)
+        self._sums = self._change.add_variables("movement")
+        for name, array in self._moved.items():
+            if name in self._sums:
+                self._sums[name].assign(array)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        if self._change is not None:
+            self._moved = {name: read(one) for name, one in self._sums.items()}
+            self._trained = self.model, steps_done(self.model.optimizer)
+            self._change.remove()
+            self._change, self._sums = None, {}
+
+    def _scores(self, snapshot: Snapshot) -> Scores:
+        moved = {name: read(one) for name, one in self._sums.items()} or self._moved
+        zeros = {name: np.zeros(mask.shape) for name, mask in snapshot.masks.items()}
+        return zeros | {name: moved[name] for name in zeros.keys() & moved.keys()}
+
+    def _observed(self, grads: list[Any], variables: list[keras.Variable]) -> list[Any]:
+        change = self._change
+        assert change is not None
+        names = {id(weight): name for name, weight in change.weights.items()}
+        for gradient, variable in zip(grads, variables, strict=True):
+            name = names.get(id(variable))
+            if gradient is not None and name is not None:
+                product = ops.multiply(variable, gradient / change.scale())
+                self._sums[name].assign(self._sums[name] - product)
+        return grads
