@@ -258,7 +258,15 @@ def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") 
 
 
 def directory(name: str, value: Any) -> Path:
-    """A directory to write to, which is there or can be made."""
+    """A directory to write to, which is there or can be made.
+
+    >>> directory("directory", "s3://bucket/run")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `directory` to be a path of this machine, not an address.
+    Received: directory='s3://bucket/run'. Write to a local folder, and copy it there,
+    or mount the storage.
+    """
     found = _path(name, value)
     _within_directory(name, found / "file")
     return found
@@ -294,6 +302,10 @@ def existing_file(
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         refuse(name, "a path that is not empty", value)
+    if "://" in os.fsdecode(value):
+        # As a path it would be a local folder of that name.
+        remedy = "Write to a local folder, and copy it there, or mount the storage."
+        refuse(name, "a path of this machine, not an address", value, remedy)
     return Path(value)
 
 

@@ -102,8 +102,9 @@ def prune(
             output) or a pair (inputs, outputs); `"2:4"`, which keeps 2 of 4 inputs.
             The sparsity comes as near as groups allow. Or `"filter"` and `"channel"`:
             whole units and filters, worth the mean score of the weights that make
-            them, or that read them. Or one of those inside of weights by pattern of
-            layer or weight name, `{"conv*": "2:4", "dense*": "weight"}`.
+            them, or that read them; `"head"`, whole heads of attention. Or one of
+            those inside of weights by pattern of layer or weight name,
+            `{"conv*": "2:4", "dense*": "weight"}`.
         data: training data, for the criteria that need them: (x, y) in arrays, tables
             or dictionaries of them by the names of the inputs, or a batched
             `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,

@@ -355,6 +355,15 @@ def good_calls(folder, run):
             power="from_0",
             data="any",
         ),
+        "kl.MovementPruning": Good(
+            {"final_sparsity": 0.5, "begin_step": 1, "end_step": 2, "frequency": 1},
+            final_sparsity="0",
+            initial_sparsity="0",
+            begin_step="positive",
+            end_step="positive",
+            frequency="positive",
+            power="from_0",
+        ),
         "kl.NeST": Good(
             {"final_sparsity": 0.9, "peak_step": 1, "end_step": 9, "data": data},
             peak_step="2",

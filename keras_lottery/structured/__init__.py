@@ -5,6 +5,7 @@ from functools import partial
 from keras_lottery.structured import filter_criteria
 from keras_lottery.structured.filters import Filters, of_filters
 from keras_lottery.structured.greedy import GreedyForward
+from keras_lottery.structured.heads import find_heads
 from keras_lottery.structured.removal import CompactReport, compact
 from keras_lottery.structured.rules import (
     Computed,
@@ -56,6 +57,7 @@ grouping.register(
         criteria=filter_criteria.CRITERIA,
     ),
 )
+grouping.register("head", Kind(find_heads, across_layers=True))
 grouping.register("channel", Kind(partial(find_units, "channel"), across_layers=True))
 
 _GREEDY = {

@@ -69,7 +69,7 @@ class Graph:
             f"{self.name(rule.layer)} ({type(rule.layer).__name__}, "
             f"{self.place(rule.calls[0])}): {rule.reason}"
             for rule in self.rules.values()
-            if type(rule) is Rule
+            if type(rule).link is Rule.link
             and not (
                 isinstance(rule.layer, keras.layers.Activation | keras.layers.Softmax)
                 and any(id(x) in last for call in rule.calls for x in call.outputs)

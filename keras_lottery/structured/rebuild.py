@@ -110,8 +110,9 @@ def _copy_trainable(graph: Graph, model: keras.Model, made: dict[int, Any]) -> N
 
 
 def _copy_weights(old: Any, new: Any, weights: Weights) -> None:
+    inside = named_variables(new) if any("/" in name for name in weights) else {}
     for name, array in weights.items():
-        getattr(new, name).assign(array)
+        (inside[name] if "/" in name else getattr(new, name)).assign(array)
     if not weights and isinstance(old, keras.layers.Layer):
         # By name: quantisation adds variables in another order.
         sources = named_variables(old)

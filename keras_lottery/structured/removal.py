@@ -16,7 +16,14 @@ from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.rebuild import rebuild
-from keras_lottery.structured.rules import Keep, Linear, Lookup, Rule, rule_for
+from keras_lottery.structured.rules import (
+    Attention,
+    Keep,
+    Linear,
+    Lookup,
+    Rule,
+    rule_for,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class CompactReport:
         parameters_after: those of the smaller model.
         widths: the number of channels before and after, by the path of the layer that
             makes them.
+        heads: the number of heads before and after, by the path of the attention layer.
         kept: dead channels that stay, and why, by the path of the layer.
         not_followed: layers and operations around which all channels stay, with
             their place and the reason. `register_rule` gives a layer of your own a
@@ -37,6 +45,7 @@ class CompactReport:
     parameters_before: int
     parameters_after: int
     widths: Mapping[str, tuple[int, int]]
+    heads: Mapping[str, tuple[int, int]]
     kept: Mapping[str, str]
     not_followed: tuple[str, ...]
 
@@ -49,6 +58,11 @@ class CompactReport:
         lines += [
             f"  {path}: {before} -> {after} channels"
             for path, (before, after) in self.widths.items()
+            if before != after
+        ]
+        lines += [
+            f"  {path}: {before} -> {after} heads"
+            for path, (before, after) in self.heads.items()
             if before != after
         ]
         lines += [f"  {path}: {reason}" for path, reason in self.kept.items()]
@@ -77,6 +91,9 @@ def compact(
     nothing. A constant is added to the biases of what reads it. All follows through
     the whole graph: what only a dead unit read is dead too. Layers, their names and
     their order stay, and so do the model's inputs and outputs.
+
+    Heads of attention go whose values or outputs have no weights. Where heads of
+    queries share keys and values, all of them must have none.
 
     A constant stays, and the report names it, where it cannot be removed exactly: in
     front of a convolution with `padding="same"` (zeros of the padding are no
@@ -127,6 +144,11 @@ def compact(
             path: (len(kept), int(kept.sum()))
             for path, rule in makers(graph).items()
             for kept in [keep(rule.calls[0].outputs[0])]
+        },
+        heads={
+            graph.name(rule.layer): (len(rule.alive), int(rule.alive.sum()))
+            for rule in graph.rules.values()
+            if isinstance(rule, Attention)
         },
         kept=_kept(graph, keep),
         not_followed=tuple(graph.blocks()),

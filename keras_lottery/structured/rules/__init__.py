@@ -1,6 +1,7 @@
 """How layers treat channels: a class for each way, and a table of layers."""
 
 from keras_lottery.structured.rules import for_layers, for_operations
+from keras_lottery.structured.rules.attention import Attention
 from keras_lottery.structured.rules.group_normalization import GroupNormalized
 from keras_lottery.structured.rules.grouped import Grouped
 from keras_lottery.structured.rules.linear import Linear
@@ -13,6 +14,7 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
 from keras_lottery.structured.rules.table import register_rule, rule_for
 
 __all__ = [
+    "Attention",
     "Computed",
     "Concatenation",
     "GroupNormalized",

@@ -6,8 +6,10 @@ import numpy as np
 from keras import layers
 
 from keras_lottery.keras_bridge.internals.versions import ADAPTIVE_POOLING
+from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.structured.activations import apply, is_elementwise
 from keras_lottery.structured.channels import Call
+from keras_lottery.structured.rules.attention import ATTENTION, Attention
 from keras_lottery.structured.rules.group_normalization import GroupNormalized
 from keras_lottery.structured.rules.grouped import Grouped
 from keras_lottery.structured.rules.linear import Linear
@@ -109,6 +111,13 @@ def _grouped(layer: Any) -> Rule:
         _padding(layer),
         lambda groups: {"groups": groups, "filters": groups * outputs},
     )
+
+
+@register_rule(*ATTENTION)
+def _attention(layer: Any, call: Call) -> Rule:
+    if any(getattr(one, "quantization_mode", None) for _, one in walk(layer)):
+        return Rule(layer, "its layers are quantized")
+    return Attention(layer)
 
 
 @register_rule(layers.BatchNormalization)

@@ -7,10 +7,14 @@ from keras_lottery.keras_bridge.internals.graph import function_name
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.structured.channels import Call
+from keras_lottery.structured.rules.attention import Attention
 from keras_lottery.structured.rules.lookup import Lookup
 from keras_lottery.structured.rules.merge import Merge
 from keras_lottery.structured.rules.parts import Concatenation
 from keras_lottery.structured.rules.rule import Rule
+
+SEVERAL = Merge | Concatenation | Attention
+"""The rules of what may read several tensors."""
 
 RuleMaker = Callable[[Any, Call], Rule]
 
@@ -73,7 +77,7 @@ def rule_for(layer: Any, call: Call) -> Rule:
     if not call.inputs:
         return Rule(layer, "it reads no tensor")
     rule = maker(layer, call)
-    if len(call.inputs) != 1 and not isinstance(rule, Merge | Concatenation):
+    if len(call.inputs) != 1 and not isinstance(rule, SEVERAL):
         return Rule(layer, rule.reason or f"it reads {len(call.inputs)} tensors")
     known = all(tensor.width for tensor in call.inputs)
     if not known and not isinstance(rule, Lookup):

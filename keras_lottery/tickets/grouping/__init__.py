@@ -81,8 +81,9 @@ def get(granularity: Any) -> Kind:
     - `"N:M"`, such as `"2:4"`: N of M consecutive inputs of an output stay.
     - `"filter"` and `"channel"`: whole filters and units, over several layers, worth
       the weights that make them or that read them.
+    - `"head"`: whole heads of attention layers.
     - A mapping of patterns of layers or weights to one of the others, but for whole
-      filters and channels: `{"conv*": "2:4", "head": "weight"}`. The first match
+      filters, channels and heads: `{"conv*": "2:4", "head": "weight"}`. The first match
       counts, and what matches none is pruned weight by weight.
 
     Raises:

@@ -41,43 +41,28 @@ def test_scores_are_the_sum_of_weight_times_descent():
     expected = movement(network(), 6)
     callback = kl.MovementPruning(0.5, 6, 6)
     model = network()
-    scores = {}
-    prune = callback.update
-
-    def update(step):
-        scores.update(
-            callback._scores(
-                kl.Snapshot.untrained(
-                    kl.get_masks(model), {}, rng=None, shared_model=None
-                )
-            )
-        )
-        prune(step)
-
-    callback.update = update
     fit(model, callback)
     for name, array in expected.items():
-        assert np.allclose(scores[name], array, atol=1e-3 * np.abs(array).max())
+        assert np.allclose(
+            callback._moved[name], array, atol=1e-3 * np.abs(array).max()
+        )
     kept = np.concatenate([m.ravel() for m in kl.get_masks(model).values()])
     every = np.concatenate([array.ravel() for array in expected.values()])
     assert kept.sum() == kept.size // 2
     assert every[kept].min() >= every[~kept].max() - 1e-3
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    cases(
-        [
-            lambda: keras.optimizers.Adam(1e-2),
-            lambda: keras.optimizers.LossScaleOptimizer(
-                keras.optimizers.SGD(0.05), initial_scale=64.0
-            ),
-        ],
-        [lambda: keras.optimizers.Adam(1e-2)],
+OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(1e-2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.05), initial_scale=64.0
     ),
-)
-def test_observing_changes_nothing_of_the_training(optimizer):
-    plain, observed = network(optimizer()), network(optimizer())
+}
+
+
+@pytest.mark.parametrize("name", cases(OPTIMIZERS, ["adam"]))
+def test_observing_changes_nothing_of_the_training(name):
+    plain, observed = (network(OPTIMIZERS[name]()) for _ in range(2))
     fit(plain, keras.callbacks.Callback())
     callback = kl.MovementPruning(0.5, 50, 100)
     with pytest.warns(UserWarning, match="Training ended after 6 steps"):
