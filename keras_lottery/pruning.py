@@ -86,12 +86,13 @@ def prune(
             `granularity="filter"`, what a filter is worth: `"l1"`, the sum of its
             absolute weights; `"fpgm"`, its distance from the layer's others;
             `"bn_scale"`, the scale of its BatchNormalization; `"activation"`, its mean
-            absolute activation over `data`; `"lasso"`, how soon the lasso of the
-            next layers' outputs takes it; `"greedy_forward"`, how soon an average of
-            few filters takes it to lower the loss, or to imitate the next layers'
-            outputs, `"greedy_imitation"`; `"random"`; or one of `of_filters`. The
-            scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between layers
-            they cannot be compared.
+            absolute activation over `data`; `"hrank"`, the mean rank of its feature
+            maps; `"entropy"`, that of their means over `data`; `"lasso"`, how soon the
+            lasso of the next layers' outputs takes it; `"greedy_forward"`, how soon an
+            average of few filters takes it to lower the loss, or to imitate the next
+            layers' outputs, `"greedy_imitation"`; `"random"`; or one of `of_filters`.
+            The scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between
+            layers they cannot be compared.
         allocation: which layers the weights are taken from; a name of `allocation` or
             a function. By default `"global"`, and `"uniform"` for filters and for
             criteria whose scores do not compare between layers, as `"wanda"`. There,

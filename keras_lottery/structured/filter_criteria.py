@@ -3,6 +3,7 @@
 Each is a criterion by `of_filters`. A new one is a function, and a line in `CRITERIA`.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -17,16 +18,21 @@ __all__ = [
     "GreedyForward",
     "activation",
     "bn_scale",
+    "entropy",
     "fpgm",
     "get",
     "greedy_forward",
     "greedy_imitation",
+    "hrank",
     "l1",
     "lasso",
     "of_filters",
     "random",
     "register",
 ]
+
+BINS = 10
+"""Of `entropy`."""
 
 
 def l1(filters: Filters) -> np.ndarray:
@@ -80,6 +86,54 @@ def activation(filters: Filters) -> np.ndarray:
         pruning".
     """
     return filters.activations()
+
+
+def hrank(filters: Filters) -> np.ndarray:
+    """The rank of a filter's feature map, the mean over the data.
+
+    Maps have to be at least 3 x 3. Warns where more than half of a layer's filters have
+    the full rank, as they do without a ReLU before: nothing tells these apart.
+
+    Reference:
+        Lin et al. 2020, "HRank: filter pruning using high-rank feature map", equation
+        4.
+    """
+    maps = filters.maps()
+    places = maps.shape[1:-1]
+    if len(places) != 2 or min(places) < 3:
+        raise ValueError(
+            "The rank tells filters apart by feature maps of at least 3 x 3. Received: "
+            f"criterion='hrank', and '{filters.name}' with maps of {places}. Choose "
+            "another criterion, or leave the layer out: "
+            f"allocation=kl.allocation.Uniform(exclude=['{filters.name}'])."
+        )
+    ranks = np.linalg.matrix_rank(np.moveaxis(maps, -1, 1)).mean(axis=0)
+    if np.mean(ranks[filters.alive] >= min(places)) > 0.5:
+        warnings.warn(
+            f"More than half of the feature maps of '{filters.name}' have the full "
+            f"rank of {min(places)}, and criterion='hrank' does not tell them apart. "
+            "It is made for maps behind a ReLU. Choose another criterion.",
+            stacklevel=2,
+        )
+    return ranks
+
+
+def entropy(filters: Filters) -> np.ndarray:
+    """The entropy over the data of the mean of a filter's feature map.
+
+    In nats, of the shares in ten bins of equal width between its smallest mean and its
+    largest one: a filter that answers all inputs alike is worth nothing. The formula is
+    ours: that of the paper is not public.
+
+    Reference:
+        Min et al. 2018, "2PFPCE: two-phase filter pruning based on conditional
+        entropy", for the idea.
+    """
+    from scipy.stats import entropy
+
+    maps = filters.maps()
+    means = maps.reshape(len(maps), -1, maps.shape[-1]).mean(axis=1, dtype="float64")
+    return np.array([entropy(np.histogram(one, BINS)[0]) for one in means.T])
 
 
 def lasso(filters: Filters) -> np.ndarray:
@@ -143,6 +197,8 @@ CRITERIA: Registry[Criterion] = Registry(
         "bn_scale": bn_scale,
         "random": random,
         "activation": activation,
+        "entropy": entropy,
+        "hrank": hrank,
         "lasso": lasso,
         "greedy_forward": Criterion(
             of_filters(greedy_forward), repair="greedy_forward"

@@ -14,15 +14,10 @@ import numpy as np
 
 from keras_lottery.keras_bridge.calibration import matrices_of
 from keras_lottery.keras_bridge.graph import Use, run
-from keras_lottery.keras_bridge.layers.recurrent import (
-    at_rest,
-    batch_size_of,
-    check_whole_batches,
-)
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.inputs import arrays_of
 from keras_lottery.structured.loss import LossWithFactors
+from keras_lottery.structured.maps import batches, feature_maps
 from keras_lottery.structured.removal import check_followed
 from keras_lottery.structured.rules import Linear, PerChannel, rule_for, weights_of
 from keras_lottery.structured.units import layers_of
@@ -30,8 +25,6 @@ from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.allocation.names import matches
 from keras_lottery.tickets.criteria import Criterion
-
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,9 @@ class Filters:
         loss: of a factor for each filter (filters,): the loss that the model is
             compiled with, over the data (x, y), once what the next layers read of the
             filters is multiplied by the factors.
+        maps: gives the feature maps over the data (images, *places, filters): of what
+            has the filters, the last of the largest, which is behind the activation
+            and before the pooling.
         groups: the number of each filter in the model (filters,).
     """
 
@@ -62,6 +58,7 @@ class Filters:
     rng: np.random.Generator
     products: Callable[[], np.ndarray]
     loss: Callable[[np.ndarray], float]
+    maps: Callable[[], np.ndarray]
     groups: np.ndarray
 
 
@@ -160,6 +157,7 @@ def filters_of(snapshot: Snapshot, factors: np.ndarray | None = None) -> list[Fi
                 rng=snapshot.rng,
                 products=partial(_products, graph, snapshot, groups),
                 loss=LossWithFactors(graph, snapshot, groups, factors),
+                maps=partial(feature_maps, graph, snapshot, groups),
                 groups=groups,
             )
         )
@@ -197,12 +195,9 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
         raise ValueError(
             "criterion='activation' needs inputs. Received: data=None. Pass `data=x`."
         )
-    arrays, dtypes = arrays_of(graph.model, snapshot.inputs())
     total = np.zeros(graph.groups.max() + 1)
     count = np.zeros(len(total))
-    check_whole_batches(graph.model, len(arrays[0]))
-    size = batch_size_of(graph.model) or BATCH
-    for start in range(0, len(arrays[0]), size):
+    for batch in batches(graph, snapshot):
         calls = iter(graph.calls)
 
         def execute(use: Use, values: list[Any]) -> list[Any]:
@@ -215,12 +210,7 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
                 np.add.at(count, groups, len(sizes))
             return use.compute(values)
 
-        batch = [
-            keras.ops.convert_to_tensor(array[start : start + size], dtype)
-            for array, dtype in zip(arrays, dtypes, strict=True)
-        ]
-        with at_rest(graph.model):
-            run(graph.model, batch, execute)
+        run(graph.model, batch, execute)
     return total / np.maximum(count, 1)
 
 
