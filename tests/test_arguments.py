@@ -109,6 +109,7 @@ LEFT_OUT = {
     r"kl\.(CorruptedFileError|export\.(\w+Report|ExportError|SparseLayer))": (
         "the library makes it"
     ),
+    r"kl\.export\.to_(onnx|openvino)": "tests/ship/export/test_other_runtimes.py",
     r"kl\.data\.Splits": "`data.load` makes it",
     r"kl\.(Snapshot|rewind\.(Span|Rewind))": "the library makes it",
     r"kl\.admm\.(Averages|Residual|Result)": "the library makes it",

@@ -28,6 +28,8 @@ LAZY = {
     "constriction",
     "jax",
     "matplotlib",
+    "onnxruntime",
+    "openvino",
     "pandas",
     "sklearn",
     "tensorflow",

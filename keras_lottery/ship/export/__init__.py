@@ -5,6 +5,7 @@ from keras_lottery.ship.export.files import check_file
 from keras_lottery.ship.export.keras_file import to_keras
 from keras_lottery.ship.export.litert import to_litert
 from keras_lottery.ship.export.micro import MicroReport, to_c_array
+from keras_lottery.ship.export.other_runtimes import to_onnx, to_openvino
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.saved_model import to_saved_model
 from keras_lottery.ship.export.xnnpack import (
@@ -24,5 +25,7 @@ __all__ = [
     "to_c_array",
     "to_keras",
     "to_litert",
+    "to_onnx",
+    "to_openvino",
     "to_saved_model",
 ]
