@@ -25,6 +25,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Imported in the functions that use them.
 LAZY = {
     "ai_edge_litert",
+    "ai_edge_quantizer",
     "constriction",
     "jax",
     "matplotlib",

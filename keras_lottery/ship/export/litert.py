@@ -1,5 +1,6 @@
 """Export to LiteRT (formerly TensorFlow Lite), for phones and small devices."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from keras_lottery.ship.export.source import (
 )
 from keras_lottery.ship.export.xnnpack import wrong_on_arm
 
-Quantize = Literal["dynamic", "int8", "float16"] | None
+Quantize = Literal["dynamic", "int8", "float16", "int4"] | None
 
 CALIBRATION_ROWS = 500
 
@@ -64,8 +65,9 @@ def to_litert(
             the new one has passed its check.
         sparse: whether to try sparse encoding.
         quantize: `None` for float32; `"float16"` for weights of half the size;
-            `"dynamic"` for int8 weights; `"int8"` for int8 weights and arithmetic.
-            Inputs and outputs stay as they are.
+            `"dynamic"` for int8 weights; `"int8"` for int8 weights and arithmetic;
+            `"int4"` for int4 weights, of an eighth of the size, in dense layers and
+            convolutions, by ai-edge-quantizer. Inputs and outputs stay as they are.
         representative_data: typical inputs, of which `"int8"` takes up to 500 rows,
             spread evenly over them, to choose its ranges: an array, or for a model of
             several inputs a dictionary of arrays by input name. Without `test_data`,
@@ -85,12 +87,18 @@ def to_litert(
             that LiteRT lacks; nothing is written then. The error names the layers
             that may need them, and what to do: recurrent ones (`unroll=True`), lookups
             and float64.
-        ImportError: if `ai-edge-litert` is not installed.
+        ImportError: if `ai-edge-litert` is not installed, or, for `"int4"`,
+            `ai-edge-quantizer`.
         RuntimeError: if TensorFlow is not installed. On another backend of Keras, it
             writes the file in a process of its own.
     """
     file = file_path(path, ".tflite")
-    choice("quantize", quantize, (None, "dynamic", "int8", "float16"))
+    choice("quantize", quantize, (None, "dynamic", "int8", "float16", "int4"))
+    if quantize == "int4" and importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise ImportError(
+            "quantize='int4' is written by ai-edge-quantizer, which is not installed. "
+            "Call `pip install keras_lottery[quantizer]`."
+        )
     flag("sparse", sparse)
     if quantize == "int8" and representative_data is None:
         raise ValueError(
@@ -126,7 +134,7 @@ def to_litert(
             f"Not encoded sparsely, since it would answer wrongly on ARM: {wrong[0]}."
         )
         sparse = False
-    eight_bits = quantize in ("dynamic", "int8")
+    eight_bits = quantize in ("dynamic", "int8", "int4")
     if sparse and eight_bits:
         notes.append(
             f"Not encoded sparsely: with quantize={quantize!r} LiteRT fails to load "
@@ -166,6 +174,10 @@ def _write(
 ) -> None:
     import tensorflow as tf
 
+    if quantize == "int4":
+        _write(model, path, None, None)
+        _in_four_bits(path)
+        return
     options: dict[str, Any] = {"optimizations": []}
     if sparse:
         options["optimizations"].append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
@@ -187,6 +199,17 @@ def _write(
         input_signature=input_signature(model),
         **options,
     )
+
+
+def _in_four_bits(path: Path) -> None:
+    """Rounds the weights of a float32 file; activations are rounded as they come."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    whole = path.with_name(f"float32_{path.name}")
+    path.rename(whole)
+    rounding = quantizer.Quantizer(str(whole), recipe.dynamic_wi4_afp32())
+    rounding.quantize().export_model(str(path))
+    whole.unlink()
 
 
 def _convert(model: keras.Model, path: Path, options: dict[str, Any]) -> None:

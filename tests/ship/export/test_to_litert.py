@@ -209,3 +209,17 @@ def test_without_tensorflow_other_backends_are_refused(
     with pytest.raises(RuntimeError, match=r"'jax'.*pip install tensorflow"):
         to_litert(tiny, tmp_path / "model.tflite")
     assert left_over(tmp_path) == []
+
+
+def test_four_bits_are_an_eighth_of_the_size(images, tmp_path):
+    pytest.importorskip("ai_edge_quantizer")
+    report = to_litert(lenet_300_100(seed=0), tmp_path / "a.tflite", quantize="int4")
+    assert 0.12 < report.bytes / (4 * 266_610) < 0.14
+    assert run(report.path, input_0=images)["output_0"].shape == (len(images), 10)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tflite"]
+
+
+def test_four_bits_need_a_package(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(litert.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"keras_lottery\[quantizer\]"):
+        to_litert(tiny, tmp_path / "a.tflite", quantize="int4")
