@@ -92,7 +92,8 @@ def compared(files: list[File], options: Any) -> str:
 def difference(path: Path, there: arm.Emulated) -> float:
     """How far outputs on ARM are from those here, as a share of the largest."""
     here = arm.here(path)
-    return float(np.abs(there.output - here).max() / np.abs(here).max())
+    largest = max(np.abs(here).max(), np.finfo("float32").tiny)
+    return float(np.abs(there.output - here).max() / largest)
 
 
 def write(model: keras.Model, path: Path, **how: Any) -> Any:

@@ -178,7 +178,7 @@ def test_what_litert_cannot_run_is_not_kept(tmp_path, left_over):
     ("arguments", "message"),
     [
         ({"path": "model.keras"}, r"`path` .* in \.tflite"),
-        ({"quantize": "int4"}, r"`quantize` .*quantize='int4'"),
+        ({"quantize": "int2"}, r"`quantize` .*quantize='int2'"),
         ({"quantize": "int8"}, r"`representative_data` .*up to 500 rows"),
         ({"representative_data": np.ones((3, 2))}, r"`representative_data` .*\(3, 2\)"),
         ({"test_data": np.ones((3, 16))}, r"`test_data` .*ndarray"),
