@@ -19,6 +19,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
@@ -178,12 +179,33 @@ class Parts(keras.utils.PyDataset):
         self.part = next(self.turns)
 
 
-def admm(study: Study, sparsity: float, seed: int) -> tuple:
+def admm(study: Study, sparsity: float, seed: int, **how: Any) -> tuple:
     """Dense, with ADMM, and fine-tuned: three trainings."""
+    frequency = max(1, study.steps // 15)
+    return from_dense(
+        study,
+        seed,
+        kl.ADMMPruning(sparsity, rho=1e-3, growth=1.3, frequency=frequency, **how),
+    )
+
+
+def elsa(study: Study, sparsity: float, seed: int) -> tuple:
+    """The same with one budget for the network, ranked by curvature (ELSA)."""
+    return admm(study, sparsity, seed, allocation=WHOLE, curvature=True)
+
+
+def gradual(study: Study, sparsity: float, seed: int) -> tuple:
+    """Dense, pruned gradually in three quarters of a training, and fine-tuned."""
+    end = round(0.75 * study.steps)
+    frequency = max(1, study.steps // 15)
+    # A compiled model counts its steps from zero.
+    return from_dense(study, seed, kl.GradualPruning(sparsity, 0, end, frequency))
+
+
+def from_dense(study: Study, seed: int, callback: keras.callbacks.Callback) -> tuple:
+    """A dense network, trained, then with a callback that prunes, and fine-tuned."""
     model = kl.mask_model(study.build(seed))
     study.fit(model)
-    frequency = max(1, study.steps // 15)
-    callback = kl.ADMMPruning(sparsity, rho=1e-3, growth=1.3, frequency=frequency)
     study.fit(study.compile(model), callback)
     return study.fit(study.compile(model)), 3.0, kl.get_masks(model).density
 
@@ -194,6 +216,8 @@ SINGLE: dict[str, Callable[[Study, float, int], tuple]] = {
     "set": lambda *args: sparse_training(*args, "set"),
     "early-bird": early_bird,
     "admm": admm,
+    "elsa": elsa,
+    "gradual": gradual,
 }
 METHODS = ["imp", *AT_INIT, *SINGLE]
 

@@ -99,11 +99,14 @@ def fit(model, *callbacks, epochs=8):
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the weights of each epoch."""
+    """Keeps the weights after each step, and those of each epoch."""
 
     def __init__(self):
         super().__init__()
-        self.states = []
+        self.steps, self.states = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(get_state(self.model)["hidden/kernel"])
 
     def on_epoch_end(self, epoch, logs=None):
         self.states.append(get_state(self.model)["hidden/kernel"])
@@ -126,6 +129,9 @@ def test_weights_come_to_their_levels_round_by_round():
     at_end = [np.isclose(s[mask], state["hidden/kernel"][mask]) for s in watch.states]
     assert at_end[3].sum() >= 4 and at_end[-1].sum() >= 11
     assert not (at_end[3] & ~at_end[-1]).any()
+    # In the last epoch but one, half of them do not move, the others do.
+    first, *_, last = (step[mask] for step in watch.steps[6 * 3 : 7 * 3])
+    assert 8 <= np.count_nonzero(first == last) <= 11
 
 
 def test_levels_without_rounds_and_of_some_layers_alone():
