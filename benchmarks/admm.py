@@ -5,8 +5,10 @@
 
 Trains the dense network, trains it on with `ADMMPruning` (Zhang et al. 2018,
 https://arxiv.org/abs/1804.03294), which prunes it, and fine-tunes what is left. With
-`--bits`, the weights left then come to levels by ADMM (Ren et al. 2019), which are
-trained by `SharedWeights`; the file is written, read again, and measured. Prints the
+`--bits`, units and filters that nothing reads are removed, and the weights left come to
+levels by ADMM (Ren et al. 2019), which are trained by `SharedWeights`, both on labels
+or, with `--distil`, on what the dense network says of the training images (Hinton et
+al. 2015). The file is written, read again, and measured. Prints the
 weights left in each layer and the test accuracies, of the last epoch of each training,
 and writes them to `admm.json`. Trainings that `--out` holds are not done again.
 """
@@ -15,37 +17,65 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
 import keras
+import numpy as np
 import pandas as pd
 
 import keras_lottery as kl
 from keras_lottery.files import write_json
+
+TEMPERATURE = 4
 
 
 def train(
     model: keras.Model,
     splits: kl.data.Splits,
     epochs: int,
-    learning_rate: float,
     options: argparse.Namespace,
     *callbacks: keras.callbacks.Callback,
+    soft_targets: np.ndarray | None = None,
 ) -> float:
-    """Trains the model, with a rate that falls to 0; the test accuracy."""
-    steps = max(1, epochs * -(-len(splits.x_train) // options.batch_size))
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    """Trains the model, with a rate that falls to 0; the test accuracy.
+
+    On labels, or on what another network says of the images.
+    """
+    x, targets = splits.train
+    steps = max(1, epochs * -(-len(x) // options.batch_size))
+    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
     kl.models.compile_model(model, kl.models.recipe(options.model), learning_rate=rate)
+    if soft_targets is not None:
+        targets = soft_targets
+        model.compile(model.optimizer, imitation, jit_compile=False)
     model.fit(
-        *splits.train,
+        x,
+        targets,
         batch_size=options.batch_size,
         epochs=epochs,
-        validation_data=splits.validation,
         callbacks=list(callbacks),
         verbose=2,
     )
     return test_accuracy(model, splits)
+
+
+@keras.saving.register_keras_serializable()
+def imitation(targets: Any, logits: Any) -> Any:
+    """Cross-entropy with soft targets; the square keeps the gradients' scale."""
+    return TEMPERATURE**2 * keras.ops.categorical_crossentropy(
+        targets, logits / TEMPERATURE, from_logits=True
+    )
+
+
+def smaller(model: keras.Model) -> keras.Model:
+    """The masked model without the units and filters that nothing reads."""
+    small = kl.mask_model(kl.compact(model))
+    state = kl.get_state(small)
+    masks = {name: state[name] != 0 for name in kl.get_masks(small)}
+    kl.set_masks(small, kl.Masks(masks))
+    return small
 
 
 class Stages:
@@ -64,19 +94,20 @@ class Stages:
         self.seconds = 0.0
 
     def train(
-        self, stage: str, epochs: int, *callbacks: keras.callbacks.Callback
+        self,
+        stage: str,
+        epochs: int,
+        *callbacks: keras.callbacks.Callback,
+        soft_targets: np.ndarray | None = None,
     ) -> None:
         path = self.folder / f"{stage}.keras"
         began = time.perf_counter()
-        rate = self.options.learning_rate
         if path.exists():
-            self.model = keras.models.load_model(path)
+            self.model = keras.models.load_model(path, compile=False)
             self.accuracy[stage] = test_accuracy(self.model, self.splits)
         else:
-            accuracy = train(
-                self.model, self.splits, epochs, rate, self.options, *callbacks
-            )
-            self.accuracy[stage] = accuracy
+            how = self.model, self.splits, epochs, self.options, *callbacks
+            self.accuracy[stage] = train(*how, soft_targets=soft_targets)
             self.model.save(path)
         self.seconds += time.perf_counter() - began
 
@@ -104,20 +135,40 @@ def prune(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> dic
         "left": {name: int(mask.sum()) for name, mask in masks.items()},
     }
     if options.bits:
-        bits = {"conv*": options.conv_bits, "*": options.bits}
-        levels = kl.ADMMPruning(sparsity, **admm, bits=bits, rounds=options.rounds)
-        stages.train("levels", options.level_epochs, levels)
-        if options.share_epochs:
-            shared = kl.callbacks.SharedWeights()
-            stages.train("levels trained", options.share_epochs, shared)
-        path = stages.folder / "model.klc"
-        report = kl.save_compressed(stages.model, path, float16=True)
-        again = kl.load_compressed(path)
-        stages.accuracy["file"] = test_accuracy(again, splits)
-        row |= {"bytes": report.bytes, "data bytes": report.data_bytes}
-        row |= {"index bytes": report.index_bytes, "level residuals": levels.residuals}
+        row |= to_levels(stages)
     print(kl.sparsity_summary(stages.model))
     return row | {"test accuracy": stages.accuracy, "seconds": stages.seconds}
+
+
+def to_levels(stages: Stages) -> dict:
+    """The pruned network on levels, which are trained then, and its file."""
+    options = stages.options
+    soft = None
+    if options.distil:
+        dense = keras.models.load_model(stages.folder / "dense.keras", compile=False)
+        logits = dense.predict(stages.splits.x_train, batch_size=1000, verbose=0)
+        soft = np.asarray(keras.ops.softmax(logits / TEMPERATURE))
+    stages.model = smaller(stages.model)
+    levels = kl.ADMMPruning(
+        kl.get_sparsity(stages.model),
+        rho=options.level_rho,
+        growth=options.level_growth,
+        bits={"conv*": options.conv_bits, "*": options.bits},
+        rounds=options.rounds,
+    )
+    name = f"levels {options.conv_bits} {options.bits}"
+    stages.train(name, options.level_epochs, levels, soft_targets=soft)
+    shared = kl.callbacks.SharedWeights()
+    stages.train(f"{name} trained", options.share_epochs, shared, soft_targets=soft)
+    path = stages.folder / f"{name}.klc".replace(" ", "_")
+    report = kl.save_compressed(stages.model, path, float16=True)
+    stages.accuracy["file"] = test_accuracy(kl.load_compressed(path), stages.splits)
+    return {
+        "bytes": report.bytes,
+        "data bytes": report.data_bytes,
+        "index bytes": report.index_bytes,
+        "level residuals": levels.residuals,
+    }
 
 
 def test_accuracy(model: keras.Model, splits: kl.data.Splits) -> float:
@@ -141,8 +192,11 @@ def main() -> None:
     add("--bits", type=int, help="of the levels (none)")
     add("--conv-bits", type=int, default=3, help="of the levels of convolutions")
     add("--level-epochs", type=int, default=10)
+    add("--level-rho", type=float, default=2e-2)
+    add("--level-growth", type=float, default=1.4)
+    add("--distil", action="store_true", help="levels learn from the dense network")
     add("--rounds", type=int, default=0, help="in which levels are held")
-    add("--share-epochs", type=int, default=10, help="of the levels' own training")
+    add("--share-epochs", type=int, default=8, help="of the levels' own training")
     add("--batch-size", type=int, default=128)
     add("--learning-rate", type=float, default=1e-3, help="of Adam, at first")
     add("--rho", type=float, default=1e-3)
