@@ -9,7 +9,7 @@ their size beside it, and how far outputs are from those on this machine, as a s
 the largest. Emulated time follows the number of instructions, not a phone's caches
 (`arm.py`).
 
-- `dense`: 1024-4096-4096-1024, scattered zeros, blocks of 1x4, units removed, int8;
+- `dense`: 784-1024-1024-10, scattered zeros, blocks of 1x4, units removed, int8;
 - `convolutions`: a net of MobileNetV1's kind at 96x96 pixels: zeros in its 1x1
   convolutions, channels removed, int8;
 - `applications`: nets of keras.applications with random weights, made to fit by
@@ -106,7 +106,7 @@ def write(model: keras.Model, path: Path, **how: Any) -> Any:
 def dense() -> Iterator[tuple[str, Iterator[File]]]:
     """Files of a multi-layer perceptron."""
     model = keras.Sequential(
-        [keras.Input((1024,)), *(L.Dense(n, "relu") for n in (4096, 4096, 1024))]
+        [keras.Input((784,)), *(L.Dense(n, "relu") for n in (1024, 1024, 10))]
     )
 
     def files() -> Iterator[File]:
@@ -120,7 +120,7 @@ def dense() -> Iterator[tuple[str, Iterator[File]]]:
         yield from in_int8("dense", model)
         yield from in_int8("half of the units removed", halved(model))
 
-    yield "1024-4096-4096-1024", files()
+    yield "784-1024-1024-10", files()
 
 
 def convolutions() -> Iterator[tuple[str, Iterator[File]]]:
