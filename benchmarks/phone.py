@@ -15,8 +15,8 @@ the largest. Emulated time follows the number of instructions, not a phone's cac
 - `applications`: nets of keras.applications with random weights, made to fit by
   `adapt_for_xnnpack`, 80 % of their 1x1 kernels zero;
 - `rules`: small nets that fit XNNPACK's pattern or miss it, what `explain_sparse` says
-  of them, and what a sparse file does. Files that `to_litert` refuses to write sparsely
-  are written all the same.
+  of them, and what a sparse file does beside a dense one of the same zeros. Files that
+  `to_litert` refuses to write sparsely are written all the same.
 
 Without QEMU and LiteRT's build it says so in one line; `--setup` installs them.
 """
