@@ -8,7 +8,7 @@ import keras
 from keras_lottery.keras_bridge.internals.graph import has_graph
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.convert import XNNPACK, Prunable
-from keras_lottery.keras_bridge.layers.xnnpack import sparse_layers
+from keras_lottery.keras_bridge.layers.xnnpack import sparse_layers, steps_of
 from keras_lottery.tickets.grouping import Granularity
 
 DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -34,8 +34,12 @@ def for_target(model: keras.Model, target: str, filters: bool = True) -> Choice:
     graph = has_graph(model)
     sizes = _sizes(model)
     total = sum(sizes.values()) or 1
+    hint = ""
     if target == "mobile" and graph:
         fitting = sparse_layers(model)
+        pointwise = {id(s.layer) for s in steps_of(model) if s.kernel is not None}
+        if sum(size for key, size in sizes.items() if key in pointwise) > total / 2:
+            hint = ", unless kl.export.adapt_for_xnnpack lets ARM run them sparsely"
         share = sum(size for key, size in sizes.items() if key in fitting) / total
         if share > 0.5:
             why = f"ARM runs 1x1 convolutions sparsely, {share:.0%} of the weights"
@@ -54,7 +58,7 @@ def for_target(model: keras.Model, target: str, filters: bool = True) -> Choice:
         why = "the criterion or the repair is one of weights; zeros shrink downloads"
         return Choice("weight", None, why)
     runs = {
-        "mobile": "convolutions run faster with fewer filters",
+        "mobile": f"convolutions run faster with fewer filters{hint}",
         "server": "TensorFlow runs smaller layers faster, and zeros as any number",
         "microcontroller": "LiteRT Micro reads dense weights alone: fewer of them",
     }

@@ -160,6 +160,9 @@ def test_granularities_follow_the_target():
     found = [for_target(model, "mobile") for model in (dense, conv, phone)]
     assert [each.granularity for each in found] == ["block_1x4", "filter", "weight"]
     assert found[2].prunable == "xnnpack"
+    misses = layered(L.Conv2D(64, 1), L.GlobalAveragePooling2D())
+    assert "adapt_for_xnnpack" in for_target(misses, "mobile").why
+    assert "adapt_for_xnnpack" not in found[1].why
     assert for_target(conv, "mobile", filters=False).granularity == "weight"
     for target in ("server", "microcontroller"):
         assert for_target(dense, target).granularity == "filter"
