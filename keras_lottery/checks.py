@@ -9,6 +9,7 @@ import difflib
 import math
 import numbers
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -302,7 +303,7 @@ def existing_file(
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         refuse(name, "a path that is not empty", value)
-    if "://" in os.fsdecode(value):
+    if re.match(r"[A-Za-z][\w+.-]+:/", os.fsdecode(value)):
         # As a path it would be a local folder of that name.
         remedy = "Write to a local folder, and copy it there, or mount the storage."
         refuse(name, "a path of this machine, not an address", value, remedy)

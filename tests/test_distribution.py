@@ -1,9 +1,11 @@
 """One training over several devices, inside Keras's own distribution."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import keras
@@ -66,8 +68,29 @@ def admm_pulls_as_one(scope):
     np.testing.assert_allclose(admm.kernel(model), np.where(z, w, 0), atol=1e-5)
 
 
+def movement_is_of_the_whole_batch(scope):
+    moved = []
+    for devices in (1, 2):
+        with scope() if devices == 2 else contextlib.nullcontext():
+            model = admm.regression()
+            callback = kl.MovementPruning(0.5, 50, 60)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # It ends before anything is pruned.
+                admm.run(model, [callback])
+        moved.append(callback._moved)
+    assert moved[0].keys() == moved[1].keys() != set()
+    for name, array in moved[0].items():
+        np.testing.assert_allclose(moved[1][name], array, rtol=1e-3, atol=1e-6)
+
+
 PARTS = {
-    "tensorflow": (TENSORFLOW, [a_search, masks_that_change, admm_pulls_as_one]),
+    "tensorflow": (
+        TENSORFLOW,
+        [
+            *(a_search, masks_that_change, admm_pulls_as_one),
+            movement_is_of_the_whole_batch,
+        ],
+    ),
     "jax": (JAX, [a_search]),
 }
 

@@ -114,13 +114,14 @@ def stochastic(
     mean_x, mean_z = np.zeros_like(x), np.zeros_like(x)
     for k in range(1, steps + 1):
         eta = step_size(k)
+        checks.number(f"step_size({k})", eta, above=0)
         mean_x += (x - mean_x) / k
         pulled = x / eta + split.rho * split.target() - gradient(x)
         x = pulled / (1 / eta + split.rho)
         if not np.isfinite(x).all():
             raise ValueError(
                 f"Expected finite iterates. Received: others at step {k} of {steps}, "
-                f"of step_size({k})={eta:g} and rho={rho:g}. Take smaller step sizes."
+                f"of step_size({k})={eta:g} and rho={rho:g}. Take smaller steps."
             )
         split.update(x, prox_g)
         mean_z += (split.z - mean_z) / k

@@ -97,8 +97,8 @@ def add_options(parser: Parser) -> None:
         default="weight",
         metavar="NAME",
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M, column, filter, channel (%(default)s); all but the last two may "
-        "also be given by pattern of layers: 'conv*=2:4,dense*=weight'",
+        "other N:M, column, filter, channel, head (%(default)s); all but the last "
+        "three may also be given by pattern of layers: 'conv*=2:4,dense*=weight'",
     )
     add(
         "--prunable",

@@ -61,7 +61,7 @@ def add_options(parser: Parser) -> None:
         type=granularity,
         metavar="NAME",
         help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M, filter, channel (what makes the target's files fast)",
+        "other N:M, column, filter, channel, head (what makes the target's files fast)",
     )
     criteria = [*CRITERIA.names(), *filter_criteria.CRITERIA.names()]
     add(

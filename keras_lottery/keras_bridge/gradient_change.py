@@ -94,8 +94,14 @@ class GradientChange:
     def scale(self) -> float:
         """What the gradients are of, as a multiple of the loss."""
         # The optimizer divides by the one, and adds up over the other.
-        replicas = backends.current().replicas()
-        return (self.optimizer.loss_scale_factor or 1.0) / replicas
+        return self._factor() / backends.current().replicas()
+
+    def of_loss(self, gradient: Any) -> Any:
+        """The gradient of the loss of the whole batch, of all replicas."""
+        return backends.current().summed(gradient) / self._factor()
+
+    def _factor(self) -> float:
+        return self.optimizer.loss_scale_factor or 1.0
 
     def remove(self) -> None:
         """Leaves model and optimizer as they were before."""

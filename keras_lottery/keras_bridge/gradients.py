@@ -283,8 +283,12 @@ def training_arrays(data: Any) -> tuple[Any, Any]:
         data = read_whole(data)
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ValueError(
-            "Expected `data` to be training data (x, y), in arrays. Received: data of "
-            f"type {type(data).__name__}"
+            "Expected `data` to be training data (x, y), in arrays. Received: "
+            + (
+                f"{len(data)} parts. Weights of examples are not taken."
+                if isinstance(data, tuple | list)
+                else f"data of type {type(data).__name__}"
+            )
         )
     pair: tuple[Any, Any] = _map(np.asarray, tuple(data))
     arrays = [array for array in keras.tree.flatten(pair) if array is not None]

@@ -45,7 +45,6 @@ from keras_lottery.search.setup import Setup
 from keras_lottery.search.stored import read_checked
 from keras_lottery.search.trainings import at_work
 from keras_lottery.search.workers import as_before, check_workers
-from keras_lottery.structured import GreedyForward
 from keras_lottery.tickets import Ticket, grouping, schedules
 from keras_lottery.tickets import allocation as allocations
 from keras_lottery.tickets import controls as control_registry
@@ -268,7 +267,7 @@ class LotteryTicketSearch(Run):
                 "granularity": restore(settings["granularity"]),
                 "rewind": restore(settings["rewind"], Rewind, FineTune),
                 "rewind_to": settings["rewind_to"],
-                "repair": restore(settings["repair"], *repairs.KINDS, GreedyForward),
+                "repair": restore(settings["repair"], *repairs.KINDS),
                 "controls": settings["controls"],
                 "objective": stored_objective(settings),
                 "replicates": settings["replicates"],

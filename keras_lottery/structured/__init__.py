@@ -66,3 +66,4 @@ _GREEDY = {
 }
 repair.OF_CRITERIA |= _GREEDY
 repair.REPAIRS |= _GREEDY
+repair.KINDS.append(GreedyForward)

@@ -98,21 +98,28 @@ def hrank(filters: Filters) -> np.ndarray:
         Lin et al. 2020, "HRank: filter pruning using high-rank feature map", equation
         4.
     """
-    maps = filters.maps()
-    places = maps.shape[1:-1]
-    if len(places) != 2 or min(places) < 3:
-        raise ValueError(
-            "The rank tells filters apart by feature maps of at least 3 x 3. Received: "
-            f"criterion='hrank', and '{filters.name}' with maps of {places}. Choose "
-            "another criterion, or leave the layer out: "
-            f"allocation=kl.allocation.Uniform(exclude=['{filters.name}'])."
-        )
-    ranks = np.linalg.matrix_rank(np.moveaxis(maps, -1, 1)).mean(axis=0)
-    if np.mean(ranks[filters.alive] >= min(places)) > 0.5:
+
+    def ranks_of(maps: np.ndarray) -> np.ndarray:
+        places = maps.shape[1:-1]
+        if len(places) != 2 or min(places) < 3:
+            raise ValueError(
+                "The rank tells filters apart by feature maps of at least 3 x 3. "
+                f"Received: criterion='hrank', and '{filters.name}' with maps of "
+                f"{places}. Choose another criterion, or leave the layer out: "
+                f"allocation=kl.allocation.Uniform(exclude=['{filters.name}'])."
+            )
+        ranks = np.linalg.matrix_rank(np.moveaxis(maps, -1, 1))
+        full.append(ranks >= min(places))
+        return ranks
+
+    full: list[np.ndarray] = []
+    ranks = filters.of_maps(ranks_of).mean(axis=0)
+    is_full = np.all(np.concatenate(full), axis=0, keepdims=True)[0]
+    if np.mean(is_full[filters.alive]) > 0.5:
         warnings.warn(
-            f"More than half of the feature maps of '{filters.name}' have the full "
-            f"rank of {min(places)}, and criterion='hrank' does not tell them apart. "
-            "It is made for maps behind a ReLU. Choose another criterion.",
+            f"The feature maps of more than half of the filters of '{filters.name}' "
+            "have the full rank, and criterion='hrank' does not tell them apart. It is "
+            "made for maps behind a ReLU. Choose another criterion.",
             stacklevel=2,
         )
     return ranks
@@ -131,8 +138,9 @@ def entropy(filters: Filters) -> np.ndarray:
     """
     from scipy.stats import entropy
 
-    maps = filters.maps()
-    means = maps.reshape(len(maps), -1, maps.shape[-1]).mean(axis=1, dtype="float64")
+    means = filters.of_maps(
+        lambda maps: maps.reshape(len(maps), -1, maps.shape[-1]).mean(1, "float64")
+    )
     return np.array([entropy(np.histogram(one, BINS)[0]) for one in means.T])
 
 

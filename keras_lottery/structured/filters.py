@@ -17,7 +17,7 @@ from keras_lottery.keras_bridge.graph import Use, run
 from keras_lottery.masks import Masks
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.loss import LossWithFactors
-from keras_lottery.structured.maps import batches, feature_maps
+from keras_lottery.structured.maps import batches, of_feature_maps
 from keras_lottery.structured.removal import check_followed
 from keras_lottery.structured.rules import Linear, PerChannel, rule_for, weights_of
 from keras_lottery.structured.units import layers_of
@@ -44,9 +44,10 @@ class Filters:
         loss: of a factor for each filter (filters,): the loss that the model is
             compiled with, over the data (x, y), once what the next layers read of the
             filters is multiplied by the factors.
-        maps: gives the feature maps over the data (images, *places, filters): of what
-            has the filters, the last of the largest, which is behind the activation
-            and before the pooling.
+        of_maps: of a function of feature maps (images, *places, filters), what it
+            returns for the images of all data, one batch after the other. Of what has
+            the filters, they are the last of the largest: behind the activation and
+            before the pooling.
         groups: the number of each filter in the model (filters,).
     """
 
@@ -58,7 +59,7 @@ class Filters:
     rng: np.random.Generator
     products: Callable[[], np.ndarray]
     loss: Callable[[np.ndarray], float]
-    maps: Callable[[], np.ndarray]
+    of_maps: Callable[[Callable[[np.ndarray], np.ndarray]], np.ndarray]
     groups: np.ndarray
 
 
@@ -157,7 +158,7 @@ def filters_of(snapshot: Snapshot, factors: np.ndarray | None = None) -> list[Fi
                 rng=snapshot.rng,
                 products=partial(_products, graph, snapshot, groups),
                 loss=LossWithFactors(graph, snapshot, groups, factors),
-                maps=partial(feature_maps, graph, snapshot, groups),
+                of_maps=partial(of_feature_maps, graph, snapshot, groups),
                 groups=groups,
             )
         )
@@ -224,7 +225,8 @@ def _products(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarra
         read = graph.groups[rule.calls[0].inputs[0].atoms]
         if not isinstance(rule, Linear) or not np.isin(read, groups).any():
             continue
-        ((weight, _),) = [(n, i) for n, (i, _) in rule.axes.items() if i is not None]
+        # A separable convolution reads by two kernels: by a known one in the end.
+        *_, weight = [n for n, (i, _) in rule.axes.items() if i is not None]
         name = f"{graph.name(rule.layer)}/{weight}"
         if name not in snapshot.masks:
             continue
@@ -233,8 +235,10 @@ def _products(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarra
             np.where(snapshot.masks[name], weights_of(rule.layer)[weight], 0)
         )
         for moments, matrix in zip(snapshot.second_moments(name), kernel, strict=True):
-            # The channels of a patch lie side by side.
-            rows = np.tile(read, len(moments) // len(read))
+            times = len(moments) // len(read)
+            # The channels of a patch lie side by side, those of a depthwise part apart.
+            apart = weight == "pointwise_kernel"
+            rows = np.repeat(read, times) if apart else np.tile(read, times)
             own = (rows[:, np.newaxis] == groups).astype(float)
             part = own.T @ (moments * (matrix @ matrix.T)) @ own
             total += part / max(part.sum(), 1e-30)

@@ -13,7 +13,7 @@ import numpy as np
 from keras_lottery.keras_bridge.graph import Use, run
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.structured.channels import Call, Channels, Tensor, width
-from keras_lottery.structured.rules import Rule
+from keras_lottery.structured.rules import Attention, Rule
 
 
 class Graph:
@@ -69,7 +69,7 @@ class Graph:
             f"{self.name(rule.layer)} ({type(rule.layer).__name__}, "
             f"{self.place(rule.calls[0])}): {rule.reason}"
             for rule in self.rules.values()
-            if type(rule).link is Rule.link
+            if type(rule) in (Rule, Attention)
             and not (
                 isinstance(rule.layer, keras.layers.Activation | keras.layers.Softmax)
                 and any(id(x) in last for call in rule.calls for x in call.outputs)

@@ -150,26 +150,29 @@ class GreedyForward(Repair):
     def factors(self, filters: Filters, kept: np.ndarray) -> np.ndarray:
         """What the filters that are kept are multiplied by (filters,), 0 for others."""
         size = int(filters.alive.sum())
+        if not self.repeats:
+            return size * kept / kept.sum()
         counts, best, least = np.zeros(len(kept), int), kept.astype(int), np.inf
         for chosen, loss in self._steps(self._losses(filters, size), kept, filters.rng):
             counts[chosen] += 1
             if loss < least:
                 best, least = counts.copy(), loss
-        if not self.repeats:
-            best = kept.astype(int)
         return size * best / best.sum()
 
     def __call__(self, snapshot: Snapshot, masks: Masks) -> State:
         grouping = snapshot.grouping
-        if not isinstance(grouping, Units):
+        factors = np.ones(getattr(grouping, "count", 0))
+        every = filters_of(snapshot, factors) if isinstance(grouping, Units) else []
+        if not isinstance(grouping, Units) or grouping.layers.keys() != {
+            filters.name for filters in every
+        }:
             raise ValueError(
                 "A repair by averages of filters needs whole filters to be pruned. "
                 f"Received: repair={self!r} and granularity {grouping!r}. Pass "
                 "granularity='filter'."
             )
         left = grouping.left(masks)
-        factors = np.ones(grouping.count)
-        for filters in filters_of(snapshot, factors):
+        for filters in every:
             kept = left[filters.name]
             if (kept != filters.alive).any():
                 factors[filters.groups] = self.factors(filters, kept)

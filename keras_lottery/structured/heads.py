@@ -48,6 +48,7 @@ def find_heads(model: keras.Model, masks: Masks) -> Units:
         raise ValueError(
             f"Model '{model.name}' has no heads that can be pruned: no "
             "MultiHeadAttention or GroupQueryAttention of several heads whose kernels "
-            "are all masked. Received: granularity='head'. Choose another."
+            "are all masked and may change. Received: granularity='head'. Choose "
+            "another, or see to `prunable=` of `mask_model` and to frozen layers."
         )
     return Units("filter", layers, slices, {}, shifts, total)

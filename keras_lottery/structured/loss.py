@@ -1,6 +1,6 @@
 """The loss of a model, as a function of factors that its channels are multiplied by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,11 @@ from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.gradients import check_compiled, length
 from keras_lottery.keras_bridge.graph import Use, pack_outputs, run
 from keras_lottery.keras_bridge.internals.models import compute_loss, without_penalties
-from keras_lottery.keras_bridge.layers.recurrent import at_rest, batch_size_of
+from keras_lottery.keras_bridge.layers.recurrent import (
+    at_rest,
+    batch_size_of,
+    check_whole_batches,
+)
 from keras_lottery.structured.channels import Call
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.inputs import arrays_of
@@ -21,6 +25,9 @@ from keras_lottery.tickets import Snapshot
 
 EXAMPLES = 256
 """How many examples of the data the loss is of; fewer if there are fewer."""
+
+BATCHES = 8
+"""How many batches they are at most, of a model whose batches have a fixed size."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,19 +58,34 @@ class LossWithFactors:
         every[self.groups] = factors
         tensor = keras.ops.convert_to_tensor(every, "float32")
         with at_rest(self.graph.model):
-            return float(keras.ops.convert_to_numpy(self._function(tensor)))
+            loss = float(keras.ops.convert_to_numpy(self._function(tensor)))
+        if np.isnan(loss):
+            raise ValueError(
+                f"The loss of model '{self.graph.model.name}' on `data` is NaN. Look "
+                "for NaN in the data and in the weights, and for targets that the loss "
+                "does not take."
+            )
+        return loss
 
     @cached_property
     def _function(self) -> Callable[[Any], Any]:
-        model = self.snapshot.model
-        check_compiled(model)
-        x, y = self._examples()
-        arrays, dtypes = arrays_of(model, x)
+        check_compiled(self.snapshot.model)
+        parts = list(map(self._part, self._batches()))
+
+        def loss(factors: Any) -> Any:
+            return sum(part(factors) for part in parts) / len(parts)
+
+        return current().compiled(loss)
+
+    def _part(self, pair: tuple[Any, Any]) -> Callable[[Any], Any]:
+        """The loss of a batch (x, y)."""
+        model = self.graph.model
+        x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, pair)
+        arrays, dtypes = arrays_of(model, pair[0])
         batch = [
             keras.ops.convert_to_tensor(array, dtype)
             for array, dtype in zip(arrays, dtypes, strict=True)
         ]
-        y = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
         known: list[list[Any]] = []
         self._run(batch, keras.ops.convert_to_tensor(self.factors, "float32"), known)
         del known[self._first :]
@@ -74,7 +96,7 @@ class LossWithFactors:
                 outputs = pack_outputs(model, self._run(batch, factors, list(known)))
                 return compute_loss(model, x, y, outputs, training=False)
 
-        return current().compiled(loss)
+        return loss
 
     def _run(self, batch: list[Any], factors: Any, made: list[list[Any]]) -> list[Any]:
         """The model's outputs, where `made` has what the first calls make.
@@ -113,10 +135,17 @@ class LossWithFactors:
             len(self.graph.calls),
         )
 
-    def _examples(self) -> tuple[Any, Any]:
-        """Some of the data (x, y), the same for each layer."""
+    def _batches(self) -> Iterator[tuple[Any, Any]]:
+        """Some of the data (x, y), the same for each layer.
+
+        One batch of them; of a model whose batches have a fixed size, some.
+        """
         x, y = self.snapshot.training_data()
-        count = length(x)
-        size = batch_size_of(self.graph.model) or min(EXAMPLES, count)
-        some = np.random.default_rng(count).choice(count, size, replace=False)
-        return keras.tree.map_structure(lambda array: array[np.sort(some)], (x, y))
+        count, fixed = length(x), batch_size_of(self.graph.model)
+        check_whole_batches(self.graph.model, count)
+        size = fixed or min(EXAMPLES, count)
+        batches = min(count // size, BATCHES) if fixed else 1
+        order = np.random.default_rng(count).permutation(count)
+        for some in np.split(order[: batches * size], batches):
+            rows = np.sort(some)
+            yield keras.tree.map_structure(lambda array: array[rows], (x, y))  # noqa: B023

@@ -1,7 +1,7 @@
 """The feature maps of filters over data."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -35,26 +35,32 @@ def batches(graph: Graph, snapshot: Snapshot) -> Iterator[list[Any]]:
             ]
 
 
-def feature_maps(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarray:
-    """What filters make of the snapshot's inputs: (images, *places, filters).
+def of_feature_maps(
+    graph: Graph,
+    snapshot: Snapshot,
+    groups: np.ndarray,
+    reduce: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """What is asked of the filters' maps (images, *places, filters) over the inputs.
 
     Of all tensors that have them, the last of the largest: behind the activation, and
-    before the pooling.
+    before the pooling. Maps of all inputs at once would take much memory.
     """
     number, output = _largest(graph, groups)
     order = np.argsort(graph.groups[graph.calls[number].outputs[output].atoms])
-    found = []
+    found: list[np.ndarray] = []
     for batch in batches(graph, snapshot):
         calls = iter(range(len(graph.calls)))
 
         def execute(use: Use, values: list[Any]) -> list[Any]:
             made = use.compute(values)
             if next(calls) == number:  # noqa: B023
-                found.append(np.asarray(current().array(made[output]), "float32"))
+                maps = np.asarray(current().array(made[output]), "float32")
+                found.append(reduce(maps[..., order]))
             return made
 
         run(graph.model, batch, execute)
-    return np.concatenate(found)[..., order]
+    return np.concatenate(found)
 
 
 def _largest(graph: Graph, groups: np.ndarray) -> tuple[int, int]:

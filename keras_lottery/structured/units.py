@@ -103,8 +103,10 @@ class Units(Grouping):
         for slices in self.slices:
             own = factors[slices.groups]
             if slices.role == "channel" and (own != 1).any():
-                rows = np.moveaxis(state[slices.weight], slices.axis, -1) * own
-                scaled[slices.weight] = np.moveaxis(rows, -1, slices.axis)
+                array = state[slices.weight]
+                rows = np.moveaxis(array, slices.axis, -1) * own
+                moved = np.moveaxis(rows, -1, slices.axis)
+                scaled[slices.weight] = moved.astype(array.dtype)
         return scaled
 
     def _worth(self, scores: Scores, masks: Masks) -> Scores:

@@ -157,6 +157,8 @@ def test_without_repeats_all_factors_of_a_layer_are_equal():
         factors = GreedyForward("imitation", repeats=False).factors(filters, kept)
         assert np.allclose(factors[kept], len(kept) / 2)
         assert not factors[~kept].any()
+        others = GreedyForward("imitation").factors(filters, kept)
+        assert others.sum() == pytest.approx(len(kept)) and others[0] != others[1]
 
 
 @pytest.mark.once
@@ -168,4 +170,54 @@ def test_what_is_wrong_is_said_before():
         kl.prune(model, 0.5, "greedy_forward", granularity="filter", data=x)
     with pytest.raises(ValueError, match="`objective`"):
         GreedyForward("accuracy")
+    heads = keras.Input((5, 12))
+    made = layers.Dense(12)(layers.MultiHeadAttention(3, 4)(heads, heads))
+    attention = kl.mask_model(keras.Model(heads, layers.Dense(2)(made)))
+    with pytest.raises(ValueError, match="needs whole filters"):
+        data = rng.normal(size=(4, 5, 12))
+        how = {"granularity": "head", "repair": "greedy_imitation"}
+        kl.prune(attention, 0.5, data=data, **how)
+    wrong = np.where(np.arange(40) == 3, np.nan, x.T).T.astype("float32")
+    with pytest.raises(ValueError, match="NaN"):
+        kl.prune(model, 0.5, "greedy_forward", granularity="filter", data=(wrong, y))
     assert kl.get_masks(model).sparsity == 0
+
+
+def test_weights_keep_their_types():
+    model = small_network()
+    snapshot = snapshot_of(model, x)
+    kl.prune(model, 0.5, granularity="filter")
+    changed = GreedyForward("imitation")(snapshot, kl.get_masks(model))
+    assert changed
+    for name, array in changed.items():
+        assert array.dtype == snapshot.final[name].dtype
+
+
+@pytest.mark.once
+def test_a_fixed_batch_is_a_mean_over_several():
+    inputs = keras.Input(batch_shape=(4, 3))
+    made = layers.Dense(6, "relu", name="makes")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="reads")(made))
+    model.compile("sgd", "mse")
+    points = rng.normal(size=(20, 3)).astype("float32")
+    targets = rng.normal(size=(20, 2)).astype("float32")
+    masked = kl.mask_model(model)
+    (filters,) = filters_of(snapshot_of(masked, (points, targets)))
+    expected = masked.evaluate(points, targets, batch_size=4, verbose=0)
+    assert filters.loss(np.ones(6)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("criterion", ["greedy_imitation", "lasso"])
+def test_separable_convolutions_read_by_their_pointwise_part(criterion):
+    inputs = keras.Input((6, 6, 2))
+    made = layers.Conv2D(6, 3, activation="relu", name="makes")(inputs)
+    read = layers.SeparableConv2D(4, 3, depth_multiplier=2, name="reads")(made)
+    model = kl.mask_model(keras.Model(inputs, layers.Flatten()(read)))
+    kernel = np.array(as_array(model.get_layer("reads").pointwise_kernel))
+    kernel[:, :, 4:6] = 0  # Nothing of the third filter is left behind.
+    model.get_layer("reads").weight_variable("pointwise_kernel").assign(kernel)
+    kl.prune(model, 1 / 6, criterion, granularity="filter", data=x)
+    mask = kl.get_masks(model)["makes/kernel"].any(axis=(0, 1, 2))
+    # An average may well take it, which makes the others smaller.
+    assert (~mask).sum() == 1 and (criterion == "greedy_imitation" or not mask[2])

@@ -137,3 +137,25 @@ def test_a_model_without_heads_says_so():
     model = kl.mask_model(kl.models.lenet_300_100(seed=0))
     with pytest.raises(ValueError, match="no heads that can be pruned"):
         kl.prune(model, 0.5, granularity="head")
+
+
+@pytest.mark.once
+def test_scores_that_the_model_takes_keep_all_heads():
+    inputs = keras.Input((5, 12))
+    y, scores = attention("plain")(inputs, inputs, return_attention_scores=True)
+    pooled = layers.GlobalAveragePooling2D()(scores)
+    model = kl.mask_model(keras.Model(inputs, [y, pooled]))
+    kl.prune(model, 1 / 3, granularity="head")
+    small, report = kl.compact(model, return_report=True)
+    assert report.heads == {"attention": (3, 3)}
+    for one, other in zip(small(X), model(X), strict=True):
+        assert np.allclose(as_array(one), as_array(other), atol=1e-5)
+
+
+@pytest.mark.once
+def test_attention_with_lora_stays_as_it_is():
+    model = kl.strip_masks(transformer())
+    model.get_layer("attention").query_dense.enable_lora(2)
+    small, report = kl.compact(model, return_report=True)
+    assert not report.heads and "LoRA" in str(report)
+    assert np.allclose(as_array(small(X)), as_array(model(X)), atol=1e-5)

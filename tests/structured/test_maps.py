@@ -44,13 +44,15 @@ def test_maps_are_those_behind_the_activation():
     found = filters_by_name(model)
     for name, layer in (("first", "behind"), ("second", "second")):
         expected = keras.Model(model.inputs, model.get_layer(layer).output)(X)
-        assert np.allclose(found[name].maps(), as_array(expected), atol=1e-6)
+        assert np.allclose(
+            found[name].of_maps(lambda maps: maps), as_array(expected), atol=1e-6
+        )
 
 
 def test_ranks_and_entropies_are_those_of_each_map():
     model = network()
     filters = filters_by_name(model)["first"]
-    maps = filters.maps()
+    maps = filters.of_maps(lambda maps: maps)
     ranks = [[np.linalg.matrix_rank(one[..., i]) for one in maps] for i in range(5)]
     assert np.allclose(kl.filter_criteria.hrank(filters), np.mean(ranks, axis=1))
     means = maps.mean(axis=(1, 2), dtype="float64")

@@ -410,3 +410,20 @@ def test_a_branch_makes_up_for_its_shortcut(norm, monkeypatch):
         "keras_lottery.tickets.repair.by_layer.shortcuts", lambda *_: {}
     )
     assert np.linalg.norm(error) < 0.99 * np.linalg.norm(pruned()[1])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("equation", ["btd,dh->bht", "btd,dh->bth"])
+def test_outputs_in_another_order_make_up_for_no_shortcut(equation):
+    inputs = keras.Input((4, 4))
+    y = layers.EinsumDense(equation, (4, 4), bias_axes=None, name="two")(inputs)
+    z = layers.Dense(4, name="aside")(inputs)
+    model = kl.mask_model(keras.Model(inputs, layers.Add()([y, z])))
+    x = np.random.default_rng(0).normal(size=(30, 4, 4)).astype("float32")
+    dense = as_array(model(x))
+    error = {}
+    for repair in (None, "least_squares"):
+        pruned = kl.mask_model(kl.strip_masks(model))
+        kl.prune(pruned, 0.5, "magnitude", "uniform", data=x, repair=repair)
+        error[repair] = np.linalg.norm(as_array(pruned(x)) - dense)
+    assert error["least_squares"] < error[None]

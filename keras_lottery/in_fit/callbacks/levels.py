@@ -19,6 +19,8 @@ def check_bits(bits: Bits, least: int = LEAST_BITS, most: int = MOST_BITS) -> No
     if not isinstance(bits, Mapping):
         checks.count("bits", bits, least, most)
         return
+    if not bits:
+        checks.refuse("bits", "bits for one pattern of layers at least", bits)
     for pattern, number in bits.items():
         checks.count(f"bits[{pattern!r}]", number, least, most)
 

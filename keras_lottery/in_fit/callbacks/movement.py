@@ -10,6 +10,7 @@ from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.gradual import GradualPruning
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.optimizers import steps_done
+from keras_lottery.keras_bridge.layers import get_sparsity
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import Sparsity
 from keras_lottery.tickets import Snapshot
@@ -26,7 +27,8 @@ class MovementPruning(GradualPruning):
     paper, whose weights live on behind their masks, it may come back.
 
     The schedule is that of `GradualPruning`, and so is what is said there of steps and
-    of frozen layers. A second `fit` of the same model goes on with its scores.
+    of frozen layers. A second `fit` of the same model by the same callback goes on with
+    its scores.
 
     Args:
         final_sparsity, end_step, frequency, initial_sparsity, power: same as
@@ -87,6 +89,15 @@ class MovementPruning(GradualPruning):
         if self._trained != (self.model, steps_done(self.model.optimizer)):
             self._moved = {}
         super().start()
+        due = self.sparsity_at(self._step) > get_sparsity(self.model)
+        if not self._moved and self._step >= self.begin_step and due:
+            raise ValueError(
+                "Expected a training that begins before `begin_step`: nothing has "
+                f"moved yet. Received: begin_step={self.begin_step}, and an optimizer "
+                f"that has done {self._step} steps. Compile the model again, which "
+                "starts at step 0, choose a later `begin_step`, or go on with the "
+                "callback of the last `fit`."
+            )
         self._change = GradientChange(self.model, self._observed)
         self._sums = self._change.add_variables("movement")
         for name, array in self._moved.items():
@@ -113,6 +124,6 @@ class MovementPruning(GradualPruning):
         for gradient, variable in zip(grads, variables, strict=True):
             name = names.get(id(variable))
             if gradient is not None and name is not None:
-                product = ops.multiply(variable, gradient / change.scale())
+                product = ops.multiply(variable, change.of_loss(gradient))
                 self._sums[name].assign(self._sums[name] - product)
         return grads

@@ -77,7 +77,7 @@ class Pull:
     def _changed(self, gradient: Any, weight: Any, name: str, scale: float) -> Any:
         if self._squares:
             mean = self._squares[name]
-            square = ops.square(gradient / scale)
+            square = ops.square(self._change.of_loss(gradient))
             mean.assign(MEMORY * mean + (1 - MEMORY) * square)
         distance = ops.subtract(weight, self._targets[name])
         pull = ops.multiply(ops.cast(self._rho * scale, distance.dtype), distance)

@@ -72,6 +72,10 @@ class Backend(ABC):
         """How many copies of a model the gradients of are added up, in a step."""
 
     @abstractmethod
+    def summed(self, gradient: Any) -> Any:
+        """A gradient that a replica has in its step, summed over all of them."""
+
+    @abstractmethod
     def on_accelerator(self) -> bool:
         """Whether it computes on something else than processors."""
 

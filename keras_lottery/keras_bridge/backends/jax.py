@@ -72,6 +72,9 @@ class Jax(Backend):
     def replicas(self) -> int:
         return 1
 
+    def summed(self, gradient: Any) -> Any:
+        return gradient
+
     def on_accelerator(self) -> bool:
         return jax.default_backend() != "cpu"
 

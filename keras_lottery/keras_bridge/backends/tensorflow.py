@@ -69,6 +69,12 @@ class TensorFlow(Backend):
     def replicas(self) -> int:
         return tf.distribute.get_strategy().num_replicas_in_sync
 
+    def summed(self, gradient: Any) -> Any:
+        replica = tf.distribute.get_replica_context()
+        if replica is None or self.replicas() == 1:
+            return gradient
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+
     def on_accelerator(self) -> bool:
         return bool(tf.config.list_logical_devices("GPU"))
 

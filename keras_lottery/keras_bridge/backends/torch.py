@@ -66,6 +66,9 @@ class Torch(Backend):
     def replicas(self) -> int:
         return 1
 
+    def summed(self, gradient: Any) -> Any:
+        return gradient
+
     def on_accelerator(self) -> bool:
         return torch.cuda.is_available()
 

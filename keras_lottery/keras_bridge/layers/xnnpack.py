@@ -251,7 +251,7 @@ IDENTITIES = (
 
 ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "gelu", "sigmoid", "tanh"),
-    *("silu", "hard_silu", "hard_sigmoid"),
+    *("silu", "hard_silu"),
 }
 """Functions that XNNPACK has for any order of the axes."""
 
@@ -298,6 +298,10 @@ def _kind(layer: Any) -> type:
 def _activation(layer: Any, kind: type) -> tuple[Role, str]:
     if kind is layers.ReLU and (layer.negative_slope or layer.threshold):
         return Role.OUTSIDE, "its slope and threshold are not those of a plain ReLU"
+    if kind is layers.ReLU and layer.max_value not in (None, 6):
+        return Role.OUTSIDE, f"its max_value={layer.max_value:g} becomes a constant"
+    if kind is layers.ELU and layer.alpha != 1:
+        return Role.OUTSIDE, f"its alpha={layer.alpha:g} becomes a constant"
     if kind is layers.Activation and _function(layer) not in ACTIVATIONS:
         return Role.OUTSIDE, f"its activation is {_function(layer)!r}"
     return Role.INSIDE, ""

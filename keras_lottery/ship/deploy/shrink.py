@@ -44,7 +44,7 @@ from keras_lottery.ship.export.errors import in_short as one_line
 from keras_lottery.ship.export.micro import to_c_array
 from keras_lottery.ship.export.source import keras_model
 from keras_lottery.ship.export.source import sparsity as zeros_of
-from keras_lottery.structured import filter_criteria
+from keras_lottery.structured import GreedyForward, filter_criteria
 from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.criteria import CRITERIA, CriterionLike
 from keras_lottery.tickets.grouping import Granularity
@@ -149,7 +149,10 @@ def shrink(
     check_timing(threads, seconds)
     checks.function("say", say)
     file, card = places(checks.directory("directory", directory), target)
-    if granularity is None and isinstance(criterion, str) and criterion in OF_FILTERS:
+    of_filters = isinstance(criterion, str) and criterion in OF_FILTERS
+    of_filters |= repair in ("greedy_forward", "greedy_imitation")
+    of_filters |= isinstance(repair, GreedyForward)
+    if granularity is None and of_filters:
         granularity = "filter"
     score, _ = chosen(criterion, None, "weight" if granularity is None else granularity)
     mend = repairer(repair, score)

@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_lottery.keras_bridge.layers import named_variables
+from keras_lottery.structured.channels import Call, Channels
 from keras_lottery.structured.rules.rule import Keep, Rule, Weights, array_of
 
 AXES = {"query": 1, "key": 1, "value": 1, "gate": 1, "attention_output": 0}
@@ -51,13 +52,21 @@ ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 
 
 class Attention(Rule):
-    """Keeps all channels, and removes heads whose values or outputs have no weights."""
+    """Keeps all channels, and removes heads whose values or outputs have no weights.
+
+    Where the model takes the attention's scores as well, it has those of all heads.
+    """
 
     def __init__(self, layer: Any) -> None:
-        super().__init__(layer, "it mixes channels; heads without weights go")
+        super().__init__(layer, "it mixes channels")
         self.heads = Heads.of(layer)
         self.arrays = {n: array_of(v) for n, v in named_variables(layer).items()}
         self.alive = self._alive()
+
+    def link(self, call: Call, channels: Channels) -> None:
+        super().link(call, channels)
+        if len(call.outputs) > 1:
+            self.alive[:] = True
 
     def _alive(self) -> np.ndarray:
         assert self.heads is not None

@@ -115,8 +115,11 @@ def _grouped(layer: Any) -> Rule:
 
 @register_rule(*ATTENTION)
 def _attention(layer: Any, call: Call) -> Rule:
-    if any(getattr(one, "quantization_mode", None) for _, one in walk(layer)):
-        return Rule(layer, "its layers are quantized")
+    for _, one in walk(layer):
+        if getattr(one, "quantization_mode", None) or getattr(
+            one, "lora_enabled", False
+        ):
+            return Rule(layer, "its layers are quantized or have LoRA weights")
     return Attention(layer)
 
 

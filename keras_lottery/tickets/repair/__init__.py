@@ -42,7 +42,7 @@ OF_CRITERIA: dict[str, Repair] = {
 }
 """What repairs where the criterion of a name was asked for, and no repair."""
 
-KINDS = (ADMM, LeastSquares, SparseGPT)
+KINDS: list[type[Repair]] = [ADMM, LeastSquares, SparseGPT]
 """What a stored search may name."""
 
 get = REPAIRS.look_up

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras.layers import EinsumDense
 from scipy.linalg import cho_factor, cho_solve
 
 from keras_lottery import checks
@@ -272,6 +273,10 @@ class _Network:
         """Whether the rows of a layer's outputs are those of its matrix."""
         layer = self.readers[name][0][0]
         plain = getattr(layer, "data_format", "channels_last") == "channels_last"
+        if isinstance(layer, EinsumDense):
+            read, _, made = layer.equation.replace(" ", "").partition(",")
+            kernel, _, made = made.partition("->")
+            plain = read[:-1] == made[:-1] and kernel == read[-1] + made[-1]
         return self.layers[name].matrices.shape[0] == 1 and plain
 
     def _bias(self, name: str, of: Matrices) -> str | None:

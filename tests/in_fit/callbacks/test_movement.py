@@ -91,3 +91,13 @@ def test_arguments_are_checked_and_stored():
     callback = kl.MovementPruning(0.5, 1, 10, granularity="2:4")
     config = callback.get_config()
     assert kl.MovementPruning.from_config(config).get_config() == config
+
+
+@pytest.mark.once
+def test_a_training_that_is_past_the_first_pruning_is_refused():
+    model = network()
+    fit(model, keras.callbacks.Callback())
+    with pytest.raises(ValueError, match="begin_step=2, and an optimizer"):
+        fit(model, kl.MovementPruning(0.5, 2, 10))
+    with pytest.raises(ValueError, match="`bits`"):
+        kl.ADMMPruning(0.5, bits={})
