@@ -72,6 +72,7 @@ def movement_is_of_the_whole_batch(scope):
     moved = []
     for devices in (1, 2):
         with scope() if devices == 2 else contextlib.nullcontext():
+            admm.regressions.cache_clear()  # They have the variables of their scope.
             model = admm.regression()
             callback = kl.MovementPruning(0.5, 50, 60)
             with warnings.catch_warnings():

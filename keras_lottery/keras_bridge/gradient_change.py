@@ -81,13 +81,15 @@ class GradientChange:
         Files do not get them.
         """
         add = self.optimizer.add_variable_from_reference
-        new = {name: add(weight, kind) for name, weight in self.weights.items()}
+        with backends.current().scope_of(self._model):
+            new = {name: add(weight, kind) for name, weight in self.weights.items()}
         self._keep(*new.values())
         return new
 
     def add_number(self, name: str) -> keras.Variable:
         """One number, as `add_variables`."""
-        number = self.optimizer.add_variable((), name=name)
+        with backends.current().scope_of(self._model):
+            number = self.optimizer.add_variable((), name=name)
         self._keep(number)
         return number
 

@@ -68,6 +68,10 @@ class Backend(ABC):
         """Whether the backend's own means train a model on several devices."""
 
     @abstractmethod
+    def scope_of(self, model: Any) -> AbstractContextManager[None]:
+        """Inside, new variables lie where those of a model do."""
+
+    @abstractmethod
     def replicas(self) -> int:
         """How many copies of a model the gradients of are added up, in a step."""
 

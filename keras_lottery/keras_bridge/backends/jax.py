@@ -69,6 +69,9 @@ class Jax(Backend):
     def is_distributed(self, model: Any) -> bool:
         return False  # but by `keras.distribution`
 
+    def scope_of(self, model: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def replicas(self) -> int:
         return 1
 

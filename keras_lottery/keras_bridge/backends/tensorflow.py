@@ -66,6 +66,9 @@ class TensorFlow(Backend):
         here = tf.distribute.get_strategy()
         return tf.distribute.has_strategy() or model.distribute_strategy is not here
 
+    def scope_of(self, model: Any) -> AbstractContextManager[None]:
+        return model.distribute_strategy.scope()
+
     def replicas(self) -> int:
         return tf.distribute.get_strategy().num_replicas_in_sync
 

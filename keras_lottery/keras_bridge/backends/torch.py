@@ -1,7 +1,7 @@
 """Keras on torch."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -62,6 +62,9 @@ class Torch(Backend):
 
     def is_distributed(self, model: Any) -> bool:
         return False
+
+    def scope_of(self, model: Any) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def replicas(self) -> int:
         return 1

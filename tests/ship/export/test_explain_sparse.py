@@ -207,6 +207,7 @@ def test_what_is_only_written_otherwise_computes_the_same(how):
 
 
 def test_other_padding_changes_outputs_and_says_so():
+    keras.utils.set_random_seed(0)  # Some draws give zeros alone, by any padding.
     model = pruned(net(stem="same", down="same"))
     model.compile("adam", "mse", metrics=["mae"])
     before = outputs(model)
