@@ -176,7 +176,8 @@ class GreedyForward(Repair):
             kept = left[filters.name]
             if (kept != filters.alive).any():
                 factors[filters.groups] = self.factors(filters, kept)
-        return grouping.scaled(snapshot.final, factors)
+        scaled = grouping.scaled(snapshot.final, factors)
+        return {name: np.where(masks[name], w, 0) for name, w in scaled.items()}
 
     def _losses(self, filters: Filters, size: int) -> Losses:
         if self.objective == "imitation":

@@ -1,5 +1,6 @@
 """What every grouping keeps to."""
 
+import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.layers import get_masks, get_state
@@ -13,7 +14,11 @@ from keras_lottery.tickets.grouping import Granularity, Grouped, Grouping, Kind
 SPARSITIES = (0.2, 0.4)
 
 
-def check_grouping(granularity: Granularity | Kind, within: int = 0) -> None:
+def check_grouping(
+    granularity: Granularity | Kind,
+    within: int = 0,
+    model: keras.Model | None = None,
+) -> None:
     """Checks a grouping on a small network: dense, and with groups pruned before.
 
     - `fold` makes scores and masks of the same names and shapes; the masks are those
@@ -31,6 +36,8 @@ def check_grouping(granularity: Granularity | Kind, within: int = 0) -> None:
         granularity: what `granularity=` may be, or a `Kind`.
         within: by how many the count may miss what a sparsity asks for, where groups
             count by their weights.
+        model: a masked model that has such groups; by default, one with a convolution
+            and Dense layers.
 
     Raises:
         AssertionError: if a rule is broken; it says which.
@@ -43,11 +50,13 @@ def check_grouping(granularity: Granularity | Kind, within: int = 0) -> None:
     Traceback (most recent call last):
     AssertionError: Broken rule: at sparsity 0.4, 343 groups are left...
     """
-    model = example.snapshot().model
+    if model is None:
+        model = example.snapshot().model
+    dense = Masks.dense({n: mask.shape for n, mask in get_masks(model).items()})
     grouping = groupings.get(granularity).of(model, get_masks(model))
     rng = np.random.default_rng(0)
-    masks = Masks.dense(example.SHAPES)
-    scores = {n: rng.random(shape) for n, shape in example.SHAPES.items()}
+    masks = dense
+    scores = {name: rng.random(mask.shape) for name, mask in dense.items()}
     for sparsity in SPARSITIES:
         _check_fold(grouping, scores, masks)
         made = _pruned(grouping, scores, masks, sparsity, within)
@@ -111,7 +120,7 @@ def _check_moves(
         (
             "shuffle",
             grouping.shuffle(masks, np.random.default_rng(0)),
-            Masks.dense(example.SHAPES),
+            Masks.dense({name: mask.shape for name, mask in masks.items()}),
         ),
     ):
         counts = [_counts(grouping.left(each)) for each in (masks, moved)]

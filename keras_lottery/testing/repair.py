@@ -1,5 +1,6 @@
 """What every repair keeps to."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,13 +8,16 @@ import numpy as np
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.testing import example
 from keras_lottery.testing.rules import copies, rule, same, shapes
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets import grouping as groupings
 from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets.allocation import Uniform
 from keras_lottery.tickets.criteria import magnitude
+from keras_lottery.tickets.grouping import Granularity, Grouped
 from keras_lottery.tickets.repair import RepairLike
 
 
-def check_repair(repair: RepairLike) -> None:
+def check_repair(repair: RepairLike, granularity: Granularity = "weight") -> None:
     """Checks a repair on a small trained network that is pruned to a third.
 
     - It returns finite arrays of the names and shapes of the model's variables.
@@ -23,6 +27,8 @@ def check_repair(repair: RepairLike) -> None:
 
     Args:
         repair: a name, or a function `(snapshot, masks) -> weights`.
+        granularity: what is pruned together, such as `"filter"` for a repair of filters
+            alone.
 
     Raises:
         AssertionError: if a rule is broken; it says which.
@@ -35,8 +41,9 @@ def check_repair(repair: RepairLike) -> None:
     AssertionError: Broken rule: a repair returns arrays of the names and shapes of...
     """
     mend = repairs.get(repair)
-    snapshot = example.snapshot()
-    masks = Uniform()(magnitude(snapshot), snapshot.masks, 0.65)
+    snapshot = _snapshot(granularity)
+    allocate = Grouped(Uniform(), snapshot.grouping)
+    masks = allocate(magnitude(snapshot), snapshot.masks, 0.65)
     before = copies(snapshot.final), copies(masks)
     with seeded(1):
         made = mend(snapshot, masks)
@@ -60,5 +67,11 @@ def check_repair(repair: RepairLike) -> None:
         "other arrays in them afterwards",
     )
     with seeded(2):
-        again = copies(mend(example.snapshot(), masks))
+        again = copies(mend(_snapshot(granularity), masks))
     rule(same(made, again), "the same snapshot has the same repair", "another one")
+
+
+def _snapshot(granularity: Granularity) -> Snapshot:
+    snapshot = example.snapshot()
+    grouping = groupings.get(granularity).of(snapshot.model, snapshot.masks)
+    return dataclasses.replace(snapshot, grouping=grouping)

@@ -16,7 +16,11 @@ from keras_lottery import (
     schedules,
     testing,
 )
-from keras_lottery.keras_bridge.layers import MASKED_LAYERS, register_masked
+from keras_lottery.keras_bridge.layers import (
+    MASKED_LAYERS,
+    mask_model,
+    register_masked,
+)
 from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.masks import Masks
 from keras_lottery.testing.example import SHAPES
@@ -90,7 +94,13 @@ GROUPINGS = {
 @pytest.mark.once
 @pytest.mark.parametrize("granularity", GROUPINGS)
 def test_every_grouping(granularity):
-    testing.check_grouping(granularity, GROUPINGS[granularity])
+    model = None
+    if granularity == "head":
+        inputs = keras.Input((3, 8))
+        heads = layers.GroupQueryAttention(2, 20, 10)
+        heads_of_one = layers.MultiHeadAttention(10, 2)(inputs, inputs)
+        model = mask_model(keras.Model(inputs, heads(heads_of_one, inputs)))
+    testing.check_grouping(granularity, GROUPINGS[granularity], model)
 
 
 @pytest.mark.once
@@ -106,7 +116,8 @@ def test_every_control(name):
 
 @pytest.mark.parametrize("name", repair.REPAIRS)
 def test_every_repair(name):
-    testing.check_repair(name)
+    filters = name.startswith("greedy")
+    testing.check_repair(name, "filter" if filters else "weight")
 
 
 @pytest.mark.once

@@ -45,6 +45,7 @@ from keras_lottery.ship.export.micro import to_c_array
 from keras_lottery.ship.export.source import keras_model
 from keras_lottery.ship.export.source import sparsity as zeros_of
 from keras_lottery.structured import GreedyForward, filter_criteria
+from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.criteria import CRITERIA, CriterionLike
 from keras_lottery.tickets.grouping import Granularity
@@ -150,8 +151,8 @@ def shrink(
     checks.function("say", say)
     file, card = places(checks.directory("directory", directory), target)
     of_filters = isinstance(criterion, str) and criterion in OF_FILTERS
-    of_filters |= repair in ("greedy_forward", "greedy_imitation")
-    of_filters |= isinstance(repair, GreedyForward)
+    if repair is not None:
+        of_filters |= isinstance(repairs.get(repair), GreedyForward)
     if granularity is None and of_filters:
         granularity = "filter"
     score, _ = chosen(criterion, None, "weight" if granularity is None else granularity)
