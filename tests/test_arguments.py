@@ -387,6 +387,12 @@ def good_calls(folder, run):
             frequency="positive",
         ),
         "kl.callbacks.Checkpoints": Good({"epochs": [0, 1]}),
+        "kl.callbacks.GroupLasso": Good(
+            {"strength": 0.1, "groups": "shape"},
+            strength="from_0",
+            growth="from_0",
+            frequency="positive",
+        ),
         "kl.callbacks.QuantizationAware": Good({}),
         "kl.callbacks.SharedWeights": Good({}),
         "kl.callbacks.mask_distance": Good({"one": masks, "other": dense}),

@@ -32,6 +32,7 @@ class GradientChange:
     Args:
         model: a compiled model, inside `fit`.
         change: the function, called when a training step is traced.
+        afterwards: called then, too, behind the optimizer's update.
 
     Attributes:
         optimizer: the optimizer whose gradients they are: the inner one, where losses
@@ -42,7 +43,12 @@ class GradientChange:
         ValueError: if they are changed already.
     """
 
-    def __init__(self, model: keras.Model, change: Change) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        change: Change,
+        afterwards: Callable[[], None] = lambda: None,
+    ) -> None:
         outer = model.optimizer
         if not outer.built:
             outer.build(model.trainable_variables)
@@ -50,7 +56,7 @@ class GradientChange:
         if "apply" in vars(self.optimizer):
             raise ValueError(
                 "Another callback changes the gradients of this `fit` already. "
-                "Received: two such, of ADMMPruning, MovementPruning and "
+                "Received: two such, of ADMMPruning, GroupLasso, MovementPruning and "
                 "SharedWeights. Pass one."
             )
         trained = {id(variable) for variable in model.trainable_variables}
@@ -61,7 +67,7 @@ class GradientChange:
         }
         self._own: list[keras.Variable] = []
         self._model = model
-        self._change = change
+        self._change, self._afterwards = change, afterwards
         self._undo = contextlib.ExitStack()
         self.override(self.optimizer, "apply", self._apply)
         self.override(model, "make_train_function", self._make_train_function)
@@ -129,6 +135,7 @@ class GradientChange:
         variables = trainable_variables or trained_variables(optimizer)
         changed = self._change(list(grads), list(variables))
         type(optimizer).apply(optimizer, changed, trainable_variables)
+        self._afterwards()
 
     def _make_train_function(self, force: bool = False) -> None:
         # `fit` asks for it before its callbacks begin, and only then without force:

@@ -4,6 +4,7 @@ from keras_lottery.in_fit.callbacks.admm import ADMMPruning
 from keras_lottery.in_fit.callbacks.checkpoints import Checkpoints
 from keras_lottery.in_fit.callbacks.early_bird import EarlyBird, mask_distance
 from keras_lottery.in_fit.callbacks.gradual import GradualPruning
+from keras_lottery.in_fit.callbacks.group_lasso import GroupLasso
 from keras_lottery.in_fit.callbacks.movement import MovementPruning
 from keras_lottery.in_fit.callbacks.nest import NeST
 from keras_lottery.in_fit.callbacks.quantization import QuantizationAware
@@ -17,6 +18,7 @@ __all__ = [
     "Checkpoints",
     "EarlyBird",
     "GradualPruning",
+    "GroupLasso",
     "MovementPruning",
     "NeST",
     "QuantizationAware",

@@ -10,6 +10,7 @@ from keras.callbacks import BackupAndRestore
 
 import keras_lottery as kl
 from keras_lottery.in_fit.callbacks import (
+    GroupLasso,
     QuantizationAware,
     SharedWeights,
     share_weights,
@@ -22,6 +23,7 @@ EPOCHS, BATCHES = 3, 2
 
 CALLBACKS = {
     "gradual": lambda: kl.GradualPruning(0.8, 0, 5, frequency=1, power=1),
+    "lasso": lambda: GroupLasso(0.5, growth=0.5, frequency=2),
     "nest": lambda: kl.NeST(0.8, 3, 5, (X, Y), frequency=1),
     "quantization": QuantizationAware,
     "rigl": lambda: kl.RigL(0.5, 6, (X, Y), frequency=1),
