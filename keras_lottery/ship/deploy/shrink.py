@@ -51,9 +51,6 @@ from keras_lottery.tickets.criteria import CRITERIA, CriterionLike
 from keras_lottery.tickets.grouping import Granularity
 from keras_lottery.tickets.repair import RepairLike
 
-OF_FILTERS = {*filter_criteria.CRITERIA.names()} - {*CRITERIA.names()}
-"""Criteria of whole filters alone."""
-
 PRUNED_BY = 2 / 3
 """The share of the training after which the sparsity is reached."""
 
@@ -150,7 +147,11 @@ def shrink(
     check_timing(threads, seconds)
     checks.function("say", say)
     file, card = places(checks.directory("directory", directory), target)
-    of_filters = isinstance(criterion, str) and criterion in OF_FILTERS
+    of_filters = (
+        isinstance(criterion, str)
+        and criterion in filter_criteria.CRITERIA.names()
+        and criterion not in CRITERIA.names()
+    )
     if repair is not None:
         of_filters |= isinstance(repairs.get(repair), GreedyForward)
     if granularity is None and of_filters:
