@@ -11,7 +11,7 @@ import keras_lottery as kl
 from keras_lottery.structured.filters import filters_of
 from keras_lottery.structured.greedy import GreedyForward, imitation, select
 from keras_lottery.tickets import Snapshot, grouping
-from tests.models_zoo import as_array
+from tests.models_zoo import as_array, scramble
 
 
 def neurons(points, count=1000, seed=0):
@@ -151,14 +151,15 @@ def test_averages_of_filters_stand_for_all(name):
 
 
 def test_without_repeats_all_factors_of_a_layer_are_equal():
-    snapshot = snapshot_of(small_network(), x)
+    snapshot = snapshot_of(scramble(small_network()), x)
     for filters in filters_of(snapshot):
-        kept = np.arange(len(filters.alive)) < 2
+        kept = np.arange(len(filters.alive)) < 3
         factors = GreedyForward("imitation", repeats=False).factors(filters, kept)
-        assert np.allclose(factors[kept], len(kept) / 2)
+        assert np.allclose(factors[kept], len(kept) / 3)
         assert not factors[~kept].any()
         others = GreedyForward("imitation").factors(filters, kept)
-        assert others.sum() == pytest.approx(len(kept)) and others[0] != others[1]
+        assert others.sum() == pytest.approx(len(kept))
+        assert len(set(others[kept].tolist())) > 1
 
 
 @pytest.mark.once
