@@ -168,8 +168,8 @@ class GreedyForward(Repair):
         }:
             raise ValueError(
                 "A repair by averages of filters needs whole filters to be pruned. "
-                f"Received: repair={self!r} and granularity {grouping!r}. Pass "
-                "granularity='filter'."
+                f"Received: repair={self!r}, and groups of "
+                f"{list(grouping.left(masks))}. Pass granularity='filter'."
             )
         left = grouping.left(masks)
         for filters in every:

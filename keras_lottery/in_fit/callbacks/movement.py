@@ -10,7 +10,6 @@ from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.gradual import GradualPruning
 from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.internals.optimizers import steps_done
-from keras_lottery.keras_bridge.layers import get_sparsity
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.pruning import Sparsity
 from keras_lottery.tickets import Snapshot
@@ -89,7 +88,7 @@ class MovementPruning(GradualPruning):
         if self._trained != (self.model, steps_done(self.model.optimizer)):
             self._moved = {}
         super().start()
-        due = self.sparsity_at(self._step) > get_sparsity(self.model)
+        due = self.sparsity_at(self._step) > self._left().sparsity
         if not self._moved and self._step >= self.begin_step and due:
             raise ValueError(
                 "Expected a training that begins before `begin_step`: nothing has "
