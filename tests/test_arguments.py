@@ -402,6 +402,7 @@ def good_calls(folder, run):
             workers="count",
             allocation="none",
             prunable="list text",
+            pretrained="text",  # Layers are looked for in `search`.
             wrong_models="",
         ),
         "search": Good(
@@ -712,6 +713,7 @@ def good_calls(folder, run):
         ),
         "kl.schedules.Schedule": Good({"sparsities": (0.5,)}),
         "kl.schedules.geometric": Good({"rate": 0.2, "levels": 3}, levels="positive"),
+        "kl.schedules.linear": Good({"rate": 0.2, "levels": 3}, levels="positive"),
         "kl.schedules.one_shot": Good({"sparsity": 0.5}),
         "kl.grouping.Blocks": Good(
             {"inputs": 2, "outputs": 1}, inputs="2", outputs="2"

@@ -200,9 +200,15 @@ def count_trainings(replicate: Replicate) -> list[int]:
     dry = dataclasses.replace(plan, criterion=Criterion(score_once))
     going = levels(dataclasses.replace(replicate, plan=dry))
     counts = []
+    made: set[str] = set()
     jobs = advance(going, None)
     while jobs is not None:
         counts.append(sum(job.has_steps for job in jobs.values()))
+        for job in jobs.values():
+            if callable(job.ticket) and job.unit.variant not in made:
+                # So is what a control cannot do.
+                made.add(job.unit.variant)
+                job.ticket()
         trained = {
             unit: stand_in if job.has_steps else job.untrained()
             for unit, job in jobs.items()

@@ -3,12 +3,13 @@
 import contextlib
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_lottery import checks
 from keras_lottery.files import CorruptedFileError, write_sealed
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import (
@@ -23,6 +24,9 @@ from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.search.records import Reader, Records
 from keras_lottery.search.settings import merge
 from keras_lottery.search.store import Store
+from keras_lottery.tickets.carry_over import matching
+
+Pretrained = bool | str | Iterable[str]
 
 
 def derive_seed(
@@ -58,6 +62,45 @@ def build(
     with seeded(drawn):
         model = mask_model(_compiled(source()), prunable)
     return model, get_state(model)
+
+
+def read_pretrained(pretrained: Pretrained) -> bool | list[str]:
+    """Which layers were trained before: all, none, or those of names and patterns.
+
+    Raises:
+        ValueError: if it does not say so.
+    """
+    if isinstance(pretrained, bool):
+        return pretrained
+    given = [pretrained] if isinstance(pretrained, str) else pretrained
+    form = "True, or names or patterns of layers, at least one, such as ['encoder*']"
+    found = checks.names("pretrained", given, form)
+    if not found:
+        checks.refuse("pretrained", form, pretrained)
+    return found
+
+
+def trained_before(
+    model: keras.Model, state: State, pretrained: Pretrained
+) -> dict[str, np.ndarray]:
+    """Those weights of a state that every replicate starts from.
+
+    Args:
+        model: the masked model.
+        state: what replicate 0 starts from.
+        pretrained: same as in `LotteryTicketSearch`.
+
+    Raises:
+        ValueError: if a pattern matches no layer.
+    """
+    if pretrained is False:
+        return {}
+    # The states of random generators are each replicate's own.
+    weights = {n: a for n, a in state.items() if "float" in a.dtype.name}
+    if pretrained is True:
+        return weights
+    chosen = matching("pretrained", model, pretrained)
+    return {n: a for n, a in weights.items() if n.rpartition("/")[0] in chosen}
 
 
 def stored_weights(records: Records, replicate: int, is_first: bool) -> State | None:
@@ -154,6 +197,7 @@ def draw(
     prunable: Prunable,
     seed: int,
     first: State,
+    pretrained: Pretrained,
     replicate: int,
 ) -> State:
     """The initial weights of another replicate of a search.
@@ -161,18 +205,22 @@ def draw(
     Args:
         source, prunable, seed, replicate: see `build`.
         first: the weights of replicate 0.
+        pretrained: the layers that it has in common with replicate 0.
 
     Raises:
         ValueError: if they are drawn equal to the first replicate's.
     """
     model, weights = build(source, prunable, seed, replicate)
-    if all(np.array_equal(first[name], weights[name]) for name in get_masks(model)):
+    shared = trained_before(model, first, pretrained)
+    drawn = [name for name in get_masks(model) if name not in shared]
+    if drawn and all(np.array_equal(first[name], weights[name]) for name in drawn):
         raise ValueError(
             f"Replicate {replicate} would start from the weights of replicate 0: the "
-            "function that builds the model sets a seed. Remove the seed, or ask for "
-            "one replicate."
+            "function that builds the model sets a seed, or gives it weights that were "
+            "trained before. Remove the seed, name the layers in `pretrained`, or ask "
+            "for one replicate."
         )
-    return weights
+    return {**weights, **shared}
 
 
 def _compiled(model: keras.Model) -> keras.Model:

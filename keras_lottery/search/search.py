@@ -25,10 +25,13 @@ from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
 from keras_lottery.search.replicates import (
+    Pretrained,
     begin,
     build,
     derive_seed,
     draw,
+    read_pretrained,
+    trained_before,
     with_stored_weights,
 )
 from keras_lottery.search.run import Run
@@ -80,6 +83,12 @@ class LotteryTicketSearch(Run):
         model: a compiled Keras model, whose weights replicate 0 starts from (further
             replicates draw theirs from its initialisers), or a function that builds
             and compiles one. It is not changed.
+        pretrained: the layers whose weights were trained before, and which every
+            replicate starts from as replicate 0 does: `True` for all, or names or
+            patterns such as `"backbone"`, the layers inside of them included. The
+            other layers, a new head for example, are drawn anew for each replicate.
+            Rewinding to step 0 goes back to the weights that were trained before;
+            controls that draw weights draw these as well.
         schedule: the sparsities of the levels: `schedules.geometric`,
             `schedules.one_shot`, or a list: of the whole network, or of the layers, as
             in `[{"conv*": 0.5, "out": 0.2}, {"conv*": 0.8, "out": 0.5}]`, where layers
@@ -175,6 +184,7 @@ class LotteryTicketSearch(Run):
         engine: str = "auto",
         workers: int | str = "auto",
         prune_at_init: bool = False,
+        pretrained: Pretrained = False,
         overwrite: bool = False,
     ) -> None:
         _check(model, prunable)
@@ -206,6 +216,7 @@ class LotteryTicketSearch(Run):
         self.engine = engine
         self.workers = workers
         self.prune_at_init = prune_at_init
+        self.pretrained = read_pretrained(pretrained)
         self.overwrite = overwrite
         levels = range(1, len(self.schedule) + 1)
         if report_levels is not None:
@@ -274,6 +285,7 @@ class LotteryTicketSearch(Run):
                 "report_levels": settings["report_levels"],
                 "seed": settings["seed"],
                 "prune_at_init": settings["prune_at_init"],
+                "pretrained": settings["pretrained"],
             }
             model = architecture.from_text(settings["architecture"])
             model = with_stored_weights(model, run.store)
@@ -395,6 +407,7 @@ class LotteryTicketSearch(Run):
         length = training_steps(data, epochs, steps, eval_freq)
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
         model, initial = build(self._source, self.prunable, self.seed, 0)
+        trained_before(model, initial, self.pretrained)
         per_epoch = data.steps_per_epoch
         span = Span(k, length)
         find = steps_to_find(self._rewind, span, per_epoch, mask_epochs, mask_steps)
@@ -460,7 +473,14 @@ class LotteryTicketSearch(Run):
                 trainings.records,
                 describe(settings),
                 initial,
-                partial(draw, self._source, self.prunable, self.seed, initial),
+                partial(
+                    draw,
+                    self._source,
+                    self.prunable,
+                    self.seed,
+                    initial,
+                    self.pretrained,
+                ),
                 self.overwrite,
             )
             # Gone on with from here on.
@@ -526,6 +546,7 @@ class LotteryTicketSearch(Run):
             "rewind_to": self.rewind_to,
             "repair": self.repair,
             "prune_at_init": self.prune_at_init,
+            "pretrained": self.pretrained,
             "seed": self.seed,
             "model": describe_model(model),
             "replicates": self.replicates,

@@ -26,7 +26,13 @@ from keras_lottery.keras_bridge.layers import State, get_masks, get_state, redra
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
-from keras_lottery.search.replicates import begin, derive_seed
+from keras_lottery.search.replicates import (
+    Pretrained,
+    begin,
+    derive_seed,
+    read_pretrained,
+    trained_before,
+)
 from keras_lottery.search.settings import (
     describe,
     describe_data,
@@ -64,6 +70,7 @@ def compare_transfer(
     ),
     objective: str | Objective | None = None,
     replicates: int | None = None,
+    pretrained: Pretrained = False,
     seed: int = 0,
     batch_size: int = 32,
     epochs: int | None = None,
@@ -93,6 +100,8 @@ def compare_transfer(
         objective: same as in `LotteryTicketSearch`.
         replicates: how many times all is repeated, with other weights of the dense
             network and another order of the data. One for each ticket by default.
+        pretrained: the layers of the dense network whose weights were trained before,
+            same as in `LotteryTicketSearch`: every replicate has the model's.
         seed: of everything that is random.
         batch_size, epochs, steps, eval_freq, verbose: same as in
             `LotteryTicketSearch.search`. Every training is of the same length, from
@@ -141,6 +150,7 @@ def compare_transfer(
         )
     keras_checks.compiled("model", model)
     checks.seed("seed", seed)
+    pretrained = read_pretrained(pretrained)
     checks.flag("overwrite", overwrite)
     checks.verbose("verbose", verbose)
     if directory is not None:
@@ -183,6 +193,7 @@ def compare_transfer(
         data=data,
         steps=length,
         seed=seed,
+        shared=trained_before(masked, get_state(masked), pretrained),
     )
     own = get_state(masked)
     for job in transfer.jobs(0, own):
@@ -215,6 +226,7 @@ def compare_transfer(
                 for each in tickets
             ],
             "replace": [replace] if isinstance(replace, str) else list(replace),
+            "pretrained": pretrained,
             "seed": seed,
             "steps": length,
             "batch_size": data.batch_size,
@@ -252,6 +264,7 @@ class _Transfer:
         data: what to train and judge on.
         steps: the length of all trainings.
         seed: of everything that is random.
+        shared: the weights that the dense networks of all replicates start from.
     """
 
     carried: Sequence[Carried]
@@ -261,10 +274,12 @@ class _Transfer:
     data: Data
     steps: int
     seed: int
+    shared: State
 
     def draw(self, replicate: int) -> State:
         """The weights of another replicate's dense network."""
-        return redraw(self.model, derive_seed(self.seed, replicate, "initial"))
+        drawn = redraw(self.model, derive_seed(self.seed, replicate, "initial"))
+        return {**drawn, **self.shared}
 
     def dense_ticket(self, own: State) -> Ticket:
         """All weights."""

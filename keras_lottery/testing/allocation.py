@@ -45,7 +45,7 @@ def check_allocation(allocation: AllocationLike) -> None:
     >>> check_allocation("global")
     >>> check_allocation(lambda scores, masks, sparsity: masks)
     Traceback (most recent call last):
-    AssertionError: Broken rule: an allocation keeps 372 weights at sparsity 0.35...
+    AssertionError: Broken rule: an allocation keeps 455 weights at sparsity 0.35...
     """
     allocate = allocations.get(allocation)
     rng = np.random.default_rng(0)

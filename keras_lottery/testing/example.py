@@ -17,7 +17,13 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.masks import Masks
 from keras_lottery.tickets import Snapshot
 
-SHAPES = {"conv/kernel": (3, 3, 1, 4), "dense/kernel": (64, 8), "output/kernel": (8, 3)}
+SHAPES = {
+    "conv/kernel": (3, 3, 1, 4),
+    "dense/kernel": (64, 8),
+    "middle_1/kernel": (8, 8),
+    "middle_2/kernel": (8, 8),
+    "output/kernel": (8, 3),
+}
 """The prunable weights of the example."""
 
 
@@ -77,6 +83,8 @@ def _model() -> tuple[keras.Model, Masks, dict[str, np.ndarray]]:
             keras.layers.BatchNormalization(name="norm"),
             keras.layers.Flatten(),
             keras.layers.Dense(8, activation="relu", name="dense"),
+            keras.layers.Dense(8, name="middle_1"),
+            keras.layers.Dense(8, name="middle_2"),
             keras.layers.Dense(3, name="output"),
         ]
     )

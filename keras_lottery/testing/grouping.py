@@ -48,7 +48,7 @@ def check_grouping(
     >>> check_grouping("filter")
     >>> check_grouping("block_1x4")
     Traceback (most recent call last):
-    AssertionError: Broken rule: at sparsity 0.4, 343 groups are left...
+    AssertionError: Broken rule: at sparsity 0.2, 560 groups are left...
     """
     if model is None:
         model = example.snapshot().model

@@ -64,7 +64,7 @@ def carry_over(
             "layers as the ticket's are."
         )
     model = mask_model(model, lambda layer: id(layer) in chosen)
-    asked = _matches(model, replace)
+    asked = matching("replace", model, replace)
     adapted = {path for path, layer in walk(model) if hasattr(layer, "finalize_state")}
     own_state, own_masks = get_state(model), get_masks(model)
     theirs, ours = _by_layer(weights), _by_layer(own_state)
@@ -115,18 +115,27 @@ def _by_layer(state: State) -> dict[str, dict[str, tuple[int, ...]]]:
     return layers
 
 
-def _matches(model: keras.Model, replace: Replace) -> set[str]:
-    """The paths of the layers that `replace` names, and of those inside of them."""
+def matching(argument: str, model: keras.Model, patterns: Replace) -> set[str]:
+    """The paths of the layers that patterns name, and of those inside of them.
+
+    Args:
+        argument: what the patterns were given as.
+        model: a built model.
+        patterns: names or paths of layers, with wildcards.
+
+    Raises:
+        ValueError: if one matches no layer.
+    """
     paths = {path: layer.name for path, layer in walk(model)}
     found = set()
-    given = [replace] if isinstance(replace, str) else replace
-    for pattern in checks.names("replace", given, "names or patterns of layers"):
+    given = [patterns] if isinstance(patterns, str) else patterns
+    for pattern in checks.names(argument, given, "names or patterns of layers"):
         # Keras's own name first, as in `mask_model`.
         tops = [p for p, name in paths.items() if fnmatch.fnmatchcase(name, pattern)]
         tops = tops or [p for p in paths if fnmatch.fnmatchcase(p, pattern)]
         if not tops:
             raise ValueError(
-                f"`replace` names {pattern!r}, which matches no layer of the model: "
+                f"`{argument}` names {pattern!r}, which matches no layer of the model: "
                 f"{sorted(paths)}"
             )
         found |= {

@@ -8,7 +8,15 @@ from keras_lottery import checks
 from keras_lottery.registry import Registry
 from keras_lottery.tickets.allocation.layerwise import Sparsity, check_shares
 
-__all__ = ["SCHEDULES", "Schedule", "geometric", "get", "one_shot", "register"]
+__all__ = [
+    "SCHEDULES",
+    "Schedule",
+    "geometric",
+    "get",
+    "linear",
+    "one_shot",
+    "register",
+]
 
 
 MOST_LEVELS = 10_000
@@ -101,6 +109,34 @@ def geometric(rate: float = 0.2, levels: int = 15) -> Schedule:
     return Schedule(tuple(1 - (1 - rate) ** k for k in range(1, levels + 1)), True)
 
 
+def linear(rate: float = 0.1, levels: int = 9) -> Schedule:
+    """Prunes the share `rate` of the original weights at each of `levels` levels.
+
+    Args:
+        rate: share of all weights that each round prunes, in (0, 1).
+        levels: number of rounds; fewer where no weights would be left.
+
+    Raises:
+        ValueError: if `rate` or `levels` is out of range.
+
+    Reference:
+        Chen et al. 2020, "The lottery ticket hypothesis for pre-trained BERT networks",
+        section 3.1: a tenth of the original weights a round.
+
+    Example:
+
+    >>> list(linear(0.1, levels=4))
+    [0.1, 0.2, 0.3, 0.4]
+    >>> len(linear(0.25, levels=9))
+    3
+    """
+    checks.number("rate", rate, 1e-6, below=1)
+    checks.count("levels", levels, 1, MOST_LEVELS)
+    # Rounded, as 3 * 0.1 is no 0.3.
+    sparsities = (round(k * rate, 12) for k in range(1, levels + 1))
+    return Schedule(tuple(sparsity for sparsity in sparsities if sparsity < 1))
+
+
 def one_shot(sparsity: float) -> Schedule:
     """Prunes once.
 
@@ -117,9 +153,9 @@ def _at_once(rate: float = 0.2, levels: int = 15) -> Schedule:
 
 SCHEDULES: Registry[Callable[..., Schedule]] = Registry(
     "schedule",
-    "a list of sparsities, `schedules.geometric(rate, levels)` or "
-    "`schedules.one_shot(sparsity)`",
-    {"geometric": geometric, "one_shot": _at_once},
+    "a list of sparsities, `schedules.geometric(rate, levels)`, "
+    "`schedules.linear(rate, levels)` or `schedules.one_shot(sparsity)`",
+    {"geometric": geometric, "linear": linear, "one_shot": _at_once},
 )
 """Functions `(rate, levels) -> Schedule` by name."""
 
@@ -160,6 +196,7 @@ def get(schedule: Schedule | Sequence[Sparsity] | Sparsity | str) -> Schedule:
     except (TypeError, ValueError):
         form = (
             "sparsities that increase between 0 and 1: a list of them, "
-            "`schedules.geometric(rate, levels)` or `schedules.one_shot(sparsity)`"
+            "`schedules.geometric(rate, levels)`, `schedules.linear(rate, levels)` or "
+            "`schedules.one_shot(sparsity)`"
         )
         checks.refuse("schedule", form, schedule)

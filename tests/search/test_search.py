@@ -172,7 +172,9 @@ def test_controls_change_what_they_name_and_nothing_else():
 
         return wrapped
 
-    controls = {name: (spy(name), 1) for name in kl.controls.CONTROLS}
+    # No two layers of this network are alike.
+    names = kl.controls.CONTROLS.keys() - {"permute_layers"}
+    controls = {name: (spy(name), 1) for name in sorted(names)}
     make(controls=controls, schedule=[0.5]).search(**FIT | {"epochs": 1})
     for name, (ticket, made) in seen.items():
         kept = {n: int(mask.sum()) for n, mask in ticket.masks.items()}

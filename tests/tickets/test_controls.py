@@ -162,7 +162,7 @@ def test_a_constant_of_no_deviation_is_refused(model):
         controls.constant(ticket, equal)
 
 
-@pytest.mark.parametrize("name", controls.CONTROLS)
+@pytest.mark.parametrize("name", sorted(controls.CONTROLS.keys() - {"permute_layers"}))
 def test_trials_differ_and_seeds_repeat(model, name):
     one, again, other = (made(model, name, seed)[1] for seed in (0, 0, 1))
     assert one.masks == again.masks
@@ -172,3 +172,68 @@ def test_trials_differ_and_seeds_repeat(model, name):
         np.array_equal(one.weights[kernel], other.weights[kernel]) for kernel in KERNELS
     )
     assert not (same_weights and one.masks == other.masks)
+
+
+def blocks(count=3, width=4):
+    """The state of blocks of two layers each, all numbers different."""
+    rng = np.random.default_rng(0)
+    shapes = {"query/kernel": (width, width), "key/kernel": (width, width)}
+    shapes |= {"key/bias": (width,), "norm/gamma": (width,)}
+    state = {
+        f"block_{i}/{name}": rng.normal(size=shape).astype("float32")
+        for i in range(count)
+        for name, shape in shapes.items()
+    }
+    state |= {"head/kernel": np.ones((width, 2), "float32")}
+    return state | {"dropout/seed": np.array([1, 2], "uint32")}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_permuted_layers_exchange_whole_blocks(count):
+    state = blocks(count)
+    masks = Masks({n: a > 0 for n, a in state.items() if n.endswith("kernel")})
+    snapshot = Snapshot.untrained(
+        masks, state, rng=np.random.default_rng(0), shared_model=None
+    )
+    ticket = Ticket(masks, state)
+    made = controls.permute_layers(ticket, snapshot)
+    assert made.masks is ticket.masks
+    sources = []
+    for i in range(count):
+        own = {n: a for n, a in made.weights.items() if n.startswith(f"block_{i}/")}
+        found = [
+            j
+            for j in range(count)
+            if all(
+                np.array_equal(a, state[n.replace(f"block_{i}/", f"block_{j}/")])
+                for n, a in own.items()
+            )
+        ]
+        assert len(found) == 1 and found[0] != i
+        sources += found
+    assert sorted(sources) == list(range(count))
+    for name in ("head/kernel", "dropout/seed"):
+        np.testing.assert_array_equal(made.weights[name], state[name])
+
+
+def test_layers_of_which_none_are_alike_are_not_permuted(model):
+    with pytest.raises(ValueError, match=r"layers \['hidden', 'norm', 'output'\]"):
+        made(model, "permute_layers")
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_noise_is_a_share_of_each_layers_deviation(model, scale):
+    ticket, snapshot = found(model)
+    noisy = controls.Noise(scale)(ticket, snapshot)
+    assert noisy.masks is ticket.masks
+    for name, array in noisy.weights.items():
+        added = array - ticket.weights[name]
+        expected = scale * ticket.weights[name].std() if name in KERNELS else 0
+        np.testing.assert_allclose(added.std(), expected, rtol=0.2)
+        assert array.dtype == ticket.weights[name].dtype
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), "1", True])
+def test_a_scale_of_noise_is_a_positive_number(scale):
+    with pytest.raises(ValueError, match="scale="):
+        controls.Noise(scale)

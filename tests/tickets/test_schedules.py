@@ -17,6 +17,19 @@ def test_geometric_prunes_a_share_of_what_is_left(rate, levels):
     np.testing.assert_allclose(densities[1:] / densities[:-1], 1 - rate)
 
 
+@given(rate=st.floats(0.01, 0.9), levels=st.integers(1, 20))
+def test_linear_prunes_a_share_of_all_weights(rate, levels):
+    schedule = schedules.linear(rate, levels)
+    assert len(schedule) == min(levels, len(schedule)) > 0
+    assert len(schedule) == levels or (len(schedule) + 1) * rate > 1 - 1e-9
+    assert not schedule.by_rate
+    np.testing.assert_allclose(np.diff([0, *schedule]), rate, atol=1e-9)
+
+
+def test_linear_by_default_is_that_of_bert_tickets():
+    assert list(schedules.linear()) == [k / 10 for k in range(1, 10)]
+
+
 def test_schedules_are_sequences():
     schedule = schedules.get([0.5, 0.75, 0.9])
     assert (schedule[0], schedule[-1], list(schedule[1:])) == (0.5, 0.9, [0.75, 0.9])
@@ -83,6 +96,7 @@ def test_what_is_no_schedule_is_refused(given):
 @pytest.mark.parametrize(
     ("arguments", "message"), [((0, 3), "rate=0"), ((1, 3), "rate=1"), ((0.2, 0), "=0")]
 )
-def test_geometric_names_what_is_wrong(arguments, message):
+@pytest.mark.parametrize("make", [schedules.geometric, schedules.linear])
+def test_rates_and_levels_are_checked(make, arguments, message):
     with pytest.raises(ValueError, match=message):
-        schedules.geometric(*arguments)
+        make(*arguments)
