@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
+from keras_lottery.engines.compacted import Compact, compacted
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
@@ -84,9 +85,12 @@ class Engine:
         callbacks: Keras callbacks, copied for each training.
         class_weight: same as `fit`.
         objective: what trainings are compared by; by default the model's accuracy.
+        compact: whether tickets of filters are trained as the smaller networks that
+            they are, see `Compact`. Of a vectorized engine's, none are.
 
     Attributes:
         name: what `engines.make` calls it.
+        compacted: what trains tickets in smaller networks, if any are.
         objective: what was meant, with its direction.
 
     Raises:
@@ -106,7 +110,17 @@ class Engine:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         class_weight: dict[int, float] | None = None,
         objective: str | Objective | None = None,
+        compact: Compact = False,
     ) -> None:
+        how = (data, steps, rewind_step, eval_freq, callbacks, class_weight, objective)
+        self.compacted = compacted(
+            model,
+            lambda smaller: type(self)(smaller, *how),
+            data.batch_size,
+            steps,
+            callbacks,
+            compact if self.name != "vectorized" else False,
+        )
         self.model = model
         self.data = data
         self.rewind_step = rewind_step
@@ -149,6 +163,10 @@ class Engine:
         Raises:
             FloatingPointError: if a loss is not a number.
         """
+        if self.compacted:
+            how = progress, stop, checkpoints
+            if (training := self.compacted.train(ticket, seed, *how)) is not None:
+                return training
         self._start(ticket)
         record = Record(self, ticket.step, progress, stop, checkpoints)
         rewind_point: State = {}

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 
 from keras_lottery.engines.data import Data
+from keras_lottery.engines.distributed import is_distributed
 from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.keras_bridge import backends
@@ -203,12 +204,6 @@ def obstacle(
             f"{free / 1e9:.1f} GB of free memory"
         )
     return None
-
-
-def is_distributed(model: keras.Model) -> bool:
-    """Whether Keras trains the model on several devices."""
-    spread = keras.distribution.distribution() is not None
-    return spread or backends.current().is_distributed(model)
 
 
 def free_memory() -> int:

@@ -19,8 +19,9 @@ import loky
 
 from keras_lottery import checks
 from keras_lottery.engines.data import Data
+from keras_lottery.engines.distributed import is_distributed
 from keras_lottery.engines.engine import Engine, Work
-from keras_lottery.engines.fused import free_memory, is_distributed
+from keras_lottery.engines.fused import free_memory
 from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.datasets import is_dataset

@@ -176,7 +176,14 @@ def find_units(role: str, model: keras.Model, masks: Masks) -> Units:
         ValueError: if it is not masked, is a subclassed model, or has none.
     """
     check_followed(model)
-    graph = Graph(model, rule_for)
+    return units_of(Graph(model, rule_for), role, masks)
+
+
+def units_of(graph: Graph, role: str, masks: Masks) -> Units:
+    """The filters of a model's graph; arguments and errors are those of `find_units`.
+
+    The graph may be that of the model without its masks.
+    """
     slices: list[Slices] = []
     unmasked: dict[str, list[np.ndarray]] = {}
     shifts: dict[str, np.ndarray] = {}
