@@ -19,9 +19,9 @@ from keras_lottery.keras_bridge.graph import output_shapes
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.optimizers import innermost
 from keras_lottery.keras_bridge.layers import State, walk
+from keras_lottery.masks import Masks
 from keras_lottery.structured.scratch import multiply_adds
 from keras_lottery.structured.smaller import Smaller
-from keras_lottery.masks import Masks
 from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ that is zero now may grow.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -135,7 +135,7 @@ class Smaller:
 
     def part(self, kept: np.ndarray) -> Part:
         """The smaller network of the groups that a ticket has."""
-        small = rebuild(self._graph, lambda tensor: self._of(kept, tensor))
+        small = rebuild(self._graph, partial(self._of, kept))
         compile_alike(self._whole, small)
         paths = {id(layer): path for path, layer in walk(small)}
         chosen = lambda layer: paths.get(id(layer)) in self._masked  # noqa: E731
@@ -143,15 +143,14 @@ class Smaller:
 
     def _places(self, kept: np.ndarray) -> dict[str, np.ndarray]:
         names = {id(v): name for name, v in named_variables(self._whole).items()}
+        keep = partial(self._of, kept)
         places = {}
         for rule in self._graph.rules.values():
             if type(rule).cut is Rule.cut:
                 continue
             for attribute, array in weights_of(rule.layer).items():
                 numbers = np.arange(array.size).reshape(array.shape)
-                own = rule.cut(
-                    attribute, numbers, lambda tensor: self._of(kept, tensor)
-                )
+                own = rule.cut(attribute, numbers, keep)
                 if own.shape != array.shape:
                     places[names[id(getattr(rule.layer, attribute))]] = own
         return places
