@@ -5,8 +5,9 @@
 
 The first form times a training step of the dense network, and of tickets with 50, 25
 and 10 % of the filters trained as the smaller networks that they are (`compact=True`),
-with `--masks` also as before: one after the other in each round, on random images. Medians over the rounds, as shares of the dense step. The second runs the same
-search of filters twice, on random images too: with masks, and compacted.
+with `--masks` also as before: one after the other in each round, on random images.
+Medians over the rounds, as shares of the dense step. The second runs the same search of
+filters twice, on random images too: with masks, and compacted.
 """
 
 import argparse
