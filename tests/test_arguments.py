@@ -394,6 +394,12 @@ def good_calls(folder, run):
             frequency="positive",
         ),
         "kl.callbacks.QuantizationAware": Good({}),
+        "kl.callbacks.SoftFilterPruning": Good(
+            {"sparsity": 0.5},
+            sparsity="0",
+            data="any",
+            every="positive",
+        ),
         "kl.callbacks.SharedWeights": Good({}),
         "kl.callbacks.mask_distance": Good({"one": masks, "other": dense}),
         "kl.LotteryTicketSearch": Good(

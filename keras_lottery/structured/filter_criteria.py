@@ -25,6 +25,7 @@ __all__ = [
     "greedy_imitation",
     "hrank",
     "l1",
+    "l2",
     "lasso",
     "of_filters",
     "random",
@@ -42,6 +43,16 @@ def l1(filters: Filters) -> np.ndarray:
         Li et al. 2017, "Pruning filters for efficient ConvNets", section 3.1.
     """
     return np.mean([np.abs(kernel).sum(axis=1) for kernel in filters.kernels], axis=0)
+
+
+def l2(filters: Filters) -> np.ndarray:
+    """The Euclidean norm of a filter's weights; the mean over layers that are tied.
+
+    Reference:
+        He et al. 2018, "Soft filter pruning for accelerating deep convolutional neural
+        networks", equation 2.
+    """
+    return np.mean([np.linalg.norm(k, axis=1) for k in filters.kernels], axis=0)
 
 
 def fpgm(filters: Filters) -> np.ndarray:
@@ -201,6 +212,7 @@ CRITERIA: Registry[Criterion] = Registry(
     "a function of `Filters`",
     {
         "l1": l1,
+        "l2": l2,
         "fpgm": fpgm,
         "bn_scale": bn_scale,
         "random": random,

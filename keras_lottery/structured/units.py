@@ -89,6 +89,17 @@ class Units(Grouping):
         dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
         return self._silence(dense, self._lost(self.left(dense), chosen))
 
+    def makers(self, before: Masks, after: Masks) -> dict[str, np.ndarray]:
+        """Which entries of weights make the filters that are lost, by weight."""
+        lost = self._lost(self.left(before), self.left(after))
+        found: dict[str, np.ndarray] = {}
+        for slices in self.slices:
+            if slices.role == "filter":
+                none = np.zeros(before[slices.weight].shape, bool)
+                entries = found.setdefault(slices.weight, none)
+                np.moveaxis(entries, slices.axis, 0)[lost[slices.groups]] = True
+        return found
+
     def idle(self, before: Masks, after: Masks) -> dict[str, np.ndarray]:
         """The biases, and the scales and offsets of normalisations, of lost filters."""
         lost = self._lost(self.left(before), self.left(after))

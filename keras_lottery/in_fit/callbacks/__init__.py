@@ -11,6 +11,7 @@ from keras_lottery.in_fit.callbacks.quantization import QuantizationAware
 from keras_lottery.in_fit.callbacks.rigl import RigL
 from keras_lottery.in_fit.callbacks.set import SET
 from keras_lottery.in_fit.callbacks.sharing import SharedWeights, share_weights
+from keras_lottery.in_fit.callbacks.soft_filters import SoftFilterPruning
 
 __all__ = [
     "SET",
@@ -24,6 +25,7 @@ __all__ = [
     "QuantizationAware",
     "RigL",
     "SharedWeights",
+    "SoftFilterPruning",
     "mask_distance",
     "share_weights",
 ]

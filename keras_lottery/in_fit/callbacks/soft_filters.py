@@ -1,0 +1,113 @@
+"""Soft filter pruning: filters become zero, and may grow back, until training ends."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.in_fit.callbacks.common import Configured, InFit
+from keras_lottery.keras_bridge.layers import get_masks, get_state
+from keras_lottery.keras_bridge.layers.names import named_variables
+from keras_lottery.keras_bridge.layers.state import trained_masks
+from keras_lottery.pruning import (
+    Sparsity,
+    check_by_layer,
+    chosen,
+    masks_after,
+    of_network,
+    prune,
+    rehearse,
+)
+from keras_lottery.tickets import grouping
+from keras_lottery.tickets.allocation import AllocationLike
+from keras_lottery.tickets.criteria import CriterionLike
+
+
+@keras.saving.register_keras_serializable(package="keras_lottery")
+class SoftFilterPruning(Configured, InFit):
+    """Makes the kernels of the least filters zero after every epoch, and trains on.
+
+    What is zero has gradients: a filter that was wrongly chosen grows back, and another
+    one goes after the next epoch. When training ends, the masks take the filters that
+    are least then, with all that reads them; `compact` removes them.
+
+    Biases and normalisation stay as they are until then, so that a filter of zeros
+    still gives a constant. It goes with the filter, which changes the outputs: train
+    for a few epochs more without the callback, or call `recalibrate`.
+
+    Args:
+        sparsity: the share of the filters that go, or that of each layer by pattern of
+            names, see `prune`.
+        criterion: what a filter is worth: a name of `filter_criteria` or `criteria`, or
+            a function; `"fpgm"` is He et al. 2019.
+        allocation, data, seed: same as `prune`; by default each layer loses the same
+            share.
+        every: the epochs from one time to the next.
+
+    Raises:
+        ValueError: if an argument is out of range; when training begins, if the model
+            is not masked or has no filters to prune.
+
+    Reference:
+        He et al. 2018, "Soft filter pruning for accelerating deep convolutional neural
+        networks", algorithm 1.
+
+    Example:
+
+    >>> SoftFilterPruning(0.3, "fpgm").get_config()["sparsity"]
+    0.3
+    """
+
+    def __init__(
+        self,
+        sparsity: Sparsity,
+        criterion: CriterionLike = "l2",
+        allocation: AllocationLike | None = None,
+        data: Any = None,
+        every: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_by_layer("sparsity", sparsity, allocation)
+        chosen(criterion, allocation, "filter")
+        checks.count("every", every, 1)
+        checks.seed("seed", seed)
+        self.sparsity = sparsity
+        self.criterion = criterion
+        self.allocation = allocation
+        self.data = data
+        self.every = every
+        self.seed = seed
+
+    def start(self) -> None:
+        """Sees to it that the model can be pruned so."""
+        masks = trained_masks(self.model)
+        left = grouping.get("filter").of(self.model, masks).left(masks)
+        sparsity, allocation = of_network(self.sparsity, self.allocation, left)
+        how = {**self._how(0), "allocation": allocation}
+        rehearse(self.model, sparsity, **how)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if (epoch + 1) % self.every:
+            return
+        after = masks_after(self.model, self.sparsity, **self._how(epoch))
+        before = get_masks(self.model)
+        units: Any = grouping.get("filter").of(self.model, trained_masks(self.model))
+        state, variables = get_state(self.model), named_variables(self.model)
+        for name, entries in units.makers(before, after).items():
+            variables[name].assign(np.where(entries, 0, state[name]))
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        prune(self.model, self.sparsity, **self._how(0))
+
+    def _how(self, epoch: int) -> dict[str, Any]:
+        return {
+            "criterion": self.criterion,
+            "allocation": self.allocation,
+            "granularity": "filter",
+            "data": self.data,
+            "seed": self.seed + epoch,
+            "frozen": False,
+        }
