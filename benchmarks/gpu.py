@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 import keras_lottery as kl
-from keras_lottery.engines import Engine, Work, make
+from keras_lottery.engines import Engine, Task, make
 from keras_lottery.engines.data import Data
 from keras_lottery.masks import Masks
 from keras_lottery.tables import text_table
@@ -52,25 +52,25 @@ def engine(name: str, of: Data, steps: int) -> Engine:
     return make(name, model, of, steps, eval_freq=steps)
 
 
-def tickets(model: keras.Model, count: int, steps: int) -> list[Work]:
+def tickets(model: keras.Model, count: int, steps: int) -> list[Task]:
     """Tickets of several densities, each with its own order of the data."""
     rng = np.random.default_rng(0)
     state, masks = kl.get_state(model), kl.get_masks(model)
-    works = []
+    tasks = []
     for seed in range(count):
         density = 0.8 ** (seed % 15)
         drawn = {name: rng.random(m.shape) < density for name, m in masks.items()}
-        works.append(Work(Ticket(Masks(drawn), state, 0, steps), seed))
-    return works
+        tasks.append(Task(Ticket(Masks(drawn), state, 0, steps), seed))
+    return tasks
 
 
 def contender(name: str, count: int, of: Data, steps: int) -> Callable[[], float]:
     """What trains so many nets, and gives the net-steps per second of training."""
     trains = engine(name, of, steps)
-    works = tickets(trains.model, count, steps)
+    tasks = tickets(trains.model, count, steps)
 
     def run() -> float:
-        results = [result for _, result in trains.train_all(works)]
+        results = [done.result for done in trains.train_all(tasks[:])]
         for result in results:
             if isinstance(result, FloatingPointError):
                 raise result

@@ -91,11 +91,11 @@ def run(splits: kl.data.Splits, masks: str, options: argparse.Namespace) -> dict
 def spent(search: kl.LotteryTicketSearch) -> int:
     """Steps of the trainings that found masks."""
     last = len(search.schedule)
-    units = [unit for unit in search.store.units() if unit.level < last]
-    runs = [unit for unit in units if unit.variant == "mask_finding"]
+    ids = [which for which in search.store.training_ids() if which.level < last]
+    runs = [which for which in ids if which.variant == "mask_finding"]
     return sum(
-        read_meta(search.store.training(unit), "training")["curve"]["step"][-1]
-        for unit in runs or units
+        read_meta(search.store.training(which), "training")["curve"]["step"][-1]
+        for which in runs or ids
     )
 
 

@@ -11,7 +11,7 @@ import keras_lottery as kl
 from keras_lottery import checks, cli
 from keras_lottery.files import write_sealed
 from keras_lottery.papers.experiments.reproduce import README, _occupy
-from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.store import Store, TrainingId
 from keras_lottery.ship.export import micro
 from keras_lottery.study.report import write
 
@@ -108,7 +108,7 @@ def test_settings_of_something_else_are_not_overwritten(tmp_path):
 def test_a_search_whose_settings_are_lost_is_its_own(tmp_path):
     store = Store(tmp_path)
     store.results.write_text("")
-    path = store.training(Unit(0, 0, "ticket"))
+    path = store.training(TrainingId(0, 0, "ticket"))
     path.parent.mkdir(parents=True)
     path.touch()
     store.check_own()

@@ -54,7 +54,7 @@ def test_a_search_without_fork_in_a_place_with_an_odd_name(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.splitlines()[-1] == r"\N{MINUS SIGN}1"
     found = kl.Run.load(folder / "a run, é 試")
-    assert len(found.units()) == len(found.expected()) == 6
+    assert len(found.training_ids()) == len(found.expected()) == 6
     assert found.ticket(1).masks == kl.load_ticket(folder / "a tïcket.ticket").masks
     for path in (
         *("a run, é 試/table.txt", "a run, é 試/report.html"),

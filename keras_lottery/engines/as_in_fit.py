@@ -1,7 +1,7 @@
 """Data as `fit` takes them, made what engines train on."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import keras
@@ -17,6 +17,7 @@ from keras_lottery.keras_bridge.datasets import (
     length_of,
 )
 
+CLASS_WEIGHT = "weights by class, as in `fit`"
 PAD = (
     "Pad the examples, as `keras.utils.pad_sequences(x, padding='post')` does, and let "
     "the model leave the padding out, by `keras.layers.Masking` or `mask_zero=True`."
@@ -212,6 +213,10 @@ def check_weights(y: Any, sample_weight: Any, class_weight: Any) -> None:
             "Expected `sample_weight` or `class_weight`, as in `fit`. Received: "
             "both. Multiply the sample weights by those of the classes."
         )
+    if class_weight is not None:
+        checks.instance("class_weight", class_weight, Mapping, CLASS_WEIGHT)
+        for weight in class_weight.values():
+            checks.number("class_weight", weight, 0)
     if class_weight is not None and keras.tree.is_nested(y):
         raise ValueError(
             "Expected `class_weight` with one output, as in `fit`. Received: "

@@ -1,6 +1,6 @@
 """Training data in an order that depends on the seed and the step alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,8 @@ from keras_lottery.keras_bridge.datasets import (
     read_whole,
 )
 
+Examples = Callable[[], tuple[Any, Any]]
+"""What gives training inputs and targets when it is asked."""
 SAMPLE = 256
 """At most so many examples show whether data fit a model."""
 

@@ -3,15 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import keras
 import numpy as np
 
 from keras_lottery.engines.compacted import Compact, compacted
-from keras_lottery.engines.data import Data
+from keras_lottery.engines.data import Data, Examples
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
 from keras_lottery.keras_bridge import backends
@@ -53,23 +53,68 @@ class Training:
     checkpoints: Mapping[int, State] = field(default_factory=dict)
 
 
-class Work(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Task:
     """A training to do.
 
     Args:
-        ticket: what to train, or a function that makes it, called when it is trained.
+        ticket: what to train, or a function of (model, data) that makes it, called
+            where and when it is trained.
         seed: seed of the order of the data.
         stop, checkpoints: see `Engine.train`.
+        keep: the states that are wanted of it: `"rewind_point"` and `"final"`, or not
+            so much; and the ticket's `"start"`, for those who store it.
     """
 
-    ticket: Ticket | Callable[[], Ticket]
+    ticket: Ticket | Callable[[keras.Model, Examples], Ticket]
     seed: int
     stop: Callable[[State], bool] | None = None
     checkpoints: Sequence[int] = ()
+    keep: Sequence[str] = ("rewind_point", "final")
 
-    def make(self) -> Ticket:
-        """The ticket."""
-        return self.ticket if isinstance(self.ticket, Ticket) else self.ticket()
+    @property
+    def has_steps(self) -> bool:
+        """Whether there is anything to train."""
+        return not isinstance(self.ticket, Ticket) or self.ticket.steps > 0
+
+    def make(self, model: keras.Model, data: Examples) -> Ticket:
+        """The ticket.
+
+        Args:
+            model: a masked model to make it of, which is changed.
+            data: gives what it is to be trained on.
+        """
+        if isinstance(self.ticket, Ticket):
+            return self.ticket
+        return self.ticket(model, data)
+
+    def kept(self, training: Training) -> Training:
+        """A training of the ticket without the states that nobody wants."""
+        left_out = {"rewind_point", "final"} - set(self.keep)
+        return replace(training, **{name: {} for name in left_out})
+
+
+class Facts(NamedTuple):
+    """What the results say of a ticket; see there."""
+
+    step: int
+    steps: int
+    learning_rate: float | None
+    sparsity: float
+
+    @classmethod
+    def of(cls, ticket: Ticket) -> Self:
+        """Those of a ticket."""
+        how = ticket.step, ticket.steps, ticket.learning_rate
+        return cls(*how, ticket.masks.sparsity)
+
+
+class Done(NamedTuple):
+    """What became of a task: its training, or the error if a loss is not a number."""
+
+    task: Task
+    facts: Facts
+    result: Training | FloatingPointError
 
 
 class Engine:
@@ -198,29 +243,34 @@ class Engine:
 
     def train_all(
         self,
-        works: Sequence[Work],
-        progress: Callable[[int, int], None] = lambda index, step: None,
-    ) -> Iterator[tuple[int, Training | FloatingPointError]]:
+        waiting: list[Task],
+        progress: Callable[[Task, int], None] = lambda task, step: None,
+    ) -> Iterator[Done]:
         """Trains several tickets that do not depend on one another.
 
         Args:
-            works: what to train; more may be appended while it is trained.
-            progress: is called with the index of a work and the number of its steps
-                done.
+            waiting: what to train. Tasks are taken from the list as they are begun, and
+                more may be appended meanwhile.
+            progress: is called with a task and the number of its steps done.
 
         Yields:
-            The index of a work and its training, as soon as it is done; the error
-            instead, if a loss is not a number.
+            Each task with its training, as soon as it is done.
         """
-        for index, work in enumerate(works):
-            result: Training | FloatingPointError
-            try:
-                step = partial(progress, index)
-                how = step, work.stop, work.checkpoints
-                result = self.train(work.make(), work.seed, *how)
-            except FloatingPointError as error:
-                result = error
-            yield index, result
+        while waiting:
+            task = waiting.pop(0)
+            yield self.do(task, partial(progress, task))
+
+    def do(
+        self, task: Task, progress: Callable[[int], None] = lambda step: None
+    ) -> Done:
+        """Does one task."""
+        ticket = task.make(self.model, self.data.examples)
+        how = progress, task.stop, task.checkpoints
+        try:
+            training = task.kept(self.train(ticket, task.seed, *how))
+        except FloatingPointError as error:
+            return Done(task, Facts.of(ticket), error)
+        return Done(task, Facts.of(ticket), training)
 
     def seconds_per_step(self, ticket: Ticket, steps: int = 20) -> float:
         """How long a step takes, by a short measurement.

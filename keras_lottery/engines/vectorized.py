@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_lottery.engines.engine import EVALUATION_BATCH, Record, Training, Work
+from keras_lottery.engines.engine import (
+    EVALUATION_BATCH,
+    Done,
+    Facts,
+    Record,
+    Task,
+    Training,
+)
 from keras_lottery.engines.fused import FusedEngine, free_memory
 from keras_lottery.engines.loop_jax import values
 from keras_lottery.keras_bridge.graph import output_shapes
@@ -46,28 +53,23 @@ class VectorizedEngine(FusedEngine):
 
     def train_all(
         self,
-        works: Sequence[Work],
-        progress: Callable[[int, int], None] = lambda index, step: None,
-    ) -> Iterator[tuple[int, Result]]:
+        waiting: list[Task],
+        progress: Callable[[Task, int], None] = lambda task, step: None,
+    ) -> Iterator[Done]:
         """As `Engine.train_all`; together are trained those that are there."""
-        begin = 0
-
-        def shifted(index: int, step: int) -> None:
-            progress(begin + index, step)
-
-        while begin < len(works):
-            batch = works[begin:]
-            for index, result in self._train_batch(batch, shifted):
-                yield begin + index, result
-            begin += len(batch)
+        while waiting:
+            if len(waiting) == 1 or self._compiled() is None:
+                task = waiting.pop(0)
+                yield self.do(task, partial(progress, task))
+            else:
+                batch = waiting[:]
+                waiting.clear()
+                yield from self._train_batch(batch, progress)
 
     def _train_batch(
-        self, works: Sequence[Work], progress: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, Result]]:
-        if len(works) < 2 or self._compiled() is None:
-            yield from super().train_all(works, progress)
-            return
-        tickets = [work.make() for work in works]
+        self, tasks: Sequence[Task], progress: Callable[[Task, int], None]
+    ) -> Iterator[Done]:
+        tickets = [task.make(self.model, self.data.examples) for task in tasks]
         groups = defaultdict(list)
         for index, ticket in enumerate(tickets):
             groups[ticket.step, ticket.steps].append(index)
@@ -80,13 +82,13 @@ class VectorizedEngine(FusedEngine):
                     Record(
                         self,
                         tickets[index].step,
-                        partial(progress, index),
-                        works[index].stop,
-                        works[index].checkpoints,
+                        partial(progress, tasks[index]),
+                        tasks[index].stop,
+                        tasks[index].checkpoints,
                     )
                     for index in chunk
                 ]
-                seeds = [works[index].seed for index in chunk]
+                seeds = [tasks[index].seed for index in chunk]
                 try:
                     stack = _Stack(self, [tickets[i] for i in chunk], seeds, records)
                     results = stack.train()
@@ -95,7 +97,11 @@ class VectorizedEngine(FusedEngine):
                         raise
                     at_once = len(chunk) // 2
                     continue
-                yield from zip(chunk, results, strict=True)
+                for index, result in zip(chunk, results, strict=True):
+                    task, facts = tasks[index], Facts.of(tickets[index])
+                    if isinstance(result, Training):
+                        result = task.kept(result)
+                    yield Done(task, facts, result)
                 waiting = waiting[len(chunk) :]
 
     @cached_property

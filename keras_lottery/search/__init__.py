@@ -1,4 +1,4 @@
-"""The search for winning tickets: its levels, jobs, workers, store and verdict."""
+"""The search for winning tickets: its levels, trainings, store and verdict."""
 
 from keras_lottery.search.run import Run
 from keras_lottery.search.search import LotteryTicketSearch

@@ -1,99 +1,51 @@
 """The algorithm: train, prune, rewind, repeat; and what is trained beside it."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lottery.engines import Training
+from keras_lottery.engines.data import Examples
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.masks import Masks
-from keras_lottery.pruning import prune_snapshot, repaired_snapshot
-from keras_lottery.search.mask_finders import MaskFinder
+from keras_lottery.pruning import prune_snapshot
+from keras_lottery.search.plan import Plan
 from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.store import MASK_FINDING, Unit
-from keras_lottery.search.trainings import Course, Job, advance
+from keras_lottery.search.store import MASK_FINDING, TrainingId
+from keras_lottery.search.tasks import Levels, StoredTask, advance
 from keras_lottery.tickets import Snapshot, Ticket
-from keras_lottery.tickets.allocation import Allocation, Scores
+from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import Criterion
-from keras_lottery.tickets.grouping import Grouped, Grouping
-from keras_lottery.tickets.repair import Repair
-from keras_lottery.tickets.rewind import Rewind, Span
-from keras_lottery.tickets.schedules import Schedule
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a search is to do.
-
-    Args:
-        schedule, criterion, allocation, rewind, repair, report_levels, seed: those of
-            `LotteryTicketSearch`.
-        grouping: what is pruned together.
-        controls: one (name, control, trial) for each training of a control.
-        span: the stretch of training that tickets repeat.
-        finder: makes the trainings that masks are found in.
-    """
-
-    schedule: Schedule
-    criterion: Criterion
-    allocation: Allocation
-    grouping: Grouping
-    rewind: Rewind
-    repair: Repair | None
-    report_levels: Sequence[int]
-    seed: int
-    controls: Sequence[tuple[str, Control, int]]
-    span: Span
-    finder: MaskFinder
-
-    def repaired(self, snapshot: Snapshot, masks: Masks) -> tuple[Snapshot, Masks]:
-        """The snapshot with the weights that tickets go on from, and their masks."""
-        if self.repair is None:
-            return snapshot, masks
-        changed, masks = repaired_snapshot(self.repair, snapshot, masks)
-        return replace(snapshot, final={**snapshot.final, **changed}), masks
-
-    def sparsities(self, masks: Masks) -> list[Sparsity]:
-        """The sparsity of each level; allocations with rates of their own change it."""
-        if not self.schedule.by_rate:
-            return list(self.schedule)
-        total = Grouped(self.allocation, self.grouping).total_sparsity
-        return [
-            each if isinstance(each, Mapping) else total(each, masks)
-            for each in self.schedule
-        ]
-
-
-def levels(replicate: "Replicate") -> Course:
+def levels(replicate: "Replicate") -> Levels:
     """The algorithm, for one replicate.
 
-    Yields what each level has to train, all independent, and is sent the trainings.
+    Yields what each level has to train, all independent, and is sent what its first
+    training gave.
     """
     plan, ticket, snapshot = replicate.plan, replicate.dense_ticket(), None
-    jobs = [replicate.job(0, "ticket", ticket)]
+    tasks = [replicate.task(0, "ticket", ticket)]
     for level, sparsity in enumerate(plan.sparsities(ticket.masks), start=1):
-        found_in = replicate.mask_job(level - 1, ticket, snapshot, sparsity)
-        trained = yield [found_in, *jobs]
-        snapshot = replicate.snapshot(level, found_in, trained[found_in.unit], snapshot)
+        found_in = replicate.mask_task(level - 1, ticket, snapshot, sparsity)
+        trained = yield [found_in, *tasks]
+        snapshot = replicate.snapshot(level, found_in, trained, snapshot)
         masks, scores = prune_snapshot(
             snapshot, sparsity, plan.criterion, plan.allocation
         )
         start, masks = plan.repaired(snapshot, masks)
         ticket = plan.rewind.ticket(start, masks, plan.span)
-        jobs = replicate.reported(level, ticket, snapshot, scores)
-    yield jobs
+        tasks = replicate.reported(level, ticket, snapshot, scores)
+    yield tasks
 
 
 @dataclass(frozen=True)
 class Replicate:
-    """What `levels` goes through, once for each seed: its jobs and snapshots.
+    """What `levels` goes through, once for each seed: its tasks and snapshots.
 
     Args:
         plan: what the search is to do.
@@ -107,7 +59,7 @@ class Replicate:
     number: int
     initial: State
     model: keras.Model
-    data: Callable[[], tuple[Any, Any]]
+    data: Examples
 
     def seed(self, purpose: str, level: int = 0, trial: int = 0) -> int:
         """A seed of its own for everything that is random."""
@@ -118,26 +70,30 @@ class Replicate:
         shapes = {name: mask.shape for name, mask in get_masks(self.model).items()}
         return Ticket(Masks.dense(shapes), self.initial, 0, self.plan.span.steps)
 
-    def job(
+    def task(
         self, level: int, variant: str, ticket: Any, trial: int = 0, **how: Any
-    ) -> Job:
+    ) -> StoredTask:
         """A training of the level. All have their data in the same order."""
-        unit = Unit(self.number, level, variant, trial)
+        which = TrainingId(self.number, level, variant, trial)
         keep = ("start", "final") if level else ("start", "rewind_point", "final")
         how = {"keep": keep, **how}
-        return Job(unit=unit, ticket=ticket, seed=self.seed("order"), **how)
+        return StoredTask(which=which, ticket=ticket, seed=self.seed("order"), **how)
 
-    def mask_job(
+    def mask_task(
         self, level: int, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity
-    ) -> Job:
+    ) -> StoredTask:
         """The training of a level that the masks of the next one are found in."""
         plan = self.plan
         training = plan.finder(ticket, snapshot, sparsity, plan.span)
         variant = "ticket" if training.own else MASK_FINDING
-        return self.job(level, variant, training.ticket, stop=training.stop)
+        return self.task(level, variant, training.ticket, stop=training.stop)
 
     def snapshot(
-        self, level: int, found_in: Job, trained: Training, before: Snapshot | None
+        self,
+        level: int,
+        found_in: StoredTask,
+        trained: Training,
+        before: Snapshot | None,
     ) -> Snapshot:
         """What is known where the masks of a level are to be found."""
         assert isinstance(found_in.ticket, Ticket)
@@ -154,21 +110,39 @@ class Replicate:
 
     def reported(
         self, level: int, ticket: Ticket, snapshot: Snapshot, scores: Scores
-    ) -> list[Job]:
+    ) -> list[StoredTask]:
         """The trainings that the level reports: the ticket's and its controls'."""
         if level not in self.plan.report_levels:
             return []
-        jobs = [self.job(level, "ticket", ticket)]
+        tasks = [self.task(level, "ticket", ticket)]
         for name, control, trial in self.plan.controls:
-            seen = dataclasses.replace(
-                snapshot,
-                rng=np.random.default_rng(self.seed(name, level, trial)),
-                scores=scores,
+            rng = np.random.default_rng(self.seed(name, level, trial))
+            seen = replace(
+                snapshot, rng=rng, scores=scores, shared_model=None, data=None
             )
-            made = partial(control, ticket, seen)
+            made = ControlTicket(control, ticket, seen)
             how = {"keep": (), "may_diverge": True}
-            jobs.append(self.job(level, name, made, trial, **how))
-        return jobs
+            tasks.append(self.task(level, name, made, trial, **how))
+        return tasks
+
+
+@dataclass(frozen=True)
+class ControlTicket:
+    """Makes a control's ticket where it is trained.
+
+    Args:
+        control: the control.
+        ticket: what it is held against.
+        snapshot: the one that the ticket was found in, without model and data.
+    """
+
+    control: Control
+    ticket: Ticket
+    snapshot: Snapshot
+
+    def __call__(self, model: keras.Model, data: Examples) -> Ticket:
+        seen = replace(self.snapshot, shared_model=model, data=data)
+        return self.control(self.ticket, seen)
 
 
 def count_trainings(replicate: Replicate) -> list[int]:
@@ -197,21 +171,19 @@ def count_trainings(replicate: Replicate) -> list[int]:
             found.append(scores)
         return found[0]
 
-    dry = dataclasses.replace(plan, criterion=Criterion(score_once))
-    going = levels(dataclasses.replace(replicate, plan=dry))
+    dry = replace(plan, criterion=Criterion(score_once))
+    going = levels(replace(replicate, plan=dry))
     counts = []
     made: set[str] = set()
-    jobs = advance(going, None)
-    while jobs is not None:
-        counts.append(sum(job.has_steps for job in jobs.values()))
-        for job in jobs.values():
-            if callable(job.ticket) and job.unit.variant not in made:
+    tasks = advance(going, None)
+    while tasks:
+        counts.append(sum(task.has_steps for task in tasks))
+        for task in tasks:
+            if task.which.variant not in made:
                 # So is what a control cannot do.
-                made.add(job.unit.variant)
-                job.ticket()
-        trained = {
-            unit: stand_in if job.has_steps else job.untrained()
-            for unit, job in jobs.items()
-        }
-        jobs = advance(going, trained)
+                made.add(task.which.variant)
+                task.make(replicate.model, replicate.data)
+        first = tasks[0]
+        trained = stand_in if first.has_steps else first.untrained()
+        tasks = advance(going, trained)
     return counts

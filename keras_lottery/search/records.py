@@ -19,7 +19,7 @@ from keras_lottery.files import (
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.masks import Masks
 from keras_lottery.search import stored
-from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.store import Store, TrainingId
 
 Record = tuple[dict[str, Any], dict[str, State], Masks | None]
 """Meta, states by name, and masks."""
@@ -57,23 +57,23 @@ class Reader:
                 raise _refusal(path, f"it holds no {name}")
         return meta, states, masks
 
-    def training(self, unit: Unit, *names: str) -> Record:
+    def training(self, which: TrainingId, *names: str) -> Record:
         """What a training gave; `names` as in `read`."""
-        path = self.store.training(unit)
+        path = self.store.training(which)
         meta, states, masks = self.read(path, "training", *names)
-        _check_place(path, meta, unit)
+        _check_place(path, meta, which)
         for name, mask in (masks or {}).items():
             for state in states.values():
                 if name not in state or state[name].shape != mask.shape:
                     raise _refusal(path, f"its mask {name} is that of no weight")
         return meta, states, masks
 
-    def training_meta(self, unit: Unit) -> dict[str, Any]:
+    def training_meta(self, which: TrainingId) -> dict[str, Any]:
         """What is noted of a training, without its weights and masks."""
-        path = self.store.training(unit)
+        path = self.store.training(which)
         meta = read_meta(path, "training")
         stored.check(path, meta, stored.Training)
-        _check_place(path, meta, unit)
+        _check_place(path, meta, which)
         return meta
 
     def initial(self, replicate: int) -> State:
@@ -130,9 +130,9 @@ class Records(Reader):
         own = {name: states[name] for name in states if name not in elsewhere}
         write_record(path, {**meta, "elsewhere": elsewhere}, own, masks)
 
-    def training(self, unit: Unit, *names: str) -> Record:
+    def training(self, which: TrainingId, *names: str) -> Record:
         """Same as `Reader.training`; what is written later may refer to the states."""
-        return self._noted(self.store.training(unit), super().training(unit, *names))
+        return self._noted(self.store.training(which), super().training(which, *names))
 
     def _initial(self, replicate: int) -> Record:
         return self._noted(self.store.initial(replicate), super()._initial(replicate))
@@ -157,9 +157,9 @@ class Records(Reader):
         return path.relative_to(self.store.directory).as_posix()
 
 
-def _check_place(path: Path, meta: Mapping[str, Any], unit: Unit) -> None:
-    found = Unit(*(meta[name] for name in Unit._fields))
-    if found != unit:
+def _check_place(path: Path, meta: Mapping[str, Any], which: TrainingId) -> None:
+    found = TrainingId(*(meta[name] for name in TrainingId._fields))
+    if found != which:
         raise _refusal(path, f"it was moved there: it is that of {found}")
 
 

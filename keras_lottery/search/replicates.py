@@ -119,7 +119,7 @@ def stored_weights(records: Records, replicate: int, is_first: bool) -> State | 
     try:
         found = records.initial(replicate)
     except FileNotFoundError as error:
-        begun = any(unit.replicate == 0 for unit in records.store.units())
+        begun = any(which.replicate == 0 for which in records.store.training_ids())
         if is_first or replicate or not begun:
             return None
         raise CorruptedFileError(

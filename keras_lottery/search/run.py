@@ -18,7 +18,7 @@ from keras_lottery.search.best import Best, best_of
 from keras_lottery.search.records import Reader
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.settings import stored_objective
-from keras_lottery.search.store import MASK_FINDING, Store, Unit
+from keras_lottery.search.store import MASK_FINDING, Store, TrainingId
 from keras_lottery.search.stored import read_checked
 from keras_lottery.search.trainings import row
 from keras_lottery.startup import no_run
@@ -64,7 +64,7 @@ class Run:
         """
         done = "not begun"
         if self.store.settings.is_file():
-            done = f"{len(self.units())} of {len(self.expected())} trainings"
+            done = f"{len(self.training_ids())} of {len(self.expected())} trainings"
         return f"<{type(self).__name__} '{self.directory}', {done}>"
 
     @classmethod
@@ -147,26 +147,36 @@ class Run:
             return read_checked(self.store.exports, stored.Exports)
         return None
 
-    def units(self) -> list[Unit]:
+    def training_ids(self) -> list[TrainingId]:
         """The reported trainings that are stored so far."""
-        return [unit for unit in self.store.units() if unit.variant != MASK_FINDING]
+        return [
+            which
+            for which in self.store.training_ids()
+            if which.variant != MASK_FINDING
+        ]
 
-    def expected(self) -> set[Unit]:
+    def expected(self) -> set[TrainingId]:
         """The trainings that are reported once the search is finished."""
         settings = self.settings
         variants = {"ticket": 1}
         for name, given in settings["controls"].items():
             # Of a function of the user's own, [its name, trials].
             variants[name] = given if isinstance(given, int) else given[1]
-        units = {(0, "ticket", 0)} | {
+        ids = {(0, "ticket", 0)} | {
             (level, variant, trial)
             for level in settings["report_levels"]
             for variant, trials in variants.items()
             for trial in range(trials)
         }
-        return {Unit(r, *unit) for r in range(settings["replicates"]) for unit in units}
+        return {
+            TrainingId(r, *which)
+            for r in range(settings["replicates"])
+            for which in ids
+        }
 
-    def trainings(self, damaged: list[str] | None = None) -> dict[Unit, dict[str, Any]]:
+    def trainings(
+        self, damaged: list[str] | None = None
+    ) -> dict[TrainingId, dict[str, Any]]:
         """What is known of each training: its metrics and its curve, without weights.
 
         Args:
@@ -177,9 +187,9 @@ class Run:
             CorruptedFileError: if a file is damaged.
         """
         found = {}
-        for unit in self.units():
+        for which in self.training_ids():
             try:
-                found[unit] = self._reader.training_meta(unit)
+                found[which] = self._reader.training_meta(which)
             except CorruptedFileError as error:
                 if damaged is None:
                     raise
@@ -302,35 +312,35 @@ class Run:
             Lists of equal length: `step`, `val_loss`, and the objective's, such as
             `val_accuracy`; nothing of a training that diverged.
         """
-        unit = Unit(replicate, level, variant, trial)
-        self._check_stored(unit)
-        return self._reader.training_meta(unit)["curve"]
+        which = TrainingId(replicate, level, variant, trial)
+        self._check_stored(which)
+        return self._reader.training_meta(which)["curve"]
 
     def _read(
         self, level: int, replicate: int, *states: str
     ) -> tuple[dict[str, Any], dict[str, State], Masks]:
-        unit = Unit(replicate, level, "ticket")
-        self._check_stored(unit)
-        meta, found, masks = self._reader.training(unit, *states)
+        which = TrainingId(replicate, level, "ticket")
+        self._check_stored(which)
+        meta, found, masks = self._reader.training(which, *states)
         if masks is None:
             raise CorruptedFileError(
-                f"'{self.store.training(unit)}' was not written by a search: it holds "
+                f"'{self.store.training(which)}' was not written by a search: it holds "
                 f"no masks. {REMEDY}"
             )
         return meta, found, masks
 
-    def _check_stored(self, unit: Unit) -> None:
+    def _check_stored(self, which: TrainingId) -> None:
         """Raises FileNotFoundError for a training that is not stored, with what is."""
-        if self.store.training(unit).is_file():
+        if self.store.training(which).is_file():
             return
-        units = self.units()
-        found = {each.variant: set[int]() for each in units}
-        for each in units:
+        ids = self.training_ids()
+        found = {each.variant: set[int]() for each in ids}
+        for each in ids:
             found[each.variant].add(each.level)
         listed = [f"{name} at levels {sorted(at)}" for name, at in found.items()]
-        hint = "" if unit.variant in found else did_you_mean(unit.variant, found)
+        hint = "" if which.variant in found else did_you_mean(which.variant, found)
         raise FileNotFoundError(
             f"Expected a training that is stored in '{self.directory}': "
             f"{'; '.join(listed) or 'none so far'}, of replicates "
-            f"{sorted({each.replicate for each in units})}. Received: {unit}. {hint}"
+            f"{sorted({each.replicate for each in ids})}. Received: {which}. {hint}"
         )

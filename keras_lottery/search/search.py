@@ -15,15 +15,23 @@ from keras_lottery.engines.choose import check_engine
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
-from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
 from keras_lottery.pruning import check_by_layer, chosen, default_allocation
-from keras_lottery.search import mask_finders, stored
-from keras_lottery.search.levels import Plan, Replicate, count_trainings, levels
+from keras_lottery.search import stored
+from keras_lottery.search.arguments import (
+    check_callbacks,
+    check_model,
+    check_repair,
+    reported,
+    stored_arguments,
+)
+from keras_lottery.search.at_work import at_work
+from keras_lottery.search.levels import Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
-from keras_lottery.search.mask_finders import UntilConverged, steps_to_find
+from keras_lottery.search.mask_finders import steps_to_find
+from keras_lottery.search.plan import Choices
 from keras_lottery.search.replicates import (
     Pretrained,
     begin,
@@ -35,21 +43,11 @@ from keras_lottery.search.replicates import (
     with_stored_weights,
 )
 from keras_lottery.search.run import Run
-from keras_lottery.search.settings import (
-    describe,
-    describe_callback,
-    describe_data,
-    describe_model,
-    restore,
-    stored_objective,
-    versions,
-)
+from keras_lottery.search.settings import describe, describe_callback
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.stored import read_checked
-from keras_lottery.search.trainings import at_work
-from keras_lottery.search.workers import as_before, check_workers
-from keras_lottery.tickets import Ticket, grouping, schedules
-from keras_lottery.tickets import allocation as allocations
+from keras_lottery.search.workers import check_workers
+from keras_lottery.tickets import Ticket, schedules
 from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets import rewind as rewinds
@@ -59,7 +57,7 @@ from keras_lottery.tickets.controls import Control
 from keras_lottery.tickets.criteria import CriterionLike
 from keras_lottery.tickets.grouping import Granularity
 from keras_lottery.tickets.repair import RepairLike
-from keras_lottery.tickets.rewind import FineTune, Rewind, Span
+from keras_lottery.tickets.rewind import Rewind, Span
 from keras_lottery.tickets.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -67,10 +65,6 @@ if TYPE_CHECKING:
 
 
 DEFAULT_SCHEDULE = schedules.geometric()
-
-
-CALLBACKS = "a list of callbacks of Keras"
-CLASS_WEIGHT = "weights by class, as in `fit`"
 
 
 class LotteryTicketSearch(Run):
@@ -187,7 +181,8 @@ class LotteryTicketSearch(Run):
         pretrained: Pretrained = False,
         overwrite: bool = False,
     ) -> None:
-        _check(model, prunable)
+        check_model(model)
+        check_prunable(prunable)
         check_engine(engine)
         check_workers(workers)
         checks.count("replicates", replicates, 1)
@@ -199,7 +194,7 @@ class LotteryTicketSearch(Run):
         rewinds.check_rewind_to(rewind_to)
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
-        self._criterion, self._allocation = chosen(criterion, allocation, granularity)
+        found, allocated = chosen(criterion, allocation, granularity)
         if self.schedule.by_layer:
             check_by_layer("schedule", self.schedule[0], allocation)
         elif allocation is None:
@@ -218,37 +213,27 @@ class LotteryTicketSearch(Run):
         self.prune_at_init = prune_at_init
         self.pretrained = read_pretrained(pretrained)
         self.overwrite = overwrite
-        levels = range(1, len(self.schedule) + 1)
-        if report_levels is not None:
-            checks.sequence("report_levels", report_levels, "a list of levels")
-            report_levels = [checks.count("report_levels", n) for n in report_levels]
-        self.report_levels = sorted(levels if report_levels is None else report_levels)
-        if not set(self.report_levels) <= set(levels) or (
-            levels[-1] not in self.report_levels
-        ):
-            raise ValueError(
-                f"Expected `report_levels` to be among {list(levels)}, the last one "
-                "with them: a schedule need not go beyond it. Received: "
-                f"report_levels={report_levels}"
-            )
-        self._controls = control_registry.resolve(self.controls)
+        self.report_levels = reported(report_levels, len(self.schedule))
         self._source = model
         if directory is None:
             # It is removed with the search.
             self._temporary = tempfile.TemporaryDirectory(prefix="keras_lottery-")
             directory = self._temporary.name
         super().__init__(directory)
-        self._rewind: Rewind = rewinds.get(rewind)
         self.repair = repair
-        self._repair = None if repair is None else repairs.get(repair)
-        if self._repair and self._rewind.ticket is rewinds.from_rewind_point:
-            checks.refuse(
-                "repair",
-                "`None` where tickets start from the rewind point: what is repaired "
-                "are the weights at the end of training",
-                repair,
-                "Give rewind='learning_rate' or 'fine_tune', or leave it out.",
-            )
+        self._choices = Choices(
+            schedule=self.schedule,
+            criterion=found,
+            allocation=allocated,
+            granularity=granularity,
+            rewind=rewinds.get(rewind),
+            repair=None if repair is None else repairs.get(repair),
+            report_levels=self.report_levels,
+            seed=seed,
+            controls=control_registry.resolve(self.controls),
+            prune_at_init=prune_at_init,
+        )
+        check_repair(self._choices.repair, self._choices.rewind)
 
     @classmethod
     def load(
@@ -271,22 +256,7 @@ class LotteryTicketSearch(Run):
         run = Run(directory)
         settings = run.settings
         try:
-            arguments = {
-                "schedule": restore(settings["schedule"], Schedule),
-                "criterion": settings["criterion"],
-                "allocation": restore(settings["allocation"], *allocations.classes()),
-                "granularity": restore(settings["granularity"]),
-                "rewind": restore(settings["rewind"], Rewind, FineTune),
-                "rewind_to": settings["rewind_to"],
-                "repair": restore(settings["repair"], *repairs.KINDS),
-                "controls": settings["controls"],
-                "objective": stored_objective(settings),
-                "replicates": settings["replicates"],
-                "report_levels": settings["report_levels"],
-                "seed": settings["seed"],
-                "prune_at_init": settings["prune_at_init"],
-                "pretrained": settings["pretrained"],
-            }
+            arguments = stored_arguments(settings)
             model = architecture.from_text(settings["architecture"])
             model = with_stored_weights(model, run.store)
             return cls(model, directory=directory, **(arguments | changes))
@@ -382,15 +352,10 @@ class LotteryTicketSearch(Run):
                 "its functions to `load`, such as `load(directory, criterion=…)`. "
                 f"{self._lacking}"
             ) from self._lacking
+        checks.verbose("verbose", verbose)
         if margin is not None:
             check_margin(margin)
-        checks.verbose("verbose", verbose)
-        for callback in checks.sequence("callbacks", callbacks, CALLBACKS):
-            checks.instance("callbacks", callback, keras.callbacks.Callback, CALLBACKS)
-        if class_weight is not None:
-            checks.instance("class_weight", class_weight, Mapping, CLASS_WEIGHT)
-            for weight in class_weight.values():
-                checks.number("class_weight", weight, 0)
+        check_callbacks(callbacks)
         check_weights(y, sample_weight, class_weight)
         data = gather(
             x,
@@ -410,82 +375,55 @@ class LotteryTicketSearch(Run):
         trained_before(model, initial, self.pretrained)
         per_epoch = data.steps_per_epoch
         span = Span(k, length)
-        find = steps_to_find(self._rewind, span, per_epoch, mask_epochs, mask_steps)
+        find = steps_to_find(
+            self._choices.rewind, span, per_epoch, mask_epochs, mask_steps
+        )
         validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
-        plan = self._plan(model, span, find, max(1, validations))
+        plan = self._choices.plan(model, span, find, max(1, validations))
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
         counts = [self.replicates * count for count in counts]
-        engine_name, workers = self.engine, self.workers
-        self.store.check_own()
-        if not self.overwrite:
-            engine_name, workers = as_before(self.store, engine_name, workers)
-        setup = Setup(
-            self._source,
-            self.prunable,
-            self.seed,
-            engine_name,
-            data,
-            {
-                "steps": length,
-                "rewind_step": k,
-                "eval_freq": eval_freq,
-                "callbacks": list(callbacks),
-                "class_weight": class_weight,
-                "objective": self._objective,
-                "trainings": sum(counts),
-            },
-        )
-        engine = setup.make(model)
-        setup = dataclasses.replace(setup, engine=engine.name)
+        options = {
+            "steps": length,
+            "rewind_step": k,
+            "eval_freq": eval_freq,
+            "callbacks": list(callbacks),
+            "class_weight": class_weight,
+            "objective": self._objective,
+            "trainings": sum(counts),
+        }
+        how = self._source, self.prunable, self.seed
         work = at_work(
             self.store,
-            engine,
-            setup,
-            Ticket(get_masks(model), initial, 0, length),
-            counts,
-            workers,
-            verbose,
+            Setup(*how, self.engine, data, options),
+            lambda setup: setup.make(model),
+            ticket=Ticket(get_masks(model), initial, 0, length),
+            counts=counts,
+            workers=self.workers,
+            verbose=verbose,
+            overwrite=self.overwrite,
         )
-        settings = self._settings(model) | {
-            "steps": length,
-            "mask_steps": find,
-            "batch_size": data.batch_size,
-            "steps_per_epoch": data.steps_per_epoch,
-            "eval_freq": eval_freq,
-            "shuffle": shuffle,
-            "class_weight": class_weight,
-            "callbacks": [describe_callback(callback) for callback in callbacks],
-            "objective": engine.objective,
-            "margin": self._declared() if margin is None else margin,
-            "engine": engine.name,
-            # Workers have one thread each: their number changes nothing.
-            "in_workers": None,
-            "train": describe_data(data.train),
-            "validation": describe_data(data.validation),
-            "test": describe_data(data.test),
-            "initial": files.digest(initial),
-            "versions": versions(),
-        }
         # What draws without a seed of its own, in training, is repeated too.
-        with seeded(derive_seed(self.seed, 0, "process")), work as trainings:
-            settings["in_workers"] = trainings.engine is not engine
+        with seeded(derive_seed(self.seed, 0, "process")), work as site:
+            settings = self._settings(model) | site.settings(
+                mask_steps=find,
+                steps_per_epoch=data.steps_per_epoch,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                callbacks=[describe_callback(callback) for callback in callbacks],
+                objective=site.objective,
+                margin=self._declared() if margin is None else margin,
+                initial=files.digest(initial),
+            )
             starts = begin(
-                trainings.records,
+                site.records,
                 describe(settings),
                 initial,
-                partial(
-                    draw,
-                    self._source,
-                    self.prunable,
-                    self.seed,
-                    initial,
-                    self.pretrained,
-                ),
+                partial(draw, *how, initial, self.pretrained),
                 self.overwrite,
             )
             # Gone on with from here on.
             self.overwrite = False
-            trainings.run(
+            site.trainings.run(
                 levels(Replicate(plan, number, start, model, data.examples))
                 for number, start in enumerate(starts)
             )
@@ -502,45 +440,15 @@ class LotteryTicketSearch(Run):
         there = read_checked(self.store.settings, stored.Growing)
         return there.get("margin", "auto")
 
-    def _plan(
-        self, model: keras.Model, span: Span, find: int | str | None, validations: int
-    ) -> Plan:
-        """What `levels` follows.
-
-        Args:
-            model: the masked model.
-            span: the stretch of training that tickets repeat.
-            find: how long to train for the masks, see `steps_to_find`.
-            validations: how many there are in an epoch.
-        """
-        how: dict[str, Any] = {
-            "criterion": self._criterion,
-            "allocation": self._allocation,
-            "grouping": grouping.get(self.granularity).of(model, get_masks(model)),
-        }
-        until_converged = partial(UntilConverged, **how, validations=validations)
-        return Plan(
-            **how,
-            schedule=self.schedule,
-            rewind=self._rewind,
-            repair=self._repair,
-            report_levels=self.report_levels,
-            seed=self.seed,
-            controls=self._controls,
-            span=span,
-            finder=mask_finders.choose(
-                self._rewind, span, find, self.prune_at_init, until_converged
-            ),
-        )
-
     def _settings(self, model: keras.Model) -> dict[str, Any]:
         """What the constructor was given, to be stored."""
-        own = not self.schedule.by_layer and dataclasses.is_dataclass(self._allocation)
+        found = self._choices.allocation
+        own = not self.schedule.by_layer and dataclasses.is_dataclass(found)
         return {
             "schedule": self.schedule,
             "criterion": self.criterion,
             # Of a function, the name that it was asked for by.
-            "allocation": self._allocation if own else self.allocation,
+            "allocation": found if own else self.allocation,
             "granularity": self.granularity,
             "rewind": self.rewind,
             "rewind_to": self.rewind_to,
@@ -548,16 +456,8 @@ class LotteryTicketSearch(Run):
             "prune_at_init": self.prune_at_init,
             "pretrained": self.pretrained,
             "seed": self.seed,
-            "model": describe_model(model),
             "replicates": self.replicates,
             "controls": self.controls,
             "report_levels": self.report_levels,
             "architecture": architecture.to_text(model),
         }
-
-
-def _check(model: Any, prunable: Any) -> None:
-    """Raises ValueError for what is no model, or does not choose layers."""
-    if not callable(model) or isinstance(model, keras.Model):
-        keras_checks.compiled("model", model)
-    check_prunable(prunable)

@@ -22,13 +22,22 @@ _TRAINING = re.compile(
 )
 
 
-class Unit(NamedTuple):
-    """One training of a search."""
+class TrainingId(NamedTuple):
+    """Which training of a search."""
 
     replicate: int
     level: int
     variant: str
     trial: int = 0
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(TrainingId(0, 2, "reinit", 1))
+        'replicate 0, level 2: reinit 1'
+        """
+        trial = f" {self.trial}" if self.trial else ""
+        return f"replicate {self.replicate}, level {self.level}: {self.variant}{trial}"
 
 
 class Store:
@@ -70,24 +79,24 @@ class Store:
         """The weights that a replicate starts from."""
         return self._replicate(replicate) / "initial.safetensors"
 
-    def training(self, unit: Unit) -> Path:
+    def training(self, which: TrainingId) -> Path:
         """What one training gave."""
-        folder = self._replicate(unit.replicate) / f"level_{unit.level:02}"
-        return folder / f"{unit.variant}_{unit.trial}.safetensors"
+        folder = self._replicate(which.replicate) / f"level_{which.level:02}"
+        return folder / f"{which.variant}_{which.trial}.safetensors"
 
-    def units(self) -> list[Unit]:
+    def training_ids(self) -> list[TrainingId]:
         """The trainings that are stored, in the order of the search.
 
         Files and folders of other names, such as copies, are not looked at.
         """
-        return sorted(unit for path in self._records() if (unit := _unit(path)))
+        return sorted(which for path in self._records() if (which := _id_of(path)))
 
     def is_record(self, name: str) -> bool:
         """Whether a name is that of a record in the directory."""
         found = _INITIAL.fullmatch(name)
         own = self.initial(int(found[1])) if found else None
-        if unit := _unit(Path(name)):
-            own = self.training(unit)
+        if which := _id_of(Path(name)):
+            own = self.training(which)
         return own == self.directory / name
 
     def _records(self) -> list[Path]:
@@ -166,7 +175,7 @@ class Store:
                     folder.rmdir()
 
 
-def _unit(path: Path) -> Unit | None:
+def _id_of(path: Path) -> TrainingId | None:
     """The training that a path is named after."""
     found = _TRAINING.fullmatch("/".join(path.parts[-3:]))
-    return found and Unit(int(found[1]), int(found[2]), found[3], int(found[4]))
+    return found and TrainingId(int(found[1]), int(found[2]), found[3], int(found[4]))

@@ -1,117 +1,24 @@
 """Trainings, each done once: trained and stored, or read.
 
-Searches, transfers and the papers' experiments hand their jobs to `Trainings`: so they
+Searches, transfers and the papers' experiments hand their tasks to `Trainings`: so they
 resume where they were interrupted, and train in as many processes as there are.
 """
 
-import contextlib
-import dataclasses
 import warnings
-from collections.abc import (
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_lottery.engines import Engine, Training, Work
+from keras_lottery.engines import Facts, Task, Training
 from keras_lottery.files import CorruptedFileError, write_atomically
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.records import Records
 from keras_lottery.search.results import tabulate
 from keras_lottery.search.settings import check_backend, versions
-from keras_lottery.search.setup import Setup
-from keras_lottery.search.store import MASK_FINDING, Store, Unit
-from keras_lottery.search.workers import Trainer, employ
+from keras_lottery.search.store import MASK_FINDING, TrainingId
+from keras_lottery.search.tasks import Levels, StoredTask, advance, alone
+from keras_lottery.search.workers import Trainer
 from keras_lottery.tickets import Ticket
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One training to do.
-
-    Args:
-        unit: which one.
-        ticket: the ticket to train, or what makes it, which is not called if it was
-            trained before. One of no steps is not trained.
-        seed: seed of the order of the data.
-        keep: which states to store: its `"start"`, `"rewind_point"` and `"final"`. With
-            them, the masks are stored.
-        may_diverge: whether the others go on if its loss is not a number.
-        stop, checkpoints: see `Engine.train`; checkpoints are stored.
-    """
-
-    unit: Unit
-    ticket: Ticket | Callable[[], Ticket]
-    seed: int
-    keep: Sequence[str] = ()
-    may_diverge: bool = False
-    stop: Callable[..., bool] | None = None
-    checkpoints: Sequence[int] = ()
-
-    @property
-    def has_steps(self) -> bool:
-        """Whether there is anything to train."""
-        return not isinstance(self.ticket, Ticket) or self.ticket.steps > 0
-
-    def untrained(self) -> Training:
-        """What a training of no steps gives: its start."""
-        assert isinstance(self.ticket, Ticket)
-        return Training(self.ticket.weights, self.ticket.weights, {}, {})
-
-
-Course = Generator[Iterable[Job], Mapping[Unit, Training], None]
-"""Yields the trainings of a level, and is sent what they gave; one that is named twice
-is done once."""
-
-
-def advance(
-    course: Course, trained: Mapping[Unit, Training] | None
-) -> dict[Unit, Job] | None:
-    """The jobs of the next level, made of what the last one gave; `None` at the end."""
-    try:
-        jobs = next(course) if trained is None else course.send(trained)
-        return {job.unit: job for job in jobs}
-    except StopIteration:
-        return None
-
-
-@dataclass
-class _Level:
-    """A level, while it is trained, and the course that goes on after it."""
-
-    course: Course
-    jobs: dict[Unit, Job]
-    trained: dict[Unit, Training] = field(default_factory=dict)
-
-    @property
-    def is_done(self) -> bool:
-        return len(self.trained) == len(self.jobs)
-
-
-@dataclass
-class _Queued:
-    """A job that waits for the engine, and its ticket while it is trained."""
-
-    level: _Level
-    job: Job
-    ticket: Ticket | None = None
-
-    def make(self) -> Ticket:
-        """The ticket, made when it is to be trained."""
-        given = self.job.ticket
-        self.ticket = given if isinstance(given, Ticket) else given()
-        return self.ticket
-
-    def pop(self) -> Ticket:
-        """The ticket that was trained, which needs no more memory here."""
-        ticket, self.ticket = self.ticket, None
-        assert ticket is not None
-        return ticket
 
 
 @dataclass
@@ -120,7 +27,7 @@ class Trainings:
 
     Args:
         records: where results are kept.
-        engine: how tickets are trained.
+        trainer: what trains tickets.
         progress: what the user sees.
 
     Attributes:
@@ -128,82 +35,80 @@ class Trainings:
     """
 
     records: Records
-    engine: Trainer
+    trainer: Trainer
     progress: Progress
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self, courses: Iterable[Course]) -> None:
-        """Runs courses side by side: none waits for a level of another.
+    def run(self, replicates: Iterable[Levels]) -> None:
+        """Runs replicates side by side: none waits for a level of another.
+
+        What is trained stays in memory no longer than something is made of it: the
+        next level of the first training of each, nothing of the others.
 
         Args:
-            courses: `levels` of each replicate, for example.
+            replicates: the levels of each, see `levels.levels`.
 
         Raises:
             FloatingPointError: if a training diverges that may not.
         """
-        queue: list[_Queued] = []
-        works: list[Work] = []  # The engine's: it grows while it is trained.
+        waiting: list[Task] = []
+        needed: dict[Task, Levels] = {}
 
-        def proceed(course: Course, trained: Mapping[Unit, Training] | None) -> None:
-            """Queues the next level that has something to train."""
-            while (jobs := advance(course, trained)) is not None:
-                level = _Level(course, jobs)
-                for unit, job in jobs.items():
-                    if (known := self._known(job)) is not None:
-                        level.trained[unit] = known
-                        continue
-                    queue.append(_Queued(level, job))
-                    how = job.seed, job.stop, job.checkpoints
-                    works.append(Work(queue[-1].make, *how))
-                if not level.is_done:
+        def proceed(levels: Levels, training: Training | None) -> None:
+            """Goes on to the next level whose first training is to be done."""
+            while tasks := advance(levels, training):
+                known = [self._known(task) for task in tasks]
+                waiting.extend(
+                    task for task, k in zip(tasks, known, strict=True) if k is None
+                )
+                if (training := known[0]) is None:
+                    needed[tasks[0]] = levels
                     return
-                self._tabulate()
-                trained = level.trained
 
-        def show(index: int, step: int) -> None:
-            unit = queue[index].job.unit
-            name = f"replicate {unit.replicate}, level {unit.level}: {unit.variant}"
-            self.progress.show(name, step)
-
-        for course in courses:
-            proceed(course, None)
-        for index, result in self.engine.train_all(works, show):
-            level, job = queue[index].level, queue[index].job
+        for levels in replicates:
+            proceed(levels, None)
+        for task, facts, result in self.trainer.train_all(waiting, self._show):
+            assert isinstance(task, StoredTask)
             if isinstance(result, FloatingPointError):
-                result = _diverged(job, result)
-            self._finish(self._write(job, queue[index].pop(), result))
-            if not job.keep:
-                # Nothing is found in it: its states need no memory.
-                result = dataclasses.replace(result, final={}, rewind_point={})
-            level.trained[job.unit] = result
-            if level.is_done:
+                result = _diverged(task, result)
+            self._finish(self._write(task, facts, result))
+            if task in needed:
+                proceed(needed.pop(task), result)
                 self._tabulate()
-                proceed(level.course, level.trained)
+        self._tabulate()
 
-    def train(self, jobs: Iterable[Job]) -> Mapping[Unit, Training]:
-        """Trains jobs that do not depend on one another.
+    def train(self, tasks: Iterable[StoredTask]) -> dict[TrainingId, Training]:
+        """Trains what does not depend on one another.
 
         Returns:
             What each training gave.
 
         Errors are those of `run`.
         """
-        trained: dict[Unit, Training] = {}
+        trained: dict[TrainingId, Training] = {}
 
-        def level() -> Course:
-            trained.update((yield jobs))
+        def noting(task: StoredTask) -> Levels:
+            trained[task.which] = yield [task]
 
-        self.run([level()])
+        self.run(map(noting, tasks))
         return trained
 
-    def _known(self, job: Job) -> Training | None:
+    def train_and_store(self, tasks: Iterable[StoredTask]) -> None:
+        """The same as `train`, for those who read the table alone."""
+        self.run(map(alone, tasks))
+
+    def _show(self, task: Task, step: int) -> None:
+        assert isinstance(task, StoredTask)
+        self.progress.show(str(task.which), step)
+
+    def _known(self, task: StoredTask) -> Training | None:
         """What was trained before, or needs no training."""
-        if not job.has_steps:
-            return job.untrained()
-        checkpoints = {step: f"step_{step}" for step in job.checkpoints}
-        wanted = {*job.keep, *checkpoints.values()} - {"start"}
+        if not task.has_steps:
+            return task.untrained()
+        checkpoints = {step: f"step_{step}" for step in task.checkpoints}
+        wanted = {*task.keep, *checkpoints.values()} - {"start"}
         try:
-            meta, states, _ = self.records.training(job.unit, *wanted)
+            meta, states, _ = self.records.training(task.which, *wanted)
         except FileNotFoundError:
             return None
         except CorruptedFileError as error:
@@ -221,68 +126,37 @@ class Trainings:
 
     def _tabulate(self) -> None:
         rows = [r for r in self.rows if r["variant"] != MASK_FINDING]
-        table = tabulate(rows, self.engine.objective)
+        table = tabulate(rows, self.trainer.objective)
         write_atomically(
             self.records.store.results, lambda file: table.to_csv(file, index=False)
         )
 
-    def _write(self, job: Job, ticket: Ticket, training: Training) -> dict[str, Any]:
+    def _write(
+        self, task: StoredTask, facts: Facts, training: Training
+    ) -> dict[str, Any]:
         meta = {
             "kind": "training",
-            **job.unit._asdict(),
-            "step": ticket.step,
-            "steps": ticket.steps,
-            "learning_rate": ticket.learning_rate,
-            "sparsity": ticket.masks.sparsity,
+            **task.which._asdict(),
+            **facts._asdict(),
             "metrics": training.metrics,
             "curve": training.curve,
             "versions": versions(),
         }
-        states = {
-            "start": ticket.weights,
-            "rewind_point": training.rewind_point,
-            "final": training.final,
-        }
-        kept = {name: states[name] for name in job.keep}
+        states = {"rewind_point": training.rewind_point, "final": training.final}
+        masks = None
+        if task.keep:
+            assert isinstance(task.ticket, Ticket)
+            states["start"], masks = task.ticket.weights, task.ticket.masks
+        kept = {name: states[name] for name in task.keep}
         kept |= {f"step_{step}": s for step, s in training.checkpoints.items()}
-        masks = ticket.masks if job.keep else None
-        self.records.write(self.records.store.training(job.unit), meta, kept, masks)
+        path = self.records.store.training(task.which)
+        self.records.write(path, meta, kept, masks)
         return meta
 
 
-@contextlib.contextmanager
-def at_work(
-    store: Store,
-    engine: Engine,
-    setup: Setup,
-    ticket: Ticket,
-    counts: Sequence[int],
-    workers: int | str,
-    verbose: int,
-) -> Iterator[Trainings]:
-    """Trainings in a store, with no others in it, by an engine or by workers.
-
-    Args:
-        store: where results are kept.
-        engine, setup, ticket, workers: see `workers.employ`.
-        counts: how many trainings there are, level by level.
-        verbose: 0 shows nothing.
-
-    Raises:
-        BlockingIOError: if others train in this store.
-        ValueError: if workers were asked for and cannot be had, or the store holds
-            files that are somebody else's.
-    """
-    store.check_own()
-    total = sum(counts)
-    hired = employ(workers, engine, setup, ticket, max(counts), total * ticket.steps)
-    with store.alone(), hired as trainer, Progress(total, verbose) as progress:
-        yield Trainings(Records(store), trainer, progress)
-
-
-def _diverged(job: Job, error: FloatingPointError) -> Training:
-    message = f"In the training of {job.unit}: {error}"
-    if not job.may_diverge:
+def _diverged(task: StoredTask, error: FloatingPointError) -> Training:
+    message = f"In the training of {task.which}: {error}"
+    if not task.may_diverge:
         raise FloatingPointError(message) from error
     warnings.warn(f"{message} Its results are NaN.", stacklevel=4)
     return Training({}, {}, {}, {})
@@ -294,4 +168,5 @@ def row(meta: Mapping[str, Any]) -> dict[str, Any]:
     Numbers that a training which diverged does not have are NaN.
     """
     derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
-    return {**meta["metrics"], **meta, **derived}
+    rest = {name: value for name, value in meta.items() if name != "curve"}
+    return {**meta["metrics"], **rest, **derived}

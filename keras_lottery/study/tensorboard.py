@@ -30,9 +30,9 @@ def write_curves(search: Run, directory: str | os.PathLike) -> None:
         )
     import tensorflow as tf
 
-    for unit, training in search.trainings().items():
-        folder = f"replicate_{unit.replicate}/level_{unit.level:02}"
-        name = os.path.join(directory, folder, f"{unit.variant}_{unit.trial}")
+    for which, training in search.trainings().items():
+        folder = f"replicate_{which.replicate}/level_{which.level:02}"
+        name = os.path.join(directory, folder, f"{which.variant}_{which.trial}")
         with tf.summary.create_file_writer(name).as_default():
             curve = training["curve"]
             for key in sorted(curve.keys() - {"step"}):

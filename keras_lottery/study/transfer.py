@@ -1,7 +1,6 @@
 """Tickets in a training other than the one that they were found in."""
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import tempfile
@@ -16,7 +15,7 @@ import numpy as np
 from keras_lottery import checks
 from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.choose import check_engine
-from keras_lottery.engines.data import Data, training_steps
+from keras_lottery.engines.data import Data, Examples, training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.files import digest
 from keras_lottery.keras_bridge import checks as keras_checks
@@ -26,6 +25,8 @@ from keras_lottery.keras_bridge.layers import State, get_masks, get_state, redra
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
+from keras_lottery.search.at_work import at_work
+from keras_lottery.search.levels import ControlTicket
 from keras_lottery.search.replicates import (
     Pretrained,
     begin,
@@ -33,16 +34,11 @@ from keras_lottery.search.replicates import (
     read_pretrained,
     trained_before,
 )
-from keras_lottery.search.settings import (
-    describe,
-    describe_data,
-    describe_model,
-    versions,
-)
+from keras_lottery.search.settings import describe
 from keras_lottery.search.setup import Setup
-from keras_lottery.search.store import Store, Unit
-from keras_lottery.search.trainings import Job, at_work
-from keras_lottery.search.workers import as_before, check_workers
+from keras_lottery.search.store import Store, TrainingId
+from keras_lottery.search.tasks import StoredTask
+from keras_lottery.search.workers import check_workers
 from keras_lottery.tickets import Snapshot, Ticket, grouping
 from keras_lottery.tickets import controls as control_registry
 from keras_lottery.tickets.carry_over import Carried, Replace, carry_over
@@ -196,60 +192,51 @@ def compare_transfer(
         shared=trained_before(masked, get_state(masked), pretrained),
     )
     own = get_state(masked)
-    for job in transfer.jobs(0, own):
-        if callable(job.ticket) and not job.unit.trial:
-            job.ticket()  # What a control cannot do is known before any training.
+    for task in transfer.tasks(0, own):
+        if not task.which.trial:
+            # What a control cannot do is known before any training.
+            task.make(masked, data.examples)
     count = replicates * (2 + len(resolved))
     with contextlib.ExitStack() as stack:
         if directory is None:
             folder = tempfile.TemporaryDirectory(prefix="keras_lottery-")
             directory = stack.enter_context(folder)
-        store = Store(directory)
-        if not overwrite:
-            engine, workers = as_before(store, engine, workers)
         options = {
             "steps": length,
             "eval_freq": eval_freq,
             "objective": objective,
             "trainings": count,
         }
-        setup = Setup(masked, None, seed, engine, data, options)
-        trainer = setup.make(masked)
-        setup = dataclasses.replace(setup, engine=trainer.name)
-        dense = transfer.dense_ticket(own)
-        work = at_work(store, trainer, setup, dense, [count], workers, verbose)
-        trainings = stack.enter_context(work)
-        settings = {
-            "study": "compare_transfer",
-            "tickets": [
+        work = at_work(
+            Store(directory),
+            Setup(masked, None, seed, engine, data, options),
+            lambda setup: setup.make(masked),
+            ticket=transfer.dense_ticket(own),
+            counts=[count],
+            workers=workers,
+            verbose=verbose,
+            overwrite=overwrite,
+        )
+        site = stack.enter_context(work)
+        settings = site.settings(
+            study="compare_transfer",
+            tickets=[
                 {"masks": digest(each.masks), "weights": digest(each.weights)}
                 for each in tickets
             ],
-            "replace": [replace] if isinstance(replace, str) else list(replace),
-            "pretrained": pretrained,
-            "seed": seed,
-            "steps": length,
-            "batch_size": data.batch_size,
-            "eval_freq": eval_freq,
-            "objective": trainer.objective,
-            "engine": trainer.name,
-            "in_workers": trainings.engine is not trainer,
-            "train": describe_data(data.train),
-            "validation": describe_data(data.validation),
-            "test": describe_data(data.test),
-            "model": describe_model(masked),
-            "initial": digest(own),
-            "replicates": replicates,
-            "controls": trials,
-            "report_levels": [1],
-            "versions": versions(),
-        }
-        starts = begin(
-            trainings.records, describe(settings), own, transfer.draw, overwrite
+            replace=[replace] if isinstance(replace, str) else list(replace),
+            pretrained=pretrained,
+            seed=seed,
+            objective=site.objective,
+            initial=digest(own),
+            replicates=replicates,
+            controls=trials,
+            report_levels=[1],
         )
-        jobs = [transfer.jobs(number, start) for number, start in enumerate(starts)]
-        trainings.train(itertools.chain.from_iterable(jobs))
-    return results.tabulate(trainings.rows, trainer.objective)
+        starts = begin(site.records, describe(settings), own, transfer.draw, overwrite)
+        tasks = [transfer.tasks(number, start) for number, start in enumerate(starts)]
+        site.trainings.train_and_store(itertools.chain.from_iterable(tasks))
+    return results.tabulate(site.trainings.rows, site.objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,37 +273,42 @@ class _Transfer:
         shapes = {name: mask.shape for name, mask in self.carried[0].masks.items()}
         return Ticket(Masks.dense(shapes), own, steps=self.steps)
 
-    def jobs(self, replicate: int, own: State) -> list[Job]:
+    def tasks(self, replicate: int, own: State) -> list[StoredTask]:
         """The trainings of a replicate, whose dense network starts from `own`."""
         carried, seed = self.carried[replicate], partial(derive_seed, self.seed)
         start = {**own, **carried.weights}
         ticket = Ticket(carried.masks, start, steps=self.steps)
 
-        def job(level: int, variant: str, ticket: Any, *trial: int, **how: Any) -> Job:
-            unit, order = Unit(replicate, level, variant, *trial), "order"
-            return Job(unit=unit, ticket=ticket, seed=seed(replicate, order), **how)
+        def task(
+            level: int, variant: str, ticket: Any, *trial: int, **how: Any
+        ) -> StoredTask:
+            which, order = TrainingId(replicate, level, variant, *trial), "order"
+            return StoredTask(
+                which=which, ticket=ticket, seed=seed(replicate, order), **how
+            )
 
         keep = ("start", "final")
-        jobs = [
-            job(0, "ticket", self.dense_ticket(own), keep=keep),
-            job(1, "ticket", ticket, keep=keep),
+        tasks = [
+            task(0, "ticket", self.dense_ticket(own), keep=keep),
+            task(1, "ticket", ticket, keep=keep),
         ]
         for name, control, trial in self.controls:
             snapshot = Snapshot.untrained(
                 carried.masks,
                 start,
                 rng=np.random.default_rng(seed(replicate, name, 1, trial)),
-                shared_model=self.model,
-                data=self.data.examples,
+                shared_model=None,
                 grouping=self.groupings[replicate],
             )
-            made = partial(_control, name, control, ticket, snapshot)
-            jobs.append(job(1, name, made, trial, may_diverge=True))
-        return jobs
+            made = partial(_control, name, ControlTicket(control, ticket, snapshot))
+            tasks.append(task(1, name, made, trial, may_diverge=True))
+        return tasks
 
 
-def _control(name: str, control: Control, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    made = control(ticket, snapshot)
+def _control(
+    name: str, control: ControlTicket, model: keras.Model, data: Examples
+) -> Ticket:
+    made = control(model, data)
     for weight, mask in made.masks.items():
         if np.isnan(made.weights[weight][mask].astype("float64")).any():
             raise ValueError(

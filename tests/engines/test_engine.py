@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lottery.engines import Objective, Work, make
+from keras_lottery.engines import Facts, Objective, Task, make
 from keras_lottery.keras_bridge import architecture, backends
 from keras_lottery.keras_bridge.layers import mask_model
 from tests.engines.small_training import assert_alike, assert_zeros, data, model, ticket
@@ -33,23 +33,26 @@ def nan_ticket(of):
 def test_many_tickets_are_each_trained_as_alone(name):
     case = "dropout" if name == "vectorized" else "momentum"
     one = engine(name, case)
-    works = [
-        Work(ticket(one.model, 40, seed=1), 1),
-        Work(lambda: ticket(one.model, 40, density=0.7, seed=2), 2),
-        Work(nan_ticket(one.model), 1),
-        Work(ticket(one.model, 30, step=7, learning_rate=0.01, seed=3), 1),
+    tasks = [
+        Task(ticket(one.model, 40, seed=1), 1),
+        Task(lambda model, data: ticket(model, 40, density=0.7, seed=2), 2),
+        Task(nan_ticket(one.model), 1),
+        Task(ticket(one.model, 30, step=7, learning_rate=0.01, seed=3), 1),
     ]
-    tickets = [work.make() for work in works]
-    works[1] = Work(lambda: tickets[1], 2)
-    seen = {}
-    results = dict(one.train_all(works, lambda i, step: seen.update({i: step})))
-    assert results.keys() == {0, 1, 2, 3}
+    tickets = [task.make(one.model, one.data.examples) for task in tasks]
+    tasks[1] = Task(lambda model, data: tickets[1], 2)
+    waiting, seen = tasks[:], {}
+    done = one.train_all(waiting, lambda task, step: seen.update({task: step}))
+    found = {task: (facts, result) for task, facts, result in done}
+    assert not waiting and found.keys() == set(tasks)
+    results = [found[task][1] for task in tasks]
+    assert [found[task][0] for task in tasks] == [Facts.of(one) for one in tickets]
     assert isinstance(results[2], FloatingPointError)
     assert "at step 10" in str(results[2])
-    assert (seen[0], seen[1], seen[3]) == (40, 40, 30)
+    assert [seen[tasks[i]] for i in (0, 1, 3)] == [40, 40, 30]
     alone = engine("fit", case)
     for i in (0, 1, 3):
-        assert_alike(alone.train(tickets[i], works[i].seed), results[i])
+        assert_alike(alone.train(tickets[i], tasks[i].seed), results[i])
         assert_zeros(results[i], tickets[i].masks)
         assert bool(results[i].rewind_point) == (i < 3)
 
@@ -64,8 +67,9 @@ def test_a_training_ends_where_it_is_told_to(name):
         return len(asked) == 2
 
     long, short = ticket(one.model, 60), ticket(one.model, 40)
-    works = [Work(long, 1, stop), Work(long, 1)]
-    stopped, whole = (result for _, result in sorted(one.train_all(works)))
+    tasks = [Task(long, 1, stop), Task(long, 1)]
+    found = {done.task: done.result for done in one.train_all(tasks[:])}
+    stopped, whole = (found[task] for task in tasks)
     # Not before the rewind point, whose state a search needs.
     assert stopped.curve["step"] == [10, 20, 30, 40]
     assert whole.curve["step"] == [10, 20, 30, 40, 50, 60]

@@ -76,8 +76,8 @@ def test_a_killed_search_goes_on_by_its_engine_to_the_same_bits(
         with pytest.raises(Killed):
             search("fused", tmp_path).search(**FIT)
     killed = search("auto", tmp_path)
-    done = len(killed.units())
-    assert 0 < done < len(finished.units())
+    done = len(killed.training_ids())
+    assert 0 < done < len(finished.training_ids())
     # By itself it would choose `fit` for so few steps.
     killed.search(**FIT)
     assert json.loads(killed.store.settings.read_text())["engine"] == "fused"

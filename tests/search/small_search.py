@@ -72,11 +72,11 @@ def fit_engine():
     return FitEngine(mask_model(build()), data, 12, 0, 4)
 
 
-def stored(search, unit):
+def stored(search, which):
     """The meta, the states and the masks of a training."""
     reader = Reader(search.store)
-    elsewhere = reader.training(unit)[0]["elsewhere"]
-    return reader.training(unit, *elsewhere)
+    elsewhere = reader.training(which)[0]["elsewhere"]
+    return reader.training(which, *elsewhere)
 
 
 def numbers(search):

@@ -19,7 +19,7 @@ from keras_lottery.files import (
 )
 from keras_lottery.masks import Masks
 from keras_lottery.search import Run
-from keras_lottery.search.store import Unit
+from keras_lottery.search.store import TrainingId
 from keras_lottery.study.report import write, write_report
 from tests.search.small_search import FIT, make, numbers
 
@@ -210,12 +210,17 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(run, changing, name):
 
 
 @pytest.mark.parametrize(
-    "to", [Unit(0, 2, "ticket"), Unit(1, 1, "ticket"), Unit(0, 1, "reinit")]
+    "to",
+    [
+        TrainingId(0, 2, "ticket"),
+        TrainingId(1, 1, "ticket"),
+        TrainingId(0, 1, "reinit"),
+    ],
 )
 def test_a_training_that_was_moved_is_refused(run, changing, to):
-    moved = run.store.training(Unit(0, 1, "ticket"))
+    moved = run.store.training(TrainingId(0, 1, "ticket"))
     changing(run.store.training(to)).write_bytes(moved.read_bytes())
-    with pytest.raises(CorruptedFileError, match=r"it was moved there: .*level=1"):
+    with pytest.raises(CorruptedFileError, match=r"it was moved there: .*level 1"):
         run.results()
 
 
@@ -245,7 +250,7 @@ def test_foreign_files_are_left_alone(finished, tmp_path):
         (copied / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(record, copied / name)
     run = Run.load(copied)
-    assert run.units() == finished.units()
+    assert run.training_ids() == finished.training_ids()
     again = make(copied, replicates=2)
     again.search(**FIT)
     assert numbers(again).equals(numbers(finished))

@@ -5,11 +5,11 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery import engines
-from keras_lottery.engines import Training
+from keras_lottery.engines import Done, Facts, Training
 from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.search.converged import Converged
 from keras_lottery.search.progress import Progress
-from keras_lottery.search.store import MASK_FINDING, Unit
+from keras_lottery.search.store import MASK_FINDING, TrainingId
 from tests.search.small_search import FIT, build, make, stored
 
 
@@ -20,20 +20,20 @@ def test_masks_come_from_short_trainings_and_tickets_train_in_full():
     assert search.curve(2)["step"][-1] == search.curve(0)["step"][-1] == 12
     masks = search.ticket(0).masks
     for level, steps in ((0, 8), (1, 6)):
-        meta, states, held = stored(search, Unit(0, level, "mask_finding"))
+        meta, states, held = stored(search, TrainingId(0, level, "mask_finding"))
         assert meta["steps"] == steps
         assert held == masks
         scores = {name: np.abs(states["final"][name]) for name in masks}
         masks = kl.allocation.Global()(scores, held, [0.5, 0.75][level])
         assert masks == search.ticket(level + 1).masks
-    assert not search.store.training(Unit(0, 2, "mask_finding")).exists()
+    assert not search.store.training(TrainingId(0, 2, "mask_finding")).exists()
 
 
 def test_a_short_training_passes_the_tickets_own_rewind_point():
     search = make(rewind_to=5, schedule=[0.5], controls={})
     search.search(**FIT, mask_steps=1)
-    dense = stored(search, Unit(0, 0, "ticket"))[1]
-    run = stored(search, Unit(0, 0, "mask_finding"))[1]
+    dense = stored(search, TrainingId(0, 0, "ticket"))[1]
+    run = stored(search, TrainingId(0, 0, "mask_finding"))[1]
     for name, value in dense["rewind_point"].items():
         np.testing.assert_array_equal(run["rewind_point"][name], value)
         np.testing.assert_array_equal(search.ticket(1).weights[name], value)
@@ -48,10 +48,13 @@ class Instant:
     def __init__(self, name, model, data, **options):
         self.model, self.data = model, data
 
-    def train_all(self, works, progress):
-        for index, work in enumerate(works):
-            final = {name: w + 1 for name, w in work.make().weights.items()}
-            yield index, Training(final, final, {}, {"seconds": 0.0})
+    def train_all(self, waiting, progress):
+        while waiting:
+            task = waiting.pop(0)
+            ticket = task.make(self.model, self.data.examples)
+            final = {name: w + 1 for name, w in ticket.weights.items()}
+            training = Training(final, final, {}, {"seconds": 0.0})
+            yield Done(task, Facts.of(ticket), training)
 
 
 @pytest.mark.once
@@ -69,14 +72,18 @@ def test_trainings_are_counted_before(monkeypatch, search, fit, found_in):
     totals = []
     monkeypatch.setattr(engines, "make", Instant)
     monkeypatch.setattr(
-        "keras_lottery.search.trainings.Progress",
+        "keras_lottery.search.at_work.Progress",
         lambda total, verbose: totals.append(total) or Progress(total, verbose),
     )
     asked = {"schedule": [0.3, 0.5, 0.7], "report_levels": [2, 3], "replicates": 2}
     run = make(**asked, **search, workers=0)
     run.search(**FIT | fit)
-    assert totals == [len(run.store.units())]
-    beside = [unit.level for unit in run.store.units() if unit.variant == MASK_FINDING]
+    assert totals == [len(run.store.training_ids())]
+    beside = [
+        which.level
+        for which in run.store.training_ids()
+        if which.variant == MASK_FINDING
+    ]
     assert sorted(beside) == sorted(2 * found_in)
 
 
@@ -97,14 +104,14 @@ def test_only_reported_levels_are_trained_in_full():
 def test_a_training_stops_where_its_masks_have_converged():
     still = make(model=lambda: build(1e-9), rewind_to=5, controls={}, schedule=[0.5])
     still.search(**FIT, mask_epochs="auto")
-    meta = stored(still, Unit(0, 0, "mask_finding"))[0]
+    meta = stored(still, TrainingId(0, 0, "mask_finding"))[0]
     # Validated every 4 steps, asked after the rewind point; an epoch has 6.
     assert meta["curve"]["step"] == [4, 8, 12]
     assert meta["steps"] == 12
     assert still.curve(1)["step"][-1] == 12
     early = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
     early.search(**FIT | {"epochs": 3}, mask_epochs="auto")
-    assert stored(early, Unit(0, 0, "mask_finding"))[0]["curve"]["step"] == [4, 8]
+    assert stored(early, TrainingId(0, 0, "mask_finding"))[0]["curve"]["step"] == [4, 8]
 
 
 @pytest.mark.once
@@ -113,7 +120,7 @@ def test_masks_converge_over_an_epoch_however_often_is_validated(eval_freq):
     search = make(model=lambda: build(1e-9), controls={}, schedule=[0.5])
     fit = FIT | {"epochs": 4, "eval_freq": eval_freq}
     search.search(**fit, mask_epochs="auto")
-    meta = stored(search, Unit(0, 0, "mask_finding"))[0]
+    meta = stored(search, TrainingId(0, 0, "mask_finding"))[0]
     assert meta["curve"]["step"][-1] == 6 + eval_freq
 
 
@@ -174,7 +181,7 @@ def test_a_control_that_diverges_leaves_a_row_and_a_warning():
         return kl.Ticket(ticket.masks, weights, ticket.step, ticket.steps)
 
     search = make(schedule=[0.5], controls={"explode": (explode, 1), "reinit": 1})
-    with pytest.warns(UserWarning, match=r"variant='explode'.*are NaN"):
+    with pytest.warns(UserWarning, match=r"explode: .*are NaN"):
         table = search.search(**FIT)
     row = table.query("variant == 'explode'")
     assert row["final_val_loss"].isna().all() and len(row) == 1

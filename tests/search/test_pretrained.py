@@ -96,11 +96,11 @@ def test_dense_networks_of_a_transfer_start_from_them(search, trained, tmp_path)
         verbose=0,
     )
     from keras_lottery.search.records import Reader
-    from keras_lottery.search.store import Store, Unit
+    from keras_lottery.search.store import Store, TrainingId
 
     reader = Reader(Store(tmp_path))
     starts = [
-        reader.training(Unit(replicate, 0, "ticket"), "start")[1]["start"]
+        reader.training(TrainingId(replicate, 0, "ticket"), "start")[1]["start"]
         for replicate in (0, 1)
     ]
     for name, array in get_state(trained).items():

@@ -6,7 +6,7 @@ import pytest
 from keras_lottery.files import CorruptedFileError, read_record
 from keras_lottery.masks import Masks
 from keras_lottery.search.records import Reader, Records
-from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.store import Store, TrainingId
 
 pytestmark = pytest.mark.once
 
@@ -40,13 +40,13 @@ def store(tmp_path):
 
 def write(records, level, **states):
     masks = Masks.dense({"a": (3,)})
-    unit = Unit(0, level, "ticket")
-    meta = {**META, **unit._asdict()}
+    which = TrainingId(0, level, "ticket")
+    meta = {**META, **which._asdict()}
     records.write(place(records.store, level), meta, states, masks)
 
 
 def place(store, level):
-    return store.training(Unit(0, level, "ticket"))
+    return store.training(TrainingId(0, level, "ticket"))
 
 
 def held(store, level):
@@ -73,7 +73,7 @@ def test_what_was_read_is_referred_to(store):
     write(records, 1, start=state(1))
     assert held(store, 1) == ["start"]
     records = Records(store)
-    records.training(Unit(0, 0, "ticket"))
+    records.training(TrainingId(0, 0, "ticket"))
     write(records, 2, start=state(1), final=state(2), rewind_point=state(2))
     assert held(store, 2) == ["final"]
     states = Reader(store).read(place(store, 2), "training", "start", "rewind_point")[1]
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_written_whole_and_named(store):
     place(store, 0).write_bytes(b"")
     records = Records(store)
     with pytest.raises(CorruptedFileError, match="level_00"):
-        records.training(Unit(0, 0, "ticket"))
+        records.training(TrainingId(0, 0, "ticket"))
     write(records, 0, start=state(0), final=state(1))
     assert held(store, 0) == ["start", "final"]
     write(records, 1, start=state(1))
@@ -109,8 +109,8 @@ def test_what_was_refused_is_not_referred_to(store):
     place(store, 2).replace(place(store, 1))
     records = Records(store)
     with pytest.raises(CorruptedFileError, match="it was moved there"):
-        records.training(Unit(0, 1, "ticket"), "final")
+        records.training(TrainingId(0, 1, "ticket"), "final")
     write(records, 1, final=state(1))
     write(records, 2, start=state(2))
-    states = Reader(store).training(Unit(0, 2, "ticket"), "start")[1]
+    states = Reader(store).training(TrainingId(0, 2, "ticket"), "start")[1]
     assert states["start"]["a"].tolist() == [2, 2, 2]

@@ -90,7 +90,7 @@ def test_a_build_function_that_seeds_itself_is_refused_for_replicates(
 
 def test_a_training_that_diverges_says_where():
     search = make(model=lambda: build(learning_rate=1e30), controls={})
-    with pytest.raises(FloatingPointError, match=r"level=0.*learning rate"):
+    with pytest.raises(FloatingPointError, match=r"level 0.*learning rate"):
         search.search(**FIT)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_lottery as kl
 from keras_lottery.files import read_record
-from keras_lottery.search.store import Unit
+from keras_lottery.search.store import TrainingId
 from keras_lottery.tickets.rewind import FineTune, Rewind
 from tests.search.small_search import FIT, build, fit_engine, make, stored
 
@@ -35,7 +35,7 @@ def rewound(rewind, rewind_to):
 def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
     search = rewound(rewind, rewind_to)
     k = {5: 5, "1ep": 6}[rewind_to]
-    point = stored(search, Unit(0, 0, "ticket"))[1]["rewind_point"]
+    point = stored(search, TrainingId(0, 0, "ticket"))[1]["rewind_point"]
     for level in (1, 2):
         ticket = search.ticket(level)
         ends = search.ticket(level - 1).trained
@@ -46,13 +46,13 @@ def test_rewinding_goes_to_the_right_weights_and_step(rewind, rewind_to):
             (12, 12) if rewind == "fine_tune" else (k, 12 - k)
         )
         # Its start is stored already, and not again.
-        path = search.store.training(Unit(0, level, "ticket"))
+        path = search.store.training(TrainingId(0, level, "ticket"))
         assert list(read_record(path, "training")[1]) == ["final"]
 
 
 def test_the_rewind_point_holds_statistics_and_random_state():
     search = rewound("weights", 5)
-    point = stored(search, Unit(0, 0, "ticket"))[1]["rewind_point"]
+    point = stored(search, TrainingId(0, 0, "ticket"))[1]["rewind_point"]
     initial = search.ticket(0).weights
     # On torch, a step's seed is made of its number.
     drawn = (
@@ -127,7 +127,7 @@ def test_a_fixed_rate_of_fine_tuning_replaces_a_plain_learning_rate():
 @pytest.mark.once
 def test_continue_finds_masks_by_one_run_that_goes_on():
     search = rewound("continue", 5)
-    _, states, masks = stored(search, Unit(0, 1, "mask_finding"))
+    _, states, masks = stored(search, TrainingId(0, 1, "mask_finding"))
     second = search.ticket(2).masks
     scores = {name: np.abs(states["final"][name]) for name in second}
     expected = kl.allocation.Global()(scores, masks, 0.75)

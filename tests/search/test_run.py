@@ -27,8 +27,8 @@ def test_reading_builds_no_model(finished, no_models):
     assert run.results().equals(finished.results())
     assert run.verdict().equals(finished.verdict())
     assert run.best() == finished.best()
-    assert run.units() == finished.units()
-    assert run.expected() == set(run.units())
+    assert run.training_ids() == finished.training_ids()
+    assert run.expected() == set(run.training_ids())
     assert run.curve(1) == finished.curve(1)
     ticket, own = run.ticket(1, 1), finished.ticket(1, 1)
     assert ticket.card == own.card
@@ -48,7 +48,7 @@ def test_reading_needs_no_functions(finished, tmp_path):
     loaded = LotteryTicketSearch.load(copy)
     for run in (Run.load(copy), loaded):
         assert run.results().equals(finished.results())
-        assert run.expected() == set(run.units())
+        assert run.expected() == set(run.training_ids())
     with pytest.raises(ValueError, match=r"give its functions to `load`.*thesis"):
         loaded.search(**FIT)
     with pytest.raises(ValueError, match="magic"):
@@ -58,16 +58,16 @@ def test_reading_needs_no_functions(finished, tmp_path):
 def test_what_is_missing_is_known(finished, tmp_path):
     copy = shutil.copytree(finished.directory, tmp_path / "run")
     run = Run.load(copy)
-    lost = run.units()[-1]
+    lost = run.training_ids()[-1]
     run.store.training(lost).unlink()
-    assert run.expected() - set(run.units()) == {lost}
+    assert run.expected() - set(run.training_ids()) == {lost}
     assert len(run.results()) == len(finished.results()) - 1
 
 
 def test_damaged_files_raise_or_are_told(finished, tmp_path):
     copy = shutil.copytree(finished.directory, tmp_path / "run")
     run = Run.load(copy)
-    path = run.store.training(run.units()[0])
+    path = run.store.training(run.training_ids()[0])
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="damaged"):
         run.results()
@@ -89,7 +89,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path, settings):
 
 def test_what_is_not_stored_is_refused_with_what_is(finished):
     for read in (finished.ticket, finished.masks, finished.trained, finished.curve):
-        with pytest.raises(FileNotFoundError, match="level=7") as error:
+        with pytest.raises(FileNotFoundError, match="level 7") as error:
             read(7)
         assert "ticket at levels [0, 1, 2]" in str(error.value)
         assert "replicates [0, 1]" in str(error.value)

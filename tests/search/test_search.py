@@ -8,7 +8,7 @@ import pytest
 import keras_lottery as kl
 from keras_lottery import results as tables
 from keras_lottery.engines.objective import ACCURACY
-from keras_lottery.search.store import Unit
+from keras_lottery.search.store import TrainingId
 from tests.search.small_search import FIT, X, build, fit_engine, make, numbers, stored
 
 
@@ -92,7 +92,7 @@ def test_tickets_restart_from_the_initial_weights_to_the_bit(finished):
 def test_every_replicate_trains_and_rewinds_to_its_own_initial_weights(finished):
     for replicate in (0, 1):
         initial = finished.ticket(0, replicate).weights
-        dense = stored(finished, Unit(replicate, 0, "ticket"))[1]
+        dense = stored(finished, TrainingId(replicate, 0, "ticket"))[1]
         for name, value in initial.items():
             np.testing.assert_array_equal(dense["rewind_point"][name], value)
             np.testing.assert_array_equal(

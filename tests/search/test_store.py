@@ -12,13 +12,13 @@ from keras_lottery.files import (
     write_json,
     write_record,
 )
-from keras_lottery.search.store import Store, Unit
+from keras_lottery.search.store import Store, TrainingId
 
 pytestmark = pytest.mark.once
 
 
 def test_clean_removes_what_a_killed_writer_leaves(tmp_path):
-    path, left = Store(tmp_path).training(Unit(0, 1, "ticket")), []
+    path, left = Store(tmp_path).training(TrainingId(0, 1, "ticket")), []
     write_json(path, "old")
     other = tmp_path / "other" / "replicate_0" / f"{TEMPORARY}by_another_search"
     write_json(other, "it is running")
@@ -39,14 +39,14 @@ def test_clean_removes_what_a_killed_writer_leaves(tmp_path):
 
 def test_every_unit_has_a_place_of_its_own(tmp_path):
     store = Store(tmp_path)
-    units = [
-        Unit(replicate, level, variant, trial)
+    ids = [
+        TrainingId(replicate, level, variant, trial)
         for replicate in (0, 1, 11)
         for level in (0, 1, 11)
         for variant in ("ticket", "reinit")
         for trial in (0, 1, 11)
     ]
-    paths = [store.training(unit) for unit in units]
+    paths = [store.training(which) for which in ids]
     paths += [store.initial(replicate) for replicate in (0, 1, 11)]
     paths += [store.settings, store.results]
     assert len(set(paths)) == len(paths)
@@ -55,7 +55,7 @@ def test_every_unit_has_a_place_of_its_own(tmp_path):
 
 def test_clear_leaves_what_is_not_the_searchs(tmp_path):
     store = Store(tmp_path)
-    for path in (store.training(Unit(0, 1, "ticket")), store.initial(0)):
+    for path in (store.training(TrainingId(0, 1, "ticket")), store.initial(0)):
         write_record(path, {"kind": "test"}, {})
     for path in (store.settings, store.results, tmp_path / "notes.txt"):
         write_json(path, 1)
@@ -106,4 +106,4 @@ def test_the_lock_is_no_part_of_the_search(tmp_path):
         store.clear()
         with pytest.raises(BlockingIOError), Store(tmp_path).alone():
             pass
-    assert store.units() == []
+    assert store.training_ids() == []

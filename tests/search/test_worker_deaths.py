@@ -7,17 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_lottery.engines.engine import Work
+from keras_lottery.engines.engine import Done, Facts, Task
 from keras_lottery.files import write_sealed
 from keras_lottery.masks import Masks
 from keras_lottery.search import workers
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
+from keras_lottery.search.workers import choose
+from keras_lottery.search.workers.pool import Workers
 from keras_lottery.tickets import Ticket
 
 pytestmark = pytest.mark.once
 
 TICKET = Ticket(Masks.dense({"a": (3,)}), {}, 0, 1)
+FACTS = Facts.of(TICKET)
 ENGINE = SimpleNamespace(model=None, data=None, objective=None, name="fit")
 
 
@@ -46,7 +49,7 @@ class Pool:
     def _finish(self, future, work):
         if work is not None:
             time.sleep(0.3)  # A new worker has to start.
-        future.set_result(None if work is None else "trained")
+        future.set_result(None if work is None else Done(work, FACTS, "trained"))
 
     def _break(self, running):
         for future in running:
@@ -58,13 +61,15 @@ class Pool:
 
 
 def trained(pool, number=5):
-    made = workers.Workers(ENGINE, pool)
-    return dict(made.train_all([Work(TICKET, 0)] * number, lambda *_: None))
+    tasks = [Task(TICKET, 0) for _ in range(number)]
+    done = Workers(ENGINE, pool).train_all(tasks[:], lambda *_: None)
+    found = {one.task: one.result for one in done}
+    return [found[task] for task in tasks]
 
 
 def test_a_pool_that_breaks_once_is_one_death_of_each_training():
     with pytest.warns(UserWarning, match="A worker died"):
-        assert trained(Pool(1)) == dict.fromkeys(range(5), "trained")
+        assert trained(Pool(1)) == ["trained"] * 5
 
 
 def test_a_training_whose_worker_dies_again_and_again_ends_the_search():
@@ -80,9 +85,9 @@ def setup():
 
 
 def employed(monkeypatch, number, breaks):
-    monkeypatch.setattr(workers, "_choose", lambda *_: 2)
-    monkeypatch.setattr(workers, "_obstacle", lambda *_: None)
-    monkeypatch.setattr(workers, "_pool", lambda *_: Pool(breaks))
+    monkeypatch.setattr(choose, "_choose", lambda *_: 2)
+    monkeypatch.setattr(choose, "_obstacle", lambda *_: None)
+    monkeypatch.setattr(choose, "_pool", lambda *_: Pool(breaks))
     with workers.employ(number, ENGINE, setup(), TICKET, 2, 10) as trainer:
         return trainer
 

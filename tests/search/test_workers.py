@@ -13,8 +13,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from keras_lottery.search import LotteryTicketSearch, workers
+from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.store import Store
+from keras_lottery.search.workers import pool
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +124,7 @@ def test_what_cannot_be_sent_to_workers_is_refused():
 @pytest.mark.once
 def test_workers_that_die_and_die_end_the_search(tmp_path, monkeypatch):
     # Starting one takes seconds: the second death is too many.
-    monkeypatch.setattr(workers, "MAX_DEATHS", 1)
+    monkeypatch.setattr(pool, "MAX_DEATHS", 1)
     (tmp_path / "deaths").write_text("99")
     made = LotteryTicketSearch(build, [0.5], workers=1)
     with (

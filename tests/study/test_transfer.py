@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_lottery as kl
 from keras_lottery import engines
-from keras_lottery.engines import Engine, Training
+from keras_lottery.engines import Done, Engine, Facts, Training
 from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.files import read_json
 from keras_lottery.keras_bridge import architecture
@@ -311,11 +311,15 @@ class Listing:
         self.model, self.data = model, data
         type(self).last = self
 
-    def train_all(self, works, progress):
-        self.works = [(work.make(), work.seed) for work in works]
-        for index in range(len(works)):
-            progress(index, 1)
-            yield index, Training({}, {}, {}, {"seconds": 0.0})
+    def train_all(self, waiting, progress):
+        self.asked = []
+        while waiting:
+            task = waiting.pop(0)
+            ticket = task.make(self.model, self.data.examples)
+            self.asked.append((ticket, task.seed))
+            progress(task, 1)
+            training = Training({}, {}, {}, {"seconds": 0.0})
+            yield Done(task, Facts.of(ticket), training)
 
 
 @pytest.fixture
@@ -333,7 +337,7 @@ def asked(monkeypatch):
 def test_what_is_trained(ticket, asked):
     model = trainable(classes=2)
     engine, _ = asked(ticket, model, replicates=2, epochs=3)
-    works = engine.works
+    works = engine.asked
     (dense, order), (found, _), (reinit, _), (random, _), *rest = works
     (dense_1, order_1), (found_1, _), *_ = rest
     own = get_state(model)
@@ -366,7 +370,7 @@ def test_masks_of_controls_keep_the_form_of_the_tickets(asked, granularity, head
         ticket = ticket.transfer(network())  # And on from there.
     assert ticket.granularity == granularity
     target = network(head=head)
-    works = asked(ticket, target, controls=["random", "shuffle"])[0].works
+    works = asked(ticket, target, controls=["random", "shuffle"])[0].asked
     found, random, shuffled = (made.masks for made, _ in works[1:])
     assert random != found != shuffled
     for masks in (random, shuffled):
@@ -399,7 +403,7 @@ def test_the_optimizer_is_replaced(ticket, asked):
 
 def test_a_ticket_for_each_replicate(ticket, asked):
     other = ticket_of(pruned(scramble(network(), seed=2)))
-    works = asked([ticket, other], controls=[])[0].works
+    works = asked([ticket, other], controls=[])[0].asked
     assert works[1][0].masks == ticket.masks
     assert works[3][0].masks == other.masks
     with pytest.raises(ValueError, match=r"replicates=3 and 2 tickets"):
@@ -446,5 +450,5 @@ def test_arguments_are_checked_before_training(ticket):
 
 
 def test_a_loss_that_is_not_a_number_is_named(ticket):
-    with pytest.raises(FloatingPointError, match=r"level=0.*ticket"):
+    with pytest.raises(FloatingPointError, match=r"level 0: ticket"):
         compare(ticket, optimizer=keras.optimizers.SGD(1e30))

@@ -1,6 +1,5 @@
 """Where an experiment runs: what it trains is kept, and done once."""
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +21,10 @@ from keras_lottery.papers import data, models
 from keras_lottery.papers.experiments.experiment import Scale
 from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, join, summarise
-from keras_lottery.papers.experiments.training import Start, Trained, describe_job
+from keras_lottery.papers.experiments.training import Start, Trained, describe_task
 from keras_lottery.papers.models import Recipe
 from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search.at_work import at_work
 from keras_lottery.search.replicates import build
 from keras_lottery.search.results import own_steps
 from keras_lottery.search.settings import (
@@ -32,12 +32,9 @@ from keras_lottery.search.settings import (
     describe_data,
     describe_model,
     keep_settings,
-    versions,
 )
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
-from keras_lottery.search.trainings import at_work
-from keras_lottery.search.workers import as_before
 from keras_lottery.study import plots
 from keras_lottery.tickets import Ticket, schedules
 from keras_lottery.tickets.allocation import AllocationLike, Layerwise
@@ -221,36 +218,32 @@ class Lab:
         replicates = sorted({start.replicate for start in starts.values()})
         built = {r: self.model(r, recipe, model) for r in replicates}
         network = built[replicates[0]][0]
-        jobs = {
-            label: start.job(label, recipe, *built[start.replicate])
+        tasks = {
+            label: start.task(label, recipe, *built[start.replicate])
             for label, start in starts.items()
         }
-        store = Store(self.directory / name)
-        chosen, workers = as_before(store, "auto", "auto")
-        setup = self._setup(chosen, recipe, model, callbacks)
-        engine = self._engine(setup, network)
-        setup = dataclasses.replace(setup, engine=engine.name)
-        first: Any = next(iter(jobs.values())).ticket
-        how = engine, setup, first, [len(jobs)], workers, self.verbose
-        with at_work(store, *how) as trainings:
-            settings = {
-                "study": "trainings",
-                "steps": recipe.steps,
-                "batch_size": recipe.batch_size,
-                "eval_freq": recipe.eval_freq,
-                "model": describe_model(network),
-                "callbacks": [_describe(callback) for callback in callbacks],
-                "engine": engine.name,
-                "in_workers": trainings.engine is not engine,
-                "trainings": {n: describe_job(job) for n, job in jobs.items()},
-                "versions": versions(),
+        first: Any = next(iter(tasks.values())).ticket
+        work = at_work(
+            Store(self.directory / name),
+            self._setup(recipe, model, callbacks),
+            lambda setup: self._engine(setup, network),
+            ticket=first,
+            counts=[len(tasks)],
+            workers="auto",
+            verbose=self.verbose,
+        )
+        with work as site:
+            settings = site.settings(
+                study="trainings",
+                callbacks=[_describe(callback) for callback in callbacks],
+                trainings={n: describe_task(task) for n, task in tasks.items()},
                 **self._described_data,
-            }
-            keep_settings(store, describe(settings))
-            done = trainings.train(jobs.values())
+            )
+            keep_settings(site.records.store, describe(settings))
+            done = site.trainings.train(tasks.values())
         trained = {}
-        for label, job in jobs.items():
-            training, ticket = done[job.unit], job.ticket
+        for label, task in tasks.items():
+            training, ticket = done[task.which], task.ticket
             assert isinstance(ticket, Ticket)
             ends = {ticket.step: ticket.weights, recipe.steps: training.final}
             trained[label] = Trained({**training.checkpoints, **ends}, training.metrics)
@@ -360,7 +353,6 @@ class Lab:
 
     def _setup(
         self,
-        engine: str,
         recipe: Recipe,
         model: Model | None,
         callbacks: Sequence[Configured],
@@ -375,7 +367,7 @@ class Lab:
         parts = self.splits.train, self.splits.validation, self.splits.test
         data = Data(*parts, recipe.batch_size)
         source = self._source(recipe, model)
-        return Setup(source, with_kernel, 0, engine, data, options)
+        return Setup(source, with_kernel, 0, "auto", data, options)
 
     def _engine(self, setup: Setup, model: keras.Model) -> Engine:
         """What trains a model. The last one is kept: it may train the next as well."""

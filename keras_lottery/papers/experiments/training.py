@@ -11,8 +11,8 @@ from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.masks import Masks
 from keras_lottery.papers.models import Recipe
 from keras_lottery.search.replicates import derive_seed
-from keras_lottery.search.store import Unit
-from keras_lottery.search.trainings import Job
+from keras_lottery.search.store import TrainingId
+from keras_lottery.search.tasks import StoredTask
 from keras_lottery.tickets import Ticket
 
 
@@ -38,9 +38,9 @@ class Start:
     replicate: int = 0
     order: int = 0
 
-    def job(
+    def task(
         self, label: str, recipe: Recipe, model: keras.Model, initial: State
-    ) -> Job:
+    ) -> StoredTask:
         """The training, by a label, of a model with these initial weights."""
         # Named as in a search, so that the first order is that of its dense network.
         order = f"order {self.order}" if self.order else "order"
@@ -50,8 +50,8 @@ class Start:
             self.step,
             recipe.steps - self.step,
         )
-        return Job(
-            unit=Unit(self.replicate, 0, label, self.order),
+        return StoredTask(
+            which=TrainingId(self.replicate, 0, label, self.order),
             ticket=ticket,
             seed=derive_seed(0, self.replicate, order),
             keep=("start", "final"),
@@ -77,14 +77,14 @@ class Trained:
         return self.states[max(self.states)]
 
 
-def describe_job(job: Job) -> dict[str, Any]:
+def describe_task(task: StoredTask) -> dict[str, Any]:
     """What makes it another training, as JSON."""
-    assert isinstance(job.ticket, Ticket)
+    assert isinstance(task.ticket, Ticket)
     return {
-        "seed": job.seed,
-        "step": job.ticket.step,
-        "steps": job.ticket.steps,
-        "checkpoints": list(job.checkpoints),
-        "start": digest(job.ticket.weights),
-        "masks": digest(job.ticket.masks),
+        "seed": task.seed,
+        "step": task.ticket.step,
+        "steps": task.ticket.steps,
+        "checkpoints": list(task.checkpoints),
+        "start": digest(task.ticket.weights),
+        "masks": digest(task.ticket.masks),
     }

@@ -59,12 +59,12 @@ def densities_by_level(search: Run) -> "pd.DataFrame":
 
     check_run("search", search)
     tables = []
-    for unit in search.units():
-        if unit.variant != "ticket":
+    for which in search.training_ids():
+        if which.variant != "ticket":
             continue
-        table = layer_densities(search.masks(unit.level, unit.replicate))
-        table.insert(0, "level", unit.level)
-        table.insert(1, "replicate", unit.replicate)
+        table = layer_densities(search.masks(which.level, which.replicate))
+        table.insert(0, "level", which.level)
+        table.insert(1, "replicate", which.replicate)
         tables.append(table)
     if not tables:
         raise ValueError(

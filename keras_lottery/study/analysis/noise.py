@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_lottery import checks, engines
-from keras_lottery.engines import Training, Work
+from keras_lottery.engines import Task, Training
 from keras_lottery.engines.as_in_fit import gather, part
 from keras_lottery.engines.choose import check_engine
 from keras_lottery.engines.data import Data, check_data, training_steps
@@ -77,8 +77,8 @@ def train_rewind_points(
     reached: dict[int, State] = {0: initial}
     if prefixes:
         order = derive_seed(seed, 0, "order")
-        works = [Work(Ticket(masks, initial, 0, k), order) for k in prefixes]
-        trained = _train(masked, data, length, works, engine, verbose)
+        tasks = [Task(Ticket(masks, initial, 0, k), order) for k in prefixes]
+        trained = _train(masked, data, length, tasks, engine, verbose)
         reached |= {k: each.final for k, each in zip(prefixes, trained, strict=True)}
     return [Ticket(masks, reached[k], k, length - k, architecture=text) for k in points]
 
@@ -150,14 +150,14 @@ def train_and_measure_instability(
     data = _data(x, y, test_data, batch_size)
     model = tickets[0].initial_model()
     keras_checks.compiled("tickets", model)
-    works = [
-        Work(ticket, derive_seed(seed, pair, "order", trial=copy))
+    tasks = [
+        Task(ticket, derive_seed(seed, pair, "order", trial=copy))
         for ticket in tickets
         for pair in range(pairs)
         for copy in range(2)
     ]
     length = max(ticket.step + ticket.steps for ticket in tickets)
-    ends = iter(_train(model, data, length, works, engine, verbose))
+    ends = iter(_train(model, data, length, tasks, engine, verbose))
     rows = []
     for index, ticket in enumerate(tickets):
         measured = ticket.initial_model()
@@ -203,21 +203,22 @@ def _train(
     model: keras.Model,
     data: Data,
     steps: int,
-    works: list[Work],
+    tasks: list[Task],
     engine: str,
     verbose: int,
 ) -> list[Training]:
-    """The trainings of works, in their order. The model is used up."""
+    """The trainings of tasks, in their order. The model is used up."""
     trainer = engines.make(
-        engine, model, data, steps, trainings=len(works), eval_freq=steps
+        engine, model, data, steps, trainings=len(tasks), eval_freq=steps
     )
-    trained: dict[int, Training] = {}
-    with Progress(len(works), verbose) as progress:
-        for index, training in trainer.train_all(
-            works, lambda index, step: progress.show(f"copy {index}", step)
+    labels = {task: f"copy {index}" for index, task in enumerate(tasks)}
+    trained: dict[Task, Training] = {}
+    with Progress(len(tasks), verbose) as progress:
+        for task, _, result in trainer.train_all(
+            list(tasks), lambda task, step: progress.show(labels[task], step)
         ):
-            if isinstance(training, FloatingPointError):
-                raise training
-            trained[index] = training
+            if isinstance(result, FloatingPointError):
+                raise result
+            trained[task] = result
             progress.finish()
-    return [trained[index] for index in range(len(works))]
+    return [trained[task] for task in tasks]

@@ -15,7 +15,7 @@ from keras_lottery.files import CorruptedFileError
 from keras_lottery.search import Run, results
 from keras_lottery.search.best import Best, best_of
 from keras_lottery.search.settings import differences
-from keras_lottery.search.store import Unit
+from keras_lottery.search.store import TrainingId
 from keras_lottery.search.trainings import row
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Content:
     results: "pd.DataFrame"
     verdict: "pd.DataFrame"
     best: Best | None
-    curves: dict[Unit, dict[str, list[float]]]
+    curves: dict[TrainingId, dict[str, list[float]]]
     replicate: int
     layers: dict[int, dict[str, float]]
     first: dict[int, np.ndarray]
@@ -83,7 +83,7 @@ class Content:
     @property
     def trained(self) -> str:
         """When the last training was stored."""
-        paths = [self.run.store.training(unit) for unit in self.curves]
+        paths = [self.run.store.training(which) for which in self.curves]
         last = max((path.stat().st_mtime for path in paths), default=None)
         if last is None:
             return "not yet"
@@ -122,20 +122,20 @@ def read_content(directory: str | os.PathLike) -> Content:
     run = Run.load(directory)
     damaged: list[str] = []
     trainings = run.trainings(damaged)
-    tickets = sorted(unit for unit in trainings if unit.variant == "ticket")
+    tickets = sorted(which for which in trainings if which.variant == "ticket")
     replicate = tickets[0].replicate if tickets else 0
     layers: dict[int, dict[str, float]] = {}
     first: dict[int, np.ndarray] = {}
-    for unit in tickets:
-        if unit.replicate != replicate:
+    for which in tickets:
+        if which.replicate != replicate:
             continue
         try:
-            masks = run.masks(unit.level, replicate)
+            masks = run.masks(which.level, replicate)
         except CorruptedFileError as error:
             damaged.append(str(error))
             continue
-        layers[unit.level] = {name: float(m.mean()) for name, m in masks.items()}
-        first[unit.level] = next(iter(masks.values()))
+        layers[which.level] = {name: float(m.mean()) for name, m in masks.items()}
+        first[which.level] = next(iter(masks.values()))
     objective = run.objective
     table = results.tabulate(map(row, trainings.values()), objective)
     verdict, best = table.iloc[:0], None
@@ -150,7 +150,7 @@ def read_content(directory: str | os.PathLike) -> Content:
         results=table,
         verdict=verdict,
         best=best,
-        curves={unit: training["curve"] for unit, training in trainings.items()},
+        curves={which: training["curve"] for which, training in trainings.items()},
         replicate=replicate,
         layers=layers,
         first=first,

@@ -142,9 +142,9 @@ def _mean_curve(
 
     curves = [
         pd.Series(curve[column], index=curve["step"], dtype=float)
-        for unit, curve in content.curves.items()
+        for which, curve in content.curves.items()
         # A training that diverged has none.
-        if curve and (unit.variant, unit.level) == (variant, level)
+        if curve and (which.variant, which.level) == (variant, level)
     ]
     points = pd.concat(curves or [pd.Series(dtype=float)]).dropna()
     return points.groupby(level=0).agg(["mean", "min", "max"])

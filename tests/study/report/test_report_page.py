@@ -409,8 +409,8 @@ def test_a_caption_says_what_is_beyond_the_axis(finished, beyond):
     losses = [5.0 if beyond else 0.5, *[0.5] * 10, 0.4]
     wide = {"step": steps, "val_loss": [2.0 * x for x in losses]}
     curves = {
-        unit: {**wide, "val_loss": losses} if unit.replicate else wide
-        for unit in content.curves
+        which: {**wide, "val_loss": losses} if which.replicate else wide
+        for which in content.curves
     }
     content = dataclasses.replace(content, curves=curves)
     panel = figures._curves(content, [("ticket", 1)], "val_loss", "loss", "One")

@@ -1,34 +1,26 @@
-"""Many trainings at once, in processes of their own.
-
-A small network does not keep several threads busy: two processes with one thread each
-train half as much again as one process with two.
-"""
+"""Whether a search trains in workers, and in how many."""
 
 import contextlib
 import dataclasses
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol
 
 import cloudpickle
 import keras
 import loky
 
 from keras_lottery import checks
-from keras_lottery.engines.data import Data
 from keras_lottery.engines.distributed import is_distributed
-from keras_lottery.engines.engine import Engine, Work
+from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fused import free_memory
-from keras_lottery.engines.objective import Objective
 from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.datasets import is_dataset
-from keras_lottery.search.processes import Processes
-from keras_lottery.search.setup import MAX_DEATHS, Failure, Result, Setup
+from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
 from keras_lottery.search.stored import Begun, read_checked
+from keras_lottery.search.workers.pool import Pool, Trainer, Workers
+from keras_lottery.search.workers.processes import Processes
 from keras_lottery.tickets import Ticket
 
 WORTHWHILE = 60.0
@@ -36,99 +28,6 @@ WORTHWHILE = 60.0
 SEVERAL = 1000
 AS_BEFORE = "as before"
 """Instead of a number of workers: there were some, and there have to be again."""
-
-
-class Pool(Protocol):
-    """Where trainings run."""
-
-    count: int
-
-    def submit(self, work: Work | None) -> "Future[Any]":
-        """Begins a training, or only makes an engine, in a worker.
-
-        The future gives what `setup.train` returns, and raises BrokenProcessPool if its
-        worker dies.
-        """
-
-    def close(self) -> None:
-        """Ends all workers, whatever they are doing."""
-
-
-class Trainer(Protocol):
-    """What trains tickets: an engine, or workers that have one each."""
-
-    model: keras.Model
-    data: Data
-    objective: Objective
-
-    def train_all(
-        self, works: Sequence[Work], progress: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, Result]]:
-        """See `Engine.train_all`."""
-
-
-class Workers:
-    """Trains in a pool.
-
-    Args:
-        engine: of this process, which prunes and makes the tickets.
-        pool: where tickets are trained.
-    """
-
-    def __init__(self, engine: Engine, pool: Pool) -> None:
-        self.model = engine.model
-        self.data = engine.data
-        self.objective = engine.objective
-        self.pool = pool
-
-    def train_all(
-        self, works: Sequence[Work], progress: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, Result]]:
-        """Trains them all, see `Engine.train_all`.
-
-        Raises:
-            RuntimeError: if the worker of a training dies again and again.
-        """
-        queued = 0
-        lost: list[tuple[int, Work]] = []
-        running: dict[Future[Any], tuple[int, Work]] = {}
-        # Of each training: a pool that breaks once takes all that run with it.
-        deaths: Counter[int] = Counter()
-        while queued < len(works) or lost or running:
-            # Tickets are made as late as they can be: they take memory. One more than
-            # there are workers, so that none waits for the next.
-            while (lost or queued < len(works)) and len(running) <= self.pool.count:
-                if lost:
-                    index, work = lost.pop()
-                else:
-                    index, work = queued, works[queued]
-                    work = work._replace(ticket=work.make())
-                    queued += 1
-                running[self.pool.submit(work)] = index, work
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                index, work = running.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    deaths[index] += 1
-                    lost.append((index, work))
-                    continue
-                if isinstance(result, Failure):
-                    raise RuntimeError(f"A worker failed:\n{result.traceback}")
-                progress(index, work.make().steps)
-                yield index, result
-            if lost:
-                most = max(deaths[index] for index, _ in lost)
-                if most > MAX_DEATHS:
-                    raise RuntimeError(
-                        f"The worker of a training died {most} times. Is there memory "
-                        f"for {self.pool.count}? Choose fewer `workers`."
-                    )
-                warnings.warn(
-                    f"A worker died: {len(lost)} trainings are done again.",
-                    stacklevel=2,
-                )
 
 
 @contextlib.contextmanager
@@ -207,7 +106,7 @@ def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int |
 def _pool(count: int | str, setup: Setup) -> Pool:
     if count != "ray":
         return Processes(setup, int(count))
-    from keras_lottery.search.ray_cluster import RayCluster
+    from keras_lottery.search.workers.ray_cluster import RayCluster
 
     return RayCluster(setup)
 

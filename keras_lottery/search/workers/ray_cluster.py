@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_lottery.engines.engine import Work
-from keras_lottery.search.setup import MAX_DEATHS, ONE_THREAD, Setup, train
+from keras_lottery.engines.engine import Task
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.workers.pool import MAX_DEATHS
+from keras_lottery.search.workers.worker import ONE_THREAD, train
 
 
 class RayCluster:
@@ -45,9 +47,9 @@ class RayCluster:
         self._arguments = uuid.uuid4().hex, load
         self._running: set[Any] = set()
 
-    def submit(self, work: Work | None) -> "Future[Any]":
+    def submit(self, task: Task | None) -> "Future[Any]":
         """Begins a training."""
-        reference = self._train.remote(*self._arguments, work)
+        reference = self._train.remote(*self._arguments, task)
         future = reference.future()
         self._running.add(reference)
         future.add_done_callback(lambda _: self._running.discard(reference))

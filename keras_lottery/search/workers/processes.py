@@ -15,8 +15,9 @@ import joblib
 import keras
 import loky
 
-from keras_lottery.engines.engine import Work
-from keras_lottery.search.setup import ONE_THREAD, Setup, train
+from keras_lottery.engines.engine import Task
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.workers.worker import ONE_THREAD, train
 
 
 class Processes:
@@ -42,9 +43,9 @@ class Processes:
         self._load = partial(_load, folder)
         self._executor: loky.ProcessPoolExecutor | None = None
 
-    def submit(self, work: Work | None) -> "Future[Any]":
+    def submit(self, task: Task | None) -> "Future[Any]":
         """Begins a training; the future raises BrokenProcessPool if its worker dies."""
-        arguments = (train, self._folder.name, self._load, work)
+        arguments = (train, self._folder.name, self._load, task)
         try:
             return self._running().submit(*arguments)
         except BrokenProcessPool:

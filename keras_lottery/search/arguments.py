@@ -1,0 +1,89 @@
+"""Arguments of a search: checked, and put together again from what is stored."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_lottery import checks
+from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.search.settings import restore, stored_objective
+from keras_lottery.tickets import allocation as allocations
+from keras_lottery.tickets import repair as repairs
+from keras_lottery.tickets import rewind as rewinds
+from keras_lottery.tickets.repair import Repair
+from keras_lottery.tickets.rewind import FineTune, Rewind
+from keras_lottery.tickets.schedules import Schedule
+
+CALLBACKS = "a list of callbacks of Keras"
+
+
+def check_model(model: Any) -> None:
+    """Raises ValueError unless it is a compiled model, or may build one."""
+    if not callable(model) or isinstance(model, keras.Model):
+        keras_checks.compiled("model", model)
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raises ValueError unless they are callbacks of Keras."""
+    for callback in checks.sequence("callbacks", callbacks, CALLBACKS):
+        checks.instance("callbacks", callback, keras.callbacks.Callback, CALLBACKS)
+
+
+def check_repair(repair: Repair | None, rewind: Rewind) -> None:
+    """Raises ValueError for repaired weights that no ticket would start from."""
+    if repair and rewind.ticket is rewinds.from_rewind_point:
+        checks.refuse(
+            "repair",
+            "`None` where tickets start from the rewind point: what is repaired "
+            "are the weights at the end of training",
+            repair,
+            "Give rewind='learning_rate' or 'fine_tune', or leave it out.",
+        )
+
+
+def reported(report_levels: Sequence[int] | None, count: int) -> list[int]:
+    """The levels to report, of so many; all by default.
+
+    >>> reported(None, 2)
+    [1, 2]
+
+    Raises:
+        ValueError: if there are no such levels, or the last one is not among them.
+    """
+    levels = range(1, count + 1)
+    if report_levels is None:
+        return list(levels)
+    checks.sequence("report_levels", report_levels, "a list of levels")
+    asked = sorted(checks.count("report_levels", n) for n in report_levels)
+    if not set(asked) <= set(levels) or count not in asked:
+        raise ValueError(
+            f"Expected `report_levels` to be among {list(levels)}, the last one with "
+            "them: a schedule need not go beyond it. Received: "
+            f"report_levels={report_levels}"
+        )
+    return asked
+
+
+def stored_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `LotteryTicketSearch` that settings are of, but for its model.
+
+    Raises:
+        ValueError, TypeError: if something of the user's own is not known here.
+    """
+    return {
+        "schedule": restore(settings["schedule"], Schedule),
+        "criterion": settings["criterion"],
+        "allocation": restore(settings["allocation"], *allocations.classes()),
+        "granularity": restore(settings["granularity"]),
+        "rewind": restore(settings["rewind"], Rewind, FineTune),
+        "rewind_to": settings["rewind_to"],
+        "repair": restore(settings["repair"], *repairs.KINDS),
+        "controls": settings["controls"],
+        "objective": stored_objective(settings),
+        "replicates": settings["replicates"],
+        "report_levels": settings["report_levels"],
+        "seed": settings["seed"],
+        "prune_at_init": settings["prune_at_init"],
+        "pretrained": settings["pretrained"],
+    }

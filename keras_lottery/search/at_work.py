@@ -1,0 +1,111 @@
+"""The way from a store and an engine's setup to trainings: one for all who train.
+
+A search, a transfer and the papers' experiments enter `at_work`, note their settings
+in the store, and hand their tasks to the `Trainings` that they get.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras_lottery.engines import Engine
+from keras_lottery.engines.objective import Objective
+from keras_lottery.search.progress import Progress
+from keras_lottery.search.records import Records
+from keras_lottery.search.settings import describe_data, describe_model, versions
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.store import Store
+from keras_lottery.search.trainings import Trainings
+from keras_lottery.search.workers import as_before, employ
+from keras_lottery.tickets import Ticket
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where trainings are done: a store that nobody else writes to, and what trains.
+
+    Args:
+        trainings: does them.
+        setup: of the engine that was chosen.
+        engine: of this process.
+    """
+
+    trainings: Trainings
+    setup: Setup
+    engine: Engine
+
+    @property
+    def records(self) -> Records:
+        """The records of the store."""
+        return self.trainings.records
+
+    @property
+    def objective(self) -> Objective:
+        """What the trainings are compared by."""
+        return self.engine.objective
+
+    def settings(self, **others: Any) -> dict[str, Any]:
+        """What makes trainings the same, wherever they are done: to be stored.
+
+        Args:
+            others: further settings, or in the place of some.
+        """
+        data, options = self.setup.data, self.setup.options
+        assert data is not None
+        parts = {"train": data.train, "validation": data.validation, "test": data.test}
+        return {
+            "steps": options["steps"],
+            "batch_size": data.batch_size,
+            "eval_freq": options["eval_freq"],
+            "model": describe_model(self.engine.model),
+            "engine": self.engine.name,
+            # Workers have one thread each: their number changes nothing.
+            "in_workers": self.trainings.trainer is not self.engine,
+            **{n: describe_data(part) for n, part in parts.items() if n not in others},
+            "versions": versions(),
+            **others,
+        }
+
+
+@contextlib.contextmanager
+def at_work(
+    store: Store,
+    setup: Setup,
+    make: Callable[[Setup], Engine],
+    *,
+    ticket: Ticket,
+    counts: Sequence[int],
+    workers: int | str,
+    verbose: int,
+    overwrite: bool = False,
+) -> Iterator[Site]:
+    """Trainings in a store, with no others in it, by an engine or by workers.
+
+    Args:
+        store: where results are kept.
+        setup: what workers make their engines of. Trainings that are stored go on by
+            the engine that they were begun with, where it says `"auto"`.
+        make: makes the engine of this process of it.
+        ticket: one of those to train, to see how long a step takes.
+        counts: how many trainings there are, level by level.
+        workers: see `workers.employ`.
+        verbose: 0 shows nothing.
+        overwrite: whether what is stored does not matter.
+
+    Raises:
+        BlockingIOError: if others train in this store.
+        ValueError: if workers were asked for and cannot be had, or the store holds
+            files that are somebody else's.
+    """
+    store.check_own()
+    if not overwrite:
+        name, workers = as_before(store, setup.engine, workers)
+        setup = dataclasses.replace(setup, engine=name)
+    engine = make(setup)
+    setup = dataclasses.replace(setup, engine=engine.name)
+    total = sum(counts)
+    hired = employ(workers, engine, setup, ticket, max(counts), total * ticket.steps)
+    with store.alone(), hired as trainer, Progress(total, verbose) as progress:
+        yield Site(Trainings(Records(store), trainer, progress), setup, engine)
