@@ -100,6 +100,8 @@ def prune(directory: Path, out: Path) -> None:
 def start(backend: str, task: str, *arguments: object) -> subprocess.Popen:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
+    # As the command line sets it, before torch is imported.
+    quiet["OMP_WAIT_POLICY"] = "PASSIVE"
     return subprocess.Popen(
         [sys.executable, __file__, "--task", task, *map(str, arguments)],
         env=os.environ | quiet | {"KERAS_BACKEND": backend},

@@ -1,4 +1,4 @@
-"""The start of a command: what it refuses at the door, and TensorFlow's silence."""
+"""The start of a command: refusals, TensorFlow's silence, torch's threads."""
 
 import os
 import sys
@@ -84,6 +84,10 @@ def starting() -> Iterator[None]:
     is_command = Path(sys.argv[0]).stem in COMMANDS
     is_module = ("-m", "keras_lottery") in pairwise(sys.orig_argv)
     by_name = Path(sys.argv[0]).stem == "keras-lottery" or is_module
+    if is_command:
+        # Torch's threads wait for each other in a loop, which on a busy machine takes
+        # ten times as long as what they do. It reads this when it is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Keras, and TensorFlow with it, take many seconds to import.
     if is_command and by_name and (reason := refusal(sys.argv[1:])):
         print(f"keras-lottery: {reason}", file=sys.stderr)

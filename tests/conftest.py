@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 # Read by TensorFlow when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Read by torch: its threads wait for each other in a loop, and on a busy machine that
+# takes ten times as long as the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Read by JAX: tests compile much, often the same, and run it for a moment. What one
 # process has compiled the others find, too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -8,7 +8,7 @@ import pytest
 
 import keras_lottery
 from keras_lottery.cli import COMMANDS, main
-from keras_lottery.startup import refusal
+from keras_lottery.startup import refusal, starting
 
 pytestmark = pytest.mark.once
 
@@ -65,6 +65,18 @@ def test_the_door_is_before_keras(tmp_path):
     )
     assert "directory of a search" not in done.stderr
     assert "none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "policy"), [("find_ticket.py", "PASSIVE"), ("mine.py", None)]
+)
+def test_threads_of_a_command_wait_without_a_loop(monkeypatch, program, policy):
+    monkeypatch.setattr(sys, "argv", [program])
+    # Undone at the end, whatever is set in between.
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    del os.environ["OMP_WAIT_POLICY"]
+    with starting():
+        assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 @pytest.mark.slow

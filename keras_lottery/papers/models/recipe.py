@@ -34,7 +34,8 @@ class Recipe:
         jit_compile: As in `keras.Model.compile`. XLA makes dense networks faster
             everywhere, and convolutions up to four times slower on CPUs: recipes
             of convolutional networks keep Keras's `"auto"`, which leaves XLA out
-            when TensorFlow has CPUs alone.
+            when TensorFlow has CPUs alone. On torch, whose compiler needs one of C++
+            and minutes, it is `"auto"`, which leaves it out.
         steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`. On
             torch, where Keras takes one step alone, it is 1.
         momentum: Of the optimizer `"sgd"`.
@@ -234,13 +235,13 @@ def compile_model(
         if recipe.weight_decay:
             config["weight_decay"] = recipe.weight_decay / (1 - momentum)
         optimizer = keras_checks.optimizer("optimizer", name, config)
-    several = keras.backend.backend() != "torch"
+    on_torch = keras.backend.backend() == "torch"
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=recipe.jit_compile,
-        steps_per_execution=recipe.steps_per_execution if several else 1,
+        jit_compile="auto" if on_torch else recipe.jit_compile,
+        steps_per_execution=1 if on_torch else recipe.steps_per_execution,
     )
     return model
 

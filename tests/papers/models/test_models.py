@@ -357,3 +357,10 @@ class TestCompileModel:
         model = models.compile_model(lenet(), self.recipe)
         assert model.steps_per_execution == 100
         assert model.jit_compile is True
+
+    def test_nothing_is_compiled_on_torch(self, monkeypatch):
+        """Which would ask for a compiler of C++."""
+        monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+        model = models.compile_model(lenet(), self.recipe)
+        assert model.steps_per_execution == 1
+        assert not model.jit_compile
