@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
+from keras_lottery import checks
 from keras_lottery.engines.distributed import is_distributed
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.graph import output_shapes
@@ -80,6 +81,14 @@ CALLBACKS = {
     keras.callbacks.ReduceLROnPlateau,
     keras.callbacks.TerminateOnNaN,
 }
+
+
+def check_compact(compact: Compact) -> None:
+    """Raises ValueError if it is neither `"auto"` nor a boolean."""
+    if isinstance(compact, str):
+        checks.choice("compact", compact, ["auto"], "True or False")
+    else:
+        checks.flag("compact", compact)
 
 
 class Compacted:

@@ -136,6 +136,7 @@ class Engine:
     Attributes:
         name: what `engines.make` calls it.
         compacted: what trains tickets in smaller networks, if any are.
+        compact: what was asked for; `False` if none are.
         objective: what was meant, with its direction.
 
     Raises:
@@ -166,6 +167,7 @@ class Engine:
             callbacks,
             compact if self.name != "vectorized" else False,
         )
+        self.compact: Compact = compact if self.compacted else False
         self.model = model
         self.data = data
         self.rewind_step = rewind_step

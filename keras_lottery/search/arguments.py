@@ -86,4 +86,5 @@ def stored_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
         "seed": settings["seed"],
         "prune_at_init": settings["prune_at_init"],
         "pretrained": settings["pretrained"],
+        "compact": settings["compact"],
     }

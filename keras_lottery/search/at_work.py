@@ -61,6 +61,7 @@ class Site:
             "eval_freq": options["eval_freq"],
             "model": describe_model(self.engine.model),
             "engine": self.engine.name,
+            "compact": self.engine.compact,
             # Workers have one thread each: their number changes nothing.
             "in_workers": self.trainings.trainer is not self.engine,
             **{n: describe_data(part) for n, part in parts.items() if n not in others},
@@ -104,7 +105,9 @@ def at_work(
         name, workers = as_before(store, setup.engine, workers)
         setup = dataclasses.replace(setup, engine=name)
     engine = make(setup)
-    setup = dataclasses.replace(setup, engine=engine.name)
+    # Whether tickets are made smaller is said once, here, and not by each worker.
+    options = setup.options | {"compact": engine.compact}
+    setup = dataclasses.replace(setup, engine=engine.name, options=options)
     total = sum(counts)
     hired = employ(workers, engine, setup, ticket, max(counts), total * ticket.steps)
     with store.alone(), hired as trainer, Progress(total, verbose) as progress:

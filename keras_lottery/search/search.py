@@ -12,6 +12,7 @@ import keras
 from keras_lottery import checks, files
 from keras_lottery.engines.as_in_fit import check_weights, gather
 from keras_lottery.engines.choose import check_engine
+from keras_lottery.engines.compacted import Compact, check_compact
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
@@ -122,6 +123,12 @@ class LotteryTicketSearch(Run):
             resumes to the last few bits, as its stacks then hold other trainings.
         workers: processes that train, each on a core of its own; 0 trains in this
             process, on all cores; `"auto"` chooses; `"ray"` takes a Ray cluster.
+        compact: whether tickets of filters are trained as the smaller networks that
+            they are, and put back into the whole one, so that the cost of a step falls
+            with what is left. `"auto"`: where results are the same up to rounding, and
+            the trainings are long enough; a warning says why not, as of dropout, which
+            would draw other numbers. `True`: wherever it can be done. Not by
+            `engine="vectorized"`.
         prune_at_init: finds the tickets before any training: at each level the
             criterion (`"snip"`, `"grasp"`, `"synflow"`, …) sees the initial weights of
             the dense network, from which its ticket is then trained.
@@ -177,6 +184,7 @@ class LotteryTicketSearch(Run):
         report_levels: Sequence[int] | None = None,
         engine: str = "auto",
         workers: int | str = "auto",
+        compact: Compact = "auto",
         prune_at_init: bool = False,
         pretrained: Pretrained = False,
         overwrite: bool = False,
@@ -185,6 +193,7 @@ class LotteryTicketSearch(Run):
         check_prunable(prunable)
         check_engine(engine)
         check_workers(workers)
+        check_compact(compact)
         checks.count("replicates", replicates, 1)
         checks.seed("seed", seed)
         checks.flag("prune_at_init", prune_at_init)
@@ -210,6 +219,10 @@ class LotteryTicketSearch(Run):
         self.prunable = prunable
         self.engine = engine
         self.workers = workers
+        # Other tickets have whole filters left.
+        self.compact = compact is True or (
+            compact if granularity in ("filter", "channel") else False
+        )
         self.prune_at_init = prune_at_init
         self.pretrained = read_pretrained(pretrained)
         self.overwrite = overwrite
@@ -390,6 +403,7 @@ class LotteryTicketSearch(Run):
             "class_weight": class_weight,
             "objective": self._objective,
             "trainings": sum(counts),
+            "compact": self.compact,
         }
         how = self._source, self.prunable, self.seed
         work = at_work(

@@ -134,6 +134,7 @@ class Settings(Growing):
     rewind_to: Count | str
     repair: Described | None
     prune_at_init: bool
+    compact: bool | Literal["auto"]
     pretrained: bool | list[str]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     margin: Annotated[Finite, Field(ge=0)] | Literal["auto"]
