@@ -404,6 +404,7 @@ def good_calls(folder, run):
         "kl.callbacks.mask_distance": Good({"one": masks, "other": dense}),
         "kl.LotteryTicketSearch": Good(
             {"model": plain, "schedule": [0.5], "workers": 0},
+            compact="flag",
             rewind_to="count",
             workers="count",
             allocation="none",

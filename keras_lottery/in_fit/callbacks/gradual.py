@@ -35,9 +35,10 @@ class GradualPruning(MaskUpdates):
     that ends below `final_sparsity` warns. Frozen layers keep their weights and masks,
     and count for nothing. With `steps_per_execution`, masks change between executions.
 
-    Steps cost as much at the end as at the beginning, of filters too: `fit` has compiled
-    its step for the variables that there were, and other callbacks and the optimizer
-    hold them. A search of filters whose rewind is `"continue"` trains smaller networks.
+    Steps cost as much at the end as at the beginning, of filters too: `fit` has
+    compiled its step for the variables that there were, which other callbacks and the
+    optimizer hold. A search of filters with rewind="learning_rate" trains smaller
+    networks.
 
     Args:
         final_sparsity: s_f, the share of prunable weights, not counting frozen ones,
