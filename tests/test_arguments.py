@@ -119,6 +119,7 @@ LEFT_OUT = {
     r"kl\.grouping\.(Grouped|Grouping|Groups|InsideWeights|Kind|Weights)": (
         "for those who extend the library"
     ),
+    r"kl\.models\.bert_small_mlm": "the arguments of `bert_small`, by the same code",
     r"kl\.models\.(conv_\d|lenet_5|mobilenet_v2|resnet_\d+|vgg_\d+)": (
         "the arguments of `lenet_300_100`, `resnet` and `vgg`, by the same code"
     ),
@@ -668,6 +669,7 @@ def good_calls(folder, run):
             learning_rate="above_0",
             drops="list",
             warm_up="count",
+            end="positive",
         ),
         "kl.models.build": Good(
             {
@@ -682,6 +684,12 @@ def good_calls(folder, run):
             {"model": mlp(), "recipe": recipe},
             learning_rate="above_0",
             wrong_models="unbuilt subclassed",
+        ),
+        "kl.models.bert_small": Good(
+            {"input_shape": (4,), "vocabulary": 20, "width": 32, "blocks": 1},
+            classes="positive",
+            blocks="positive",
+            vocabulary="positive",
         ),
         "kl.models.lenet_300_100": Good({"input_shape": (2, 2, 1)}, classes="positive"),
         "kl.models.resnet": Good(

@@ -1,4 +1,4 @@
-"""Data sets of images, as arrays: `load` finds them by name."""
+"""Data sets of images and of texts, as arrays: `load` finds them by name."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ from keras_lottery.papers.data.digits import load_digits
 from keras_lottery.papers.data.npz import load_npz
 from keras_lottery.papers.data.splits import Size, Splits
 from keras_lottery.papers.data.tfds import load_tfds
+from keras_lottery.papers.data.wordnet import TASKS, load_wordnet
 
 __all__ = ["Splits", "load"]
 
@@ -17,7 +18,7 @@ def load(
 ) -> Splits:
     """Loads a data set of images, in training, validation and test parts.
 
-    Images are scaled to [0, 1]. Nothing is downloaded.
+    Images are scaled to [0, 1]; texts are numbers of words. Nothing is downloaded.
 
     Args:
         name: one of
@@ -29,6 +30,14 @@ def load(
               prepared in `~/tensorflow_datasets` or in the folder that the environment
               variable `TFDS_DATA_DIR` names. Its validation part stands in for a
               missing test part; without either, a fixed fifth is the test part;
+            - a task of the glosses of [WordNet](https://wordnet.princeton.edu), which
+              Debian's package `wordnet-base` brings; the environment variable
+              `WNSEARCHDIR` names another folder. Texts are of 32 words, of a
+              vocabulary of 8,192. `"wordnet_mlm"`: the five words that are masked;
+              `"wordnet_noun_class"`: which of 26 kinds of nouns a gloss is of;
+              `"wordnet_part_of_speech"`: one of 4; `"wordnet_is_a"`: whether the first
+              gloss is of a kind of the second. All have the same synsets for training,
+              validation and test;
             - the path of an .npz file with `x_train`, `y_train`, `x_test`, `y_test`
               and, if wanted, `x_validation`, `y_validation`. Images of unsigned
               integers are scaled, floats are taken as they are.
@@ -61,6 +70,8 @@ def load(
         checks.number("validation", validation, above=0)
     if isinstance(name, str) and name == "digits":
         return load_digits(validation, seed)
+    if isinstance(name, str) and name in TASKS:
+        return load_wordnet(name, validation)
     if Path(name).suffix == ".npz":
         return load_npz(Path(name), validation, seed)
     return load_tfds(os.fspath(name), validation, seed)

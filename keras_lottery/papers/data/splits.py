@@ -16,14 +16,14 @@ Size = int | float
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set of images and their classes, in three parts.
+    """A data set of images or texts and their classes, in three parts.
 
     Args:
         name: the data set's name.
         x_train: images of shape (n, height, width, channels), float32. So are
             `x_validation` and `x_test`.
         y_train: classes of shape (n,), int32. So are `y_validation` and `y_test`.
-        input_shape: (height, width, channels).
+        input_shape: (height, width, channels), or (words,).
         classes: number of classes; they count from 0.
 
     Those of your own, for `kl.deploy`, may hold whatever your model takes: other

@@ -8,6 +8,7 @@ line in `EXPERIMENTS`.
 from keras_lottery.checks import did_you_mean
 from keras_lottery.papers.experiments import (
     admm,
+    bert_tickets,
     conv_nets,
     deconstructing,
     frankle_carbin,
@@ -67,6 +68,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         sequential_reinit.EXPERIMENT,
         small_dense.EXPERIMENT,
         *admm.EXPERIMENTS,
+        bert_tickets.EXPERIMENT,
     )
 }
 """By name, in the order of `keras-lottery reproduce --list`."""

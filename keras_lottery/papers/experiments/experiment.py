@@ -10,6 +10,8 @@ from keras_lottery.papers.models import Recipe
 from keras_lottery.search.paired import interval
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_lottery.papers.experiments.lab import Lab
 
 Values = float | Sequence[float] | np.ndarray
@@ -155,7 +157,7 @@ class Scale:
     Args:
         cost: how long it takes, in words.
         data: the data set's name.
-        model: the network's name.
+        model: the network's name, or a function `(input_shape, classes) -> model`.
         recipe: its training.
         replicates: how often all is repeated.
         levels: rounds of pruning.
@@ -165,7 +167,7 @@ class Scale:
 
     cost: str
     data: str
-    model: str
+    model: "str | Callable[..., keras.Model]"
     recipe: Recipe
     replicates: int
     levels: int

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from keras_lottery.engines.data import Data
 from keras_lottery.files import write_atomically
 from keras_lottery.in_fit.callbacks.common import Configured
 from keras_lottery.keras_bridge.layers import State
+from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.kinds import is_multiplied
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
+from keras_lottery.papers.data import Splits
 from keras_lottery.papers.experiments.experiment import Scale
 from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, join, summarise
@@ -52,6 +54,10 @@ def with_kernel(layer: keras.layers.Layer) -> bool:
     return is_multiplied(class_of(layer))
 
 
+def _prunable(recipe: Recipe) -> Prunable:
+    return with_kernel if recipe.prunable is None else recipe.prunable
+
+
 @dataclass
 class Lab:
     """Trains at a scale, in a directory.
@@ -60,16 +66,15 @@ class Lab:
         scale: how large.
         directory: where everything is kept.
         verbose: 0 is silent; 1 shows progress on a terminal.
+        splits: the data; the scale's by default.
 
     Raises:
         FileNotFoundError: if the data are not on this machine.
 
     Attributes:
-        splits: the data.
         tables: those that were made, by name.
         figures: names of those that were made.
         networks: names of those that were built, in this order.
-        seconds: of the trainings in the tables, done now or before.
     """
 
     scale: Scale
@@ -78,8 +83,14 @@ class Lab:
     tables: dict[str, "pd.DataFrame"] = field(default_factory=dict)
     figures: list[str] = field(default_factory=list)
     networks: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    splits: Splits = None  # type: ignore[assignment]
+    _seconds: list[float] = field(default_factory=list)
     _last: tuple[str, Engine | None] = ("", None)
+
+    @property
+    def seconds(self) -> float:
+        """Of the trainings in the tables, done now or before."""
+        return sum(self._seconds)
 
     @property
     def recipe(self) -> Recipe:
@@ -93,7 +104,19 @@ class Lab:
 
     def __post_init__(self) -> None:
         # What is missing is named before anything is written.
-        self.splits = data.load(self.scale.data)
+        self.splits = self.splits or data.load(self.scale.data)
+
+    def with_data(self, splits: Splits, **changes: Any) -> "Lab":
+        """A laboratory of other data, in the same directory.
+
+        What it trains and keeps is shown and counted here as well.
+
+        Args:
+            splits: the data.
+            changes: to the scale: its recipe, its model.
+        """
+        scale = replace(self.scale, data=splits.name, **changes)
+        return replace(self, scale=scale, splits=splits, _last=("", None))
 
     @cached_property
     def _described_data(self) -> dict[str, Any]:
@@ -146,7 +169,12 @@ class Lab:
             allocation=allocation or Layerwise(scaled, rate),
             report_levels=report_levels,
             directory=self.directory / name,
-            **{"controls": (), "replicates": self.scale.replicates, **arguments},
+            **{
+                "controls": (),
+                "replicates": self.scale.replicates,
+                "prunable": recipe.prunable,
+                **arguments,
+            },
         )
         table = search.search(
             *self.splits.train,
@@ -157,7 +185,7 @@ class Lab:
             eval_freq=recipe.eval_freq,
             verbose=self.verbose,
         )
-        self.seconds += float(table["seconds"].sum())
+        self._seconds.append(float(table["seconds"].sum()))
         return search
 
     def train(
@@ -247,7 +275,7 @@ class Lab:
             assert isinstance(ticket, Ticket)
             ends = {ticket.step: ticket.weights, recipe.steps: training.final}
             trained[label] = Trained({**training.checkpoints, **ends}, training.metrics)
-            self.seconds += training.metrics["seconds"]
+            self._seconds.append(training.metrics["seconds"])
         return trained
 
     def model(
@@ -258,7 +286,7 @@ class Lab:
     ) -> tuple[keras.Model, State]:
         """The masked model, compiled, and a replicate's initial weights."""
         source = self._source(recipe or self.recipe, model)
-        return build(source, with_kernel, 0, replicate)
+        return build(source, _prunable(recipe or self.recipe), 0, replicate)
 
     def table(self, name: str, table: "pd.DataFrame") -> None:
         """Keeps a table, as a .csv file."""
@@ -367,7 +395,7 @@ class Lab:
         parts = self.splits.train, self.splits.validation, self.splits.test
         data = Data(*parts, recipe.batch_size)
         source = self._source(recipe, model)
-        return Setup(source, with_kernel, 0, "auto", data, options)
+        return Setup(source, _prunable(recipe), 0, "auto", data, options)
 
     def _engine(self, setup: Setup, model: keras.Model) -> Engine:
         """What trains a model. The last one is kept: it may train the next as well."""

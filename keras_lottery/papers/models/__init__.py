@@ -5,6 +5,12 @@ layer names, its `Recipe`, and a line in `MODELS`.
 """
 
 from keras_lottery import checks
+from keras_lottery.papers.models.bert import (
+    BERT_SMALL,
+    BERT_SMALL_MLM,
+    bert_small,
+    bert_small_mlm,
+)
 from keras_lottery.papers.models.conv import (
     CONV_2,
     CONV_4,
@@ -41,6 +47,8 @@ __all__ = [
     "MODELS",
     "Recipe",
     "Steps",
+    "bert_small",
+    "bert_small_mlm",
     "build",
     "compile_model",
     "conv_2",
@@ -71,6 +79,8 @@ MODELS: dict[str, tuple[Builder, Recipe]] = {
     "vgg_11": (vgg_11, VGG_11),
     "vgg_19": (vgg_19, VGG_19),
     "mobilenet_v2": (mobilenet_v2, MOBILENET_V2),
+    "bert_small": (bert_small, BERT_SMALL),
+    "bert_small_mlm": (bert_small_mlm, BERT_SMALL_MLM),
 }
 
 
@@ -79,7 +89,7 @@ def names() -> list[str]:
 
     >>> names()
     ['lenet_300_100', 'lenet_5', 'conv_2', 'conv_4', 'conv_6', 'resnet_20', 'resnet_56',
-     'vgg_11', 'vgg_19', 'mobilenet_v2']
+     'vgg_11', 'vgg_19', 'mobilenet_v2', 'bert_small', 'bert_small_mlm']
     """
     return list(MODELS)
 

@@ -45,6 +45,7 @@ class Recipe:
             own `weight_decay` is: λ times the learning rate, whatever the gradients.
         drops: Steps from which the learning rate is a tenth of what it was before.
         warm_up: Steps over which it rises from zero, linearly.
+        linear_decay: Whether the learning rate falls to zero, linearly, over all steps.
         augment: Whether training crops and mirrors the images, as `augmentation` does.
     """
 
@@ -61,6 +62,7 @@ class Recipe:
     weight_decay: float | None = None
     drops: tuple[int, ...] = ()
     warm_up: int = 0
+    linear_decay: bool = False
     augment: bool = False
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class Recipe:
         if self.weight_decay is not None:
             checks.number("weight_decay", self.weight_decay, 0)
         _check_schedule(self.drops, self.warm_up)
+        checks.flag("linear_decay", self.linear_decay)
         checks.flag("augment", self.augment)
 
     @property
@@ -91,12 +94,13 @@ class Recipe:
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class Steps(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises from zero, if so asked, and drops to a tenth.
+    """A learning rate that rises from zero, if so asked, and drops to a tenth or falls.
 
     Args:
         learning_rate: The highest rate.
         drops: Steps from which the rate is a tenth of what it was before.
         warm_up: Steps over which it rises.
+        end: The step at which it has fallen to zero, linearly; by default it does not.
 
     Reference:
         Frankle & Carbin 2019, section 4 and figure 2.
@@ -109,14 +113,21 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, learning_rate: float, drops: Sequence[int] = (), warm_up: int = 0
+        self,
+        learning_rate: float,
+        drops: Sequence[int] = (),
+        warm_up: int = 0,
+        end: int | None = None,
     ) -> None:
         super().__init__()
         checks.number("learning_rate", learning_rate, above=0)
         _check_schedule(drops, warm_up)
+        if end is not None:
+            checks.count("end", end, 1)
         self.learning_rate = learning_rate
         self.drops = tuple(drops)
         self.warm_up = warm_up
+        self.end = end
 
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
@@ -125,6 +136,8 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
             rate = ops.minimum(rate, rate * step / self.warm_up)
         for drop in self.drops:
             rate = ops.where(step >= drop, 0.1 * rate, rate)
+        if self.end is not None:
+            rate = ops.maximum(0.0, rate * (1 - step / self.end))
         return rate
 
     def get_config(self) -> dict[str, Any]:
@@ -133,6 +146,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
             "learning_rate": self.learning_rate,
             "drops": self.drops,
             "warm_up": self.warm_up,
+            "end": self.end,
         }
 
 
@@ -225,8 +239,9 @@ def compile_model(
         name = recipe.optimizer if optimizer is None else optimizer
         checks.text("optimizer", name)
         rate = recipe.learning_rate if learning_rate is None else learning_rate
-        if isinstance(rate, Real) and (recipe.drops or recipe.warm_up):
-            rate = Steps(float(rate), recipe.drops, recipe.warm_up)
+        end = recipe.steps if recipe.linear_decay else None
+        if isinstance(rate, Real) and (recipe.drops or recipe.warm_up or end):
+            rate = Steps(float(rate), recipe.drops, recipe.warm_up, end)
         # Named, as Keras would number it by a counter of the process.
         config = {"name": name, "learning_rate": rate}
         momentum = recipe.momentum if name.lower() == "sgd" else 0.0
@@ -254,8 +269,16 @@ def check_recipe(recipe: Recipe) -> None:
 def check_images(input_shape: Sequence[int], classes: int) -> None:
     """Raises ValueError unless a classifier of images can be of these sizes."""
     form = "the shape of an image, such as (height, width, channels)"
-    if not isinstance(input_shape, tuple | list) or not input_shape:
-        checks.refuse("input_shape", form, input_shape)
-    for size in input_shape:
-        checks.count("input_shape", size, 1)
+    check_sizes("input_shape", input_shape, form)
     checks.count("classes", classes, 1)
+
+
+def check_sizes(
+    name: str, shape: Sequence[int], form: str, dimensions: int | None = None
+) -> None:
+    """Raises ValueError unless it is a shape, of so many dimensions."""
+    known = isinstance(shape, tuple | list) and shape
+    if not known or dimensions not in (None, len(shape)):
+        checks.refuse(name, form, shape)
+    for size in shape:
+        checks.count(name, size, 1)
