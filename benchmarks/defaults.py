@@ -59,12 +59,15 @@ class Variant:
         floor: argument of `Global`; `None` for a dense training.
         sparsities: where it is trained.
         alike: the networks that it leaves as `floor 0` does, which are not trained.
+        of_all: whether the sparsity is that of all that the defaults prune, so that
+            what is left alone leaves fewer weights to the others.
     """
 
     prunable: Callable[[keras.layers.Layer], bool] = default
     floor: float | None = 0.1
     sparsities: tuple[float, ...] = (0.8, 0.9, 0.98)
     alike: tuple[str, ...] = ()
+    of_all: bool = False
 
 
 UNGATED = ("plain", "residual", "depthwise", "lenet")
@@ -78,7 +81,13 @@ VARIANTS = {
     "new": Variant(),
     "floor 0.2": Variant(floor=0.2),
     "gates left alone": Variant(but_gates, 0.1, (0.8, 0.9), UNGATED),
+    "gates left alone, as many weights": Variant(
+        but_gates, 0.1, (0.8,), UNGATED, of_all=True
+    ),
     "first layer left alone": Variant(but_the_first, 0.1, (0.9,)),
+    "first layer left alone, as many weights": Variant(
+        but_the_first, 0.1, (0.8, 0.9), of_all=True
+    ),
     "depthwise too, floor 0.2": Variant(depthwise_too, 0.2, (0.9,), REGULAR),
 }
 
@@ -189,6 +198,12 @@ def train(
     keras.utils.set_random_seed(seed)
     model = restarted(build, variant.prunable, x.shape[1:], steps)
     callbacks, allocation = [], Recorded(variant.floor or 0.0)
+    if variant.of_all:
+        every = kl.get_masks(built(build, default, x.shape[1:])).size
+        others = kl.get_masks(model).size
+        sparsity = 1 - ((1 - sparsity) * every - (every - others)) / others
+        if sparsity >= 1:  # What is left alone is more than all that may be left.
+            return dict.fromkeys(("accuracy", "its_density", "least_share"), np.nan)
     if variant.floor is not None:
         span = steps // 4, 3 * steps // 4, 20
         callbacks = [kl.GradualPruning(sparsity, *span, allocation=allocation)]
@@ -221,7 +236,7 @@ def stands_for(row: dict[str, Any], key: dict[str, Any]) -> bool:
         return True
     if one.floor is None or other.floor is None:
         return False
-    same = one.prunable is other.prunable or (
+    same = (one.prunable, one.of_all) == (other.prunable, other.of_all) or (
         one.prunable is default and key["architecture"] in other.alike
     )
     return same and one.floor <= other.floor <= row["least_share"]
