@@ -3,7 +3,7 @@
 `.ci/matrix` runs it. It is not a part of `.ci/run`: it takes an hour. What has run is
 not run again: delete `.ci/results` to begin anew. `.ci/matrix -s 'keras(next)'` takes
 the newest pre-release; what follows `--` goes to pytest, such as `-- tests/tickets`.
-The last session prints the table, and writes it into docs/backends.md.
+The last session prints the table, and writes it into docs/guides/backends.md.
 """
 
 import os
@@ -97,7 +97,7 @@ def table(session: nox.Session) -> None:
         lines.append([feature, *map(cell, tests), reasons(tests)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     print(text)
-    page = ROOT / "docs" / "backends.md"
+    page = ROOT / "docs" / "guides" / "backends.md"
     before, mark, _ = page.read_text().partition("<!-- made by .ci/matrix -->\n")
     page.write_text(f"{before}{mark}{text}\n")
     if any(tests["failed"] for column in found.values() for tests in column.values()):

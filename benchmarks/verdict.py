@@ -9,7 +9,7 @@ which on average; and the same by a fixed sequence, from dense to sparse up to t
 level that does not match, which was not chosen.
 
 Tickets are exactly as good as the dense network, exactly worse by the margin, or as
-good as those of docs/mnist.csv. Accuracies are noisy in one of two ways: with
+good as those of docs/figures/mnist.csv. Accuracies are noisy in one of two ways: with
 `own images`, each network is validated on images of its own, which is too noisy; with
 `same images` differences spread as measured, 0.13 percentage points (MNIST) and 0.4
 (digits), and are rounded to an image. `AUC-like` is a metric that is no accuracy, whose
@@ -40,7 +40,7 @@ from keras_lottery.search.paired import (
 from keras_lottery.search.results import verdict
 from keras_lottery.tables import text_table
 
-# Ticket less dense network on the validation data, of docs/mnist.csv, level by level.
+# Ticket less dense network on the validation data, of docs/figures/mnist.csv, level by level.
 MEASURED = 0.01 * np.array(
     [0.05, 0.09, 0.19, 0.28, 0.26, 0.23, 0.25, 0.28, 0.22, 0.3, 0.24, 0.28, 0.15, 0, 0]
 )

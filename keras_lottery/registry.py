@@ -53,7 +53,7 @@ class Registry(dict[str, T]):
         """Gives an object of one's own a name, which does wherever the object does.
 
         An installed package makes its names known, to the command line as well, by
-        naming the module that registers them as an entry point:
+        naming the module that registers them as an entry point::
 
             [options.entry_points]
             keras_lottery =

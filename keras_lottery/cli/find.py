@@ -53,7 +53,7 @@ EXPORTS = ("keras", "saved_model", "litert")
 QUANTIZATIONS = ("dynamic", "int8", "float16")
 # Digits are few: a higher rate, and large steps down to where tickets and their
 # reinitialisations part, end within two minutes on a laptop. So many replicates usually
-# show a ticket that matches (docs/verdict.md).
+# show a ticket that matches (docs/concepts/verdict.md).
 DIGITS_EPOCHS, DIGITS_RATE, DIGITS_SPEED = 50, 0.5, 3
 DIGITS_LEVELS, DIGITS_REPLICATES = 4, 6
 LEVELS, REPLICATES = 6, 3

@@ -91,14 +91,12 @@ def from_tfmot(
             carried over; the error names it.
         RuntimeError: if the outputs differ; the error says by how much.
 
-    Example:
+    Example::
 
-    ```python
-    pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
-    pruned.compile(...)
-    pruned.fit(..., callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
-    masked = keras_lottery.interop.tfmot.from_tfmot(pruned)
-    ```
+        pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
+        pruned.compile(...)
+        pruned.fit(..., callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
+        masked = keras_lottery.interop.tfmot.from_tfmot(pruned)
     """
     _check(model)
     custom = dict(custom_objects or {})

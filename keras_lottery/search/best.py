@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST = 3
-"""So many replicates can show that a ticket matches (docs/verdict.md)."""
+"""So many replicates can show that a ticket matches (docs/concepts/verdict.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,22 +142,20 @@ class LotteryTicketSearch(Run):
         Frankle & Carbin 2019, "The lottery ticket hypothesis: finding sparse, trainable
         neural networks".
 
-    Example:
+    Example::
 
-    ```python
-    digits = kl.data.load("digits")
+        digits = kl.data.load("digits")
 
-    def build():
-        model = kl.models.lenet_300_100(digits.input_shape)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
-        return model
+        def build():
+            model = kl.models.lenet_300_100(digits.input_shape)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile("adam", loss, metrics=["accuracy"])
+            return model
 
-    search = kl.LotteryTicketSearch(build, directory="runs/digits", replicates=3)
-    table = search.search(*digits.train, validation_data=digits.validation, epochs=8)
-    search.verdict()
-    search.best_ticket().save("winner.ticket")
-    ```
+        search = kl.LotteryTicketSearch(build, directory="runs/digits", replicates=3)
+        table = search.search(*digits.train, validation_data=digits.validation, epochs=8)
+        search.verdict()
+        search.best_ticket().save("winner.ticket")
     """
 
     # What is wrong with a stored search that can only be read.

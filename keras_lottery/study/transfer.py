@@ -126,15 +126,13 @@ def compare_transfer(
         Morcos et al. 2019, "One ticket to win them all: generalizing lottery ticket
         initializations across datasets and optimizers", section 3.
 
-    Example:
+    Example::
 
-    ```python
-    ticket = kl.load_ticket("winner.ticket")
-    table = kl.compare_transfer(
-        ticket, model, x, y, validation_data=validation, epochs=8, replicates=5
-    )
-    kl.results.verdict(table)
-    ```
+        ticket = kl.load_ticket("winner.ticket")
+        table = kl.compare_transfer(
+            ticket, model, x, y, validation_data=validation, epochs=8, replicates=5
+        )
+        kl.results.verdict(table)
     """
     tickets = tickets_of("ticket", ticket)
     replicates = len(tickets) if replicates is None else replicates

@@ -3,12 +3,14 @@
 Each control takes away one thing that might make the ticket win, and is trained beside
 it, in the same way:
 
-|                 | the ticket's weights | their signs           | random weights |
-|-----------------|----------------------|-----------------------|----------------|
-| its masks       | the ticket           | `reinit_same_sign`    | `reinit`       |
-|                 |                      | `constant_same_sign`  | `constant`     |
-| random masks    | `shuffle`            |                       | `random`       |
-| the worst masks | `invert`             |                       |                |
+=================  ====================  ======================  ==============
+masks              the ticket's weights  their signs             random weights
+=================  ====================  ======================  ==============
+the ticket's       the ticket            `reinit_same_sign`,     `reinit`,
+                                         `constant_same_sign`    `constant`
+random masks       `shuffle`                                     `random`
+the worst masks    `invert`
+=================  ====================  ======================  ==============
 
 Two more change the weights that the ticket starts from, and keep its masks:
 `permute_layers` gives each layer those of another one like it, and `noise` adds random

@@ -1,4 +1,4 @@
-"""docs/from_tfmot.md: its code runs, and it leaves no name of TFMOT out."""
+"""docs/guides/from_tfmot.md: its code runs, and it leaves no name of TFMOT out."""
 
 import doctest
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs/from_tfmot.md"
+PAGE = Path(__file__).parents[2] / "docs/guides/from_tfmot.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.tensorflow

@@ -94,7 +94,7 @@ def test_constant_sparsity(prunable, sparsity, span, forever, frequency):
 
 
 def test_what_tfmot_takes_and_does_otherwise(prunable):
-    """docs/from_tfmot.md says so."""
+    """docs/guides/from_tfmot.md says so."""
     flat = prunable.PolynomialDecay(0.2, 0.8, 0, 10, power=0, frequency=1)
     assert float(flat(5)[1]) == pytest.approx(0.2)  # here: 0.8 at once
     at_once = prunable.PolynomialDecay(0.2, 0.8, 10, 10, frequency=1)

@@ -128,15 +128,13 @@ class ADMMPruning(Configured, InFit):
         neural network". Curvature: Lee et al. 2025, "The unseen frontier: pushing the
         limits of LLM sparsity with surrogate-free ADMM".
 
-    Example:
+    Example::
 
-    ```python
-    model = kl.mask_model(kl.models.lenet_300_100())
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    callback = kl.ADMMPruning(0.9, rho=1e-2, growth=1.4)
-    model.fit(x, y, epochs=12, callbacks=[callback])
-    kl.get_sparsity(model), callback.residuals  # 0.9, and a residual for each epoch
-    ```
+        model = kl.mask_model(kl.models.lenet_300_100())
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        callback = kl.ADMMPruning(0.9, rho=1e-2, growth=1.4)
+        model.fit(x, y, epochs=12, callbacks=[callback])
+        kl.get_sparsity(model), callback.residuals  # 0.9, and a residual for each epoch
     """
 
     not_in_backups = "Z, U and rho"

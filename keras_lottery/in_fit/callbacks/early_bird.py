@@ -90,17 +90,15 @@ class EarlyBird(Configured, InFit):
         deep networks", section 3 and algorithm 1. Its code compares the newest mask
         with the others of the queue; here, any two are compared, which asks for more.
 
-    Example:
+    Example::
 
-    ```python
-    model = kl.mask_model(kl.models.lenet_300_100())
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    callback = kl.EarlyBird(0.8)
-    model.fit(x, y, epochs=20, callbacks=[callback])  # stops when the masks stay
-    callback.epoch, callback.steps_saved
-    kl.set_masks(model, callback.masks)  # to train on from here, or:
-    callback.ticket(rewind=True).save("early.ticket")
-    ```
+        model = kl.mask_model(kl.models.lenet_300_100())
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        callback = kl.EarlyBird(0.8)
+        model.fit(x, y, epochs=20, callbacks=[callback])  # stops when the masks stay
+        callback.epoch, callback.steps_saved
+        kl.set_masks(model, callback.masks)  # to train on from here, or:
+        callback.ticket(rewind=True).save("early.ticket")
     """
 
     not_in_backups = "the initial weights, and the masks of the last epochs"

@@ -72,12 +72,10 @@ class QuantizationAware(keras.callbacks.Callback):
         integer-arithmetic-only inference", section 3; Bengio et al. 2013, "Estimating
         or propagating gradients through stochastic neurons", for the gradient.
 
-    Example:
+    Example::
 
-    ```python
-    model.fit(x, y, epochs=2, callbacks=[kl.callbacks.QuantizationAware()])
-    kl.export.to_litert(model, "model.tflite", quantize="int8", representative_data=x)
-    ```
+        model.fit(x, y, epochs=2, callbacks=[kl.callbacks.QuantizationAware()])
+        kl.export.to_litert(model, "model.tflite", quantize="int8", representative_data=x)
     """
 
     def __init__(self, exclude: Sequence[str] = (), activations: bool = False) -> None:

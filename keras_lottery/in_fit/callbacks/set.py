@@ -42,15 +42,13 @@ class SET(Regrowth):
         adaptive sparse connectivity inspired by network science", algorithm 1. There,
         positive and negative weights each lose the share ζ.
 
-    Example:
+    Example::
 
-    ```python
-    model = kl.mask_model(kl.models.lenet_300_100())
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    regrowth = kl.SET(0.9, end_step=1000, frequency=20)
-    model.fit(x, y, epochs=8, callbacks=[regrowth])
-    kl.get_sparsity(model)  # 0.9, from the first step to the last
-    ```
+        model = kl.mask_model(kl.models.lenet_300_100())
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        regrowth = kl.SET(0.9, end_step=1000, frequency=20)
+        model.fit(x, y, epochs=8, callbacks=[regrowth])
+        kl.get_sparsity(model)  # 0.9, from the first step to the last
     """
 
     def __init__(

@@ -125,13 +125,11 @@ class SharedWeights(Configured, InFit):
     Reference:
         Han et al. 2015, section 3.3, equation 3.
 
-    Example:
+    Example::
 
-    ```python
-    kl.share_weights(model, bits=3)
-    model.fit(x, y, epochs=2, callbacks=[kl.callbacks.SharedWeights()])
-    len(np.unique(model.layers[0].kernel))  # still 8, and the zeros
-    ```
+        kl.share_weights(model, bits=3)
+        model.fit(x, y, epochs=2, callbacks=[kl.callbacks.SharedWeights()])
+        len(np.unique(model.layers[0].kernel))  # still 8, and the zeros
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ class Recipe:
         steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`. On
             torch, where Keras takes one step alone, it is 1.
         momentum: Of the optimizer `"sgd"`.
-        weight_decay: With the optimizer `"sgd"`, λ of the penalty λ/2 |w|²: it is taken
+        weight_decay: With the optimizer `"sgd"`, λ of the penalty λ/2 ‖w‖²: it is taken
             off the weights beside the gradient, as much as momentum would make of it:
             λ / (1 - momentum) times the learning rate. With another optimizer, what its
             own `weight_decay` is: λ times the learning rate, whatever the gradients.

@@ -124,14 +124,12 @@ def shrink(
         FileNotFoundError: if there are no such data.
         ExportError: if no file works.
 
-    Example:
+    Example::
 
-    ```python
-    model = keras.saving.load_model("model.keras")
-    result = kl.shrink(model, 0.9, data=(x, y), target="mobile")
-    print(result)
-    result.file
-    ```
+        model = keras.saving.load_model("model.keras")
+        result = kl.shrink(model, 0.9, data=(x, y), target="mobile")
+        print(result)
+        result.file
     """
     keras_checks.model("model", model)
     check_by_layer("sparsity", sparsity, None)

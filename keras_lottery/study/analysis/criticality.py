@@ -70,14 +70,12 @@ def layer_criticality(
         Zhang et al., [Are all layers created equal?](https://arxiv.org/abs/1902.01996),
         2019, section 2 ("re-initialization and re-randomization robustness").
 
-    Example:
+    Example::
 
-    ```python
-    epochs = kl.callbacks.Checkpoints(epochs=[0, 1, 10])
-    model.fit(x, y, epochs=20, callbacks=[epochs])
-    table = kl.analysis.layer_criticality(model, epochs.states, (x_test, y_test))
-    table.pivot_table("drop", index="layer", columns="checkpoint")
-    ```
+        epochs = kl.callbacks.Checkpoints(epochs=[0, 1, 10])
+        model.fit(x, y, epochs=20, callbacks=[epochs])
+        table = kl.analysis.layer_criticality(model, epochs.states, (x_test, y_test))
+        table.pivot_table("drop", index="layer", columns="checkpoint")
     """
     import pandas as pd
 

@@ -127,14 +127,12 @@ def train_and_measure_instability(
         Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
         https://arxiv.org/abs/1912.05671), 2020, algorithm 1.
 
-    Example:
+    Example::
 
-    ```python
-    data = {"test_data": (x_test, y_test)}
-    dense = kl.analysis.train_rewind_points(model, x, y, at=[0, 100], epochs=20, **data)
-    table = kl.analysis.train_and_measure_instability(dense, x, y, **data)
-    table[["step", "instability"]]  # SGD is stable from step 100 on, if it is near zero
-    ```
+        data = {"test_data": (x_test, y_test)}
+        dense = kl.analysis.train_rewind_points(model, x, y, at=[0, 100], epochs=20, **data)
+        table = kl.analysis.train_and_measure_instability(dense, x, y, **data)
+        table[["step", "instability"]]  # SGD is stable from step 100 on, if it is near zero
     """
     import pandas as pd
 

@@ -51,13 +51,11 @@ def write_report(
         ValueError: if `path` ends otherwise, or is no place to write to.
         CorruptedFileError: if its settings are damaged.
 
-    Example:
+    Example::
 
-    ```python
-    search = kl.LotteryTicketSearch(build, directory="runs/lenet")
-    search.search(x, y, validation_data=validation, epochs=10)
-    write_report("runs/lenet")  # runs/lenet/report.html
-    ```
+        search = kl.LotteryTicketSearch(build, directory="runs/lenet")
+        search.search(x, y, validation_data=validation, epochs=10)
+        write_report("runs/lenet")  # runs/lenet/report.html
     """
     import jinja2
 

@@ -1,4 +1,4 @@
-"""docs/deploy.md: its example runs."""
+"""docs/guides/deploy.md: its example runs."""
 
 import doctest
 import re
@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.once
 
-PAGE = Path(__file__).parents[3] / "docs/deploy.md"
+PAGE = Path(__file__).parents[3] / "docs/guides/deploy.md"
 
 
 def test_the_example_runs():
