@@ -20,7 +20,8 @@ import keras_lottery as kl
 ROOT = Path(__file__).parents[1]
 
 project = "keras_lottery"
-author = "The authors of keras_lottery"
+author = "the authors of keras_lottery"
+copyright = f"2026, {author}"
 version = release = "0.1.0"
 
 extensions = [
@@ -63,6 +64,7 @@ autosummary_imported_members = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False
 # Names in docstrings become links where they are found.
 default_role = "py:obj"
 suppress_warnings = ["ref.python"]  # Of several of a name, the first is as good.
@@ -78,6 +80,7 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # TensorFlow's greeting
 
 html_theme = "furo"
 html_title = "keras_lottery"
@@ -85,7 +88,6 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
-
 
 
 def bars_are_bars(app, what, name, thing, options, lines: list[str]) -> None:
@@ -96,5 +98,15 @@ def bars_are_bars(app, what, name, thing, options, lines: list[str]) -> None:
     ]
 
 
+def found_in_the_library(app, env, node, content) -> Any:
+    """`prune` is meant wherever a docstring says so, in any module."""
+    if node.get("refdomain") != "py":
+        return None
+    name = f"keras_lottery.{node['reftarget']}"
+    python, page = env.get_domain("py"), node["refdoc"]
+    return python.resolve_xref(env, page, app.builder, "obj", name, node, content)
+
+
 def setup(app) -> None:
+    app.connect("missing-reference", found_in_the_library)
     app.connect("autodoc-process-docstring", bars_are_bars)

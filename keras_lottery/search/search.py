@@ -153,7 +153,8 @@ class LotteryTicketSearch(Run):
             return model
 
         search = kl.LotteryTicketSearch(build, directory="runs/digits", replicates=3)
-        table = search.search(*digits.train, validation_data=digits.validation, epochs=8)
+        data = {"validation_data": digits.validation, "test_data": digits.test}
+        table = search.search(*digits.train, **data, epochs=8)
         search.verdict()
         search.best_ticket().save("winner.ticket")
     """

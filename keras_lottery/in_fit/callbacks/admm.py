@@ -131,7 +131,8 @@ class ADMMPruning(Configured, InFit):
     Example::
 
         model = kl.mask_model(kl.models.lenet_300_100())
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
         callback = kl.ADMMPruning(0.9, rho=1e-2, growth=1.4)
         model.fit(x, y, epochs=12, callbacks=[callback])
         kl.get_sparsity(model), callback.residuals  # 0.9, and a residual for each epoch

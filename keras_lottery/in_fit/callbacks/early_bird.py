@@ -93,7 +93,8 @@ class EarlyBird(Configured, InFit):
     Example::
 
         model = kl.mask_model(kl.models.lenet_300_100())
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
         callback = kl.EarlyBird(0.8)
         model.fit(x, y, epochs=20, callbacks=[callback])  # stops when the masks stay
         callback.epoch, callback.steps_saved

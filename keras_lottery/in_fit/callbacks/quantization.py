@@ -75,7 +75,8 @@ class QuantizationAware(keras.callbacks.Callback):
     Example::
 
         model.fit(x, y, epochs=2, callbacks=[kl.callbacks.QuantizationAware()])
-        kl.export.to_litert(model, "model.tflite", quantize="int8", representative_data=x)
+        file = "model.tflite"
+        kl.export.to_litert(model, file, quantize="int8", representative_data=x)
     """
 
     def __init__(self, exclude: Sequence[str] = (), activations: bool = False) -> None:

@@ -45,7 +45,8 @@ class SET(Regrowth):
     Example::
 
         model = kl.mask_model(kl.models.lenet_300_100())
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss)
         regrowth = kl.SET(0.9, end_step=1000, frequency=20)
         model.fit(x, y, epochs=8, callbacks=[regrowth])
         kl.get_sparsity(model)  # 0.9, from the first step to the last

@@ -130,9 +130,10 @@ def train_and_measure_instability(
     Example::
 
         data = {"test_data": (x_test, y_test)}
-        dense = kl.analysis.train_rewind_points(model, x, y, at=[0, 100], epochs=20, **data)
+        points = {"at": [0, 100], "epochs": 20}
+        dense = kl.analysis.train_rewind_points(model, x, y, **points, **data)
         table = kl.analysis.train_and_measure_instability(dense, x, y, **data)
-        table[["step", "instability"]]  # SGD is stable from step 100 on, if it is near zero
+        table[["step", "instability"]]  # near zero from the step on that is stable
     """
     import pandas as pd
 
