@@ -567,6 +567,7 @@ def good_calls(folder, run):
         "kl.analysis.densities_by_level": Good({"search": run}),
         "kl.analysis.generalisation_gap": Good({"search": run, "on": "test"}),
         "kl.compact": Good({"model": masked}, wrong_models="unbuilt subclassed"),
+        "kl.inline": Good({"model": masked}, wrong_models="unbuilt subclassed"),
         "kl.compare_transfer": Good(
             {
                 "ticket": ticket,

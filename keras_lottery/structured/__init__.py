@@ -6,6 +6,7 @@ from keras_lottery.structured import filter_criteria
 from keras_lottery.structured.filters import Filters, of_filters
 from keras_lottery.structured.greedy import GreedyForward
 from keras_lottery.structured.heads import find_heads
+from keras_lottery.structured.inline import inline
 from keras_lottery.structured.removal import CompactReport, compact
 from keras_lottery.structured.rules import (
     Computed,
@@ -43,6 +44,7 @@ __all__ = [
     "Units",
     "compact",
     "find_units",
+    "inline",
     "multiply_adds",
     "of_filters",
     "register_rule",

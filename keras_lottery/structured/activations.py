@@ -1,5 +1,6 @@
 """Activations that treat each channel by itself."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +38,19 @@ _ELEMENTWISE = (
     keras.activations.threshold,
 )
 
+# By the names that Keras's files know them by.
+_ELEMENTWISE_ELSEWHERE = ("keras_hub>gelu_approximate",)
+
 
 def is_elementwise(activation: Any) -> bool:
     """Whether an activation is known to treat each number by itself."""
     kinds = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-    return type(activation) in kinds or activation in _ELEMENTWISE
+    if type(activation) in kinds or activation in _ELEMENTWISE:
+        return True
+    return (
+        inspect.isfunction(activation)
+        and keras.saving.get_registered_name(activation) in _ELEMENTWISE_ELSEWHERE
+    )
 
 
 def apply(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarray:

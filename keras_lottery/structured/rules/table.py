@@ -80,6 +80,7 @@ def rule_for(layer: Any, call: Call) -> Rule:
     if len(call.inputs) != 1 and not isinstance(rule, SEVERAL):
         return Rule(layer, rule.reason or f"it reads {len(call.inputs)} tensors")
     known = all(tensor.width for tensor in call.inputs)
-    if not known and not isinstance(rule, Lookup):
+    # Attention may read a mask, whose last axis is a text's length.
+    if not known and not isinstance(rule, Lookup | Attention):
         return Rule(layer, "the number of its channels is not known")
     return rule

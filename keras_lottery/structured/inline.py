@@ -1,0 +1,197 @@
+"""`inline`: blocks of a model as parts of its graph, which channels are followed by."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_lottery.keras_bridge.internals.graph import has_graph
+from keras_lottery.keras_bridge.internals.layers import (
+    children,
+    own_variables,
+    random_generators,
+)
+from keras_lottery.keras_bridge.internals.masking import has_padding_mask
+from keras_lottery.keras_bridge.layers import is_masked, walk
+from keras_lottery.keras_bridge.layers.convert import compile_alike
+from keras_lottery.keras_bridge.layers.copying import clone, duplicate
+from keras_lottery.keras_bridge.layers.inside import class_of, hold
+from keras_lottery.structured.removal import check_followed
+from keras_lottery.structured.rules.attention import ATTENTION
+
+
+def inline(model: keras.Model) -> keras.Model:
+    """Returns a model in which blocks are nested Functional models of what they do.
+
+    A block is a layer that is made of others, as transformers' are: those of keras-hub,
+    or a class of your own. In its place comes a Functional model of its name with its
+    layers, made by calling it once on symbolic tensors. `compact` and
+    `granularity="filter"` follow channels through it; a block they only see from
+    outside. Weights, masks and outputs in inference are the same, and layers that are
+    no blocks stay what they are.
+
+    Of a block's `call`, what Python decides is decided once, without `training`: `if
+    training:` is not taken. Layers inside that know of training, such as Dropout, do
+    so still.
+
+    Args:
+        model: a built Sequential or Functional model, or one of keras-hub's backbones;
+            masked or not. It is left untouched; if it is compiled, the new one is
+            compiled alike, with a fresh optimizer.
+
+    Returns:
+        The model, which a file holds without the blocks' classes.
+
+    Raises:
+        ValueError: if the model is not built or is a subclassed model, or has blocks
+            and none of them can be opened. Otherwise those that cannot are named in a
+            warning.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> class Block(keras.layers.Layer):
+    ...     def build(self, shape):
+    ...         self.expand = keras.layers.Dense(8, "relu", name="expand")
+    ...         self.project = keras.layers.Dense(shape[-1], name="project")
+    ...         self.expand.build(shape)
+    ...         self.project.build((*shape[:-1], 8))
+    ...     def call(self, x):
+    ...         return x + self.project(self.expand(x))
+    >>> model = keras.Sequential([keras.Input((4,)), Block(name="block")])
+    >>> open_model = kl.mask_model(kl.inline(model))
+    >>> kl.prune(open_model, 0.5, granularity="filter")
+    >>> model.count_params(), kl.compact(open_model).count_params()
+    (76, 40)
+    """
+    check_followed(model)
+    blocks = {path: layer for path, layer in walk(model) if _is_block(layer)}
+    opener = _Opener()
+    new = opener.graph(duplicate(model))
+    if blocks and not opener.opened:
+        raise ValueError(
+            f"Expected blocks that can be opened in model '{model.name}'. Received: "
+            f"{_listing(opener.closed)}"
+        )
+    if opener.closed:
+        warnings.warn(
+            f"These blocks stay closed, and `compact` keeps all inside of them: "
+            f"{_listing(opener.closed)}",
+            stacklevel=2,
+        )
+    if is_masked(new):
+        hold(new)
+    compile_alike(model, new)
+    return new
+
+
+class _Opener:
+    """Opens blocks, each once for all the places where it is used.
+
+    Attributes:
+        opened: names of blocks.
+        closed: those that cannot be opened, and why.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.closed: dict[str, str] = {}
+        self._graphs: dict[int, keras.Model | None] = {}
+
+    def graph(self, model: Any) -> keras.Model:
+        """A Functional model of the same layers, but for the blocks."""
+        if isinstance(model, keras.Sequential):
+            first = keras.Input(
+                batch_shape=model.input_shape, dtype=model.inputs[0].dtype
+            )
+            x = first
+            for layer in model.layers:
+                x = self._call(self._copy(layer), x)
+            return keras.Model(first, x, name=model.name)
+        return clone(model, self._copy, call=self._call)
+
+    def _copy(self, layer: Any) -> Any:
+        if not has_graph(layer):
+            return layer
+        if id(layer) not in self._graphs:
+            self._graphs[id(layer)] = self.graph(layer)
+        return self._graphs[id(layer)]
+
+    def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_block(layer):
+            return layer(*args, **kwargs)
+        tensors = {
+            id(x): x
+            for x in keras.tree.flatten((args, kwargs))
+            if isinstance(x, keras.KerasTensor)
+        }
+        if id(layer) not in self._graphs:
+            self._graphs[id(layer)] = self._open(layer, tensors, args, kwargs)
+        opened = self._graphs[id(layer)]
+        if opened is None:
+            return layer(*args, **kwargs)
+        given = list(tensors.values())
+        return opened(given if len(given) > 1 else given[0])
+
+    def _open(
+        self, layer: Any, tensors: dict[int, Any], args: Any, kwargs: Any
+    ) -> keras.Model | None:
+        """The graph of a block, or `None` if it has none."""
+        if reason := _why_closed(layer, list(tensors.values())):
+            self.closed[layer.name] = reason
+            return None
+        inputs = {
+            number: keras.Input(batch_shape=x.shape, dtype=x.dtype)
+            for number, x in tensors.items()
+        }
+        own_args, own_kwargs = keras.tree.map_structure(
+            lambda x: inputs.get(id(x), x), (args, kwargs)
+        )
+        first = list(inputs.values())
+        try:
+            outputs = layer.call(*own_args, **own_kwargs)
+            made = self.graph(
+                keras.Model(
+                    first if len(first) > 1 else first[0], outputs, name=layer.name
+                )
+            )
+            # A file could not hold a tensor of the block's own.
+            keras.saving.serialize_keras_object(made)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0][:200]
+            self.closed[layer.name] = f"its `call` takes no symbolic tensors ({reason})"
+            return None
+        self.opened.append(layer.name)
+        return made
+
+
+def _is_block(layer: Any) -> bool:
+    """Whether a layer is made of others, and no class of Keras's."""
+    return (
+        isinstance(layer, keras.layers.Layer)
+        and not has_graph(layer)
+        and not isinstance(layer, ATTENTION)
+        and class_of(layer).__module__.partition(".")[0] != "keras"
+        and bool(children(layer))
+    )
+
+
+def _why_closed(layer: Any, tensors: list[Any]) -> str:
+    """Why a block cannot be opened, as far as it is known before."""
+    if own_variables(layer):
+        names = [variable.name for variable in own_variables(layer)]
+        return f"it has weights of its own, {names}, which are of no layer inside"
+    if random_generators(layer):
+        return "it draws random numbers of its own"
+    if not tensors:
+        return "it reads no tensor"
+    if any(has_padding_mask(tensor) for tensor in tensors):
+        return (
+            "it reads a tensor with Keras's mask of padding (`mask_zero`, `Masking`), "
+            "which does not go through operations inside of it"
+        )
+    return ""
+
+
+def _listing(closed: dict[str, str]) -> str:
+    return "; ".join(f"'{name}': {reason}" for name, reason in closed.items())

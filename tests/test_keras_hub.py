@@ -1,0 +1,142 @@
+"""Backbones of keras-hub, with small random weights: every way through the library.
+
+They are skipped where keras-hub, the extra `transformers`, is not installed.
+"""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+
+import keras_lottery as kl
+
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        importlib.util.find_spec("keras_hub") is None,
+        reason="keras-hub is not installed: pip install keras_lottery[transformers]",
+    ),
+    # keras-hub's own.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+rng = np.random.default_rng(0)
+TEXT = {
+    "token_ids": rng.integers(1, 30, (2, 6)),
+    "padding_mask": np.array([[1, 1, 1, 1, 0, 0], [1] * 6], "int32"),
+}
+SEGMENTS = {"segment_ids": np.array([[0, 0, 1, 1, 0, 0], [0] * 6], "int32")}
+IMAGES = rng.normal(size=(2, 8, 8, 3)).astype("float32")
+SIZES = {
+    "vocabulary_size": 30,
+    "num_layers": 2,
+    "hidden_dim": 8,
+    "intermediate_dim": 16,
+}
+ENCODER = {**SIZES, "num_heads": 2, "dropout": 0.0, "max_sequence_length": 8}
+GROUPED = {**SIZES, "num_query_heads": 4, "num_key_value_heads": 2}
+VIT = {
+    "image_shape": (8, 8, 3),
+    "patch_size": 4,
+    "num_layers": 2,
+    "num_heads": 2,
+    "hidden_dim": 8,
+    "mlp_dim": 16,
+}
+# Class, arguments, inputs, masked kernels.
+BACKBONES = {
+    "bert": ("BertBackbone", ENCODER, {**TEXT, **SEGMENTS}, 13),
+    "distil_bert": ("DistilBertBackbone", ENCODER, TEXT, 12),
+    "gpt2": ("GPT2Backbone", ENCODER, TEXT, 12),
+    "gemma": ("GemmaBackbone", {**GROUPED, "head_dim": 4}, TEXT, 14),
+    "llama": ("LlamaBackbone", GROUPED, TEXT, 14),
+    "vit": ("ViTBackbone", VIT, IMAGES, 13),
+}
+# What their blocks can be opened to; of the others, `test_closed_blocks` says why not.
+OPENED = ("bert", "distil_bert")
+
+
+def build(name):
+    import keras_hub
+
+    kind, arguments, x, masks = BACKBONES[name]
+    model = getattr(keras_hub.models, kind)(**arguments)
+    draws = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        weight.assign(weight + draws.normal(scale=0.05, size=weight.shape))
+    return model, x, masks
+
+
+def outputs(model, x):
+    found = keras.tree.flatten(model(x))
+    return np.concatenate([keras.ops.convert_to_numpy(each).ravel() for each in found])
+
+
+def same(one, other, x):
+    np.testing.assert_allclose(outputs(one, x), outputs(other, x), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_masked_pruned_trained_saved_loaded_and_stripped(name, tmp_path):
+    plain, x, masks = build(name)
+    model = kl.mask_model(plain)
+    same(model, plain, x)
+    # Projections of heads are one matrix each; embeddings are none of them.
+    assert len(kl.get_masks(model)) == masks
+    assert not any("embeddings" in weight for weight in kl.get_masks(model))
+    kl.prune(model, 0.3)
+    targets = keras.tree.map_structure(lambda y: np.zeros(y.shape, "float32"), model(x))
+    model.compile("adam", "mse", run_eagerly=True)
+    gradual = kl.GradualPruning(0.5, 0, 1, frequency=1)
+    model.fit(x, targets, verbose=0, callbacks=[gradual])
+    assert kl.get_sparsity(model) == pytest.approx(0.5, abs=0.01)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    same(loaded, model, x)
+    assert kl.get_masks(loaded) == kl.get_masks(model)
+    stripped = kl.strip_masks(model)
+    same(stripped, model, x)
+    assert type(stripped) is type(plain)
+    assert stripped.count_params() == plain.count_params()
+
+
+@pytest.mark.parametrize("granularity", ["filter", "head"])
+@pytest.mark.parametrize("name", OPENED)
+def test_units_and_heads_are_removed(name, granularity, tmp_path):
+    plain, x, _ = build(name)
+    model = kl.mask_model(kl.inline(plain))
+    same(model, plain, x)
+    kl.prune(model, 0.5, granularity=granularity, allocation="uniform")
+    small, report = kl.compact(model, return_report=True)
+    same(small, model, x)
+    removed = report.heads if granularity == "head" else report.widths
+    halves = [sizes for sizes in removed.values() if sizes in ((2, 1), (16, 8))]
+    assert len(halves) == 2
+    small.save(tmp_path / "small.keras")
+    same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma", "llama"])
+def test_blocks_that_ask_for_a_texts_length_stay_closed(name):
+    plain, _, _ = build(name)
+    with pytest.raises(ValueError, match="its `call` takes no symbolic tensors"):
+        kl.inline(plain)
+
+
+def test_a_vit_is_opened_and_its_patches_cannot_be_made_again():
+    plain, x, _ = build("vit")
+    with pytest.warns(UserWarning, match=r"weights of its own, \['class_token'\]"):
+        opened = kl.inline(plain)
+    same(opened, plain, x)
+    # Their `get_config` names more than their constructor takes, in keras-hub 0.32.
+    with pytest.raises(ValueError, match="cannot be made again from its config"):
+        kl.mask_model(opened)
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_calibrated(criterion):
+    plain, x, _ = build("bert")
+    model = kl.mask_model(plain, "transformer_layer_*")
+    kl.prune(model, 0.5, criterion, data=x)
+    assert kl.get_sparsity(model) == pytest.approx(0.5, abs=0.01)
