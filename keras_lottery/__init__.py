@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.internals.no_tensorflow import (
 
 copying_imports_no_tensorflow()
 
-from keras_lottery import admm, interop
+from keras_lottery import admm, automatic, interop
 from keras_lottery.compress import load_compressed, save_compressed
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError
@@ -83,6 +83,7 @@ __all__ = [
     "admm",
     "allocation",
     "analysis",
+    "automatic",
     "benchmark",
     "callbacks",
     "compact",

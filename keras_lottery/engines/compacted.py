@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
+import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.engines.distributed import is_distributed
@@ -21,7 +22,6 @@ from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.optimizers import innermost
 from keras_lottery.keras_bridge.layers import State, walk
 from keras_lottery.masks import Masks
-from keras_lottery.structured.scratch import multiply_adds
 from keras_lottery.structured.smaller import Smaller
 from keras_lottery.tickets import Ticket
 
@@ -144,9 +144,9 @@ class Compacted:
         kept = self.smaller.kept(ticket.masks)
         if kept.all():
             return None
-        part = self.smaller.part(kept)
-        if not self.always and self._saved(part.model) * ticket.steps < _worth():
+        if not self.always and self._saved(kept) * ticket.steps < _worth():
             return None
+        part = self.smaller.part(kept)
         start = {
             name: array * ticket.masks[name] if name in ticket.masks else array
             for name, array in ticket.weights.items()
@@ -170,11 +170,11 @@ class Compacted:
             checkpoints={step: back(s) for step, s in made.checkpoints.items()},
         )
 
-    def _saved(self, model: keras.Model) -> float:
+    def _saved(self, kept: np.ndarray) -> float:
         """Multiply-adds that a step of a smaller network saves."""
-        with warnings.catch_warnings(action="ignore"):  # of layers that stay
-            saved = self.smaller.multiply_adds - multiply_adds(model)
-        return PASSES * self.batch_size * saved
+        cost = self.smaller.cost
+        saved = cost().multiply_adds - cost(kept).multiply_adds
+        return float(PASSES * self.batch_size * saved)
 
     def _engine(self, model: keras.Model) -> "Engine":
         """The engine of a smaller network, which the last tickets may have had."""
@@ -239,8 +239,7 @@ def _differs(
     for callback in callbacks:
         if type(callback) not in CALLBACKS:
             return f"{type(callback).__name__} would see the smaller network"
-    with warnings.catch_warnings(action="ignore"):
-        smaller.multiply_adds  # noqa: B018 (raises where sizes are not known)
+    smaller.cost()  # raises where sizes are not known
     for path, layer in smaller.layers():
         if getattr(layer, "activity_regularizer", None) is not None:
             return f"'{path}' has an activity regulariser"

@@ -3,6 +3,7 @@
 from functools import partial
 
 from keras_lottery.structured import filter_criteria
+from keras_lottery.structured.costs import multiply_adds
 from keras_lottery.structured.filters import Filters, of_filters
 from keras_lottery.structured.greedy import GreedyForward
 from keras_lottery.structured.heads import find_heads
@@ -21,7 +22,7 @@ from keras_lottery.structured.rules import (
     Rule,
     register_rule,
 )
-from keras_lottery.structured.scratch import Start, multiply_adds, scratch
+from keras_lottery.structured.scratch import Start, scratch
 from keras_lottery.structured.units import Units, find_units
 from keras_lottery.tickets import grouping, repair
 from keras_lottery.tickets.grouping import Kind

@@ -5,10 +5,12 @@ what goes is what the masks prune on both sides, whatever the weights are, since
 that is zero now may grow.
 """
 
+import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -25,15 +27,27 @@ from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.masked import Masked
 from keras_lottery.masks import Masks
 from keras_lottery.structured.channels import Tensor
+from keras_lottery.structured.costs import kernels, uses
 from keras_lottery.structured.graph import Graph
 from keras_lottery.structured.rebuild import rebuild
 from keras_lottery.structured.removal import check_followed
-from keras_lottery.structured.rules import Rule, rule_for, weights_of
-from keras_lottery.structured.scratch import multiply_adds
-from keras_lottery.structured.units import Units, units_of
+from keras_lottery.structured.rules import Keep, Rule, rule_for, weights_of
+from keras_lottery.structured.units import units_of
 
 Places = Mapping[str, np.ndarray]
 """Where the numbers of smaller variables lie in the whole, flattened ones, by name."""
+
+
+class Cost(NamedTuple):
+    """What a network costs.
+
+    Args:
+        parameters: how many it has.
+        multiply_adds: those of a forward pass, see `structured.multiply_adds`.
+    """
+
+    parameters: int
+    multiply_adds: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,7 @@ class Smaller:
         model: a masked Sequential or Functional model. It is left untouched.
 
     Attributes:
+        units: its filters, whose groups' numbers `kept` and `part` take.
         masked: the names of the weights that have masks.
 
     Raises:
@@ -90,16 +105,57 @@ class Smaller:
                 variable.assign(rng.uniform(1, 2, variable.shape))
         self._graph = Graph(self._whole, rule_for)
         masks = get_masks(model)
-        self._units: Units = units_of(self._graph, "filter", masks)
+        self.units = units_of(self._graph, "filter", masks)
         self.masked = frozenset(masks)
         self._masked = [p for p, layer in walk(model) if isinstance(layer, Masked)]
         self._sizes = {name: mask.shape for name, mask in masks.items()}
         self._check()
 
+    def cost(self, kept: np.ndarray | None = None) -> Cost:
+        """What the network of some groups costs; by default the whole one.
+
+        Raises:
+            ValueError: if sizes of the model's inputs are not known.
+        """
+        keep: Keep = partial(self._of, self._all if kept is None else kept)
+        parameters, multiply_adds = self._fixed
+        for rule, name, shape, times in self._numbers:
+            # Of no memory, until it is cut.
+            own = rule.cut(name, np.broadcast_to(np.int8(0), shape), keep)
+            parameters += own.size
+            multiply_adds += own.size * times * (len(shape) > 1)
+        return Cost(parameters, multiply_adds)
+
     @cached_property
-    def multiply_adds(self) -> int:
-        """Those of the whole network, see `structured.multiply_adds`."""
-        return multiply_adds(self._whole)
+    def _all(self) -> np.ndarray:
+        return np.ones(self.units.count, bool)
+
+    @cached_property
+    def _uses(self) -> dict[int, int]:
+        with warnings.catch_warnings(action="ignore"):  # of what stays anyway
+            return uses(self._graph)
+
+    @cached_property
+    def _numbers(self) -> list[tuple[Rule, str, tuple[int, ...], int]]:
+        """(rule, weight, shape, times) of all weights whose layers may be cut."""
+        return [
+            (rule, name, array.shape, self._uses.get(id(rule.layer), 0))
+            for rule in self._graph.rules.values()
+            if type(rule).cut is not Rule.cut
+            for name, array in weights_of(rule.layer).items()
+        ]
+
+    @cached_property
+    def _fixed(self) -> Cost:
+        """That of the layers that nothing is cut from."""
+        cut = sum(math.prod(shape) for _, _, shape, _ in self._numbers)
+        multiply_adds = sum(
+            self._uses.get(id(rule.layer), 0) * math.prod(kernel.shape)
+            for rule in self._graph.rules.values()
+            if type(rule).cut is Rule.cut
+            for kernel in kernels(rule.layer)
+        )
+        return Cost(self._whole.count_params() - cut, multiply_adds)
 
     @cached_property
     def shrinking(self) -> dict[str, keras.Variable]:
@@ -109,7 +165,7 @@ class Smaller:
 
     def layers(self) -> Iterator[tuple[str, Any]]:
         """(path, layer) of those that read or make what filters may take."""
-        groups = np.concatenate(list(self._units.layers.values()))
+        groups = np.concatenate(list(self.units.layers.values()))
         for call in self._graph.calls:
             for tensor in (*call.inputs, *call.outputs):
                 if np.isin(self._graph.groups[tensor.atoms], groups).any():
@@ -121,7 +177,7 @@ class Smaller:
 
         One goes if its masks prune all that makes it and all that reads it.
         """
-        units = self._units
+        units = self.units
         kept = np.ones(units.count, bool)
         for groups in units.layers.values():
             kept[groups] = False

@@ -19,6 +19,10 @@ from keras_lottery.tickets.grouping import Grouping, Groups
 NORMALISATIONS = keras.layers.BatchNormalization | keras.layers.GroupNormalization
 
 
+class NoFilters(ValueError):
+    """A model has no filters or units that can be pruned."""
+
+
 @dataclass(frozen=True)
 class Slices:
     """A weight of which each slice belongs to a group of channels.
@@ -242,7 +246,11 @@ def units_of(graph: Graph, role: str, masks: Masks) -> Units:
 
 
 def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
-    """The groups that can be pruned, by the masked layers that make their channels."""
+    """The groups that can be pruned, by the masked layers that make their channels.
+
+    Raises:
+        NoFilters: if there are none.
+    """
     fixed = graph.fixed_groups()
     masked = {name.rpartition("/")[0] for name in masks}
     prunable = {
@@ -261,7 +269,7 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
     # A layer keeps one of its filters anyway.
     layers = {paths: numbers for paths, numbers in layers.items() if len(numbers) > 1}
     if not layers:
-        raise ValueError(
+        raise NoFilters(
             f"Model '{graph.model.name}' has no filters or units that can be pruned: "
             "none of a masked layer that the model does not return and that no layer "
             "without a rule reads. "

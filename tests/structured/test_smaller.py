@@ -1,5 +1,7 @@
 """The smaller network of a ticket of filters, before any training."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from keras import layers
 
 import keras_lottery as kl
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
+from keras_lottery.structured import multiply_adds
 from keras_lottery.structured.smaller import Smaller
 from tests.models_zoo import inputs, outputs
 from tests.structured.architectures import draw_weights, random_model
@@ -17,7 +20,10 @@ from tests.structured.architectures import draw_weights, random_model
 def part_of(model, masks):
     """The smaller network of masks, with the model's weights."""
     smaller = Smaller(model)
-    part = smaller.part(smaller.kept(masks))
+    part = smaller.part(kept := smaller.kept(masks))
+    with warnings.catch_warnings(action="ignore"):
+        multiplied = multiply_adds(part.model)
+    assert smaller.cost(kept) == (kl.strip_masks(part.model).count_params(), multiplied)
     kl.set_state(part.model, part.cut(get_state(model)), part.cut(masks))
     return part
 

@@ -1,0 +1,125 @@
+"""A criterion of filters for each layer, chosen by the validation loss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.automatic.pruner import Pruner
+from keras_lottery.engines.fits import part_of
+from keras_lottery.keras_bridge import checks as keras_checks
+from keras_lottery.keras_bridge.layers import is_masked, mask_model
+from keras_lottery.pruning import chosen
+from keras_lottery.tickets import Snapshot
+from keras_lottery.tickets.allocation import Scores
+
+MENU_FORM = "a list of names of criteria of filters, at least one"
+MENU = ("l1", "l2", "fpgm", "activation")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A criterion for each layer; it is a criterion itself, for `prune`.
+
+    Attributes:
+        criteria: the criterion's name, by layer; tied layers are joined by `+`.
+        sparsity: the share of each layer's filters at which they were chosen.
+        loss: the validation loss there, without training.
+        alone: that of each criterion in all layers.
+    """
+
+    criteria: Mapping[str, str]
+    sparsity: float
+    loss: float
+    alone: Mapping[str, float]
+
+    def __call__(self, snapshot: Snapshot) -> Scores:
+        """The score of each filter, by the criterion of its layer."""
+        found = {
+            name: snapshot.grouping.fold(
+                chosen(name, None, "filter")[0](snapshot), snapshot.masks
+            ).scores
+            for name in sorted(set(self.criteria.values()))
+        }
+        return {layer: found[name][layer] for layer, name in self.criteria.items()}
+
+
+def choose_criteria(
+    model: keras.Model,
+    criteria: Sequence[str] = MENU,
+    data: Any = None,
+    validation: Any = None,
+    multiply_adds: float = 0.5,
+    rounds: int = 2,
+    seed: int = 0,
+) -> Choice:
+    """The criterion of filters for each layer that loses least on validation data.
+
+    All layers lose the same share of their filters: as many as the budget asks for.
+    From the best single criterion on, each layer in turn takes the one under which the
+    pruned network's loss is least, so that it is never more than that of the best
+    criterion alone. The paper learns the same choice by Gumbel-softmax, with gradients
+    of the validation loss; here it is tried. The model stays as it is.
+
+    Args:
+        model: a compiled Sequential or Functional model, masked or not.
+        criteria: the menu, names of `filter_criteria` or `criteria`.
+        data: for the criteria that need them, see `prune`.
+        validation: (x, y) or a data set to choose by. They choose among many: judge
+            the result on others.
+        multiply_adds: the share that may be left.
+        rounds: how often each layer is asked, at most; the end is where none changes.
+        seed: of criteria that draw random numbers.
+
+    Raises:
+        ValueError: if an argument is not one of its choices, the model cannot be
+            pruned, or the budget cannot be met.
+
+    Reference:
+        He et al. 2020, "Learning filter pruning criteria for deep convolutional neural
+        networks acceleration".
+
+    Example:
+
+    ```python
+    choice = kl.automatic.choose_criteria(model, data=train, validation=validation)
+    masked = kl.mask_model(model)
+    kl.prune(masked, choice.sparsity, choice, "uniform", "filter", train)
+    ```
+    """
+    keras_checks.compiled("model", model)
+    menu = checks.names("criteria", criteria, MENU_FORM)
+    if not menu:
+        checks.refuse("criteria", MENU_FORM, criteria)
+    for name in menu:
+        chosen(name, None, "filter")
+    checks.number("multiply_adds", multiply_adds, above=0, most=1)
+    checks.count("rounds", rounds, 1)
+    checks.seed("seed", seed)
+    masked = model if is_masked(model) else mask_model(model)
+    pruner = Pruner(masked, part_of("validation", masked, validation))
+    budget = multiply_adds * pruner.cost(pruner.sizes).multiply_adds
+    counts = pruner.within(np.zeros(len(pruner.sizes)), budget, "multiply_adds")
+    scores = {name: pruner.scores(name, data, seed) for name in menu}
+
+    def loss(by_layer: Mapping[str, str]) -> float:
+        mixed = {layer: scores[name][layer] for layer, name in by_layer.items()}
+        return pruner.loss(pruner.pruned(mixed, counts))
+
+    alone = {name: loss(dict.fromkeys(pruner.sizes, name)) for name in menu}
+    best = min(alone, key=alone.__getitem__)
+    found, least = dict.fromkeys(pruner.sizes, best), alone[best]
+    for _ in range(rounds):
+        before = dict(found)
+        for layer in found:
+            for name in menu:
+                tried = {**found, layer: name}
+                if name != found[layer] and (now := loss(tried)) < least:
+                    found, least = tried, now
+        if found == before:
+            break
+    sparsity = 1 - sum(counts.values()) / sum(pruner.sizes.values())
+    return Choice(found, sparsity, least, alone)
