@@ -28,9 +28,6 @@ class Rounds:
         settings: what was asked for, as JSON.
         verbose: 0 says nothing.
 
-    Attributes:
-        evaluations: how many candidates were judged, now and before.
-
     Raises:
         ValueError: if it holds what was made by other settings.
         CorruptedFileError: if a file is damaged.
@@ -59,6 +56,7 @@ class Rounds:
 
     @property
     def evaluations(self) -> int:
+        """How many candidates were judged, now and before."""
         return len(self._losses)
 
     def loss(
