@@ -165,7 +165,9 @@ def write_record(
         arrays[f"masks:{name}"] = _compressed(np.packbits(mask))
     for group, state in states.items():
         for name, array in state.items():
-            arrays[f"{group}:{name}"] = np.asarray(array, order="C")
+            # The oldest NumPy swaps the bytes of bfloat16 wrongly, but casts it right.
+            native = array.dtype.newbyteorder("=")
+            arrays[f"{group}:{name}"] = np.asarray(array, native, order="C")
     data = memoryview(save(arrays, {"sha256": " " * 64}))
     assert data[_CHECKSUM:_REST] == b" " * 64, "safetensors has another header"
     parts: list[bytes | memoryview] = [data[:_CHECKSUM], _checksum(data), data[_REST:]]

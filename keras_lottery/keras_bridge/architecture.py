@@ -6,6 +6,7 @@ import warnings
 import keras
 
 from keras_lottery.keras_bridge.internals.randomness import undrawn
+from keras_lottery.keras_bridge.internals.versions import without_newer_settings
 from keras_lottery.keras_bridge.layers.assets import has_assets
 from keras_lottery.keras_bridge.layers.names import walk
 
@@ -43,13 +44,15 @@ def from_text(text: str) -> keras.Model:
     >>> from_text(to_text(model)).count_params()
     15
     """
-    config = json.loads(text)
+    config = without_newer_settings(json.loads(text))
     compiled = config.pop("compile_config", None)
     with undrawn():
         model = keras.saving.deserialize_keras_object(config)
     if compiled:
         if keras.backend.backend() == "torch":
             compiled["steps_per_execution"] = 1  # Keras takes no other there.
+            # What XLA compiles elsewhere would ask for a compiler of C++.
+            compiled["jit_compile"] = "auto"
         try:
             model.compile_from_config(compiled)
         except (TypeError, ValueError) as error:

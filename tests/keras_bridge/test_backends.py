@@ -8,7 +8,9 @@ from pathlib import Path
 import keras
 import pytest
 
+from keras_lottery.keras_bridge.architecture import from_text, to_text
 from keras_lottery.keras_bridge.backends import check_backend
+from keras_lottery.keras_bridge.internals import versions
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,3 +36,24 @@ def test_the_library_is_not_imported_on_another_backend():
     )
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("ImportError: keras_lottery works on")
+
+
+@pytest.mark.once
+def test_a_model_of_another_backend_is_not_compiled_on_torch(monkeypatch):
+    """By a compiler of C++, that is, and its steps are not several at once."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse", jit_compile=True, steps_per_execution=5)
+    text = to_text(model)
+    assert from_text(text).jit_compile
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    again = from_text(text)
+    assert again.compiled and not again.jit_compile
+    assert again.steps_per_execution == 1
+
+
+@pytest.mark.once
+def test_settings_that_only_newer_versions_know_are_left_out(monkeypatch):
+    monkeypatch.setattr(versions, "NEWER_SETTINGS", {"new"})
+    config = {"layers": [{"new": None, "units": None}, {"new": 3}], "new": None}
+    wanted = {"layers": [{"units": None}, {"new": 3}]}
+    assert versions.without_newer_settings(config) == wanted

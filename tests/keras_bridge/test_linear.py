@@ -9,9 +9,10 @@ from keras import layers
 
 import keras_lottery as kl
 from keras_lottery.keras_bridge.linear import matrices
-from tests.models_zoo import as_array
+from tests.models_zoo import KERAS, as_array
 
 JAX = keras.backend.backend() == "jax"
+OLD_ON_TORCH = KERAS < (3, 15) and keras.backend.backend() == "torch"
 
 
 def convolutions():
@@ -57,6 +58,8 @@ def read(layer, shape, seed=0):
 
 def test_convolutions():
     for layer, shape in convolutions():
+        if OLD_ON_TORCH and "Transpose" in type(layer).__name__:
+            continue  # Keras itself refuses some of them, and moves others' outputs.
         of, made, expected = read(layer, shape)
         assert np.allclose(made.reshape(expected.shape), expected, atol=1e-4), (
             layer.get_config()

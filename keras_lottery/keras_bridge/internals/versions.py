@@ -5,6 +5,8 @@ Earlier ones were not tried. `.ci/matrix` runs the tests on the lowest and the n
 """
 
 import importlib.util
+import inspect
+from typing import Any
 
 import keras
 
@@ -18,3 +20,23 @@ ADAPTIVE_POOLING: tuple[type[keras.layers.Layer], ...] = tuple(
 
 EXPORTS_LITERT = importlib.util.find_spec("keras.src.export.litert") is not None
 """Whether `model.export(format="litert")` is there, which came with Keras 3.13."""
+
+NEWER_SETTINGS = {"quantization_config", "input_axes", "output_axes"}.difference(
+    inspect.signature(keras.layers.Dense).parameters,
+    inspect.signature(keras.initializers.GlorotNormal).parameters,
+)
+"""What layers and initialisers of newer versions have for a setting, and those of this
+one refuse."""
+
+
+def without_newer_settings(config: Any) -> Any:
+    """The config of a model without newer settings, where those are left open."""
+    if isinstance(config, dict):
+        return {
+            key: without_newer_settings(value)
+            for key, value in config.items()
+            if value is not None or key not in NEWER_SETTINGS
+        }
+    if isinstance(config, list):
+        return [without_newer_settings(value) for value in config]
+    return config

@@ -24,4 +24,6 @@ def _glorot_normals(seed: int | None) -> Iterator[keras.initializers.Initializer
     sequence = np.random.SeedSequence(seed)
     while True:
         own = None if seed is None else int(sequence.spawn(1)[0].generate_state(1)[0])
+        if own is not None and keras.backend.backend() == "torch":
+            own %= 2**31  # Keras 3.12 takes no larger ones there.
         yield keras.initializers.GlorotNormal(seed=own)
