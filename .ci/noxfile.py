@@ -1,15 +1,17 @@
 """The tests that depend on the backend, on each Keras and each backend.
 
-`.ci/matrix` runs it. It is not a part of `.ci/run`: it takes an hour. What has run is
-not run again: delete `.ci/results` to begin anew. `.ci/matrix -s 'keras(next)'` takes
-the newest pre-release; what follows `--` goes to pytest, such as `-- tests/tickets`.
-The last session prints the table, and writes it into docs/guides/backends.md.
+`.ci/matrix` runs it. It is not a part of `.ci/run`: it takes an hour. What has passed
+is not run again, what failed is: delete `.ci/results` to begin anew. `.ci/matrix -s
+'keras(next)'` takes the newest pre-release. The last session prints the table, and
+writes it into docs/guides/backends.md.
 """
 
+import json
 import os
 import shutil
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree
@@ -30,6 +32,7 @@ TORCH = os.environ.get(
     "TORCH", "torch --extra-index-url https://download.pytorch.org/whl/cpu"
 )
 FEATURES = tomllib.loads((ROOT / ".ci" / "features.toml").read_text())
+PASSED, FAILED = "passed", "failed"
 FILES = ("ticket.keras", "ticket.tflite", "saved_model/saved_model.pb")
 
 nox.options.default_venv_backend = "venv"
@@ -41,9 +44,14 @@ nox.options.sessions = ["keras(oldest)", "keras(newest)", "table"]
 def keras(session: nox.Session, version: str) -> None:
     """Tests and the find command on one Keras, on every backend."""
     keras, *tensorflow = VERSIONS[version]
-    todo = [b for b in BACKENDS if not result_of(version, b).exists()]
+    stored = {backend: read(version, backend) for backend in BACKENDS}
+    todo = {
+        backend: [test for test, outcome in found.items() if outcome == FAILED]
+        for backend, found in stored.items()
+        if not found or FAILED in found.values()
+    }
     if not todo:
-        session.skip("has run")
+        session.skip("has passed")
     folder = Path(session.create_tmp()).resolve()
     session.chdir(ROOT)
     session.install("--quiet", ".[test]", *TORCH.split())
@@ -53,7 +61,7 @@ def keras(session: nox.Session, version: str) -> None:
     else:
         session.install("--quiet", keras, *tensorflow)
     RESULTS.mkdir(exist_ok=True)
-    for backend in todo:
+    for backend, failed in todo.items():
         env = {"KERAS_BACKEND": backend, "CI": "true", "PYTHONPATH": ""}
         run, files = folder / backend / "run", folder / backend / "files"
         shutil.rmtree(folder / backend, ignore_errors=True)
@@ -64,28 +72,27 @@ def keras(session: nox.Session, version: str) -> None:
         )
         for name in FILES:
             assert (files / "digits_lenet_300_100" / name).is_file(), name
-        draft = RESULTS / f"{version}-{backend}.part"
+        report = folder / f"{backend}.xml"
         session.run(
-            *("pytest", "tests", "-q", "-m", "not once"),
+            *("pytest", *(failed or ["tests"]), "-q", "-m", "not once"),
             # Whole networks, pruned before training: as many minutes as all the rest.
             *("--deselect", "tests/papers/models/test_at_initialisation.py"),
-            *("-o", "junit_family=xunit1", f"--junit-xml={draft}"),
-            *session.posargs,
+            *("-o", "junit_family=xunit1", f"--junit-xml={report}"),
             env=env,
             success_codes=[0, 1],
         )
-        if not session.posargs:
-            draft.rename(result_of(version, backend))
+        found = stored[backend] | dict(outcomes(report))
+        result_of(version, backend).write_text(json.dumps(found, indent=0))
 
 
 @nox.session(venv_backend="none")
 def table(session: nox.Session) -> None:
     """Prints how many tests of each feature passed, and why the others did not run."""
     found = {
-        (version, backend): outcomes(result_of(version, backend))
+        (version, backend): by_feature(read(version, backend))
         for backend in BACKENDS
         for version in VERSIONS
-        if result_of(version, backend).exists()
+        if read(version, backend)
     }
     if not found:
         session.error("nothing has run yet")
@@ -100,48 +107,61 @@ def table(session: nox.Session) -> None:
     page = ROOT / "docs" / "guides" / "backends.md"
     before, mark, _ = page.read_text().partition("<!-- made by .ci/matrix -->\n")
     page.write_text(f"{before}{mark}{text}\n")
-    if any(tests["failed"] for column in found.values() for tests in column.values()):
+    if any(tests[FAILED] for column in found.values() for tests in column.values()):
         session.error("some failed")
 
 
 def result_of(version: str, backend: str) -> Path:
-    """Where the tests' results are."""
-    return RESULTS / f"{version}-{backend}.xml"
+    """Where the tests' outcomes are."""
+    return RESULTS / f"{version}-{backend}.json"
 
 
-def feature_of(path: str) -> str:
-    """The feature that a file of tests is about: see features.toml."""
-    patterns = {p: name for name, several in FEATURES.items() for p in several}
-    return patterns[max((p for p in patterns if fnmatch(path, p)), key=len)]
+def read(version: str, backend: str) -> dict[str, str]:
+    """The outcome of each test so far: passed, failed or why it was skipped."""
+    path = result_of(version, backend)
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def outcomes(path: Path) -> dict[str, Counter[str]]:
-    """How many tests passed, failed, and were skipped for each reason, by feature."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in FEATURES}
-    for case in ElementTree.parse(path).iter("testcase"):
+def outcomes(report: Path) -> Iterator[tuple[str, str]]:
+    """Tests and their outcomes, of a report by pytest."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        # A module that is skipped as a whole is named alone.
+        path = case.get("file") or case.get("name", "").replace(".", "/") + ".py"
+        inside = case.get("classname", "").removeprefix(path[:-3].replace("/", "."))
+        name = "::".join([path, *inside.split(".")[1:], case.get("name", "")])
         skipped = case.find("skipped")
-        wrong = case.find("failure") is not None or case.find("error") is not None
-        outcome = "failed" if wrong else "passed"
         if skipped is not None:
             # Without what Keras's backend is, which the column says.
-            outcome = skipped.get("message", "").partition("; the backend")[0]
-        found[feature_of(case.get("file", ""))][outcome] += 1
-    return found
+            yield name, skipped.get("message", "").partition("; the backend")[0]
+        else:
+            wrong = {child.tag for child in case} & {"failure", "error"}
+            yield name, FAILED if wrong else PASSED
+
+
+def by_feature(found: dict[str, str]) -> dict[str, Counter[str]]:
+    """How many tests of each feature had each outcome: see features.toml."""
+    patterns = {p: name for name, several in FEATURES.items() for p in several}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in FEATURES}
+    for test, outcome in found.items():
+        path = test.partition("::")[0]
+        of = max((p for p in patterns if fnmatch(path, p)), key=len)
+        counts[patterns[of]][outcome] += 1
+    return counts
 
 
 def cell(tests: Counter[str]) -> str:
     """What a table says of a feature on one backend."""
     if not tests:
         return "as on any"
-    if tests["failed"]:
-        return f"**{tests['failed']} failed**"
-    if not tests["passed"]:
+    if tests[FAILED]:
+        return f"**{tests[FAILED]} failed**"
+    if not tests[PASSED]:
         return "no"
     total = tests.total()
-    return f"{total}" if tests["passed"] == total else f"{tests['passed']} of {total}"
+    return f"{total}" if tests[PASSED] == total else f"{tests[PASSED]} of {total}"
 
 
 def reasons(columns: list[Counter[str]]) -> str:
     """Why tests were skipped, on whichever backend."""
     found = {reason: None for tests in columns for reason in tests if tests[reason]}
-    return "; ".join(reason for reason in found if reason not in {"passed", "failed"})
+    return "; ".join(reason for reason in found if reason not in {PASSED, FAILED})
