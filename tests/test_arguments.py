@@ -952,6 +952,7 @@ def test_every_public_module_says_what_is_public():
     ]
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_refused_by_name_or_mean_something(folder, run):
     right = "refused", "meaningful"
     bad = [each for each in sweep(folder, run) if each.kind not in right]

@@ -25,7 +25,8 @@ from keras_lottery.ship.deploy.quality import accuracy_of
 from keras_lottery.ship.deploy.tickets import deploy
 from keras_lottery.ship.export import ExportError, ExportReport
 
-pytestmark = pytest.mark.once
+# Files are measured in processes of their own.
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 FIND = [
     *("find", "--data", "data.npz", "--levels", "1", "--rate", "0.7"),

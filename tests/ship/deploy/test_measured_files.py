@@ -16,7 +16,7 @@ from keras_lottery.ship.export import ExportError
 from keras_lottery.ship.export.data import threshold_of
 from tests.models_zoo import KERAS
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 QUICK = {"rounds": 2, "seconds": 0.04}
 NAMES = ["dense.tflite", "blocks.tflite", "dynamic.tflite", "saved_model"]
