@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from keras_lottery.keras_bridge.internals.versions import tensorflow_nn
+
 _lock = threading.RLock()
 
 
@@ -15,14 +17,16 @@ _lock = threading.RLock()
 def moments_that_differentiate() -> Iterator[None]:
     """Inside, moments on TensorFlow have the right second derivatives.
 
-    `keras.src.backend.tensorflow.nn._compute_moments`, seen on Keras 3.15. It is
-    `tf.nn.moments`, which takes the mean inside of the variance as a constant: that
+    `keras.src.backend.tensorflow.nn._compute_moments`, seen on Keras 3.15, and in
+    `ops.nn` on a pre-release of 3.16. It is `tf.nn.moments`, which takes the mean
+    inside of the variance as a constant: that
     changes no first derivative, but second ones, by which GraSP's scores were off by
     2e-2 of the largest in a network with BatchNormalization. Values and first
     derivatives are the same, so that other threads may see the change.
     """
     import tensorflow as tf
-    from keras.src.backend.tensorflow import nn
+
+    nn = tensorflow_nn()
 
     def moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
         mean = tf.reduce_mean(x, axes, keepdims=True)

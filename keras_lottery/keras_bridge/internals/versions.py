@@ -4,6 +4,7 @@ The lowest version is 3.12: the last one for Python 3.10, which Keras still mend
 Earlier ones were not tried. `.ci/matrix` runs the tests on the lowest and the newest.
 """
 
+import importlib
 import importlib.util
 import inspect
 from typing import Any
@@ -27,6 +28,14 @@ NEWER_SETTINGS = {"quantization_config", "input_axes", "output_axes"}.difference
 )
 """What layers and initialisers of newer versions have for a setting, and those of this
 one refuse."""
+
+
+def tensorflow_nn() -> Any:
+    """Keras's functions of neural networks on TensorFlow, which Keras 3.16 moves."""
+    # Looked up when it is asked for: even to look imports TensorFlow.
+    package = "keras.src.backend.tensorflow"
+    moved = importlib.util.find_spec(f"{package}.nn") is None
+    return importlib.import_module(f"{package}.ops.nn" if moved else f"{package}.nn")
 
 
 def without_newer_settings(config: Any) -> Any:
