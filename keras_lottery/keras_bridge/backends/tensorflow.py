@@ -60,7 +60,9 @@ class TensorFlow(Backend):
         # `evaluate` would make a data set of the arrays at every call, which takes
         # longer than evaluating a small network. A list would be stacked to one tensor.
         parts = keras.tree.lists_to_tuples(data)
-        return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size)
+        whole = len(keras.tree.flatten(parts)[0]) % batch_size == 0
+        # Whole batches have a size that is known, as Keras 3.12 needs for states.
+        return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size, whole)
 
     def is_distributed(self, model: Any) -> bool:
         here = tf.distribute.get_strategy()
