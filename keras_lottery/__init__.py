@@ -48,7 +48,7 @@ from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, results
 from keras_lottery.ship import export
 from keras_lottery.ship.deploy import benchmark, deploy, plot_files, shrink
-from keras_lottery.structured import compact, filter_criteria, inline
+from keras_lottery.structured import compact, drop_blocks, filter_criteria, inline
 from keras_lottery.study import analysis, plots, report, tensorboard
 from keras_lottery.study.transfer import compare_transfer
 from keras_lottery.tickets import (
@@ -92,6 +92,7 @@ __all__ = [
     "criteria",
     "data",
     "deploy",
+    "drop_blocks",
     "export",
     "filter_criteria",
     "get_masks",

@@ -601,6 +601,18 @@ def good_calls(folder, run):
         "kl.analysis.densities_by_level": Good({"search": run}),
         "kl.analysis.generalisation_gap": Good({"search": run, "on": "test"}),
         "kl.compact": Good({"model": masked}, wrong_models="unbuilt subclassed"),
+        "kl.drop_blocks": Good(
+            {
+                "model": kl.models.bert_small(
+                    (4,), 2, blocks=3, width=32, vocabulary=9
+                ),
+                "count": 1,
+                "data": np.ones((2, 4), "int32"),
+            },
+            count="2",
+            blocks="none",
+            wrong_models="unbuilt subclassed",
+        ),
         "kl.inline": Good({"model": masked}, wrong_models="unbuilt subclassed"),
         "kl.compare_transfer": Good(
             {

@@ -117,6 +117,19 @@ def test_units_and_heads_are_removed(name, granularity, tmp_path):
     same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
 
 
+@pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"llama", "vit"}))
+def test_blocks_are_dropped(name, tmp_path):
+    plain, x, _ = build(name)
+    model = kl.mask_model(plain)
+    kl.prune(model, 0.5)
+    small, report = kl.drop_blocks(model, 1, x, return_report=True)
+    assert len(report.influence) == 2 and len(report.dropped) == 1
+    assert 0 < report.influence[report.dropped[0]] <= min(report.influence.values())
+    assert len(kl.get_masks(small)) < len(kl.get_masks(model))
+    small.save(tmp_path / "small.keras")
+    same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "gemma", "llama"])
 def test_blocks_that_ask_for_a_texts_length_stay_closed(name):
     plain, _, _ = build(name)

@@ -4,6 +4,7 @@ from functools import partial
 
 from keras_lottery.structured import filter_criteria
 from keras_lottery.structured.costs import multiply_adds
+from keras_lottery.structured.depth import DepthReport, drop_blocks
 from keras_lottery.structured.filters import Filters, of_filters
 from keras_lottery.structured.greedy import GreedyForward
 from keras_lottery.structured.heads import find_heads
@@ -31,6 +32,7 @@ __all__ = [
     "CompactReport",
     "Computed",
     "Concatenation",
+    "DepthReport",
     "Filters",
     "GreedyForward",
     "Grouped",
@@ -44,6 +46,7 @@ __all__ = [
     "Start",
     "Units",
     "compact",
+    "drop_blocks",
     "find_units",
     "inline",
     "multiply_adds",

@@ -75,9 +75,8 @@ def bert_small(
     Example:
 
     >>> model = bert_small(blocks=1, vocabulary=50, seed=0)
-    >>> [layer.name for layer in model.layers if layer.name.startswith("block_0")]
-    ['block_0_attention', 'block_0_sum', 'block_0_norm', 'block_0_expand',
-     'block_0_project', 'block_0_sum_2', 'block_0_norm_2']
+    >>> [layer.name for layer in model.get_layer("block_0").layers[2:]]
+    ['attention', 'sum', 'norm', 'expand', 'project', 'sum_2', 'norm_2']
     """
     checks.count("classes", classes, 1)
     with _drawn_by(seed):
@@ -193,17 +192,18 @@ class _Encoder:
         self.outputs = x
 
     def _block(self, x: keras.KerasTensor, name: str, width: int) -> keras.KerasTensor:
+        """Attention and units, as a model of its own."""
+        words = layers.Input(x.shape[1:], name="vectors")
+        is_word = layers.Input(self.is_word.shape[1:], dtype="bool", name="is_word")
         attention = layers.MultiHeadAttention(
-            width // 32,
-            32,
-            kernel_initializer=_normal(),
-            name=f"{name}_attention",
+            width // 32, 32, kernel_initializer=_normal(), name="attention"
         )
-        seen = ops.expand_dims(self.is_word, 1)
-        attended = attention(x, x, attention_mask=seen)
-        x = layers.Add(name=f"{name}_sum")([x, attended])
-        x = layers.LayerNormalization(name=f"{name}_norm")(x)
-        units = _dense(f"{name}_expand", 4 * width, "gelu")(x)
-        units = _dense(f"{name}_project", width)(units)
-        x = layers.Add(name=f"{name}_sum_2")([x, units])
-        return layers.LayerNormalization(name=f"{name}_norm_2")(x)
+        seen = ops.expand_dims(is_word, 1)
+        attended = attention(words, words, attention_mask=seen)
+        middle = layers.Add(name="sum")([words, attended])
+        middle = layers.LayerNormalization(name="norm")(middle)
+        units = _dense("expand", 4 * width, "gelu")(middle)
+        units = _dense("project", width)(units)
+        made = layers.Add(name="sum_2")([middle, units])
+        made = layers.LayerNormalization(name="norm_2")(made)
+        return keras.Model([words, is_word], made, name=name)([x, self.is_word])

@@ -1,0 +1,199 @@
+"""`drop_blocks`: a model without the blocks that change least of what they read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import keras
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.keras_bridge.graph import inputs_of
+from keras_lottery.keras_bridge.internals.graph import has_graph, nodes_in_order
+from keras_lottery.keras_bridge.internals.layers import children
+from keras_lottery.keras_bridge.layer_inputs import inputs_alone
+from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.keras_bridge.layers.convert import compile_alike
+from keras_lottery.keras_bridge.layers.copying import clone, duplicate
+from keras_lottery.structured.removal import check_followed
+from keras_lottery.tickets.carry_over import matching
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class DepthReport:
+    """What `drop_blocks` measured and removed; `str()` gives it as readable lines.
+
+    Attributes:
+        influence: 1 − cos of what each block reads and makes, by its name, in the
+            model's order.
+        dropped: the names of those that went.
+    """
+
+    influence: Mapping[str, float]
+    dropped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name}  {value:.4f}{'  dropped' * (name in self.dropped)}"
+            for name, value in self.influence.items()
+        )
+
+
+@overload
+def drop_blocks(
+    model: keras.Model,
+    count: int,
+    data: Any,
+    blocks: str | Sequence[str] | None = None,
+    return_report: Literal[False] = False,
+) -> keras.Model: ...
+
+
+@overload
+def drop_blocks(
+    model: keras.Model,
+    count: int,
+    data: Any,
+    blocks: str | Sequence[str] | None = None,
+    *,
+    return_report: Literal[True],
+) -> tuple[keras.Model, DepthReport]: ...
+
+
+def drop_blocks(
+    model: keras.Model,
+    count: int,
+    data: Any,
+    blocks: str | Sequence[str] | None = None,
+    return_report: bool = False,
+) -> keras.Model | tuple[keras.Model, DepthReport]:
+    """Returns a model without the blocks that change least of what they read.
+
+    A block is a layer or a nested model, made of others, that returns one tensor of the
+    shape that it reads first, such as a transformer's. Of each, 1 − cos of what it
+    reads and makes is measured, the mean over examples and positions. The `count`
+    blocks of the smallest go at once: what they read takes the place of what they made.
+    The outputs change: train the smaller model on, by distillation for example.
+
+    Args:
+        model: a built Sequential or Functional model, or one of keras-hub's backbones;
+            masked or not. It is left untouched; if it is compiled, the smaller one is
+            compiled alike, with a fresh optimizer.
+        count: how many blocks go; one at least stays.
+        data: inputs of the model, arrays or a data set, without targets. A few
+            hundred examples do.
+        blocks: names or patterns of the blocks to choose from; by default all.
+        return_report: whether to return a `DepthReport` as well.
+
+    Returns:
+        The smaller model, or `(model, report)`.
+
+    Raises:
+        ValueError: if the model is not built or is a subclassed model, has no more than
+            `count` such blocks, or a pattern names none of them.
+
+    Reference:
+        Men et al. 2024, [ShortGPT: layers in large language models are more redundant
+        than you expect](https://arxiv.org/abs/2403.03853), "block influence"; so does
+        Muralidharan et al. 2024, [Compact language models via pruning and knowledge
+        distillation](https://arxiv.org/abs/2407.14679) (Minitron).
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = kl.models.bert_small((8,), blocks=3, width=32, vocabulary=50)
+    >>> texts = np.random.default_rng(0).integers(1, 50, (16, 8))
+    >>> small, report = kl.drop_blocks(model, 1, texts, return_report=True)
+    >>> list(report.influence), len(report.dropped)
+    (['block_0', 'block_1', 'block_2'], 1)
+    """
+    checks.count("count", count, 1)
+    checks.flag("return_report", return_report)
+    check_followed(model)
+    found = _blocks(model)
+    if blocks is not None:
+        named = matching("blocks", model, blocks)
+        found = {name: node for name, node in found.items() if name in named}
+    if len(found) <= count:
+        raise ValueError(
+            "Expected `count` to be less than the number of blocks, layers or nested "
+            "models that return a tensor of the shape that they read first. Received: "
+            f"count={count}, and of model '{model.name}' the blocks {list(found)}. "
+            "What is inside of other layers is none of them."
+        )
+    influence = _influence(model, found, inputs_alone(data, model))
+    ranked = sorted(influence, key=influence.__getitem__)
+    dropped = tuple(name for name in found if name in ranked[:count])
+
+    small = _without(duplicate(model), dropped)
+    compile_alike(model, small)
+    report = DepthReport(influence, dropped)
+    return (small, report) if return_report else small
+
+
+def _without(model: keras.Model, dropped: Sequence[str]) -> keras.Model:
+    """A model of the same layers without some of them."""
+    gone = {id(layer) for path, layer in walk(model) if path in dropped}
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(layer) in gone:
+            return keras.tree.flatten((args, kwargs))[0]
+        return layer(*args, **kwargs)
+
+    if isinstance(model, keras.Sequential):
+        kept = [layer for layer in model.layers if id(layer) not in gone]
+        given = model.inputs[0]
+        first = keras.Input(batch_shape=given.shape, dtype=given.dtype)
+        return keras.Sequential([first, *kept], name=model.name)
+    return clone(model, lambda layer: layer, call=call)
+
+
+def _blocks(model: keras.Model) -> dict[str, Any]:
+    """The node of each block in the model's graph, by its path, in order."""
+    paths = {id(layer): path for path, layer in walk(model)}
+    nodes: dict[int, list[Any]] = {}
+    for node in nodes_in_order(model):
+        nodes.setdefault(id(node.operation), []).append(node)
+    return {paths[i]: used[0] for i, used in nodes.items() if _is_block(used)}
+
+
+def _is_block(nodes: list[Any]) -> bool:
+    """Whether a layer, used in these places, can be left out."""
+    node = nodes[0]
+    layer, reads, makes = node.operation, node.input_tensors, node.outputs
+    made_of_others = isinstance(layer, keras.layers.Layer) and (
+        has_graph(layer) or bool(children(layer))
+    )
+    return (
+        len(nodes) == len(makes) == 1
+        and made_of_others
+        and bool(layer.weights)
+        and reads[0].shape == makes[0].shape
+        and reads[0].dtype == makes[0].dtype
+    )
+
+
+def _influence(
+    model: keras.Model, blocks: Mapping[str, Any], x: Any
+) -> dict[str, float]:
+    """1 − cos of what each block reads and makes, the mean over all vectors."""
+    pairs = [[node.input_tensors[0], node.outputs[0]] for node in blocks.values()]
+    values = keras.Model(inputs_of(model), pairs)
+    total, vectors = np.zeros(len(pairs)), 0
+    examples = len(keras.tree.flatten(x)[0])
+    for start in range(0, examples, BATCH):
+        batch = keras.tree.map_structure(lambda a: a[start : start + BATCH], x)  # noqa: B023
+        flat = keras.tree.flatten(values(batch, training=False))
+        arrays = [keras.ops.convert_to_numpy(a).astype("float64") for a in flat]
+        for i, (before, after) in enumerate(
+            zip(arrays[::2], arrays[1::2], strict=True)
+        ):
+            norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+            # A vector of zeros, as of padding, has no direction to change.
+            cosine = np.sum(before * after, axis=-1) / np.where(norms, norms, 1)
+            total[i] += np.sum(np.where(norms, 1 - cosine, 0))
+        vectors += arrays[0][..., 0].size
+    means = total / vectors
+    return dict(zip(blocks, map(float, means), strict=True))
