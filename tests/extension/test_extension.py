@@ -22,7 +22,7 @@ NAMES = (
     (kl.allocation.ALLOCATIONS, "square_root"),
     (kl.controls.CONTROLS, "flip_signs"),
     (kl.criteria.CRITERIA, "mean_magnitude"),
-    (kl.schedules.SCHEDULES, "linear"),
+    (kl.schedules.SCHEDULES, "straight"),
 )
 
 
@@ -43,7 +43,7 @@ def extension():
 def test_it_passes_the_contract_tests(extension):
     testing.check_criterion("mean_magnitude")
     testing.check_control("flip_signs")
-    testing.check_schedule("linear")
+    testing.check_schedule("straight")
     testing.check_allocation("square_root")
     x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
     testing.check_masked_layer(lambda: extension.Gated(5), x)
@@ -65,7 +65,7 @@ def test_a_search_and_prune_take_its_names(extension, tmp_path):
     x, y = rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 2, 32)
     search = kl.LotteryTicketSearch(
         build,
-        schedule="linear",
+        schedule="straight",
         criterion="mean_magnitude",
         allocation="square_root",
         controls=["flip_signs"],
@@ -107,7 +107,7 @@ def test_the_command_line_takes_the_names_of_an_installed_package(tmp_path):
     paths = os.pathsep.join(str(path) for path in (ROOT, FOLDER, tmp_path))
     options = (
         "--data data.npz --criterion mean_magnitude --controls flip_signs "
-        "--schedule linear --allocation square_root --levels 2 --rate 0.3 --steps 2 "
+        "--schedule straight --allocation square_root --levels 2 --rate 0.3 --steps 2 "
         "--replicates 1 --batch-size 8 --export none --directory run --verbose 0"
     )
     run = subprocess.run(

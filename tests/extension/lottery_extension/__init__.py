@@ -24,8 +24,8 @@ def flip_signs(ticket, snapshot):
     return dataclasses.replace(ticket, weights={**ticket.weights, **flipped})
 
 
-@kl.schedules.register("linear")
-def linear(rate=0.2, levels=4):
+@kl.schedules.register("straight")
+def straight(rate=0.2, levels=4):
     """Prunes as much at each level as at the first, as long as weights are left."""
     shares = [rate * level for level in range(1, levels + 1)]
     return kl.schedules.Schedule(tuple(share for share in shares if share < 0.99))

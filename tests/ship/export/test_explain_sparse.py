@@ -15,6 +15,8 @@ from keras_lottery.pruning import prune
 from keras_lottery.ship.export import adapt_for_xnnpack, explain_sparse, to_litert
 from keras_lottery.ship.export.xnnpack import wrong_on_arm
 
+pytestmark = pytest.mark.once
+
 
 def net(
     size=16,
