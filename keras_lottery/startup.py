@@ -13,7 +13,7 @@ from keras_lottery.quiet import quiet
 COMMANDS = {"keras-lottery", "find_ticket", "reproduce", "-m"}
 
 OF_A_RUN = {"deploy", "report"}
-"""Commands whose one argument is the directory of a search; their options have each a
+"""Commands whose arguments are directories of searches; their options have each a
 value."""
 
 
@@ -38,10 +38,9 @@ def refusal(arguments: Sequence[str]) -> str | None:
         for before, text in pairwise(arguments)
         if not text.startswith("-") and (not before.startswith("-") or "=" in before)
     ]
-    if len(runs) != 1:
-        return None  # The parser says what is wrong.
-    (run,) = map(Path, runs)
-    return None if (run / "settings.json").is_file() else no_run(run)
+    # If there are too few or too many, the parser says so.
+    wrong = (path for path in map(Path, runs) if not (path / "settings.json").is_file())
+    return next(map(no_run, wrong), None)
 
 
 def _no_model(arguments: Sequence[str]) -> str | None:

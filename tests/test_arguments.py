@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import io
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -217,6 +218,7 @@ def finished(directory, data):
 def good_calls(folder, run):
     """A good call of every public name, and a run for those that read one."""
     (folder / PLACES["other"]).write_text("of the user")
+    shutil.copytree(run.directory, folder / "other_run", dirs_exist_ok=True)
     x = np.random.default_rng(0).random((12, 4), np.float32)
     y = np.arange(12) % 3
     data = x, y
@@ -585,6 +587,14 @@ def good_calls(folder, run):
             threads="positive",
             seconds="above_0",
             wrong_models="unbuilt uncompiled subclassed",
+        ),
+        "kl.report.compare_runs": Good(
+            {
+                "directories": [run.directory, folder / "other_run"],
+                "path": folder / "b.html",
+                "figures": folder / "figures",
+            },
+            figures="text",
         ),
         "kl.report.write_report": Good(
             {

@@ -1,20 +1,31 @@
-"""`keras-lottery report`."""
+"""`keras-lottery report`: one run as a page, or several side by side."""
 
 import argparse
 from pathlib import Path
 
 from keras_lottery.cli.parsing import Parser, directory, file
-from keras_lottery.study.report import write_report
+from keras_lottery.study.report import compare_runs, write_report
 
-HELP = "write a run as one page of HTML"
+HELP = "write a run as one page of HTML, or compare several"
 
 
 def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_report)
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="the run's directory")
-    add("--out", type=file(".html"), metavar="FILE", help="the page (RUN/report.html)")
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="the run's directory; several are compared on one page",
+    )
+    add(
+        "--out",
+        type=file(".html"),
+        metavar="FILE",
+        help="the page (RUN/report.html; of several runs comparison.html)",
+    )
     add(
         "--figures",
         type=directory,
@@ -24,4 +35,8 @@ def add_options(parser: Parser) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    print(write_report(options.run, options.out, options.figures))
+    if len(options.runs) == 1:
+        print(write_report(options.runs[0], options.out, options.figures))
+    else:
+        out = options.out or "comparison.html"
+        print(compare_runs(options.runs, out, options.figures))

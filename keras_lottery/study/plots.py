@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,15 @@ def as_png(figure: "Figure") -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
+
+
+def write_figures(
+    figures: Mapping[str, "Figure"], directory: str | os.PathLike
+) -> None:
+    """Writes figures by their names, as .png and as .svg."""
+    for name, figure in figures.items():
+        for kind in (".png", ".svg"):
+            write_figure(figure, Path(directory) / f"{name}{kind}")
 
 
 def write_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:

@@ -1,5 +1,8 @@
 """`keras-lottery report`."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from keras_lottery import cli
@@ -30,6 +33,12 @@ def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     assert "lenet_300_100" in page
     assert (tmp_path / "figures" / "first_layer.svg").exists()
+    shutil.copytree("run", "other")
+    assert cli.main(["report", "run", "other"]) == 0
+    assert capsys.readouterr().out == "comparison.html\n"
+    assert "In none of their settings" in Path("comparison.html").read_text()
+    assert cli.main(["report", "run", "missing"]) == 2
+    assert "'missing'" in capsys.readouterr().err
 
 
 def test_a_directory_without_a_run_is_named_in_one_line(tmp_path, capsys):

@@ -1,7 +1,7 @@
 """The figures of a report: each one small, so that it is legible on a phone."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,13 @@ def panels(content: Content) -> Iterator[Panel]:
     """All figures that a run has data for."""
     if not len(content.results) or not content.layers:
         return
-    objective = content.objective
+    objective, table = content.objective, content.results
+    variants = {name: table[table["variant"] == name] for name in content.variants}
     for part, column in content.parts.items():
         label = f"{part} {objective.words}{objective.unit}"
-        yield _by_density(content, column, label, objective.scale)
-    yield _by_density(content, "early_stop_step", "early stop (step)", 1)
+        yield by_density(variants, column, label, objective.scale)
+    own = {name: own_steps(each) for name, each in variants.items()}
+    yield by_density(own, "early_stop_step", "early stop (step)", 1)
     tickets = [("ticket", level) for level in spread(sorted(content.layers), 5)]
     caption = "The tickets of some levels"
     # The objective may be the loss itself.
@@ -100,11 +102,23 @@ def _legend(figure: "Figure", columns: int = 2) -> None:
     figure.legend(loc="outside upper left", ncols=columns, fontsize=9, frameon=False)
 
 
-def _by_density(content: Content, column: str, label: str, scale: int) -> Panel:
+def by_density(
+    tables: Mapping[str, "pd.DataFrame"], column: str, label: str, scale: int
+) -> Panel:
+    """A column of several tables of results against the share of weights left.
+
+    Args:
+        tables: results of one variant each, by the names of their lines.
+        column: what is drawn: its means and ranges.
+        label: what it is.
+        scale: what it is multiplied by.
+    """
+    import pandas as pd
     from matplotlib.ticker import StrMethodFormatter
 
     figure, axes = _new()
-    table = own_steps(content.results)
+    parts = [table.assign(variant=name) for name, table in tables.items()]
+    table = pd.concat(parts, ignore_index=True)
     table = table.assign(**{column: scale * table[column]})
     plots.draw_by_density(axes, table, column)
     axes.set_ylabel(plots.plain(label))
@@ -113,14 +127,13 @@ def _by_density(content: Content, column: str, label: str, scale: int) -> Panel:
         axes.set_ylim(bottom=0)
     _legend(figure)
     ends = []
-    for variant in content.variants:
-        means = table[table["variant"] == variant].groupby("level")[column].mean()
-        if len(means := means.dropna()):
-            ends.append(
-                f"{variant}: {means.iloc[0]:,.4g} at "
-                f"{percent(content.density(means.index[0]))}, {means.iloc[-1]:,.4g} at "
-                f"{percent(content.density(means.index[-1]))}"
-            )
+    for name, drawn in table.dropna(subset=[column]).groupby("variant", sort=False):
+        levels = drawn.groupby("level")
+        means, left = levels[column].mean(), levels["density"].mean()
+        ends.append(
+            f"{name}: {means.iloc[0]:,.4g} at {percent(left.iloc[0])}, "
+            f"{means.iloc[-1]:,.4g} at {percent(left.iloc[-1])}"
+        )
     what = label[0].upper() + label[1:]
     at = "" if column == "early_stop_step" else "at the early stop "
     return Panel(

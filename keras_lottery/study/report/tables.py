@@ -177,7 +177,7 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def settings_table(content: Content) -> Table | None:
+def settings_table(content: Content) -> Table:
     """What the search was asked for, and with which versions it ran."""
     settings = {k: v for k, v in content.settings.items() if k != "architecture"}
     model = dict(settings.pop("model"))

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +58,6 @@ def write_report(
         search.search(x, y, validation_data=validation, epochs=10)
         write_report("runs/lenet")  # runs/lenet/report.html
     """
-    import jinja2
-
     if path is not None:
         checks.path("path", path, (".html",))
     if figures is not None:
@@ -67,20 +66,15 @@ def write_report(
     page_path = content.run.directory / "report.html" if path is None else Path(path)
     checks.path("path", page_path, (".html",))
     drawn = list(panels(content))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_lottery.study.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("page.html").render(
+    page = render(
+        "page.html",
         content=content,
         title=content.run.name,
+        headline=headline(content),
         model=_model(content),
         tiles=list(_tiles(content)),
         panels={
-            section: [_embedded(panel) for panel in drawn if panel.section == section]
+            section: [embedded(panel) for panel in drawn if panel.section == section]
             for section in ("verdict", "curves", "layers", "weights")
         },
         tables={
@@ -99,10 +93,56 @@ def write_report(
     )
     write_atomically(page_path, lambda file: file.write(page.encode()))
     if figures is not None:
-        for panel in drawn:
-            for kind in (".png", ".svg"):
-                plots.write_figure(panel.figure, Path(figures) / f"{panel.name}{kind}")
+        plots.write_figures({panel.name: panel.figure for panel in drawn}, figures)
     return page_path
+
+
+def render(template: str, **context: Any) -> str:
+    """A page of one of the templates beside this file."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_lottery.study.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(template).render(**context)
+
+
+def headline(content: Content) -> str:
+    """The finding in one sentence, as far as there is one."""
+    best, words = content.best, content.objective.words
+    if not best:
+        return "Nothing to compare yet"
+    left = f"{100 * best.density:.3g} % of its weights"
+    if not best.matches:
+        return (
+            f"No ticket is shown to match the dense network: the best guess has {left}"
+        )
+    verdict = content.verdict.set_index("level").loc[best.level, "verdict"]
+    better = verdict == "better"
+    if content.objective.is_share:
+        found = "is more accurate than" if better else "is as accurate as"
+        found = f"{found} the dense one"
+    else:
+        found = f"{'beats' if better else 'matches'} the dense one in {words}"
+    return f"With {left} the network {found}{_and_stops(content, best.level)}"
+
+
+def _and_stops(content: Content, level: int) -> str:
+    """How much sooner tickets stop than the dense network, if it is worth telling."""
+    table = own_steps(content.results)
+    stop = (
+        table[table["variant"] == "ticket"].groupby("level")["early_stop_step"].mean()
+    )
+    sooner = 1 - stop[level] / stop[0] if stop[0] else 0
+    if abs(sooner) < 0.05 or np.isnan(sooner):
+        return ""
+    if sooner > 0:
+        return f" and stops training {100 * sooner:.0f} % sooner"
+    return f" and trains {-100 * sooner:.0f} % longer"
 
 
 def _model(content: Content) -> str:
@@ -110,7 +150,7 @@ def _model(content: Content) -> str:
     return json.loads(content.settings["architecture"])["config"].get("name", "a model")
 
 
-def _embedded(panel: Panel) -> dict[str, str]:
+def embedded(panel: Panel) -> dict[str, str]:
     """A figure as the page has it."""
     import matplotlib
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once
 
 rng = np.random.default_rng(0)
 SVG = "data:image/svg+xml;base64,"
-PAGE = Path(kl.__file__).parent / "study/report/page.html"
+FRAME = Path(kl.__file__).parent / "study/report/frame.html"
 VOID = {"meta", "link", "br", "img", "hr"}
 
 
@@ -250,7 +250,7 @@ def test_the_first_layer_shows_what_is_seen(page, finished):
 
 
 def colors(media):
-    style = PAGE.read_text(encoding="utf-8")
+    style = FRAME.read_text(encoding="utf-8")
     block = style.split("(prefers-color-scheme: dark)")[media == "dark"]
     block = block.split("@media print")[0]
     found = re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)
@@ -432,7 +432,9 @@ def test_early_stops_count_from_where_a_training_began(finished):
     assert "7,777" in text  # the dense network's
     assert text.count("777") > text.count("7,777")
     # So does the figure.
-    panel = figures._by_density(content, "early_stop_step", "early stop", 1)
+    own = results.own_steps(content.results)
+    own = {name: own[own["variant"] == name] for name in content.variants}
+    panel = figures.by_density(own, "early_stop_step", "early stop", 1)
     ticket, *_ = panel.figure.axes[0].containers
     assert list(ticket.lines[0].get_ydata()) == [7777, 777, 777]
 
