@@ -45,6 +45,9 @@ FOLLOWED = {
     "sum": lambda x: ops.sum(x, axis=(1, 2), keepdims=True),
     "squeeze": lambda x: ops.expand_dims(ops.squeeze(x[:, :1], 1), 1),
     "roll and flip": lambda x: ops.flip(ops.roll(x, 1, axis=1), axis=2),
+    "softmax of space": lambda x: ops.softmax(x, axis=1),
+    "Softmax of space": layers.Softmax(axis=(1, 2)),
+    "log_softmax of space": lambda x: ops.log_softmax(x, axis=2),
     "hard swish": lambda x: x * layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0),
     "Rescaling": layers.Rescaling(2.0, 1.0),
     "Rescaling by channel": layers.Rescaling(SCALE.tolist(), SCALE.tolist()),
@@ -82,7 +85,12 @@ def test_half_of_the_filters_go_and_the_outputs_stay(name):
 @pytest.mark.parametrize(
     ("operation", "reason"),
     [
-        (ops.softmax, "no rule for Softmax"),
+        (ops.softmax, "it goes over the channels"),
+        (layers.Softmax(), "it goes over the channels"),
+        (
+            lambda x: layers.Reshape((6, 6, 36))(layers.Dot(-1)([x, x])),
+            "it sums products of channels",
+        ),
         (lambda x: ops.mean(x, -1, keepdims=True), "it goes over the channels"),
         (lambda x: ops.transpose(x, (0, 3, 1, 2)), "it moves the channels"),
         (lambda x: x[..., ::2], "in steps of 2"),
@@ -232,3 +240,42 @@ def test_layers_that_a_subclass_gives_its_types_are_copied(masked, tmp_path):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(small(x)), expected, 1e-5)
     kl.export.to_keras(small, tmp_path / "small.keras")
     assert model.get_layer("scale") is not small.get_layer("scale")
+
+
+def u_net(x):
+    down = layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+    low = layers.Conv2D(8, 3, padding="same", activation="relu")(
+        layers.MaxPooling2D()(down)
+    )
+    up = layers.Conv2DTranspose(6, 2, 2, activation="relu")(low)
+    both = layers.Concatenate()([up, down])
+    return layers.Conv2D(2, 1)(layers.Conv2D(6, 3, padding="same")(both))
+
+
+def detector(x):
+    """A pyramid of two levels, read by two heads that share a layer."""
+    low = layers.Conv2D(6, 3, 2, padding="same", activation="relu")(x)
+    high = layers.Conv2D(8, 3, 2, padding="same", activation="relu")(low)
+    levels = [layers.Conv2D(6, 1)(high)]
+    levels.append(
+        layers.Add()([layers.UpSampling2D()(levels[0]), layers.Conv2D(6, 1)(low)])
+    )
+    tower = layers.Conv2D(8, 3, padding="same", activation="relu")
+    heads = layers.Conv2D(3, 1), layers.Conv2D(4, 1)
+    towers = [layers.Flatten()(head(tower(y))) for head in heads for y in levels]
+    return [layers.Concatenate()(towers[:2]), layers.Concatenate()(towers[2:])]
+
+
+@pytest.mark.parametrize("build", [u_net, detector])
+def test_nothing_stops_removal_in_u_nets_and_detectors(build):
+    x = keras.Input((8, 8, 2))
+    model = kl.mask_model(keras.Model(x, build(x)))
+    draw_weights(model, np.random.default_rng(0))
+    kl.prune(model, 0.5, "l1", granularity="filter")
+    small, report = compact(model, return_report=True)
+    assert not report.not_followed
+    assert report.parameters_after < 0.4 * report.parameters_before
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 2)).astype("float32")
+    made, expected = (keras.tree.flatten(one(images)) for one in (small, model))
+    for one, other in zip(made, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)

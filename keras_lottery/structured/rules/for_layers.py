@@ -23,6 +23,7 @@ from keras_lottery.structured.rules.standardized import Standardized
 from keras_lottery.structured.rules.table import register_operations, register_rule
 
 MIXING = "its activation may mix channels"
+OVER_CHANNELS = "it goes over the channels, and those that are removed would count"
 MOVED = "it moves the channels to another axis"
 
 
@@ -201,6 +202,19 @@ def _unchanged(layer: Any, call: Call) -> Rule:
 )
 def _over_space(layer: Any, call: Call) -> Rule:
     return Computed(layer)
+
+
+@register_rule(layers.Softmax)
+def _softmax(layer: Any, call: Call) -> Rule:
+    axes = len(call.input_shapes[0])
+    if any(axis % axes == axes - 1 for axis in np.atleast_1d(layer.axis)):
+        return Rule(layer, OVER_CHANNELS)
+    return Computed(layer)
+
+
+@register_rule(layers.Dot)
+def _dot(layer: Any, call: Call) -> Rule:
+    return Rule(layer, "it sums products of channels, those of constants among them")
 
 
 @register_rule(layers.Rescaling)

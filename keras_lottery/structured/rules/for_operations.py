@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_lottery.structured.channels import Call
-from keras_lottery.structured.rules.for_layers import MOVED
+from keras_lottery.structured.rules.for_layers import MOVED, OVER_CHANNELS
 from keras_lottery.structured.rules.merge import merged
 from keras_lottery.structured.rules.parts import Concatenation, Parts
 from keras_lottery.structured.rules.per_channel import Computed
@@ -43,12 +43,13 @@ def _over_space(operation: Any, call: Call) -> Rule:
 
 
 @register_operations(
-    *("All", "Amax", "Amin", "Any", "Cumprod", "Cumsum", "Flip", "Logsumexp", "Max"),
-    *("Mean", "Median", "Min", "Prod", "Repeat", "Roll", "Std", "Sum", "Var"),
+    *("All", "Amax", "Amin", "Any", "Cumprod", "Cumsum", "Flip", "LogSoftmax"),
+    *("Logsumexp", "Max", "Mean", "Median", "Min", "Prod", "Repeat", "Roll"),
+    *("Softmax", "Std", "Sum", "Var"),
 )
 def _along_an_axis(operation: Any, call: Call) -> Rule:
     if _is_channels(operation.axis, len(call.input_shapes[0])):
-        return Rule(operation, "it goes over the channels")
+        return Rule(operation, OVER_CHANNELS)
     return Computed(operation)
 
 
