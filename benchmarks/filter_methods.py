@@ -1,0 +1,186 @@
+"""Every way of pruning filters here, at equal multiply-adds.
+
+    TFDS_DATA_DIR=... python benchmarks/filter_methods.py [--methods l1 fpgm random]
+        [--model resnet_20] [--data cifar10] [--left 0.7 0.5 0.3] [--replicates 3]
+
+A network is trained; each method then removes filters until so much of the
+multiply-adds is left, what remains is compacted and fine-tuned for `--tune` epochs, and
+evaluated on the test data. All layers lose the same share, but for `auto_compress`.
+`scratch_e` and `scratch_b` train a new network of the shape that `l1` leaves, for as
+many epochs as the dense one, or for as many as cost the same. `--out` keeps a row of
+each run and goes on where it stopped. Latency is that of a `.tflite` file, one thread.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
+
+import keras
+import numpy as np
+import pandas as pd
+
+import keras_lottery as kl
+from keras_lottery.automatic.pruner import Pruner
+from keras_lottery.quiet import quiet
+from keras_lottery.structured import multiply_adds, scratch
+
+CRITERIA = (
+    *("random", "l1", "l2", "fpgm", "hrank", "entropy", "activation", "bn_scale"),
+    *("taylor", "lasso", "greedy_imitation"),
+)
+REPAIRED = {"lasso": "least_squares"}
+METHODS = (*CRITERIA, "choose_criteria", "auto_compress", "scratch_e", "scratch_b")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--methods", nargs="+", default=["all"], help="%(default)s")
+    add("--model", default="resnet_20")
+    add("--data", default="cifar10")
+    add("--left", nargs="+", type=float, default=[0.7, 0.5, 0.3])
+    add("--epochs", type=int, default=20, help="of the dense training (%(default)s)")
+    add("--tune", type=int, default=5, help="epochs of fine-tuning (%(default)s)")
+    add("--calibrate", type=int, default=512, help="examples that criteria see")
+    add("--replicates", type=int, default=3)
+    add("--out", type=Path, default=Path("runs/filter_methods"))
+    options = parser.parse_args()
+    methods = METHODS if options.methods == ["all"] else options.methods
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = Rows(options.out / "runs.csv")
+    splits = kl.data.load(options.data)
+    for seed in range(options.replicates):
+        key = {"data": options.data, "model": options.model, "replicate": seed}
+        dense = trained(splits, seed, options)
+        rows.add(
+            {**key, "method": "dense", "left": 1.0},
+            lambda dense=dense: row(dense, splits),
+        )
+        for left in options.left:
+            for method in methods:
+                how = method, left, dense, splits, seed, options
+                rows.add(
+                    {**key, "method": method, "left": left},
+                    lambda how=how: row(pruned(*how), splits),
+                )
+    columns = ["accuracy", "parameters", "multiply_adds", "p50_us", "seconds"]
+    by = rows.table.groupby(["left", "method"], sort=False)[columns]
+    print(by.agg(["mean", "std"]).round(4).to_string())
+
+
+class Rows:
+    """Runs that are done once, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+    def add(self, key: dict[str, Any], run: Any) -> None:
+        """Runs it, unless there is a row of its key."""
+        if len(self.table):
+            same = (self.table[list(key)] == pd.Series(key)).all(axis=1)
+            if same.any():
+                return
+        began = time.perf_counter()
+        made = {**key, **run(), "seconds": time.perf_counter() - began}
+        self.table = pd.concat([self.table, pd.DataFrame([made])], ignore_index=True)
+        self.table.to_csv(self.path, index=False)
+        print(made, flush=True)
+
+
+def trained(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> Any:
+    """The dense network of a seed, trained once."""
+    keras.utils.set_random_seed(seed)
+    build = getattr(kl.models, options.model)
+    model = build(splits.input_shape, splits.classes, seed=seed)
+    compiled(model)
+    file = options.out / f"{options.data}_{options.model}_{seed}.weights.h5"
+    if file.exists():
+        model.load_weights(file)
+    else:
+        model.fit(*splits.train, batch_size=128, epochs=options.epochs, verbose=0)
+        model.save_weights(file)
+    return model
+
+
+def compiled(model: keras.Model, rate: float = 1e-3) -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+
+
+def pruned(
+    method: str,
+    left: float,
+    dense: keras.Model,
+    splits: kl.data.Splits,
+    seed: int,
+    options: argparse.Namespace,
+) -> keras.Model:
+    """What a method leaves of the dense network, fine-tuned or trained anew."""
+    some = tuple(array[: options.calibrate] for array in splits.train)
+    judged = tuple(array[:1000] for array in splits.validation)
+    if method == "auto_compress":
+        found = kl.automatic.auto_compress(
+            dense, left, splits.train, judged, epochs=0, seed=seed, verbose=0
+        )
+        return tuned(found.model, splits, options.tune)
+    masked = kl.mask_model(dense)
+    pruner = Pruner(masked, judged)
+    budget = left * pruner.cost(pruner.sizes).multiply_adds
+    counts = pruner.within(np.zeros(len(pruner.sizes)), budget, "multiply_adds")
+    criterion: Any = method if method in CRITERIA else "l1"
+    if method == "choose_criteria":
+        criterion = kl.automatic.choose_criteria(
+            dense, data=some, validation=judged, multiply_adds=left, seed=seed
+        )
+    initial = kl.get_state(masked)
+    kl.prune(
+        masked,
+        pruner.rates(counts),
+        criterion,
+        granularity="filter",
+        data=some,
+        seed=seed,
+        repair=REPAIRED.get(method),
+    )
+    if method.startswith("scratch"):
+        start = scratch(masked, initial, options.epochs, seed)[method]
+        return tuned(start.model, splits, start.epochs, 1e-3)
+    return tuned(kl.compact(masked), splits, options.tune)
+
+
+def tuned(
+    model: keras.Model, splits: kl.data.Splits, epochs: int, rate: float = 1e-4
+) -> keras.Model:
+    compiled(model, rate)
+    if epochs:
+        model.fit(*splits.train, batch_size=128, epochs=epochs, verbose=0)
+    return model
+
+
+def row(model: keras.Model, splits: kl.data.Splits) -> dict[str, Any]:
+    """What is measured of a network."""
+    metrics = model.evaluate(*splits.test, verbose=0, return_dict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.tflite")
+        with quiet():
+            kl.export.to_litert(model, file, sparse=False)
+        table = kl.benchmark(file)
+    return {
+        "accuracy": metrics["accuracy"],
+        "parameters": model.count_params(),
+        "multiply_adds": multiply_adds(model),
+        "p50_us": table["p50_us"][0],
+        "bytes": table["bytes"][0],
+    }
+
+
+if __name__ == "__main__":
+    main()
