@@ -18,6 +18,7 @@ from keras_lottery.cli.parsing import (
     names_of_layers,
     not_negative,
     positive,
+    resources,
     share,
     word,
 )
@@ -159,6 +160,24 @@ def add_options(parser: Parser) -> None:
         default="auto",
         help="processes that train: auto, a number, 0 for none, or ray (%(default)s)",
     )
+    add(
+        "--resources",
+        type=resources,
+        metavar="NAME=NUMBER,…",
+        help="what each training needs of a Ray cluster: num_gpus=0.25,num_cpus=2; "
+        "other names are those of custom resources (num_cpus=1)",
+    )
+    add(
+        "--ray-working-dir",
+        type=directory,
+        help="a folder that Ray sends to its machines, with modules of your own",
+    )
+    add(
+        "--checkpoint",
+        metavar="STEPS",
+        help="store the state of trainings after so many steps, or epochs such as 1ep, "
+        "and go on from there once interrupted (they begin anew)",
+    )
     _add_choice(
         add, "--criterion", "magnitude", CRITERIA.names(), "what a weight is worth"
     )
@@ -281,6 +300,7 @@ def _find(options: argparse.Namespace) -> None:
         directory=options.directory or Path("runs") / name,
         engine=options.engine,
         workers=options.workers,
+        resources=_resources(options),
         overwrite=options.overwrite,
     )
     results = search.search(
@@ -293,6 +313,7 @@ def _find(options: argparse.Namespace) -> None:
         eval_freq=options.eval_freq or eval_freq,
         mask_epochs=options.mask_epochs,
         margin=options.margin,
+        checkpoint=options.checkpoint,
         verbose=options.verbose,
     )
     directory = search.directory
@@ -316,6 +337,14 @@ def _find(options: argparse.Namespace) -> None:
         _export(ticket, search.store, splits, options.saved_models / name, options)
     if options.verbose:
         print(f"\n{best}")
+
+
+def _resources(options: argparse.Namespace) -> dict[str, Any] | None:
+    """What trainings need of a Ray cluster."""
+    if options.ray_working_dir is None:
+        return options.resources
+    folder = str(options.ray_working_dir)
+    return {**(options.resources or {}), "runtime_env": {"working_dir": folder}}
 
 
 def _allocation(

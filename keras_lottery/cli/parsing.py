@@ -175,3 +175,28 @@ def granularity(text: str) -> Granularity:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return found
+
+
+def resources(text: str) -> dict[str, Any]:
+    """What a training needs of a Ray cluster; names that Ray does not know are custom.
+
+    >>> resources("num_gpus=0.25,max_retries=5,fast=1")
+    {'num_gpus': 0.25, 'max_retries': 5, 'resources': {'fast': 1.0}}
+    """
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f"expected names with numbers, such as num_gpus=0.25,num_cpus=2; "
+                f"received {text!r}"
+            ) from error
+        if name == "max_retries":
+            found[name] = int(value)
+        elif name in ("num_cpus", "num_gpus", "memory"):
+            found[name] = value
+        else:
+            found.setdefault("resources", {})[name] = value
+    return found

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_lottery import checks
+from keras_lottery.engines.checkpoint import Checkpoint
 from keras_lottery.engines.distributed import is_distributed
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.graph import output_shapes
@@ -135,6 +136,7 @@ class Compacted:
         progress: Callable[[int], None],
         stop: Callable[[State], bool] | None,
         checkpoints: Sequence[int],
+        checkpoint: Checkpoint | None = None,
     ) -> "Training | None":
         """Trains a ticket, see `Engine.train`; `None` if that is not worth it.
 
@@ -162,7 +164,8 @@ class Compacted:
             return stop is not None and stop(back(state))
 
         engine = self._engine(part.model)
-        made = engine.train(small, seed, progress, asked if stop else None, checkpoints)
+        how = progress, asked if stop else None, checkpoints, checkpoint
+        made = engine.train(small, seed, *how)
         return dataclasses.replace(
             made,
             final=back(made.final),

@@ -1,5 +1,6 @@
 """What engines share: a ticket goes in, its training comes out."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import keras
 import numpy as np
 
+from keras_lottery.engines.checkpoint import Checkpoint
 from keras_lottery.engines.compacted import Compact, compacted
 from keras_lottery.engines.data import Data, Examples
 from keras_lottery.engines.learning_rate import OffsetSchedule
@@ -64,6 +66,7 @@ class Task:
         stop, checkpoints: see `Engine.train`.
         keep: the states that are wanted of it: `"rewind_point"` and `"final"`, or not
             so much; and the ticket's `"start"`, for those who store it.
+        checkpoint: see `Engine.train`.
     """
 
     ticket: Ticket | Callable[[keras.Model, Examples], Ticket]
@@ -71,6 +74,11 @@ class Task:
     stop: Callable[[State], bool] | None = None
     checkpoints: Sequence[int] = ()
     keep: Sequence[str] = ("rewind_point", "final")
+    checkpoint: Checkpoint | None = None
+
+    def __str__(self) -> str:
+        """What it is called in messages."""
+        return "a ticket"
 
     @property
     def has_steps(self) -> bool:
@@ -195,6 +203,7 @@ class Engine:
         progress: Callable[[int], None] = lambda step: None,
         stop: Callable[[State], bool] | None = None,
         checkpoints: Sequence[int] = (),
+        checkpoint: Checkpoint | None = None,
     ) -> Training:
         """Trains a ticket.
 
@@ -206,26 +215,37 @@ class Engine:
                 there; the training ends where it answers True.
             checkpoints: steps whose states are kept; they are validated, too: multiples
                 of `eval_freq`.
+            checkpoint: stores the state of the training again and again, and goes on
+                from the one that is stored. There are no callbacks and no `stop` then,
+                whose state nobody knows.
 
         Raises:
             FloatingPointError: if a loss is not a number.
         """
         if self.compacted:
-            how = progress, stop, checkpoints
+            how = progress, stop, checkpoints, checkpoint
             if (training := self.compacted.train(ticket, seed, *how)) is not None:
                 return training
         self._start(ticket)
         record = Record(self, ticket.step, progress, stop, checkpoints)
-        rewind_point: State = {}
+        every, first_step = 0, ticket.step
+        if checkpoint is not None:
+            every = checkpoint.every
+            first_step = checkpoint.restore(self.model, ticket, seed, record)
+        end = ticket.step + ticket.steps
         run = self._runner(seed, record)
-        began = time.perf_counter()
+        began = time.perf_counter() - record.trained_seconds
         with backends.current().seeded(seed):
-            for first, last in self._cuts(ticket.step, ticket.steps):
+            for first, last in self._cuts(first_step, end - first_step, every):
                 if first == self.rewind_step:
-                    rewind_point = get_state(self.model)
+                    record.rewind_point = get_state(self.model)
                 run(first, last)
                 if record.stopped:
                     break
+                if checkpoint is not None and last < end and last % every == 0:
+                    record.trained_seconds = time.perf_counter() - began
+                    checkpoint.write(self.model, ticket, seed, record)
+        rewind_point = record.rewind_point
         passes = ticket.step <= self.rewind_step < ticket.step + ticket.steps
         if passes and not rewind_point:
             raise ValueError(
@@ -267,7 +287,7 @@ class Engine:
     ) -> Done:
         """Does one task."""
         ticket = task.make(self.model, self.data.examples)
-        how = progress, task.stop, task.checkpoints
+        how = progress, task.stop, task.checkpoints, task.checkpoint
         try:
             training = task.kept(self.train(ticket, task.seed, *how))
         except FloatingPointError as error:
@@ -317,12 +337,18 @@ class Engine:
         elif ticket.learning_rate is not None:
             self.optimizer.learning_rate = ticket.learning_rate
 
-    def _cuts(self, step: int, steps: int) -> list[tuple[int, int]]:
-        """The parts of a training: up to the rewind point and from there."""
+    def _cuts(self, step: int, steps: int, every: int = 0) -> list[tuple[int, int]]:
+        """The parts of a training: up to the rewind point, and from there on.
+
+        Args:
+            step: where it begins.
+            steps: how many there are.
+            every: cuts at each multiple of it as well.
+        """
         end = step + steps
-        if step < self.rewind_step < end:
-            return [(step, self.rewind_step), (self.rewind_step, end)]
-        return [(step, end)]
+        points = range(step + every - step % every, end, every) if every else ()
+        inner = {n for n in (self.rewind_step, *points) if step < n < end}
+        return list(itertools.pairwise([step, *sorted(inner), end]))
 
     def _score(self, part: str) -> tuple[float, float]:
         """The model's loss and objective on a part of the data, NaN without data."""
@@ -346,10 +372,13 @@ class Record:
 
     Attributes:
         step: the step reached.
+        validated: the step of the last validation.
         stopped: whether the training is to end there.
         curve: same as `Training`.
         best, best_state: where in the curve the loss was least, and the state there.
+        rewind_point: the state there, if it was passed.
         seconds: time that the validations took.
+        trained_seconds: time of all, up to the last checkpoint.
     """
 
     def __init__(
@@ -361,7 +390,7 @@ class Record:
         wanted: Sequence[int] = (),
     ) -> None:
         self.engine = engine
-        self.start = self.step = self._validated = start
+        self.start = self.step = self.validated = start
         self.progress = progress
         self.stop = stop
         self.stopped = False
@@ -372,14 +401,16 @@ class Record:
         }
         self.best = -1
         self.best_state: State = {}
+        self.rewind_point: State = {}
         self.seconds = 0.0
+        self.trained_seconds = 0.0
 
     def reached(self, step: int) -> None:
         """Takes note of a step, and validates where that is due."""
         self.step = step
         self.progress(step - self.start)
         frequency = self.engine.eval_freq
-        if step // frequency > self._validated // frequency:
+        if step // frequency > self.validated // frequency:
             self.validate()
 
     def validate(self) -> None:
@@ -388,7 +419,7 @@ class Record:
         Raises:
             FloatingPointError: if the loss is not a number.
         """
-        if self.step == self._validated:
+        if self.step == self.validated:
             return
         began = time.perf_counter()
         is_best = self.add(*self.engine._score("validation"))
@@ -405,7 +436,7 @@ class Record:
         Raises:
             FloatingPointError: if the loss is not a number.
         """
-        self._validated = self.step
+        self.validated = self.step
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"The validation loss is {loss} at step {self.step}. Lower the "

@@ -42,6 +42,27 @@ def check_repair(repair: Repair | None, rewind: Rewind) -> None:
         )
 
 
+def checkpoint_steps(
+    checkpoint: int | str | None, steps_per_epoch: int, callbacks: Sequence[Any]
+) -> int:
+    """Steps from one stored state of a training to the next; 0 for none.
+
+    >>> checkpoint_steps("2ep", 100, [])
+    200
+
+    Raises:
+        ValueError: if it cannot be read, or there are callbacks, whose state nobody
+            knows.
+    """
+    if checkpoint is None:
+        return 0
+    every = rewinds.in_steps("checkpoint", checkpoint, steps_per_epoch, 1)
+    if callbacks:
+        expected = "`None` with callbacks, whose state is not stored"
+        checks.refuse("checkpoint", expected, checkpoint)
+    return every
+
+
 def reported(report_levels: Sequence[int] | None, count: int) -> list[int]:
     """The levels to report, of so many; all by default.
 

@@ -6,10 +6,11 @@ in the store, and hand their tasks to the `Trainings` that they get.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keras_lottery import checks
 from keras_lottery.engines import Engine
 from keras_lottery.engines.objective import Objective
 from keras_lottery.search.progress import Progress
@@ -79,6 +80,8 @@ def at_work(
     ticket: Ticket,
     counts: Sequence[int],
     workers: int | str,
+    resources: Mapping[str, Any] | None = None,
+    checkpoint: int = 0,
     verbose: int,
     overwrite: bool = False,
 ) -> Iterator[Site]:
@@ -91,7 +94,8 @@ def at_work(
         make: makes the engine of this process of it.
         ticket: one of those to train, to see how long a step takes.
         counts: how many trainings there are, level by level.
-        workers: see `workers.employ`.
+        workers, resources: see `workers.employ`.
+        checkpoint: see `Trainings`.
         verbose: 0 shows nothing.
         overwrite: whether what is stored does not matter.
 
@@ -108,7 +112,12 @@ def at_work(
     # Whether tickets are made smaller is said once, here, and not by each worker.
     options = setup.options | {"compact": engine.compact}
     setup = dataclasses.replace(setup, engine=engine.name, options=options)
+    if checkpoint and engine.name == "vectorized":
+        remedy = "Use engine='fused' or 'fit', or leave it out."
+        checks.refuse("checkpoint", "None with stacked tickets", checkpoint, remedy)
     total = sum(counts)
-    hired = employ(workers, engine, setup, ticket, max(counts), total * ticket.steps)
+    many = max(counts), total * ticket.steps
+    hired = employ(workers, engine, setup, ticket, *many, resources, verbose)
     with store.alone(), hired as trainer, Progress(total, verbose) as progress:
-        yield Site(Trainings(Records(store), trainer, progress), setup, engine)
+        trainings = Trainings(Records(store), trainer, progress, checkpoint)
+        yield Site(trainings, setup, engine)

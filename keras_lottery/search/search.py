@@ -25,6 +25,7 @@ from keras_lottery.search.arguments import (
     check_callbacks,
     check_model,
     check_repair,
+    checkpoint_steps,
     reported,
     stored_arguments,
 )
@@ -129,6 +130,9 @@ class LotteryTicketSearch(Run):
             the trainings are long enough; a warning says why not, as of dropout, which
             would draw other numbers. `True`: wherever it can be done. Not by
             `engine="vectorized"`.
+        resources: what each training needs of a Ray cluster, in Ray's words:
+            `{"num_gpus": 0.25, "num_cpus": 2, "max_retries": 5}`; by default one CPU.
+            They change no result: each training has one thread.
         prune_at_init: finds the tickets before any training: at each level the
             criterion (`"snip"`, `"grasp"`, `"synflow"`, …) sees the initial weights of
             the dense network, from which its ticket is then trained.
@@ -184,6 +188,7 @@ class LotteryTicketSearch(Run):
         engine: str = "auto",
         workers: int | str = "auto",
         compact: Compact = "auto",
+        resources: Mapping[str, Any] | None = None,
         prune_at_init: bool = False,
         pretrained: Pretrained = False,
         overwrite: bool = False,
@@ -191,8 +196,8 @@ class LotteryTicketSearch(Run):
         check_model(model)
         check_prunable(prunable)
         check_engine(engine)
-        check_workers(workers)
         check_compact(compact)
+        check_workers(workers, resources)
         checks.count("replicates", replicates, 1)
         checks.seed("seed", seed)
         checks.flag("prune_at_init", prune_at_init)
@@ -222,6 +227,7 @@ class LotteryTicketSearch(Run):
         self.compact = compact is True or (
             compact if granularity in ("filter", "channel") else False
         )
+        self.resources = resources
         self.prune_at_init = prune_at_init
         self.pretrained = read_pretrained(pretrained)
         self.overwrite = overwrite
@@ -301,6 +307,7 @@ class LotteryTicketSearch(Run):
         margin: float | str | None = None,
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        checkpoint: int | str | None = None,
         verbose: int = 1,
     ) -> "pd.DataFrame":
         """Runs the search, or what is left of it.
@@ -345,6 +352,10 @@ class LotteryTicketSearch(Run):
                 every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see the loss and the objective of the last validation.
+            checkpoint: steps, or epochs such as `"1ep"`, after which the state of a
+                training is stored, again and again: one that is interrupted goes on
+                from there, to the bit. By default trainings begin anew. The state of
+                callbacks is not stored: there can be none.
             verbose: 0 is silent; 1 shows progress on a terminal.
 
         Returns:
@@ -383,6 +394,7 @@ class LotteryTicketSearch(Run):
         )
         length = training_steps(data, epochs, steps, eval_freq)
         k = rewinds.rewind_step(self.rewind_to, data.steps_per_epoch, length)
+        every = checkpoint_steps(checkpoint, data.steps_per_epoch, callbacks)
         model, initial = build(self._source, self.prunable, self.seed, 0)
         trained_before(model, initial, self.pretrained)
         per_epoch = data.steps_per_epoch
@@ -412,6 +424,8 @@ class LotteryTicketSearch(Run):
             ticket=Ticket(get_masks(model), initial, 0, length),
             counts=counts,
             workers=self.workers,
+            resources=self.resources,
+            checkpoint=every,
             verbose=verbose,
             overwrite=self.overwrite,
         )

@@ -84,6 +84,10 @@ class Store:
         folder = self._replicate(which.replicate) / f"level_{which.level:02}"
         return folder / f"{which.variant}_{which.trial}.safetensors"
 
+    def unfinished(self, which: TrainingId) -> Path:
+        """The state of a training that is not finished."""
+        return self.training(which).with_suffix(".unfinished")
+
     def training_ids(self) -> list[TrainingId]:
         """The trainings that are stored, in the order of the search.
 
@@ -162,6 +166,7 @@ class Store:
         self.clean()
         for path in (
             *self._records(),
+            *self.directory.glob("replicate_*/level_*/*.unfinished"),
             self.settings,
             self.results,
             self.card,

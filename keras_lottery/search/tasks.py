@@ -24,6 +24,10 @@ class StoredTask(Task):
     may_diverge: bool = False
     keep: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """Which training it is."""
+        return str(self.which)
+
     def untrained(self) -> Training:
         """What a training of no steps gives: its start."""
         assert isinstance(self.ticket, Ticket)

@@ -6,10 +6,11 @@ resume where they were interrupted, and train in as many processes as there are.
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_lottery.engines import Facts, Task, Training
+from keras_lottery.engines.checkpoint import Checkpoint
 from keras_lottery.files import CorruptedFileError, write_atomically
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.records import Records
@@ -29,6 +30,8 @@ class Trainings:
         records: where results are kept.
         trainer: what trains tickets.
         progress: what the user sees.
+        checkpoint: steps after which the state of a training is stored, again and
+            again; 0 for never.
 
     Attributes:
         rows: the table of results so far.
@@ -37,6 +40,7 @@ class Trainings:
     records: Records
     trainer: Trainer
     progress: Progress
+    checkpoint: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, replicates: Iterable[Levels]) -> None:
@@ -57,6 +61,7 @@ class Trainings:
         def proceed(levels: Levels, training: Training | None) -> None:
             """Goes on to the next level whose first training is to be done."""
             while tasks := advance(levels, training):
+                tasks = list(map(self._interruptible, tasks))
                 known = [self._known(task) for task in tasks]
                 waiting.extend(
                     task for task, k in zip(tasks, known, strict=True) if k is None
@@ -100,6 +105,13 @@ class Trainings:
     def _show(self, task: Task, step: int) -> None:
         assert isinstance(task, StoredTask)
         self.progress.show(str(task.which), step)
+
+    def _interruptible(self, task: StoredTask) -> StoredTask:
+        """The task with a place for its state, unless `stop` has one of its own."""
+        if not self.checkpoint or task.stop is not None:
+            return task
+        path = self.records.store.unfinished(task.which).absolute()
+        return replace(task, checkpoint=Checkpoint(path, self.checkpoint))
 
     def _known(self, task: StoredTask) -> Training | None:
         """What was trained before, or needs no training."""
@@ -151,6 +163,8 @@ class Trainings:
         kept |= {f"step_{step}": s for step, s in training.checkpoints.items()}
         path = self.records.store.training(task.which)
         self.records.write(path, meta, kept, masks)
+        if task.checkpoint is not None:
+            task.checkpoint.remove()
         return meta
 
 

@@ -74,6 +74,7 @@ def compare_transfer(
     eval_freq: int | str = "epoch",
     engine: str = "auto",
     workers: int | str = "auto",
+    resources: Mapping[str, Any] | None = None,
     directory: str | os.PathLike | None = None,
     overwrite: bool = False,
     verbose: int = 1,
@@ -102,7 +103,7 @@ def compare_transfer(
         batch_size, epochs, steps, eval_freq, verbose: same as in
             `LotteryTicketSearch.search`. Every training is of the same length, from
             the start of the model's learning-rate schedule.
-        engine, workers: same as in `LotteryTicketSearch`.
+        engine, workers, resources: same as in `LotteryTicketSearch`.
         directory: where the trainings are stored; with the same arguments again, they
             go on where they stopped. More `replicates` and `controls` may be asked for
             later. By default a temporary directory.
@@ -152,7 +153,7 @@ def compare_transfer(
     if objective is not None:
         named(objective)
     check_engine(engine)
-    check_workers(workers)
+    check_workers(workers, resources)
     trials = control_registry.trials(controls)
     resolved = control_registry.resolve(trials)
     data = gather(
@@ -212,6 +213,7 @@ def compare_transfer(
             ticket=transfer.dense_ticket(own),
             counts=[count],
             workers=workers,
+            resources=resources,
             verbose=verbose,
             overwrite=overwrite,
         )

@@ -133,17 +133,29 @@ def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
     """
     checks.count("steps_per_epoch", steps_per_epoch, 1)
     checks.count("steps", steps, 1)
-    try:
-        if isinstance(rewind_to, str) and rewind_to.endswith("ep"):
-            step = round(float(rewind_to.removesuffix("ep")) * steps_per_epoch)
-        else:
-            whole = int(rewind_to) if isinstance(rewind_to, str) else rewind_to
-            step = checks.count("rewind_to", whole)
-    except (OverflowError, ValueError):
-        checks.refuse("rewind_to", "a step, or epochs such as '2ep'", rewind_to)
+    step = in_steps("rewind_to", rewind_to, steps_per_epoch)
     if not 0 <= step < steps:
         raise ValueError(
             f"Expected `rewind_to` to lie within the training of {steps} steps. "
             f"Received: rewind_to={rewind_to!r}, which is step {step}"
         )
+    return step
+
+
+def in_steps(name: str, value: int | str, steps_per_epoch: int, least: int = 0) -> int:
+    """A number of steps, or of epochs such as `"2ep"`, in steps.
+
+    >>> in_steps("checkpoint", "0.5ep", steps_per_epoch=100)
+    50
+    """
+    form = "a step, or epochs such as '2ep'"
+    try:
+        if isinstance(value, str) and value.endswith("ep"):
+            step = round(float(value.removesuffix("ep")) * steps_per_epoch)
+        else:
+            step = checks.count(name, int(value) if isinstance(value, str) else value)
+    except (OverflowError, ValueError):
+        checks.refuse(name, form, value)
+    if step < least:
+        checks.refuse(name, f"{form}, {least} step at least", value)
     return step

@@ -1,14 +1,21 @@
-"""The same search on a Ray cluster of two nodes, one worker of which is killed."""
+"""Searches on a Ray cluster: the same tickets, whatever it has and loses."""
 
 import os
 import signal
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import keras
 import pandas as pd
 import pytest
 
+from keras_lottery.engines.engine import Task
 from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search.setup import Setup
+from keras_lottery.search.workers import ray_cluster
+from keras_lottery.search.workers.ray_cluster import RayCluster
 from tests.search.test_workers import FIT, build
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -50,3 +57,54 @@ def test_a_cluster_finds_the_same_tickets(cluster, tmp_path, one_worker):
     # A cluster that was there before is left as it is.
     assert ray.is_initialized()
     assert len(ray.nodes()) == 2
+
+
+class Always(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_ray_gives_up_is_named(cluster):
+    made = LotteryTicketSearch(
+        build, [0.5], workers="ray", resources={"max_retries": 1}, controls=()
+    )
+    with pytest.raises(RuntimeError, match=r"level 0: ticket was given up by Ray"):
+        made.search(**FIT, callbacks=[Always()])
+
+
+def test_what_cannot_be_scheduled_is_said_and_waited_for(cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "PATIENCE", 3)
+    made = LotteryTicketSearch(
+        build, [0.5], workers="ray", resources={"resources": {"rare": 1}}, controls=()
+    )
+    timer = threading.Timer(15, cluster.add_node, kwargs={"resources": {"rare": 1}})
+    timer.start()
+    with pytest.warns(UserWarning, match=r"asks for .*'rare': 1.*cluster has .*'CPU'"):
+        made.search(**FIT)
+    assert len(made.results()) == 2
+
+
+def test_a_gpu_is_shared_as_far_as_trainings_ask_for(monkeypatch):
+    """Four quarters of a pretended GPU are trained in at once; a fifth waits."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    ray.init(num_cpus=8, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    setup = Setup(sleeping, None, 0, "fit", SimpleNamespace(), {})
+    pool = RayCluster(setup, {"num_gpus": 0.25})
+    try:
+        assert pool.count == 4
+        tasks = [Task(None, seed) for seed in range(5)]
+        for task in tasks:
+            pool.submit(task)
+        deadline = time.monotonic() + 300
+        while len(pool.look()) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        time.sleep(5)
+        assert len(pool.look()) == 4
+    finally:
+        pool.close()
+        ray.shutdown()
+
+
+def sleeping():
+    time.sleep(600)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
+from keras_lottery.engines.engine import Record
 from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.tickets.rewind import FineTune, Rewind
@@ -131,6 +132,35 @@ def test_a_search_killed_while_training_resumes_to_the_same(tmp_path, finished):
     resumed = make(tmp_path, replicates=2)
     resumed.search(**FIT, callbacks=[Kill()])
     pd.testing.assert_frame_equal(numbers(resumed), numbers(finished))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("engine", ["fit", "fused"])
+def test_a_training_that_was_interrupted_goes_on(tmp_path, monkeypatch, engine):
+    how = {"schedule": [0.5], "engine": engine, "workers": 0}
+    whole = make(tmp_path / "whole", **how).search(**FIT)
+    real, steps = Record.reached, []
+
+    def reached(self, step):
+        real(self, step)
+        steps.append(step)
+        if len(steps) in (ends[engine], 2 * ends[engine]):
+            raise Killed
+
+    ends = {"fit": 9, "fused": 3}
+    monkeypatch.setattr(Record, "reached", reached)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            make(tmp_path / "run", **how).search(**FIT, checkpoint=4)
+    assert len(list(tmp_path.rglob("*.unfinished"))) == 1
+    search = make(tmp_path / "run", **how)
+    table = search.search(**FIT, checkpoint="0.5ep")
+    pd.testing.assert_frame_equal(
+        table.drop(columns="seconds"), whole.drop(columns="seconds")
+    )
+    # No step was done twice but those since the last state.
+    assert len(steps) < 2 * ends[engine] + len(whole) * 12
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
 @pytest.mark.once

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_lottery.engines.engine import Done, Facts, Task
+from keras_lottery.engines.engine import Facts, Task
 from keras_lottery.files import write_sealed
 from keras_lottery.masks import Masks
 from keras_lottery.search import workers
@@ -15,6 +15,7 @@ from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
 from keras_lottery.search.workers import choose
 from keras_lottery.search.workers.pool import Workers
+from keras_lottery.search.workers.worker import Outcome
 from keras_lottery.tickets import Ticket
 
 pytestmark = pytest.mark.once
@@ -28,6 +29,7 @@ class Pool:
     """Breaks so often, and what runs in it learns so one after the other."""
 
     count = 4
+    most = 5
 
     def __init__(self, breaks):
         self.breaks = breaks
@@ -49,12 +51,15 @@ class Pool:
     def _finish(self, future, work):
         if work is not None:
             time.sleep(0.3)  # A new worker has to start.
-        future.set_result(None if work is None else Done(work, FACTS, "trained"))
+        future.set_result(None if work is None else Outcome(FACTS, "trained"))
 
     def _break(self, running):
         for future in running:
             future.set_exception(BrokenProcessPool())
             time.sleep(0.02)
+
+    def look(self):
+        return {}
 
     def close(self):
         self.threads.shutdown()

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import cloudpickle
 import keras
@@ -19,13 +21,25 @@ from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
 from keras_lottery.search.stored import Begun, read_checked
-from keras_lottery.search.workers.pool import Pool, Trainer, Workers
+from keras_lottery.search.workers.pool import LOOK, Pool, Trainer, Workers
 from keras_lottery.search.workers.processes import Processes
 from keras_lottery.tickets import Ticket
 
 WORTHWHILE = 60.0
 """Seconds of training from which on workers, which take some to start, pay."""
 SEVERAL = 1000
+RESOURCES = "a dictionary of what each training needs, such as {'num_gpus': 0.25}"
+AMOUNTS = ("num_cpus", "num_gpus", "memory")
+OPTIONS = (
+    *AMOUNTS,
+    "resources",
+    "accelerator_type",
+    "label_selector",
+    "max_retries",
+    "runtime_env",
+    "scheduling_strategy",
+)
+"""Options of a task of Ray's that a user may give."""
 AS_BEFORE = "as before"
 """Instead of a number of workers: there were some, and there have to be again."""
 
@@ -38,6 +52,8 @@ def employ(
     ticket: Ticket,
     at_once: int,
     steps: int,
+    resources: Mapping[str, Any] | None = None,
+    verbose: int = 0,
 ) -> Iterator[Trainer]:
     """What trains, for as long as the context lasts: the engine, or workers.
 
@@ -48,6 +64,8 @@ def employ(
         ticket: one of those to train, to see how long a step takes.
         at_once: how many trainings of a level are independent.
         steps: of all trainings together.
+        resources: what each training needs of a Ray cluster.
+        verbose: 0 says nothing of Ray's dashboard.
 
     Raises:
         ValueError: if workers were asked for, or trained before, and cannot be had.
@@ -63,7 +81,8 @@ def employ(
         if obstacle is None:
             if count == AS_BEFORE:
                 count = max(1, _most(setup, at_once))
-            pool = stack.enter_context(contextlib.closing(_pool(count, setup)))
+            found = _pool(count, setup, resources, verbose)
+            pool = stack.enter_context(contextlib.closing(found))
             obstacle = _obstacle_there(pool)
             if obstacle is None:
                 yield Workers(engine, pool)
@@ -81,12 +100,36 @@ def employ(
     yield engine
 
 
-def check_workers(workers: int | str) -> None:
-    """Raises ValueError if there cannot be so many."""
+def check_workers(
+    workers: int | str, resources: Mapping[str, Any] | None = None
+) -> None:
+    """Raises ValueError if there cannot be so many, or not with these resources."""
     if isinstance(workers, str):
         checks.choice("workers", workers, ["auto", "ray"], "a number of processes")
     else:
         checks.count("workers", workers, 0, 4096, remedy="Or 'auto', or 'ray'.")
+    if resources is None:
+        return
+    checks.instance("resources", resources, Mapping, RESOURCES)
+    if workers != "ray":
+        remedy = "Use workers='ray', or leave it out."
+        checks.refuse("resources", "`None` without Ray", resources, remedy)
+    for name, value in resources.items():
+        checks.choice("a name in `resources`", name, OPTIONS)
+        if name in AMOUNTS:
+            checks.number(f"resources[{name!r}]", value, 0)
+    for name, value in _mapping(resources, "resources").items():
+        checks.number(f"resources['resources'][{name!r}]", value, 0)
+    _mapping(resources, "runtime_env")
+    if "max_retries" in resources:
+        checks.count("resources['max_retries']", resources["max_retries"], -1)
+
+
+def _mapping(resources: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    form = "a dictionary, as in Ray"
+    return checks.instance(
+        f"resources[{name!r}]", resources.get(name, {}), Mapping, form
+    )
 
 
 def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int | str]:
@@ -103,12 +146,14 @@ def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int |
     return engine, workers
 
 
-def _pool(count: int | str, setup: Setup) -> Pool:
+def _pool(
+    count: int | str, setup: Setup, resources: Mapping[str, Any] | None, verbose: int
+) -> Pool:
     if count != "ray":
         return Processes(setup, int(count))
     from keras_lottery.search.workers.ray_cluster import RayCluster
 
-    return RayCluster(setup)
+    return RayCluster(setup, resources or {}, verbose)
 
 
 def _choose(
@@ -151,9 +196,15 @@ def _obstacle(engine: Engine, setup: Setup) -> str | None:
 
 
 def _obstacle_there(pool: Pool) -> str | None:
-    """Why workers cannot train, if they cannot: only they know that."""
+    """Why workers cannot train, if they cannot: only they know that.
+
+    All begin to make the model; what is said waits for the first one alone.
+    """
     try:
-        failure = pool.submit(None).result()
+        first, *_ = [pool.submit(None) for _ in range(pool.count)]
+        while not wait([first], timeout=LOOK).done:
+            pool.look()
+        failure = first.result()
     except BrokenProcessPool:
         return f"a worker died as it started: is there memory for {pool.count}?"
     return failure and f"a worker cannot make the model:\n{failure.traceback}"

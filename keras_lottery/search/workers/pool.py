@@ -21,17 +21,34 @@ from keras_lottery.search.workers.worker import Failure
 MAX_DEATHS = 3
 """So often may the worker of a training die before the search gives up."""
 
+LOOK = 1.0
+"""Seconds from one look at what is trained to the next."""
+
 
 class Pool(Protocol):
     """Where trainings run."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many run at once, now."""
+
+    @property
+    def most(self) -> int:
+        """How many may be handed over at once: some wait, so that no worker does."""
 
     def submit(self, task: Task | None) -> "Future[Any]":
         """Begins a training, or only makes an engine, in a worker.
 
-        The future gives what `worker.train` returns, and raises BrokenProcessPool if
-        its worker dies.
+        The future gives what `worker.train` returns. It raises BrokenProcessPool if its
+        worker dies and the training may be handed over again, and RuntimeError if it
+        may not.
+        """
+
+    def look(self) -> dict[Task, int]:
+        """The steps done of the tasks that are trained; is called again and again.
+
+        Raises:
+            RuntimeError: if nothing will be trained any more.
         """
 
     def close(self) -> None:
@@ -78,12 +95,10 @@ class Workers:
         # Of each training: a pool that breaks once takes all that run with it.
         deaths: Counter[Task] = Counter()
         while waiting or lost or running:
-            # One more than there are workers, so that none waits for the next.
-            while (lost or waiting) and len(running) <= self.pool.count:
+            while (lost or waiting) and len(running) < self.pool.most:
                 task = lost.pop() if lost else waiting.pop(0)
                 running[self.pool.submit(task)] = task
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in self._done(running, progress):
                 task = running.pop(future)
                 try:
                     result = future.result()
@@ -94,15 +109,27 @@ class Workers:
                 if isinstance(result, Failure):
                     raise RuntimeError(f"A worker failed:\n{result.traceback}")
                 progress(task, result.facts.steps)
-                yield result._replace(task=task)
+                yield Done(task, *result)
             if lost:
-                most = max(deaths[task] for task in lost)
-                if most > MAX_DEATHS:
-                    raise RuntimeError(
-                        f"The worker of a training died {most} times. Is there memory "
-                        f"for {self.pool.count}? Choose fewer `workers`."
-                    )
-                warnings.warn(
-                    f"A worker died: {len(lost)} trainings are done again.",
-                    stacklevel=2,
-                )
+                self._warn(lost, max(lost, key=deaths.__getitem__), deaths)
+
+    def _done(
+        self, running: dict[Future[Any], Task], progress: Callable[[Task, int], None]
+    ) -> set[Future[Any]]:
+        """Those that are done, once there are any; shows how far the others are."""
+        while True:
+            done, _ = wait(running, timeout=LOOK, return_when=FIRST_COMPLETED)
+            for task, step in self.pool.look().items():
+                progress(task, step)
+            if done:
+                return done
+
+    def _warn(self, lost: list[Task], worst: Task, deaths: Counter[Task]) -> None:
+        if deaths[worst] > MAX_DEATHS:
+            raise RuntimeError(
+                f"The worker of the training of {worst} died {deaths[worst]} times. Is "
+                f"there memory for {self.pool.count}? Choose fewer `workers`."
+            )
+        warnings.warn(
+            f"A worker died: {len(lost)} trainings are done again.", stacklevel=3
+        )

@@ -1,6 +1,8 @@
 """Workers on this machine: processes with one thread each."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -14,16 +16,19 @@ import cloudpickle
 import joblib
 import keras
 import loky
+import numpy as np
 
 from keras_lottery.engines.engine import Task
 from keras_lottery.search.setup import Setup
+from keras_lottery.search.workers.sharing import Sharing, loads
 from keras_lottery.search.workers.worker import ONE_THREAD, train
 
 
 class Processes:
     """Workers on this machine.
 
-    The data are written once, and mapped into the memory of every worker.
+    Data, and the large arrays of tasks, are written once, and mapped into the memory of
+    every worker.
 
     Args:
         setup: what they make their engines of.
@@ -32,27 +37,56 @@ class Processes:
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.count = count
+        # One more than there are, so that none waits for the next.
+        self.most = count + 1
         # Windows removes no file that a worker, which is ending, still has mapped.
         self._folder = tempfile.TemporaryDirectory(
             prefix="keras_lottery-", ignore_cleanup_errors=True
         )
-        folder = Path(self._folder.name)
-        joblib.dump(setup.data, folder / "data")
+        self._path = Path(self._folder.name)
+        joblib.dump(setup.data, self._path / "data")
         setup = dataclasses.replace(setup, data=None)
-        (folder / "setup").write_bytes(cloudpickle.dumps(setup))
-        self._load = partial(_load, folder)
+        (self._path / "setup").write_bytes(cloudpickle.dumps(setup))
+        self._load = partial(_load, self._path)
         self._executor: loky.ProcessPoolExecutor | None = None
+        self._sharing = Sharing(self._put, _drop)
+        self._numbers = itertools.count()
+        self._running: dict[Task, Path] = {}
 
     def submit(self, task: Task | None) -> "Future[Any]":
         """Begins a training; the future raises BrokenProcessPool if its worker dies."""
-        arguments = (train, self._folder.name, self._load, task)
+        number = next(self._numbers)
+        read = partial(_read, *self._sharing.dumps(task))
+        steps = self._path / f"steps_{number}"
+        arguments = train, self._folder.name, self._load, read, partial(_report, steps)
         try:
-            return self._running().submit(*arguments)
+            future = self._running_executor().submit(*arguments)
         except BrokenProcessPool:
             self._executor = None
-            return self._running().submit(*arguments)
+            future = self._running_executor().submit(*arguments)
+        if task is not None:
+            self._running[task] = steps
+            future.add_done_callback(lambda _: self._ended(task, steps))
+        return future
 
-    def _running(self) -> loky.ProcessPoolExecutor:
+    def look(self) -> dict[Task, int]:
+        """The steps done of the tasks that are trained."""
+        found = {}
+        for task, path in list(self._running.items()):
+            with contextlib.suppress(OSError, ValueError):
+                found[task] = int(path.read_text())
+        return found
+
+    def _ended(self, task: Task, steps: Path) -> None:
+        self._running.pop(task, None)
+        steps.unlink(missing_ok=True)
+
+    def _put(self, array: np.ndarray) -> Path:
+        path = self._path / f"array_{next(self._numbers)}.npy"
+        np.save(path, array)
+        return path
+
+    def _running_executor(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
             environment = {
                 **ONE_THREAD,
@@ -101,3 +135,20 @@ def _ending_with(parent: int) -> Callable[[], None]:
 def _load(folder: Path) -> Setup:
     setup = cloudpickle.loads((folder / "setup").read_bytes())
     return dataclasses.replace(setup, data=joblib.load(folder / "data", mmap_mode="r"))
+
+
+def _read(pickled: bytes, paths: list[Path]) -> Any:
+    arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+    return loads(pickled, arrays)
+
+
+def _report(path: Path, step: int) -> None:
+    # Progress is no reason to end a training.
+    with contextlib.suppress(OSError):
+        path.write_text(str(step))
+
+
+def _drop(path: Path) -> None:
+    # Where a worker has it mapped, Windows removes it with the folder alone.
+    with contextlib.suppress(OSError):
+        path.unlink()

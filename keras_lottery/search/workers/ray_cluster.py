@@ -1,33 +1,60 @@
 """Trainings on the machines of a Ray cluster."""
 
+import contextlib
+import dataclasses
+import itertools
+import logging
+import socket
+import time
 import uuid
+import warnings
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lottery.engines.engine import Task
+from keras_lottery.keras_bridge.layers import State
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.workers.pool import MAX_DEATHS
-from keras_lottery.search.workers.worker import ONE_THREAD, train
+from keras_lottery.search.workers.sharing import Sharing, loads
+from keras_lottery.search.workers.worker import ONE_THREAD, Outcome, train
+
+PATIENCE = 30.0
+"""Seconds without any training after which it is said what is waited for."""
+LOST = 20.0
+"""Seconds without an answer after which the head of the cluster counts as lost."""
+
+SHARED_GPU = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+"""The environment of a training that has a GPU for itself in part alone."""
 
 
 class RayCluster:
-    """Workers of a Ray cluster, one for each of its CPUs.
+    """Workers of a Ray cluster: as many as have what a training needs.
 
     A cluster that this process is connected to, or that `RAY_ADDRESS` names, is used;
     otherwise one is started on this machine. keras_lottery has to be installed on all
-    machines of the cluster. Ray itself starts a training again whose worker died.
+    machines of the cluster. Each training is a task of Ray's: a machine that joins gets
+    some, and Ray itself starts one again whose worker or machine was lost.
 
     Args:
         setup: what the workers make their engines of.
+        resources: what each training needs, as options of a task of Ray's.
+        verbose: 0 says nothing of Ray's dashboard.
 
     Raises:
         ImportError: if Ray is not installed.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(
+        self, setup: Setup, resources: Mapping[str, Any], verbose: int = 0
+    ) -> None:
         try:
             import ray
         except ImportError as error:
@@ -35,35 +62,214 @@ class RayCluster:
                 "workers='ray' needs Ray: pip install 'keras_lottery[ray]'"
             ) from error
         self._ray = ray
+        options = {"num_cpus": 1, "max_retries": MAX_DEATHS, **resources}
+        own = dict(options.pop("runtime_env", None) or {})
         self._started = not ray.is_initialized()
         if self._started:
-            ray.init(include_dashboard=False, log_to_driver=False)
-        self.count = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        environment = {**ONE_THREAD, "KERAS_BACKEND": keras.backend.backend()}
-        remote = ray.remote(num_cpus=1, max_retries=MAX_DEATHS)
-        self._train = remote(train).options(runtime_env={"env_vars": environment})
+            # Folders can be sent to a cluster only as it is joined.
+            quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
+            joined = ray.init(include_dashboard=False, runtime_env=own, **quiet)
+            own = {}
+            if verbose and (url := joined.dashboard_url):
+                print(f"Ray's dashboard: http://{url}", flush=True)
+        self._address = ray.get_runtime_context().gcs_address
+        self._needs = _needs(options)
+        gpus = self._needs.get("GPU", 0)
+        environment = {
+            **ONE_THREAD,
+            "KERAS_BACKEND": keras.backend.backend(),
+            **(SHARED_GPU if 0 < gpus < 1 else {}),
+            # Nothing is shared that was not asked for.
+            **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""}),
+            **own.pop("env_vars", {}),
+        }
+        if not gpus and self._has().get("GPU"):
+            warnings.warn(
+                "The Ray cluster has GPUs, and trainings do not ask for any. Use "
+                "resources={'num_gpus': 1}, or a share such as 0.25.",
+                stacklevel=2,
+            )
+        options["runtime_env"] = {**own, "env_vars": environment}
+        self._train = ray.remote(**options)(_train)
+        board: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board)
+        self._board = board.remote()
         # In a list, Ray hands over the reference; workers fetch the data once.
-        load = partial(_fetch, [ray.put(setup)])
-        self._arguments = uuid.uuid4().hex, load
-        self._running: set[Any] = set()
+        self._arguments = uuid.uuid4().hex, [ray.put(setup)], self._board
+        self._sharing = Sharing(ray.put)
+        self._numbers = itertools.count()
+        self._running: dict[int, tuple[Task | None, Any]] = {}
+        self._seen: dict[int, tuple[int, str]] = {}
+        self._asked: Any = None
+        self._count = 0
+        self._counted = self._answered = self._stalled = time.monotonic()
+        self._told = False
+
+    @property
+    def count(self) -> int:
+        """How many trainings the cluster has room for, now."""
+        if not self._count or time.monotonic() - self._counted > 1:
+            self._counted = time.monotonic()
+            has = self._has()
+            fits = [has.get(name, 0) // need for name, need in self._needs.items()]
+            self._count = max(1, int(min(fits, default=1)))
+        return self._count
+
+    @property
+    def most(self) -> int:
+        """As many again wait in Ray's queue, where an autoscaler sees them."""
+        return 2 * self.count
 
     def submit(self, task: Task | None) -> "Future[Any]":
-        """Begins a training."""
-        reference = self._train.remote(*self._arguments, task)
-        future = reference.future()
-        self._running.add(reference)
-        future.add_done_callback(lambda _: self._running.discard(reference))
-        return future
+        """Begins a training; the future raises RuntimeError if Ray gives it up."""
+        number = next(self._numbers)
+        pickled, arrays = self._sharing.dumps(task)
+        reference = self._train.remote(*self._arguments, number, pickled, arrays)
+        self._running[number] = task, reference
+        mine: Future[Any] = Future()
+        reference.future().add_done_callback(partial(self._ended, number, mine))
+        return mine
+
+    def _ended(self, number: int, mine: "Future[Any]", future: "Future[Any]") -> None:
+        task, _ = self._running.pop(number)
+        try:
+            result = future.result()
+        except Exception as error:
+            node = self._seen.get(number, (0, "no machine"))[1]
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            what = "A worker's start" if task is None else f"The training of {task}"
+            mine.set_exception(
+                RuntimeError(
+                    f"{what} was given up by Ray, last on {node}: {reason[0]} What was "
+                    "finished is stored: run again to go on."
+                )
+            )
+            return
+        mine.set_result(_copied(result))
+
+    def look(self) -> dict[Task, int]:
+        """The steps done of the tasks that are trained.
+
+        Warns if nothing can be trained with what the cluster has.
+
+        Raises:
+            RuntimeError: if the head of the cluster is lost.
+        """
+        self._check_head()
+        if self._asked is None:
+            self._asked = self._board.seen.remote()
+        done, _ = self._ray.wait([self._asked], timeout=0)
+        if done:
+            asked, self._asked = self._asked, None
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._seen = self._ray.get(asked)
+        running = dict(self._running)
+        if not running or any(number in self._seen for number in running):
+            self._stalled, self._told = time.monotonic(), False
+        elif time.monotonic() - self._stalled > PATIENCE and not self._told:
+            self._told = True
+            warnings.warn(self._waiting(), stacklevel=5)
+        return {
+            task: self._seen[number][0]
+            for number, (task, _) in running.items()
+            if task is not None and number in self._seen
+        }
+
+    def _waiting(self) -> str:
+        has = {k: v for k, v in self._has().items() if not k.startswith("node:")}
+        return (
+            f"No training has begun for {PATIENCE:.0f} s. Each asks for {self._needs}; "
+            f"the Ray cluster has {has}, in all. The search waits for machines; change "
+            "`resources` if none are to come."
+        )
+
+    def _check_head(self) -> None:
+        host, port = self._address.rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=2).close()
+            self._answered = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._answered > LOST:
+                self._started = False
+                self._running.clear()
+                raise RuntimeError(
+                    f"The head of the Ray cluster at {self._address} does not answer "
+                    f"({error}). What was finished is stored: start the cluster, and "
+                    "run again to go on."
+                ) from error
+
+    def _has(self) -> dict[str, float]:
+        return self._ray.cluster_resources()
 
     def close(self) -> None:
         """Ends all trainings, and the cluster if it was started for them."""
-        for reference in list(self._running):
-            self._ray.cancel(reference, force=True)
+        for _, reference in list(self._running.values()):
+            with contextlib.suppress(Exception):
+                self._ray.cancel(reference, force=True)
         if self._started:
             self._ray.shutdown()
 
 
-def _fetch(references: list[Any]) -> Setup:
+def _needs(options: Mapping[str, Any]) -> dict[str, float]:
+    """What a task asks for, by Ray's names of what machines have."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+    needs = {names[name]: options[name] for name in names if options.get(name)}
+    return needs | dict(options.get("resources") or {})
+
+
+def _train(
+    key: str,
+    setup: list[Any],
+    board: Any,
+    number: int,
+    pickled: bytes,
+    arrays: list[Any],
+) -> Any:
     import ray
 
-    return ray.get(references[0])
+    node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()})"
+
+    def report(step: int) -> None:
+        board.note.remote(number, step, node)
+
+    return train(
+        key,
+        lambda: ray.get(setup[0]),
+        lambda: loads(pickled, ray.get(arrays)),
+        report,
+    )
+
+
+class _Board:
+    """Where workers note how far they are, for the one who asks."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, str]] = {}
+
+    def note(self, number: int, step: int, node: str) -> None:
+        """Notes the steps done of a task, and where it is trained."""
+        self._seen[number] = step, node
+
+    def seen(self) -> dict[int, tuple[int, str]]:
+        """What was noted last, by task."""
+        return self._seen
+
+
+def _copied(result: Any) -> Any:
+    """The result in memory of its own: in Ray's, it would stay for as long as it is."""
+    if not isinstance(result, Outcome):
+        return result
+    if isinstance(result.result, FloatingPointError):
+        return result
+
+    def copied(state: State) -> State:
+        return {name: np.array(array) for name, array in state.items()}
+
+    training = result.result
+    states = {step: copied(state) for step, state in training.checkpoints.items()}
+    own = dataclasses.replace(
+        training,
+        final=copied(training.final),
+        rewind_point=copied(training.rewind_point),
+        checkpoints=states,
+    )
+    return result._replace(result=own)

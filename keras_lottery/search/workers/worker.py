@@ -1,10 +1,12 @@
 """What happens in a worker: it makes an engine, and trains what it is sent."""
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from keras_lottery.engines.engine import Done, Engine, Task
+from keras_lottery.engines.engine import Engine, Facts, Task, Training
 from keras_lottery.search.setup import Setup
 
 ONE_THREAD = {
@@ -15,6 +17,9 @@ ONE_THREAD = {
     "NPROC": "1",
 }
 """The environment of a worker, so that results do not depend on how many there are."""
+
+SECONDS = 1.0
+"""Between one report of a training's progress and the next."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +33,52 @@ class Failure:
     traceback: str
 
 
+class Outcome(NamedTuple):
+    """What is sent back of a task that is done, see `engines.Done`."""
+
+    facts: Facts
+    result: Training | FloatingPointError
+
+
 _engines: dict[str, Engine] = {}
 
 
 def train(
-    key: str, load: Callable[[], Setup], task: Task | None
-) -> Done | Failure | None:
+    key: str,
+    load: Callable[[], Setup],
+    read: Callable[[], Task | None],
+    report: Callable[[int], None],
+) -> Outcome | Failure | None:
     """Does a task in a worker, which keeps its engine for the next one.
 
     Args:
         key: names the search.
         load: gives its setup.
-        task: what to train; `None` only makes the engine.
+        read: gives what to train; `None` only makes the engine.
+        report: is told how many steps are done, now and then.
     """
+    report(0)
     try:
         if key not in _engines:
             _engines.clear()
             _engines[key] = load().make()
-        return None if task is None else _engines[key].do(task)
+        task = read()
+        if task is None:
+            return None
+        _, facts, result = _engines[key].do(task, _now_and_then(report))
+        return Outcome(facts, result)
     # Not every exception survives being sent; its text does.
     except Exception:
         return Failure(traceback.format_exc())
+
+
+def _now_and_then(report: Callable[[int], None]) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def progress(step: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS:
+            last = time.monotonic()
+            report(step)
+
+    return progress

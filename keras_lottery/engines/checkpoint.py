@@ -1,0 +1,126 @@
+"""The state of a training that is not finished, so that it can go on where it ended."""
+
+import contextlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_lottery.files import CorruptedFileError, digest, read_record, write_record
+from keras_lottery.keras_bridge.layers import State, get_state
+from keras_lottery.keras_bridge.layers.state import read
+from keras_lottery.tickets import Ticket
+
+if TYPE_CHECKING:
+    from keras_lottery.engines.engine import Record
+
+KIND = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training's state is stored, and how often.
+
+    The state is that of the model's variables, which the seeds of its random layers are
+    among, of the optimizer's, and what was seen so far. The position in the data is a
+    matter of the step. So the training that goes on is the unbroken one, to the bit.
+
+    Args:
+        path: the file.
+        every: steps from one time to the next.
+    """
+
+    path: Path
+    every: int
+
+    def write(
+        self, model: keras.Model, ticket: Ticket, seed: int, record: "Record"
+    ) -> None:
+        """Stores the state of a training.
+
+        Args:
+            model: the one that is trained.
+            ticket, seed: what is trained, and in which order of the data.
+            record: what was seen so far.
+        """
+        get_state(model)  # On JAX, the variables are brought up to date by it.
+        states = {
+            "model": _values(model.variables),
+            "optimizer": _values(model.optimizer.variables),
+            "best": record.best_state,
+            "rewind_point": record.rewind_point,
+            **{f"step_{step}": s for step, s in record.checkpoints.items()},
+        }
+        meta = {
+            "kind": KIND,
+            "training": _identity(ticket, seed),
+            "step": record.step,
+            "validated": record.validated,
+            "best": record.best,
+            "curve": record.curve,
+            "seconds": record.seconds,
+            "trained": record.trained_seconds,
+            "checkpoints": list(record.checkpoints),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(self.path, meta, states)
+
+    def restore(
+        self, model: keras.Model, ticket: Ticket, seed: int, record: "Record"
+    ) -> int:
+        """Puts a stored state back, if there is one; the step to go on from.
+
+        Arguments are those of `write`; the model and its optimizer have been set to the
+        ticket.
+        """
+        try:
+            meta, states, _ = read_record(self.path, KIND)
+        except FileNotFoundError:
+            return ticket.step
+        except CorruptedFileError as error:
+            warnings.warn(f"{error}. This training begins anew.", stacklevel=3)
+            return ticket.step
+        if meta["training"] != _identity(ticket, seed):
+            return ticket.step
+        _assign(model.variables, states["model"])
+        _assign(model.optimizer.variables, states["optimizer"])
+        record.step, record.validated = meta["step"], meta["validated"]
+        record.best, record.curve = meta["best"], meta["curve"]
+        record.seconds, record.trained_seconds = meta["seconds"], meta["trained"]
+        # A group without arrays is not in the file.
+        record.best_state = states.get("best", {})
+        record.rewind_point = states.get("rewind_point", {})
+        record.checkpoints = {n: states[f"step_{n}"] for n in meta["checkpoints"]}
+        return record.step
+
+    def remove(self) -> None:
+        """Removes the file, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def _identity(ticket: Ticket, seed: int) -> dict[str, Any]:
+    """What makes it the same training."""
+    return {
+        "weights": digest(ticket.weights),
+        "masks": digest(ticket.masks),
+        "step": ticket.step,
+        "steps": ticket.steps,
+        "learning_rate": ticket.learning_rate,
+        "seed": seed,
+        "backend": keras.backend.backend(),
+    }
+
+
+def _values(variables: list[keras.Variable]) -> State:
+    """As they are, pruned weights with them, by position."""
+    return {str(i): read(variable) for i, variable in enumerate(variables)}
+
+
+def _assign(variables: list[keras.Variable], values: Mapping[str, np.ndarray]) -> None:
+    for i, variable in enumerate(variables):
+        variable.assign(values[str(i)])

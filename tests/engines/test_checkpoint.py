@@ -1,0 +1,97 @@
+"""A training that ends anywhere and goes on is the unbroken one, to the bit."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_lottery.engines import make
+from keras_lottery.engines.checkpoint import Checkpoint
+from keras_lottery.keras_bridge.layers import mask_model
+from tests.engines.small_training import data, decay, ticket
+
+NAMES = ["fit", pytest.param("fused", marks=pytest.mark.fused)]
+STEPS, EVERY = 60, 25
+
+
+class Ended(Exception):
+    """What a job's limit does."""
+
+
+def random_model():
+    """All that is random in a training, a schedule, and moving averages."""
+    keras.utils.set_random_seed(0)
+    body = [
+        layers.RandomFlip(seed=3),
+        layers.Conv2D(4, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Flatten(),
+        layers.Dropout(0.3, seed=4),
+        layers.Dense(3),
+    ]
+    masked = mask_model(keras.Sequential([keras.Input((4, 4, 2)), *body]))
+    optimizer = keras.optimizers.AdamW(
+        decay(0.01), weight_decay=0.01, use_ema=True, ema_momentum=0.9
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    masked.compile(optimizer, loss, metrics=["accuracy"])
+    return masked
+
+
+def ending(step):
+    """Ends the training once so many steps are done."""
+
+    def progress(done):
+        if done >= step:
+            raise Ended
+
+    return progress
+
+
+def assert_same(one, other):
+    for name in ("final", "rewind_point"):
+        states = getattr(one, name), getattr(other, name)
+        assert states[0].keys() == states[1].keys() and states[0]
+        for key, value in states[0].items():
+            np.testing.assert_array_equal(value, states[1][key])
+    assert one.curve == other.curve
+    assert one.checkpoints.keys() == other.checkpoints.keys() == {20}
+    for key, value in one.checkpoints[20].items():
+        np.testing.assert_array_equal(value, other.checkpoints[20][key])
+    names = one.metrics.keys() - {"seconds"}
+    assert {n: one.metrics[n] for n in names} == {n: other.metrics[n] for n in names}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_goes_on_where_it_ended(name, tmp_path):
+    of = random_model()
+    engine = make(name, of, data(), steps=STEPS, eval_freq=10, rewind_step=30)
+    start, checkpoint = ticket(of, STEPS), Checkpoint(tmp_path / "state", EVERY)
+    whole = engine.train(start, 7, checkpoints=[20])
+    # Before the first checkpoint, after it, after the rewind point, near the end.
+    for point in np.random.default_rng(0).permutation([9, 31, 45, 58]):
+        with pytest.raises(Ended):
+            engine.train(start, 7, ending(point), None, [20], checkpoint)
+        assert checkpoint.path.exists() == (point > EVERY)
+        seen = []
+        again = engine.train(start, 7, seen.append, None, [20], checkpoint)
+        assert_same(whole, again)
+        assert (min(seen) > EVERY) == (point > EVERY)
+        checkpoint.remove()
+        assert not checkpoint.path.exists()
+
+
+def test_a_state_of_another_training_is_left_alone(tmp_path):
+    of = random_model()
+    engine = make("fit", of, data(), steps=STEPS, eval_freq=10)
+    start, checkpoint = ticket(of, STEPS), Checkpoint(tmp_path / "state", EVERY)
+    engine.train(start, 7, checkpoint=checkpoint)
+    seen = []
+    engine.train(ticket(of, STEPS, seed=6), 7, seen.append, checkpoint=checkpoint)
+    assert min(seen) == 1
+    content = bytearray(checkpoint.path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    checkpoint.path.write_bytes(content)
+    with pytest.warns(UserWarning, match="begins anew"):
+        engine.train(ticket(of, STEPS, seed=6), 7, checkpoint=checkpoint)
