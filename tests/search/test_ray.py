@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -77,8 +76,13 @@ def test_what_cannot_be_scheduled_is_said_and_waited_for(cluster, monkeypatch):
     made = LotteryTicketSearch(
         build, [0.5], workers="ray", resources={"resources": {"rare": 1}}, controls=()
     )
-    timer = threading.Timer(15, cluster.add_node, kwargs={"resources": {"rare": 1}})
-    timer.start()
+    real = RayCluster._waiting
+
+    def waiting(pool):
+        cluster.add_node(num_cpus=1, resources={"rare": 1})
+        return real(pool)
+
+    monkeypatch.setattr(RayCluster, "_waiting", waiting)
     with pytest.warns(UserWarning, match=r"asks for .*'rare': 1.*cluster has .*'CPU'"):
         made.search(**FIT)
     assert len(made.results()) == 2
