@@ -91,7 +91,8 @@ def test_what_cannot_be_scheduled_is_said_and_waited_for(cluster, monkeypatch):
 def test_a_gpu_is_shared_as_far_as_trainings_ask_for(monkeypatch):
     """Four quarters of a pretended GPU are trained in at once; a fifth waits."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    ray.init(num_cpus=8, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    how = {"include_dashboard": False, "log_to_driver": False}
+    ray.init("local", num_cpus=8, num_gpus=1, **how)
     setup = Setup(sleeping, None, 0, "fit", SimpleNamespace(), {})
     pool = RayCluster(setup, {"num_gpus": 0.25})
     try:
