@@ -156,7 +156,7 @@ def fused(name: str, masked: bool, steps: int) -> Run:
 
 def vectorized(name: str, masked: bool, steps: int) -> Run:
     import keras_lottery as kl
-    from keras_lottery.engines.engine import Record
+    from keras_lottery.engines.record import Record
     from keras_lottery.engines.vectorized import _Stack
     from keras_lottery.tickets import Ticket
 

@@ -18,7 +18,7 @@ from keras_lottery.automatic.rates import anneal, draw
 from keras_lottery.automatic.rounds import Rounds
 from keras_lottery.engines.as_in_fit import gather
 from keras_lottery.engines.data import Data
-from keras_lottery.engines.engine import evaluate
+from keras_lottery.engines.evaluation import evaluate
 from keras_lottery.engines.fits import check_fits
 from keras_lottery.in_fit.callbacks import ADMMPruning
 from keras_lottery.keras_bridge import checks as keras_checks

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.engine import evaluate, ready
+from keras_lottery.engines.evaluation import evaluate, ready
 from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.layers import (
     get_masks,

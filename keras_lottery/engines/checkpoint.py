@@ -16,7 +16,7 @@ from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
-    from keras_lottery.engines.engine import Record
+    from keras_lottery.engines.record import Record
 
 KIND = "checkpoint"
 

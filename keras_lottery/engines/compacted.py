@@ -27,7 +27,8 @@ from keras_lottery.structured.smaller import Smaller
 from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
-    from keras_lottery.engines.engine import Engine, Training
+    from keras_lottery.engines.engine import Engine
+    from keras_lottery.engines.task import Training
 
 Compact = bool | Literal["auto"]
 """Whether tickets of filters are trained as the smaller networks that they are.

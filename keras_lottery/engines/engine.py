@@ -3,21 +3,22 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar
 
 import keras
 import numpy as np
 
 from keras_lottery.engines.checkpoint import Checkpoint
 from keras_lottery.engines.compacted import Compact, compacted
-from keras_lottery.engines.data import Data, Examples
+from keras_lottery.engines.data import Data
+from keras_lottery.engines.evaluation import evaluate
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
+from keras_lottery.engines.record import Record
+from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.keras_bridge import backends
-from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.internals.optimizers import (
     innermost,
     postpone_averages,
@@ -26,103 +27,11 @@ from keras_lottery.keras_bridge.internals.optimizers import (
 )
 from keras_lottery.keras_bridge.layers import get_state, set_state
 from keras_lottery.keras_bridge.layers.recurrent import (
-    at_rest,
     batch_size_of,
     recurrent_states,
 )
 from keras_lottery.keras_bridge.layers.state import State, read
 from keras_lottery.tickets import Ticket
-
-EVALUATION_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Training:
-    """What training a ticket gave.
-
-    Args:
-        final: the state at the end.
-        rewind_point: the state at the rewind point; empty if training did not pass it.
-        curve: lists of equal length: `step`, `val_loss`, and the objective's.
-        metrics: numbers of the early stop and of the end, as in the results' table.
-        checkpoints: the states that were asked for, by step.
-    """
-
-    final: State
-    rewind_point: State
-    curve: dict[str, list[float]]
-    metrics: dict[str, float]
-    checkpoints: Mapping[int, State] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A training to do.
-
-    Args:
-        ticket: what to train, or a function of (model, data) that makes it, called
-            where and when it is trained.
-        seed: seed of the order of the data.
-        stop, checkpoints: see `Engine.train`.
-        keep: the states that are wanted of it: `"rewind_point"` and `"final"`, or not
-            so much; and the ticket's `"start"`, for those who store it.
-        checkpoint: see `Engine.train`.
-    """
-
-    ticket: Ticket | Callable[[keras.Model, Examples], Ticket]
-    seed: int
-    stop: Callable[[State], bool] | None = None
-    checkpoints: Sequence[int] = ()
-    keep: Sequence[str] = ("rewind_point", "final")
-    checkpoint: Checkpoint | None = None
-
-    def __str__(self) -> str:
-        """What it is called in messages."""
-        return "a ticket"
-
-    @property
-    def has_steps(self) -> bool:
-        """Whether there is anything to train."""
-        return not isinstance(self.ticket, Ticket) or self.ticket.steps > 0
-
-    def make(self, model: keras.Model, data: Examples) -> Ticket:
-        """The ticket.
-
-        Args:
-            model: a masked model to make it of, which is changed.
-            data: gives what it is to be trained on.
-        """
-        if isinstance(self.ticket, Ticket):
-            return self.ticket
-        return self.ticket(model, data)
-
-    def kept(self, training: Training) -> Training:
-        """A training of the ticket without the states that nobody wants."""
-        left_out = {"rewind_point", "final"} - set(self.keep)
-        return replace(training, **{name: {} for name in left_out})
-
-
-class Facts(NamedTuple):
-    """What the results say of a ticket; see there."""
-
-    step: int
-    steps: int
-    learning_rate: float | None
-    sparsity: float
-
-    @classmethod
-    def of(cls, ticket: Ticket) -> Self:
-        """Those of a ticket."""
-        how = ticket.step, ticket.steps, ticket.learning_rate
-        return cls(*how, ticket.masks.sparsity)
-
-
-class Done(NamedTuple):
-    """What became of a task: its training, or the error if a loss is not a number."""
-
-    task: Task
-    facts: Facts
-    result: Training | FloatingPointError
 
 
 class Engine:
@@ -315,7 +224,7 @@ class Engine:
         self.callbacks = callbacks
         return seconds / steps
 
-    def _runner(self, seed: int, record: "Record") -> Callable[[int, int], None]:
+    def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
         """What trains from one step to another, and tells the record of its steps."""
         raise NotImplementedError
 
@@ -359,158 +268,3 @@ class Engine:
 
     def _evaluate(self, part: str) -> dict[str, float]:
         return evaluate(self.model, self.data.parts[part])
-
-
-class Record:
-    """What is seen of one training: its validations, and where the loss was least.
-
-    Args:
-        engine: what trains.
-        start: the step that the training starts at.
-        progress, stop: see `Engine.train`.
-        wanted: its `checkpoints`.
-
-    Attributes:
-        step: the step reached.
-        validated: the step of the last validation.
-        stopped: whether the training is to end there.
-        curve: same as `Training`.
-        best, best_state: where in the curve the loss was least, and the state there.
-        rewind_point: the state there, if it was passed.
-        seconds: time that the validations took.
-        trained_seconds: time of all, up to the last checkpoint.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        start: int,
-        progress: Callable[[int], None],
-        stop: Callable[[State], bool] | None = None,
-        wanted: Sequence[int] = (),
-    ) -> None:
-        self.engine = engine
-        self.start = self.step = self.validated = start
-        self.progress = progress
-        self.stop = stop
-        self.stopped = False
-        self.wanted = wanted
-        self.checkpoints: dict[int, State] = {}
-        self.curve: dict[str, list[float]] = {
-            name: [] for name in ("step", "val_loss", engine.objective.name)
-        }
-        self.best = -1
-        self.best_state: State = {}
-        self.rewind_point: State = {}
-        self.seconds = 0.0
-        self.trained_seconds = 0.0
-
-    def reached(self, step: int) -> None:
-        """Takes note of a step, and validates where that is due."""
-        self.step = step
-        self.progress(step - self.start)
-        frequency = self.engine.eval_freq
-        if step // frequency > self.validated // frequency:
-            self.validate()
-
-    def validate(self) -> None:
-        """Validates, unless this step has been.
-
-        Raises:
-            FloatingPointError: if the loss is not a number.
-        """
-        if self.step == self.validated:
-            return
-        began = time.perf_counter()
-        is_best = self.add(*self.engine._score("validation"))
-        if is_best or self.asks:
-            state = get_state(self.engine.model)
-            if is_best:
-                self.best_state = state
-            self.ask(state)
-        self.seconds += time.perf_counter() - began
-
-    def add(self, loss: float, value: float) -> bool:
-        """Takes note of a validation; whether its loss is the least so far.
-
-        Raises:
-            FloatingPointError: if the loss is not a number.
-        """
-        self.validated = self.step
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The validation loss is {loss} at step {self.step}. Lower the "
-                "learning rate, or clip the gradients (`clipnorm`)."
-            )
-        # The objective may be the loss itself.
-        point = {"step": self.step, "val_loss": loss, self.engine.objective.name: value}
-        for name, number in point.items():
-            self.curve[name].append(number)
-        is_best = self.best < 0 or loss < self.curve["val_loss"][self.best]
-        if is_best:
-            self.best = len(self.curve["step"]) - 1
-        return is_best
-
-    @property
-    def asks(self) -> bool:
-        """Whether the state of this step is asked for."""
-        may_stop = self.stop is not None and self.step > self.engine.rewind_step
-        return may_stop or self.step in self.wanted
-
-    def ask(self, state: State) -> None:
-        """Keeps the state, if it is wanted; ends the training, if `stop` says so."""
-        if self.step in self.wanted:
-            self.checkpoints[self.step] = state
-        if self.stop and self.step > self.engine.rewind_step and self.stop(state):
-            self.stopped = True
-
-    def metrics(
-        self, seconds: float, test: float, train: float, best_test: float
-    ) -> dict[str, float]:
-        """The numbers of `Training.metrics`.
-
-        Args:
-            seconds: time of the training alone.
-            test, train: the objective at the end.
-            best_test: the objective at the early stop.
-        """
-        curve, best, objective = self.curve, self.best, self.engine.objective
-        values, column = curve[objective.name], objective.column
-        return {
-            "seconds": seconds,
-            "final_val_loss": curve["val_loss"][-1],
-            column("final", "val"): values[-1],
-            column("final", "test"): test,
-            column("final", "train"): train,
-            "early_stop_step": curve["step"][best],
-            column("early_stop", "val"): values[best],
-            column("early_stop", "test"): best_test,
-        }
-
-
-def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
-    """The model's loss and metrics on data, by `model.evaluate`.
-
-    Recurrent states start at rest, and are left as they were.
-    """
-    data = ready(model, data)
-    given: dict[str, Any] = {"x": data}
-    if not is_dataset(data):
-        x, y, sample_weight = (*data, None)[:3]
-        given = {"x": x, "y": y, "sample_weight": sample_weight}
-        given["batch_size"] = evaluation_batch(model)
-    # Keras's loader draws a number on torch, though nothing is shuffled.
-    with at_rest(model), backends.current().seeded(0):
-        return model.evaluate(**given, verbose=0, return_dict=True)
-
-
-def ready(model: keras.Model, data: Any) -> Any:
-    """Data in the form that the backend evaluates fastest."""
-    if is_dataset(data):
-        return data
-    return backends.current().ready(data, evaluation_batch(model))
-
-
-def evaluation_batch(model: keras.Model) -> int:
-    """How many examples are evaluated at once: as many as the model is fixed to."""
-    return batch_size_of(model) or EVALUATION_BATCH

@@ -7,7 +7,9 @@ from typing import Any
 import keras
 
 from keras_lottery.engines.data import pieces
-from keras_lottery.engines.engine import Engine, Record, evaluate, ready
+from keras_lottery.engines.engine import Engine
+from keras_lottery.engines.evaluation import evaluate, ready
+from keras_lottery.engines.record import Record
 from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.layers.state import read
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_lottery.engines.as_in_fit import part as gather_part
 from keras_lottery.engines.data import Data, argument_of, check_data, first_batch
-from keras_lottery.engines.engine import evaluate, evaluation_batch
+from keras_lottery.engines.evaluation import evaluate, evaluation_batch
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 

@@ -17,8 +17,8 @@ import psutil
 
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.distributed import is_distributed
-from keras_lottery.engines.engine import Record
 from keras_lottery.engines.fit import FitEngine
+from keras_lottery.engines.record import Record
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of

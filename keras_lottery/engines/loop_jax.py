@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.convolutions import convolves
-from keras_lottery.engines.engine import EVALUATION_BATCH
+from keras_lottery.engines.evaluation import EVALUATION_BATCH
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.layers import named_masks
 from keras_lottery.keras_bridge.layers.masked import premasked, unprojected

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.convolutions import convolves
-from keras_lottery.engines.engine import EVALUATION_BATCH
+from keras_lottery.engines.evaluation import EVALUATION_BATCH
 from keras_lottery.keras_bridge.internals.layers import random_generators
 from keras_lottery.keras_bridge.internals.models import compute_loss
 from keras_lottery.keras_bridge.layers import named_masks, walk

@@ -14,16 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_lottery.engines.engine import (
-    EVALUATION_BATCH,
-    Done,
-    Facts,
-    Record,
-    Task,
-    Training,
-)
+from keras_lottery.engines.evaluation import EVALUATION_BATCH
 from keras_lottery.engines.fused import FusedEngine, free_memory
 from keras_lottery.engines.loop_jax import values
+from keras_lottery.engines.record import Record
+from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.keras_bridge.graph import output_shapes
 from keras_lottery.keras_bridge.layers import named_variables, walk
 from keras_lottery.keras_bridge.layers.state import State

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.engines.engine import evaluate
+from keras_lottery.engines.evaluation import evaluate
 from keras_lottery.engines.objective import resolve
 from tests.search.small_search import X, Y, build
 

@@ -10,7 +10,7 @@ import keras
 import pandas as pd
 import pytest
 
-from keras_lottery.engines.engine import Task
+from keras_lottery.engines.task import Task
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.workers import ray_cluster

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.engines.engine import Record
+from keras_lottery.engines.record import Record
 from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.tickets.rewind import FineTune, Rewind

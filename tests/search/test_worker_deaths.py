@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_lottery.engines.engine import Facts, Task
+from keras_lottery.engines.task import Facts, Task
 from keras_lottery.files import write_sealed
 from keras_lottery.masks import Masks
 from keras_lottery.search import workers

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import keras
 
 from keras_lottery.engines.data import Data
-from keras_lottery.engines.engine import Done, Engine, Task
+from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.objective import Objective
+from keras_lottery.engines.task import Done, Task
 from keras_lottery.search.workers.worker import Failure
 
 MAX_DEATHS = 3

@@ -18,7 +18,7 @@ import keras
 import loky
 import numpy as np
 
-from keras_lottery.engines.engine import Task
+from keras_lottery.engines.task import Task
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.workers.sharing import Sharing, loads
 from keras_lottery.search.workers.worker import ONE_THREAD, train

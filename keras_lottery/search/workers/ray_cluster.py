@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.engines.engine import Task
+from keras_lottery.engines.task import Task
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.workers.pool import MAX_DEATHS

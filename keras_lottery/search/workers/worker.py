@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from keras_lottery.engines.engine import Engine, Facts, Task, Training
+from keras_lottery.engines.engine import Engine
+from keras_lottery.engines.task import Facts, Task, Training
 from keras_lottery.search.setup import Setup
 
 ONE_THREAD = {

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_lottery.engines.data import first_batch
-from keras_lottery.engines.engine import evaluate, evaluation_batch
+from keras_lottery.engines.evaluation import evaluate, evaluation_batch
 from keras_lottery.engines.fits import part_of
 from keras_lottery.engines.objective import Objective, named, resolve
 from keras_lottery.keras_bridge import checks

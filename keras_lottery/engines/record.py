@@ -1,0 +1,139 @@
+"""What is seen of one training."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from keras_lottery.keras_bridge.layers import get_state
+from keras_lottery.keras_bridge.layers.state import State
+
+if TYPE_CHECKING:
+    from keras_lottery.engines.engine import Engine
+
+
+class Record:
+    """What is seen of one training: its validations, and where the loss was least.
+
+    Args:
+        engine: what trains.
+        start: the step that the training starts at.
+        progress, stop: see `Engine.train`.
+        wanted: its `checkpoints`.
+
+    Attributes:
+        step: the step reached.
+        validated: the step of the last validation.
+        stopped: whether the training is to end there.
+        curve: same as `Training`.
+        best, best_state: where in the curve the loss was least, and the state there.
+        rewind_point: the state there, if it was passed.
+        seconds: time that the validations took.
+        trained_seconds: time of all, up to the last checkpoint.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        start: int,
+        progress: Callable[[int], None],
+        stop: Callable[[State], bool] | None = None,
+        wanted: Sequence[int] = (),
+    ) -> None:
+        self.engine = engine
+        self.start = self.step = self.validated = start
+        self.progress = progress
+        self.stop = stop
+        self.stopped = False
+        self.wanted = wanted
+        self.checkpoints: dict[int, State] = {}
+        self.curve: dict[str, list[float]] = {
+            name: [] for name in ("step", "val_loss", engine.objective.name)
+        }
+        self.best = -1
+        self.best_state: State = {}
+        self.rewind_point: State = {}
+        self.seconds = 0.0
+        self.trained_seconds = 0.0
+
+    def reached(self, step: int) -> None:
+        """Takes note of a step, and validates where that is due."""
+        self.step = step
+        self.progress(step - self.start)
+        frequency = self.engine.eval_freq
+        if step // frequency > self.validated // frequency:
+            self.validate()
+
+    def validate(self) -> None:
+        """Validates, unless this step has been.
+
+        Raises:
+            FloatingPointError: if the loss is not a number.
+        """
+        if self.step == self.validated:
+            return
+        began = time.perf_counter()
+        is_best = self.add(*self.engine._score("validation"))
+        if is_best or self.asks:
+            state = get_state(self.engine.model)
+            if is_best:
+                self.best_state = state
+            self.ask(state)
+        self.seconds += time.perf_counter() - began
+
+    def add(self, loss: float, value: float) -> bool:
+        """Takes note of a validation; whether its loss is the least so far.
+
+        Raises:
+            FloatingPointError: if the loss is not a number.
+        """
+        self.validated = self.step
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The validation loss is {loss} at step {self.step}. Lower the "
+                "learning rate, or clip the gradients (`clipnorm`)."
+            )
+        # The objective may be the loss itself.
+        point = {"step": self.step, "val_loss": loss, self.engine.objective.name: value}
+        for name, number in point.items():
+            self.curve[name].append(number)
+        is_best = self.best < 0 or loss < self.curve["val_loss"][self.best]
+        if is_best:
+            self.best = len(self.curve["step"]) - 1
+        return is_best
+
+    @property
+    def asks(self) -> bool:
+        """Whether the state of this step is asked for."""
+        may_stop = self.stop is not None and self.step > self.engine.rewind_step
+        return may_stop or self.step in self.wanted
+
+    def ask(self, state: State) -> None:
+        """Keeps the state, if it is wanted; ends the training, if `stop` says so."""
+        if self.step in self.wanted:
+            self.checkpoints[self.step] = state
+        if self.stop and self.step > self.engine.rewind_step and self.stop(state):
+            self.stopped = True
+
+    def metrics(
+        self, seconds: float, test: float, train: float, best_test: float
+    ) -> dict[str, float]:
+        """The numbers of `Training.metrics`.
+
+        Args:
+            seconds: time of the training alone.
+            test, train: the objective at the end.
+            best_test: the objective at the early stop.
+        """
+        curve, best, objective = self.curve, self.best, self.engine.objective
+        values, column = curve[objective.name], objective.column
+        return {
+            "seconds": seconds,
+            "final_val_loss": curve["val_loss"][-1],
+            column("final", "val"): values[-1],
+            column("final", "test"): test,
+            column("final", "train"): train,
+            "early_stop_step": curve["step"][best],
+            column("early_stop", "val"): values[best],
+            column("early_stop", "test"): best_test,
+        }

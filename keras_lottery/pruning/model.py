@@ -1,0 +1,245 @@
+"""Pruning a model once, in place or as a rehearsal."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lottery import checks
+from keras_lottery.keras_bridge.gradients import keeping
+from keras_lottery.keras_bridge.layers import (
+    State,
+    get_masks,
+    get_state,
+    set_masks,
+)
+from keras_lottery.keras_bridge.layers.names import named_variables
+from keras_lottery.keras_bridge.layers.state import reset_slots, trained_masks
+from keras_lottery.masks import Masks
+from keras_lottery.pruning.arguments import chosen, of_network, repairer
+from keras_lottery.pruning.snapshot import prune_snapshot, repaired_snapshot, scored
+from keras_lottery.pruning.warn import warn_of_thin_layers, warn_of_wrappers
+from keras_lottery.tickets import Snapshot, grouping
+from keras_lottery.tickets.allocation import (
+    AllocationLike,
+)
+from keras_lottery.tickets.allocation.layerwise import (
+    Sparsity,
+)
+from keras_lottery.tickets.criteria import CriterionLike
+from keras_lottery.tickets.grouping import Granularity, Grouped
+from keras_lottery.tickets.repair import RepairLike
+
+
+def prune(
+    model: keras.Model,
+    sparsity: Sparsity,
+    criterion: CriterionLike = "magnitude",
+    allocation: AllocationLike | None = None,
+    granularity: Granularity = "weight",
+    data: Any = None,
+    seed: int = 0,
+    rounds: int | None = None,
+    optimizer: Any = None,
+    frozen: bool = True,
+    repair: RepairLike | None = None,
+) -> None:
+    """Prunes a masked model, once and in place.
+
+    Filters and units that a residual connection adds up, or that are tied otherwise,
+    go together and count once. The masks take the weights that make a pruned filter
+    and those that read it. Its bias, and the scale and offset of its normalisation,
+    become zero; they stay zero in training, since nothing reads the filter and their
+    gradients are exactly zero. Filters stay that the model returns, or that a layer
+    without a rule reads. `compact(model)` then makes a smaller model of it.
+
+    Args:
+        model: a masked model (of `mask_model`).
+        sparsity: the share of its prunable weights to be zero afterwards; of filters
+            and units, the share of those that can be pruned. Each layer keeps one of
+            them at least. Or that of each layer, by pattern of layer or weight name,
+            `{"conv*": 0.5, "dense*": 0.8}`: the first match counts, and layers that
+            match none, or are sparser already, stay as they are.
+        criterion: what a weight is worth; a name of `criteria` or a function of a
+            snapshot. The model's weights stand for the initial ones too. With
+            `granularity="filter"`, what a filter is worth: `"l1"`, the sum of its
+            absolute weights; `"fpgm"`, its distance from the layer's others;
+            `"bn_scale"`, the scale of its BatchNormalization; `"activation"`, its mean
+            absolute activation over `data`; `"hrank"`, the mean rank of its feature
+            maps; `"entropy"`, that of their means over `data`; `"lasso"`, how soon the
+            lasso of the next layers' outputs takes it; `"greedy_forward"`, how soon an
+            average of few filters takes it to lower the loss, or to imitate the next
+            layers' outputs, `"greedy_imitation"`; `"random"`; or one of `of_filters`.
+            The scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between
+            layers they cannot be compared.
+        allocation: which layers the weights are taken from; a name of `allocation` or
+            a function. By default `"global"`, and `"uniform"` for filters and for
+            criteria whose scores do not compare between layers, as `"wanda"`. There,
+            patterns are those of layers; layers that are tied are called
+            `conv_1+conv_3`. Not where `sparsity` says it for each layer.
+        granularity: what is pruned together, see `grouping.get`: `"weight"`, each by
+            itself; blocks of weights, `"block_1x4"` of LiteRT (four inputs of one
+            output) or a pair (inputs, outputs); `"2:4"`, which keeps 2 of 4 inputs.
+            The sparsity comes as near as groups allow. Or `"filter"` and `"channel"`:
+            whole units and filters, worth the mean score of the weights that make
+            them, or that read them; `"head"`, whole heads of attention. Or one of
+            those inside of weights by pattern of layer or weight name,
+            `{"conv*": "2:4", "dense*": "weight"}`.
+        data: training data, for the criteria that need them: (x, y) in arrays, tables
+            or dictionaries of them by the names of the inputs, or a batched
+            `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,
+            `"lasso"`, `"greedy_imitation"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"`
+            and most repairs need no targets: x alone will do, some hundred examples.
+        seed: seed of the criteria that draw random numbers.
+        rounds: in how many rounds of scoring and pruning; each prunes the same share
+            of what the one before left. By default as many as the criterion has: 100
+            for `"synflow"`, 1 for most.
+        optimizer: the optimizer that trains the model, where it is not
+            `model.optimizer`.
+        frozen: whether masked weights of frozen layers are pruned, too. If not, they
+            and their masks stay as they are, and the sparsity is that of the others.
+        repair: how the weights that are left are changed, so that layers return what
+            they did before, as nearly as they can: `"least_squares"`, `"sparsegpt"`,
+            `"admm"`, for filters `"greedy_forward"` and `"greedy_imitation"`, or a
+            function, see `kl.repair`. By default weights stay as they are, but for the
+            criteria of these names: `"sparsegpt"` and `"admm"` choose and repair by
+            turns, the greedy ones make averages of filters.
+
+    A layer that falls below 1 % of its weights warns, once, and one that loses its
+    last; so does a wrapper that divides by the norm of an output's weights, all of
+    which were pruned, and returns NaN.
+
+    Raises:
+        ValueError: if the model is not masked, an argument is out of range, a score
+            is not a number, or all of them are zero; of filters, if it is a subclassed
+            model, or a layer that reads a filter to be pruned is not masked. The model
+            is then unchanged.
+
+    Example:
+
+    >>> import keras_lottery as kl
+    >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(10)])
+    >>> model = kl.mask_model(model)
+    >>> kl.prune(model, 0.9)
+    >>> kl.get_masks(model).kept
+    10
+    >>> model = kl.mask_model(kl.models.lenet_300_100(seed=0))
+    >>> kl.prune(model, 0.9, "l1", granularity="filter")
+    >>> [layer.units for layer in kl.compact(model).layers if hasattr(layer, "units")]
+    [30, 10, 10]
+    """
+    snapshot = _snapshot(model, granularity, data, seed, frozen)
+    left = snapshot.grouping.left
+    sparsity, allocation = of_network(sparsity, allocation, left(snapshot.masks))
+    how = chosen(criterion, allocation, granularity)
+    mend = repairer(repair, how[0])
+    with keeping(model):
+        masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+        repaired: State = {}
+        if mend is not None:
+            repaired, masks = repaired_snapshot(mend, snapshot, masks)
+    before = snapshot.masks
+    warn_of_thin_layers(left(before), left(masks), sparsity)
+    set_masks(model, {**snapshot.others, **masks}, optimizer)
+    variables = named_variables(model)
+    for name, array in repaired.items():
+        own = variables[name].constraint
+        variables[name].assign(array if own is None else own(array))
+    _zero(model, snapshot.grouping.idle(before, masks), optimizer)
+    warn_of_wrappers(model, before, masks)
+
+
+def masks_after(
+    model: keras.Model,
+    sparsity: Sparsity,
+    criterion: CriterionLike = "magnitude",
+    allocation: AllocationLike | None = None,
+    granularity: Granularity = "weight",
+    data: Any = None,
+    seed: int = 0,
+    rounds: int | None = None,
+    frozen: bool = True,
+) -> Masks:
+    """The masks that `prune` would set, by the same arguments; it changes nothing.
+
+    Those of `"sparsegpt"` and `"admm"` are the ones that their repair starts from.
+    """
+    snapshot = _snapshot(model, granularity, data, seed, frozen)
+    masks = snapshot.grouping.left(snapshot.masks)
+    sparsity, allocation = of_network(sparsity, allocation, masks)
+    how = chosen(criterion, allocation, granularity)
+    with keeping(model):
+        masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+    return Masks({**snapshot.others, **masks})
+
+
+def rehearse(
+    model: keras.Model,
+    sparsity: float,
+    criterion: CriterionLike,
+    allocation: AllocationLike | None,
+    granularity: Granularity,
+    data: Any,
+    seed: int,
+    frozen: bool = True,
+) -> None:
+    """Prunes once as `prune` does, by the same arguments, but changes nothing.
+
+    For a training that prunes later on: what cannot be pruned is known before.
+
+    Raises:
+        ValueError: if it cannot be pruned so.
+    """
+    snapshot = _snapshot(model, granularity, data, seed, frozen)
+    score, allocate = chosen(criterion, allocation, granularity)
+    # Training will have moved what is zero, which hides all behind it.
+    moved = {
+        name: mask.astype(snapshot.final[name].dtype)
+        for name, mask in snapshot.masks.items()
+        if not snapshot.final[name].any()
+    }
+    snapshot = dataclasses.replace(snapshot, final={**snapshot.final, **moved})
+    try:
+        with keeping(model):
+            scores = scored(score, snapshot, allocate)
+        Grouped(allocate, snapshot.grouping)(scores, snapshot.masks, sparsity)
+    except Exception as error:
+        parts = keras.tree.flatten(data) if data is not None else []
+        shapes = [getattr(part, "shape", type(part)) for part in parts]
+        raise ValueError(
+            f"The model cannot be pruned to sparsity={sparsity} by "
+            f"criterion={criterion!r} with `data` of shapes {shapes}: {error}"
+        ) from error
+
+
+def _snapshot(
+    model: keras.Model, granularity: Granularity, data: Any, seed: int, frozen: bool
+) -> Snapshot:
+    """A model that is not trained, or is pruned where it is."""
+    checks.seed("seed", seed)
+    checks.flag("frozen", frozen)
+    every = get_masks(model)
+    masks = every if frozen else trained_masks(model)
+    return Snapshot.untrained(
+        masks,
+        get_state(model),
+        rng=np.random.default_rng(seed),
+        shared_model=model,
+        data=data,
+        grouping=grouping.get(granularity).of(model, masks),
+        others=Masks({n: mask for n, mask in every.items() if n not in masks}),
+    )
+
+
+def _zero(model: keras.Model, idle: Mapping[str, np.ndarray], optimizer: Any) -> None:
+    """Zeroes entries of variables, and resets the optimizer's slots for them."""
+    variables = named_variables(model)
+    pairs = {}
+    for name, entries in idle.items():
+        if entries.any():
+            array = keras.ops.convert_to_numpy(variables[name])
+            variables[name].assign(np.where(entries, 0, array))
+            pairs[name] = ~entries, variables[name]
+    reset_slots(pairs, optimizer or getattr(model, "optimizer", None))
