@@ -1,9 +1,8 @@
-"""What trainings side by side cost beside the training, and what they survive.
+"""What trainings side by side cost beside the training.
 
     python benchmarks/cluster.py busy      # two processes, one replicate, two controls
     python benchmarks/cluster.py memory    # of the driver, by level
     python benchmarks/cluster.py driver    # its seconds for each training
-    python benchmarks/cluster.py kills     # a Ray cluster of two nodes, four kills
 
 Each prints its figures. `busy`, `memory` and `driver` train for moments: they are about
 what happens around the trainings.

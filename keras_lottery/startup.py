@@ -38,7 +38,8 @@ def refusal(arguments: Sequence[str]) -> str | None:
         for before, text in pairwise(arguments)
         if not text.startswith("-") and (not before.startswith("-") or "=" in before)
     ]
-    # If there are too few or too many, the parser says so.
+    if arguments[0] == "deploy" and len(runs) != 1:
+        return None  # The parser says what is wrong.
     wrong = (path for path in map(Path, runs) if not (path / "settings.json").is_file())
     return next(map(no_run, wrong), None)
 

@@ -454,6 +454,7 @@ def good_calls(folder, run):
             call=searching.search,
             mask_epochs="above_0",
             mask_steps="positive",
+            checkpoint="positive",
             eval_freq="positive",
             margin="from_0",
             test_data="none",

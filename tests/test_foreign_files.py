@@ -31,7 +31,7 @@ def writers(model):
     ticket = kl.Ticket(kl.get_masks(model), kl.get_state(model))
     columns = {"bytes": [1], "gzip_bytes": [1], "p50_us": [1.0], "p90_us": [1.0]}
     table = pd.DataFrame({"file": ["a"], "format": ["litert"], **columns})
-    page = Path(write.__file__).with_name("page.html").read_text()
+    page = Path(write.__file__).with_name("frame.html").read_text()
     report = micro.MicroReport(Path("net.c"), "net", 1, (), (), ())
     return {
         ".ticket": ticket.save,

@@ -44,6 +44,7 @@ class Instant:
 
     objective = ACCURACY
     name = "fit"
+    compact = False
 
     def __init__(self, name, model, data, **options):
         self.model, self.data = model, data

@@ -63,6 +63,7 @@ class Always(keras.callbacks.Callback):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.filterwarnings("ignore:No training has begun")
 def test_what_ray_gives_up_is_named(cluster):
     made = LotteryTicketSearch(
         build, [0.5], workers="ray", resources={"max_retries": 1}, controls=()

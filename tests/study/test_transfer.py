@@ -305,7 +305,7 @@ def test_it_trains_in_workers(ticket):
 class Listing:
     """An engine that trains nothing, and keeps what it was asked for."""
 
-    name, objective = "fit", ACCURACY
+    name, objective, compact = "fit", ACCURACY, False
 
     def __init__(self, name, model, data, **options):
         self.model, self.data = model, data

@@ -74,7 +74,7 @@ class Processes:
         found = {}
         for task, path in list(self._running.items()):
             with contextlib.suppress(OSError, ValueError):
-                found[task] = int(path.read_text())
+                found[task] = int(path.read_text("ascii"))
         return found
 
     def _ended(self, task: Task, steps: Path) -> None:
@@ -145,7 +145,7 @@ def _read(pickled: bytes, paths: list[Path]) -> Any:
 def _report(path: Path, step: int) -> None:
     # Progress is no reason to end a training.
     with contextlib.suppress(OSError):
-        path.write_text(str(step))
+        path.write_text(str(step), "ascii")
 
 
 def _drop(path: Path) -> None:
