@@ -97,7 +97,7 @@ def test_weights_of_classes_and_examples_count():
 
 
 def test_few_data_are_one_batch_and_validation_goes_over_all_in_batches(monkeypatch):
-    for module in ("engine", "loop_tensorflow", "loop_jax"):
+    for module in ("evaluation", "loop_tensorflow", "loop_jax"):
         monkeypatch.setattr(f"keras_lottery.engines.{module}.EVALUATION_BATCH", 16)
     x, y = examples(50, 2)
     weights = np.linspace(0, 2, 50)
