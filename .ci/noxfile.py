@@ -25,7 +25,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 VERSIONS = {
     "oldest": ("keras==3.12.*", "tensorflow==2.20.*", "tf-keras==2.20.*"),
     "newest": ("keras<3.16", "tensorflow<2.22"),
-    "next": ("keras-nightly", "tensorflow"),
+    "next": ("keras-nightly",),
 }
 # Without it, pip takes the torch for GPUs.
 TORCH = os.environ.get(

@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_lottery import checks
 from keras_lottery.engines import Engine
+from keras_lottery.engines.compacted import Compact
 from keras_lottery.engines.objective import Objective
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.records import Records
@@ -31,11 +32,14 @@ class Site:
         trainings: does them.
         setup: of the engine that was chosen.
         engine: of this process.
+        compact: what was asked for: what comes of it depends on the machine, and
+            changes no result but in its last digits.
     """
 
     trainings: Trainings
     setup: Setup
     engine: Engine
+    compact: Compact
 
     @property
     def records(self) -> Records:
@@ -62,7 +66,7 @@ class Site:
             "eval_freq": options["eval_freq"],
             "model": describe_model(self.engine.model),
             "engine": self.engine.name,
-            "compact": self.engine.compact,
+            "compact": self.compact,
             # Workers have one thread each: their number changes nothing.
             "in_workers": self.trainings.trainer is not self.engine,
             **{n: describe_data(part) for n, part in parts.items() if n not in others},
@@ -110,14 +114,16 @@ def at_work(
         setup = dataclasses.replace(setup, engine=name)
     engine = make(setup)
     # Whether tickets are made smaller is said once, here, and not by each worker.
+    asked = setup.options.get("compact", False)
     options = setup.options | {"compact": engine.compact}
     setup = dataclasses.replace(setup, engine=engine.name, options=options)
     if checkpoint and engine.name == "vectorized":
         remedy = "Use engine='fused' or 'fit', or leave it out."
-        checks.refuse("checkpoint", "None with stacked tickets", checkpoint, remedy)
+        form = "None with engine='vectorized', which trains many tickets as one"
+        checks.refuse("checkpoint", form, checkpoint, remedy)
     total = sum(counts)
     many = max(counts), total * ticket.steps
     hired = employ(workers, engine, setup, ticket, *many, resources, verbose)
     with store.alone(), hired as trainer, Progress(total, verbose) as progress:
         trainings = Trainings(Records(store), trainer, progress, checkpoint)
-        yield Site(trainings, setup, engine)
+        yield Site(trainings, setup, engine, asked)

@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -14,7 +14,6 @@ from keras_lottery.files import CorruptedFileError, write_sealed
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import (
     State,
-    get_masks,
     get_state,
     mask_model,
     redraw,
@@ -74,6 +73,8 @@ def read_pretrained(pretrained: Pretrained) -> bool | list[str]:
         return pretrained
     given = [pretrained] if isinstance(pretrained, str) else pretrained
     form = "True, or names or patterns of layers, at least one, such as ['encoder*']"
+    if isinstance(given, Mapping):
+        checks.refuse("pretrained", form, pretrained)
     found = checks.names("pretrained", given, form)
     if not found:
         checks.refuse("pretrained", form, pretrained)
@@ -153,7 +154,7 @@ def begin(
     records: Records,
     settings: dict[str, Any],
     first: State,
-    draw: Callable[[int], State],
+    draw: Callable[[State, int], State],
     overwrite: bool,
 ) -> list[State]:
     """Stores the settings of many trainings, and what their replicates start from.
@@ -162,7 +163,7 @@ def begin(
         records: where they are kept.
         settings: as JSON; `replicates` of them are begun.
         first: the weights of replicate 0.
-        draw: draws those of another one.
+        draw: `(weights of replicate 0, replicate) -> weights` of another one.
         overwrite: whether what is stored is removed; otherwise it is gone on with.
 
     Returns:
@@ -181,7 +182,8 @@ def begin(
             is_first = settings["initial"] == same
             if found := stored_weights(records, replicate, is_first):
                 starts[replicate] = found
-    new = {r: draw(r) if r else first for r in replicates if r not in starts}
+    first = starts.get(0, first)
+    new = {r: draw(first, r) if r else first for r in replicates if r not in starts}
     if overwrite:
         store.clear()
     store.clean()
@@ -196,23 +198,28 @@ def draw(
     source: keras.Model | Callable[[], keras.Model],
     prunable: Prunable,
     seed: int,
-    first: State,
     pretrained: Pretrained,
+    first: State,
     replicate: int,
 ) -> State:
     """The initial weights of another replicate of a search.
 
     Args:
         source, prunable, seed, replicate: see `build`.
-        first: the weights of replicate 0.
         pretrained: the layers that it has in common with replicate 0.
+        first: the weights of replicate 0.
 
     Raises:
         ValueError: if they are drawn equal to the first replicate's.
     """
     model, weights = build(source, prunable, seed, replicate)
     shared = trained_before(model, first, pretrained)
-    drawn = [name for name in get_masks(model) if name not in shared]
+    # What is not constant is random: biases of zero tell nothing.
+    drawn = [
+        name
+        for name, array in weights.items()
+        if name not in shared and "float" in array.dtype.name and np.ptp(array)
+    ]
     if drawn and all(np.array_equal(first[name], weights[name]) for name in drawn):
         raise ValueError(
             f"Replicate {replicate} would start from the weights of replicate 0: the "

@@ -445,7 +445,7 @@ class LotteryTicketSearch(Run):
                 site.records,
                 describe(settings),
                 initial,
-                partial(draw, *how, initial, self.pretrained),
+                partial(draw, *how, self.pretrained),
                 self.overwrite,
             )
             # Gone on with from here on.

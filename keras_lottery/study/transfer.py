@@ -263,10 +263,10 @@ class _Transfer:
     seed: int
     shared: State
 
-    def draw(self, replicate: int) -> State:
-        """The weights of another replicate's dense network."""
+    def draw(self, first: State, replicate: int) -> State:
+        """The weights of another replicate's dense network than the first."""
         drawn = redraw(self.model, derive_seed(self.seed, replicate, "initial"))
-        return {**drawn, **self.shared}
+        return {**drawn, **{name: first[name] for name in self.shared}}
 
     def dense_ticket(self, own: State) -> Ticket:
         """All weights."""

@@ -55,6 +55,27 @@ def test_results_are_those_of_trainings_with_masks():
 
 
 @pytest.mark.once
+@pytest.mark.once
+def test_what_a_machine_makes_of_it_is_no_setting(monkeypatch, tmp_path):
+    """A search goes on where smaller networks pay, and where they do not."""
+
+    def begin(levels):
+        search = make(
+            tmp_path,
+            network(),
+            schedule=[0.3, 0.5][:levels],
+            granularity="filter",
+            criterion="l1",
+            controls=None,
+        )
+        search.search(**FIT | {"epochs": None, "steps": 1, "eval_freq": 1})
+        return search
+
+    assert begin(1).settings["compact"] == "auto"
+    monkeypatch.setattr("keras_lottery.engines.compacted.WORTH", 0)
+    assert len(begin(2).results()) == 3
+
+
 def test_what_is_no_choice_is_refused():
     with pytest.raises(ValueError, match="compact='always'"):
         make(compact="always")

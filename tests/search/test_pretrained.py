@@ -65,10 +65,38 @@ def test_a_pattern_that_matches_nothing_is_named_before_training(replicates, tra
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("pretrained", [None, 1, [], [1], [""]])
+@pytest.mark.parametrize("pretrained", [None, 1, [], [1], [""], {"a": 1}])
 def test_what_names_no_layers_is_refused(pretrained):
     with pytest.raises(ValueError, match="pretrained="):
         make(pretrained=pretrained)
+
+
+@pytest.mark.once
+def test_replicates_asked_for_later_share_what_the_first_had(trained, tmp_path):
+    fit = SHORT | {"epochs": None, "steps": 1, "eval_freq": 1}
+    asked = {"schedule": [0.5], "pretrained": ["dense"], "controls": None}
+    make(tmp_path, trained, **asked).search(**fit)
+    other = build()
+    more = make(tmp_path, other, **asked, replicates=2)
+    with pytest.warns(UserWarning, match="goes on with its own"):
+        more.search(**fit)
+    one, two = (more.initial(replicate)["dense/kernel"] for replicate in (0, 1))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, get_state(other)["dense/kernel"])
+
+
+@pytest.mark.once
+def test_heads_that_are_drawn_equal_are_refused_where_masks_are_elsewhere():
+    """Error bars would be those of one and the same start."""
+    search = make(
+        model=lambda: build(seed=1),
+        prunable=["dense"],
+        pretrained=["dense"],
+        replicates=2,
+        schedule=[0.5],
+    )
+    with pytest.raises(ValueError, match="Replicate 1 would start from the weights"):
+        search.search(**SHORT)
 
 
 @pytest.mark.once

@@ -51,7 +51,8 @@ def compare_runs(
         compare_runs(["runs/magnitude", "runs/snip"])  # comparison.html
     """
     form = "directories of searches, at least two"
-    checks.sequence("directories", directories, form, 2)
+    for directory in checks.sequence("directories", directories, form, 2):
+        checks.instance("directories", directory, (str, os.PathLike), form)
     checks.path("path", path, (".html",))
     if figures is not None:
         checks.directory("figures", figures)
@@ -61,6 +62,7 @@ def compare_runs(
         "compare.html",
         title=f"{len(contents)} searches for winning tickets",
         lead=_lead(contents),
+        damaged=[text for content in contents.values() for text in content.damaged],
         panels=[embedded(panel) for panel in drawn],
         runs=_runs(contents),
         settings=_settings(contents),

@@ -68,6 +68,8 @@ def test_runs_of_one_name_are_told_by_their_folders(runs, tmp_path):
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="at least two"):
         compare_runs(runs[:1], tmp_path / "page.html")
+    with pytest.raises(ValueError, match="directories of searches"):
+        compare_runs([runs[0], 1], tmp_path / "page.html")
     with pytest.raises(ValueError, match="each run once"):
         compare_runs([runs[0], runs[0]], tmp_path / "page.html")
     with pytest.raises(FileNotFoundError, match="nowhere"):
