@@ -181,7 +181,7 @@ def _influence(
     """1 − cos of what each block reads and makes, the mean over all vectors."""
     pairs = [[node.input_tensors[0], node.outputs[0]] for node in blocks.values()]
     values = keras.Model(inputs_of(model), pairs)
-    total, vectors = np.zeros(len(pairs)), 0
+    total, vectors = np.zeros(len(pairs)), np.zeros(len(pairs))
     examples = len(keras.tree.flatten(x)[0])
     for start in range(0, examples, BATCH):
         batch = keras.tree.map_structure(lambda a: a[start : start + BATCH], x)  # noqa: B023
@@ -194,6 +194,6 @@ def _influence(
             # A vector of zeros, as of padding, has no direction to change.
             cosine = np.sum(before * after, axis=-1) / np.where(norms, norms, 1)
             total[i] += np.sum(np.where(norms, 1 - cosine, 0))
-        vectors += arrays[0][..., 0].size
+            vectors[i] += norms.size
     means = total / vectors
     return dict(zip(blocks, map(float, means), strict=True))

@@ -1,11 +1,12 @@
 """`inline`: blocks of a model as parts of its graph, which channels are followed by."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import keras
 
-from keras_lottery.keras_bridge.internals.graph import has_graph
+from keras_lottery.keras_bridge.internals.graph import has_graph, nodes_of
 from keras_lottery.keras_bridge.internals.layers import (
     children,
     own_variables,
@@ -149,6 +150,11 @@ class _Opener:
         )
         first = list(inputs.values())
         try:
+            if layer.autocast:
+                # As Keras does around `call`.
+                own_args, own_kwargs = keras.tree.map_structure(
+                    partial(_cast, layer.compute_dtype), (own_args, own_kwargs)
+                )
             outputs = layer.call(*own_args, **own_kwargs)
             made = self.graph(
                 keras.Model(
@@ -163,6 +169,15 @@ class _Opener:
             return None
         self.opened.append(layer.name)
         return made
+
+
+def _cast(dtype: str, value: Any) -> Any:
+    """Tensors of floats in a dtype, and anything else as it is."""
+    if not isinstance(value, keras.KerasTensor) or value.dtype == dtype:
+        return value
+    if keras.backend.is_float_dtype(value.dtype):
+        return keras.ops.cast(value, dtype)
+    return value
 
 
 def _is_block(layer: Any) -> bool:
@@ -185,12 +200,27 @@ def _why_closed(layer: Any, tensors: list[Any]) -> str:
         return "it draws random numbers of its own"
     if not tensors:
         return "it reads no tensor"
+    if len(set(map(_call_of, nodes_of(layer)))) > 1:
+        return "it is called in several ways, and a graph holds one"
     if any(has_padding_mask(tensor) for tensor in tensors):
         return (
             "it reads a tensor with Keras's mask of padding (`mask_zero`, `Masking`), "
             "which does not go through operations inside of it"
         )
     return ""
+
+
+def _call_of(node: Any) -> str:
+    """How a layer is called in one place: which tensors, and what else."""
+    tensors = {id(tensor): number for number, tensor in enumerate(node.input_tensors)}
+
+    def told(value: Any) -> str:
+        if isinstance(value, keras.KerasTensor):
+            return f"tensor {tensors[id(value)]} {value.shape} {value.dtype}"
+        return repr(value)
+
+    arguments = node.arguments.args, node.arguments.kwargs
+    return str(keras.tree.map_structure(told, arguments))
 
 
 def _listing(closed: dict[str, str]) -> str:

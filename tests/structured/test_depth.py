@@ -105,3 +105,24 @@ def test_a_block_that_is_used_twice_stays():
 def test_what_cannot_be_dropped_is_refused(how, message):
     with pytest.raises(ValueError, match=message):
         kl.drop_blocks(network(), **{"count": 1, "data": X, **how})
+
+
+@pytest.mark.once
+def test_a_block_among_fewer_positions_counts_as_much():
+    """Each block's mean is over its own vectors, however large its pictures are."""
+
+    def block(name):
+        inputs = keras.Input((None, None, 3))
+        x = layers.Add()([inputs, layers.Conv2D(3, 1, name="conv")(inputs)])
+        return keras.Model(inputs, x, name=name)
+
+    inputs = keras.Input((8, 8, 3))
+    x = layers.MaxPooling2D(4)(block("early")(inputs))
+    model = scramble(keras.Model(inputs, block("late")(x)))
+    pictures = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    _, report = kl.drop_blocks(model, 1, pictures, return_report=True)
+    before = outputs(keras.Model(inputs, x), pictures).astype("float64")
+    after = outputs(model, pictures).astype("float64")
+    norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+    cosine = (before * after).sum(-1) / norms
+    assert report.influence["late"] == pytest.approx(1 - cosine.mean(), rel=1e-4)

@@ -169,6 +169,45 @@ def test_a_block_that_is_used_twice_is_opened_once():
     assert opened.count_params() == plain.count_params()
 
 
+@keras.saving.register_keras_serializable("tests")
+class Signed(Stack):
+    """A block that is told something, besides a tensor."""
+
+    def call(self, x, negate=False):
+        x = super().call(x)
+        return -x if negate else x
+
+
+@pytest.mark.once
+def test_a_block_that_is_called_in_several_ways_stays_closed():
+    inputs = keras.Input((5, 8))
+    block = Signed(name="signed")
+    other = Stack(name="stack")
+    x = block(other(block(inputs)), negate=True)
+    plain = scramble(keras.Model(inputs, x))
+    with pytest.warns(UserWarning, match="'signed': it is called in several ways"):
+        opened = kl.inline(plain)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(opened(X)),
+        keras.ops.convert_to_numpy(plain(X)),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.once
+def test_a_block_in_mixed_precision_computes_as_before():
+    inputs = keras.Input((5, 8))
+    stack = Stack(name="stack", dtype="mixed_float16")
+    plain = scramble(keras.Model(inputs, stack(inputs)))
+    opened = kl.inline(plain)
+    assert opened.output.dtype == plain.output.dtype
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(opened(X)),
+        keras.ops.convert_to_numpy(plain(X)),
+        atol=1e-3,
+    )
+
+
 @pytest.mark.once
 def test_a_sequential_model_of_blocks():
     plain = scramble(keras.Sequential([keras.Input((5, 8)), Stack(name="stack")]))

@@ -7,9 +7,11 @@ import numpy as np
 
 from keras_lottery import checks
 from keras_lottery.in_fit.callbacks.common import Configured, InFit
+from keras_lottery.keras_bridge.internals.patches import at_last
 from keras_lottery.keras_bridge.layers import get_masks, get_state
 from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.keras_bridge.layers.state import trained_masks
+from keras_lottery.masks import Masks
 from keras_lottery.pruning import (
     Sparsity,
     check_by_layer,
@@ -80,8 +82,12 @@ class SoftFilterPruning(Configured, InFit):
         self.every = every
         self.seed = seed
 
+        self._kept: Masks | None = None
+        self._zeroed: dict[str, np.ndarray] = {}
+
     def start(self) -> None:
         """Sees to it that the model can be pruned so."""
+        self._kept = None
         masks = trained_masks(self.model)
         left = grouping.get("filter").of(self.model, masks).left(masks)
         sparsity, allocation = of_network(self.sparsity, self.allocation, left)
@@ -89,18 +95,35 @@ class SoftFilterPruning(Configured, InFit):
         rehearse(self.model, sparsity, **how)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._kept = None
         if (epoch + 1) % self.every:
             return
         after = masks_after(self.model, self.sparsity, **self._how(epoch))
         before = get_masks(self.model)
         units: Any = grouping.get("filter").of(self.model, trained_masks(self.model))
         state, variables = get_state(self.model), named_variables(self.model)
-        for name, entries in units.makers(before, after).items():
+        self._zeroed = units.makers(before, after)
+        for name, entries in self._zeroed.items():
             variables[name].assign(np.where(entries, 0, state[name]))
+        self._kept = after
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        prune(self.model, self.sparsity, **self._how(0))
+        self._finish()
+        at_last(self, self._finish)
+
+    def _finish(self) -> None:
+        """Prunes the filters that are zero; if none are, those that are least."""
+        how = self._how(0)
+        state = get_state(self.model)
+        if (kept := self._kept) is not None and not any(
+            state[name][entries].any() for name, entries in self._zeroed.items()
+        ):
+            # Zeros are ties to some criteria, and others draw lots.
+            how["criterion"] = lambda snapshot: {
+                name: kept[name].astype("float32") for name in snapshot.masks
+            }
+        prune(self.model, self.sparsity, **how)
 
     def _how(self, epoch: int) -> dict[str, Any]:
         return {

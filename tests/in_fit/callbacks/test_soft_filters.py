@@ -66,3 +66,32 @@ def test_a_model_without_filters_is_refused_before_it_is_trained():
     net.compile("sgd", "mse", **EAGER)
     with pytest.raises(ValueError, match="no filters or units"):
         net.fit(X, Y, verbose=0, callbacks=[SoftFilterPruning(0.5)])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("criterion", ["random", "l2"])
+def test_the_filters_that_are_zero_at_the_end_are_those_that_go(criterion):
+    net, watch = model(), Watch()
+    soft = SoftFilterPruning(0.5, criterion)
+    net.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=[soft, watch])
+    one = kl.get_masks(net)["one/kernel"].any(axis=0)
+    np.testing.assert_array_equal(one, ~watch.epochs[-1])
+
+
+@pytest.mark.once
+def test_weights_that_another_callback_puts_back_are_pruned_too():
+    class PutBack(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.before = self.model.get_weights()
+
+        def on_train_end(self, logs=None):
+            self.model.set_weights(self.before)
+
+    net = model()
+    soft = SoftFilterPruning(0.5)
+    net.fit(X, Y, batch_size=16, epochs=1, verbose=0, callbacks=[soft, PutBack()])
+    assert kl.get_masks(net)["one/kernel"].any(axis=0).sum() == 4
+    # They are the least of those weights.
+    norms = np.linalg.norm(kl.get_state(model())["one/kernel"], axis=0)
+    kept = kl.get_masks(net)["one/kernel"].any(axis=0)
+    assert norms[kept].min() > norms[~kept].max()
