@@ -137,9 +137,7 @@ def pruned(
     counts = pruner.within(np.zeros(len(pruner.sizes)), budget, "multiply_adds")
     criterion: Any = method if method in CRITERIA else "l1"
     if method == "choose_criteria":
-        criterion = kl.automatic.choose_criteria(
-            dense, data=some, validation=judged, multiply_adds=left, seed=seed
-        )
+        criterion = kl.automatic.choose_criteria(dense, left, some, judged, seed=seed)
     initial = kl.get_state(masked)
     kl.prune(
         masked,

@@ -21,12 +21,14 @@ from typing import IO, Any
 
 import ml_dtypes  # noqa: F401 - by it, NumPy knows bfloat16 and float8
 import numpy as np
+from filelock import FileLock, Timeout
 from safetensors import deserialize, safe_open
 from safetensors.numpy import save
 
 from keras_lottery.masks import Masks
 
 FORMAT = 1
+LOCK = ".lock"
 TEMPORARY = ".writing-"
 SEAL = "sha256"
 """The key of a JSON object's own checksum."""
@@ -219,6 +221,32 @@ def read_meta(path: str | os.PathLike, kind: str) -> dict[str, Any]:
     """
     with refuse_damage(path), safe_open(path, framework="numpy") as file:
         return _contents(file.get_tensor("meta"), kind)["meta"]
+
+
+@contextlib.contextmanager
+def alone(directory: Path, work: str) -> Iterator[None]:
+    """Keeps others from writing in a directory meanwhile.
+
+    The system takes the lock from a process that ends, however it does. Its file stays:
+    to remove it would let two processes lock two files of one name.
+
+    Args:
+        directory: which; it is made if it does not exist.
+        work: what the error calls that which runs there.
+
+    Raises:
+        BlockingIOError: if another one is running there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(directory / LOCK, timeout=0))
+        except Timeout as error:
+            raise BlockingIOError(
+                f"Another {work} is running in the directory '{directory}'. "
+                "Wait for its end, or choose another directory."
+            ) from error
+        yield
 
 
 @contextlib.contextmanager

@@ -408,9 +408,15 @@ def good_calls(folder, run):
             evaluations="positive",
         ),
         "kl.automatic.choose_criteria": Good(
-            {"model": plain, "criteria": ["l1"], "validation": data},
+            {
+                "model": plain,
+                "target": 0.5,
+                "data": data,
+                "validation_data": data,
+                "criteria": ["l1"],
+            },
             data="any",
-            multiply_adds="True",
+            target="True",
             rounds="positive",
         ),
         "kl.automatic.anneal": Good(

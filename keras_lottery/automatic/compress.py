@@ -113,7 +113,9 @@ def auto_compress(
         of: what the target is a share of: `"multiply_adds"` of a forward pass,
             `"parameters"`, or `"latency"`, that of a `.tflite` file, which is measured
             (on TensorFlow): the multiply-adds are lowered until it is met.
-        criterion: what a filter is worth, see `prune`.
+        criterion: what a filter is worth, see `prune`. With `admm_epochs` it finds
+            the rates and purifies, but does not choose the filters that a round prunes:
+            ADMM does, by the mean of their squares.
         by: how rates are searched for: `"annealing"`, or `"random"`, the baseline.
         evaluations: how many candidates are judged in each round.
         rounds: in how many rounds; each takes the same share of what is left.
@@ -131,6 +133,7 @@ def auto_compress(
         ValueError: if an argument is not one of its choices, the data do not fit, the
             model cannot be pruned, the target cannot be met, or the directory holds
             something else.
+        BlockingIOError: if another compression is running in the directory.
 
     Reference:
         Liu et al. 2020, "AutoCompress: an automatic DNN structured pruning framework
@@ -187,14 +190,20 @@ def auto_compress(
         "train": describe_data(given.train),
         "validation": describe_data(given.validation),
     }
-    with tempfile.TemporaryDirectory(prefix="keras_lottery-") as temporary:
-        place = Path(temporary if directory is None else directory)
+    with (
+        tempfile.TemporaryDirectory(prefix="keras_lottery-") as temporary,
+        files.alone(
+            place := Path(temporary if directory is None else directory), "compression"
+        ),
+    ):
         steps = Rounds(place, settings, verbose)
         first = Pruner(whole, given.validation)
         search = partial(SEARCHES[by], evaluations=evaluations, seed=seed)
         work = _Work(given, criterion, search, epochs, admm_epochs, seed, steps)
-        found = work.within_latency(first, target) if of == "latency" else (of, target)
-        return work.compress(first, *found, rounds, purify, of == "latency")
+        if of != "latency":
+            return work.compress(first, of, target, rounds, purify, timed=False)
+        share = steps.share(partial(work.within_latency, first, target))
+        return work.compress(first, "multiply_adds", share, rounds, purify, timed=True)
 
 
 @dataclass
@@ -232,7 +241,7 @@ class _Work:
             name = f"round {number}"
             losses[f"{name}, pruned"] = pruner.loss(pruner.pruned(scores, counts))
             make = partial(self.pruned, pruner, counts)
-            model = self.steps.model(name, model, make)
+            model = self.steps.model(name, counts, model, make)
             pruner = self.pruner(model)
             losses[name] = self.loss(model)
             self.steps.say(f"{name}: {cost_of(model)}, loss {losses[name]:.4g}")
@@ -300,18 +309,25 @@ class _Work:
         return small
 
     def fit(self, model: keras.Model, epochs: int, callbacks: list[Any]) -> None:
-        """Trains on batches in the order of the seed."""
+        """Trains on batches in the order of the seed, all epochs in one `fit`."""
+        if not epochs:
+            return
         per_epoch = self.data.steps_per_epoch
-        for epoch in range(epochs):
-            model.fit(
-                self.data.batches(epoch, 0, per_epoch, self.seed),
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                steps_per_epoch=self.data.steps and per_epoch,
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-            )
+        batches = self.data.batches(0, 0, per_epoch, self.seed)
+        if isinstance(batches, keras.utils.PyDataset):
+            shuffle = lambda epoch, _: batches.set_epoch(epoch)  # noqa: E731
+            callbacks = [
+                keras.callbacks.LambdaCallback(on_epoch_begin=shuffle),
+                *callbacks,
+            ]
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=self.data.steps and per_epoch,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
 
     def purified(self, pruner: Pruner, share: float) -> keras.Model:
         """The model without filters whose loss costs next to nothing.
@@ -341,20 +357,19 @@ class _Work:
         )
         return compact(masked)
 
-    def within_latency(self, pruner: Pruner, target: float) -> tuple[str, float]:
+    def within_latency(self, pruner: Pruner, target: float) -> float:
         """The share of multiply-adds at which a file is fast enough."""
         whole, share = pruner.cost(pruner.sizes).multiply_adds, target
-        for number in range(1, TRIES + 1):
-            counts = self.rates(
-                pruner, share * whole, "multiply_adds", f"latency {number}"
-            )
+        for _ in range(TRIES):
+            # The first round prunes the same model, so it shares these losses.
+            counts = self.rates(pruner, share * whole, "multiply_adds", "round 1")
             masked = mask_model(pruner.model)
             rates = pruner.rates(counts)
             prune(masked, rates, "l1", granularity="filter")
             dense, small = self.latencies([compact(pruner.model), compact(masked)])
             self.steps.say(f"{share:.1%} of the multiply-adds: {small / dense:.1%}")
             if small <= target * dense:
-                return "multiply_adds", share
+                return share
             share *= 0.95 * (target * dense / small) ** 1.5
         raise ValueError(
             f"Expected a target that filters can meet. Received: target={target} of "

@@ -26,13 +26,14 @@ class Choice:
 
     Attributes:
         criteria: the criterion's name, by layer; tied layers are joined by `+`.
-        sparsity: the share of each layer's filters at which they were chosen.
+        sparsity: the share of all its filters that each layer loses, by layer, for
+            `prune`; those that the model had lost before are counted.
         loss: the validation loss there, without training.
         alone: that of each criterion in all layers.
     """
 
     criteria: Mapping[str, str]
-    sparsity: float
+    sparsity: Mapping[str, float]
     loss: float
     alone: Mapping[str, float]
 
@@ -49,34 +50,36 @@ class Choice:
 
 def choose_criteria(
     model: keras.Model,
+    target: float,
+    data: Any,
+    validation_data: Any,
+    *,
     criteria: Sequence[str] = MENU,
-    data: Any = None,
-    validation: Any = None,
-    multiply_adds: float = 0.5,
     rounds: int = 2,
     seed: int = 0,
 ) -> Choice:
     """The criterion of filters for each layer that loses least on validation data.
 
-    All layers lose the same share of their filters: as many as the budget asks for.
-    From the best single criterion on, each layer in turn takes the one under which the
-    pruned network's loss is least, so that it is never more than that of the best
-    criterion alone. The paper learns the same choice by Gumbel-softmax, with gradients
-    of the validation loss; here it is tried. The model stays as it is.
+    All layers lose the same share of the filters they have left: as many as the target
+    asks for. From the best single criterion on, each layer in turn takes the one under
+    which the pruned network's loss is least, so that it is never more than that of the
+    best criterion alone. The paper learns the same choice by Gumbel-softmax, with
+    gradients of the validation loss; here it is tried. The model stays as it is.
 
     Args:
         model: a compiled Sequential or Functional model, masked or not.
+        target: the share of the multiply-adds that may be left.
+        data: (x, y) or a data set, for the criteria that need them, see `prune`; `None`
+            where none does.
+        validation_data: (x, y) or a data set to choose by. They choose among many:
+            judge the result on others.
         criteria: the menu, names of `filter_criteria` or `criteria`.
-        data: for the criteria that need them, see `prune`.
-        validation: (x, y) or a data set to choose by. They choose among many: judge
-            the result on others.
-        multiply_adds: the share that may be left.
         rounds: how often each layer is asked, at most; the end is where none changes.
         seed: of criteria that draw random numbers.
 
     Raises:
         ValueError: if an argument is not one of its choices, the model cannot be
-            pruned, or the budget cannot be met.
+            pruned, or the target cannot be met.
 
     Reference:
         He et al. 2020, "Learning filter pruning criteria for deep convolutional neural
@@ -85,9 +88,9 @@ def choose_criteria(
     Example:
 
     ```python
-    choice = kl.automatic.choose_criteria(model, data=train, validation=validation)
+    choice = kl.automatic.choose_criteria(model, 0.5, train, validation)
     masked = kl.mask_model(model)
-    kl.prune(masked, choice.sparsity, choice, "uniform", "filter", train)
+    kl.prune(masked, choice.sparsity, choice, granularity="filter", data=train)
     ```
     """
     keras_checks.compiled("model", model)
@@ -96,12 +99,12 @@ def choose_criteria(
         checks.refuse("criteria", MENU_FORM, criteria)
     for name in menu:
         chosen(name, None, "filter")
-    checks.number("multiply_adds", multiply_adds, above=0, most=1)
+    checks.number("target", target, above=0, most=1)
     checks.count("rounds", rounds, 1)
     checks.seed("seed", seed)
     masked = model if is_masked(model) else mask_model(model)
-    pruner = Pruner(masked, part_of("validation", masked, validation))
-    budget = multiply_adds * pruner.cost(pruner.sizes).multiply_adds
+    pruner = Pruner(masked, part_of("validation_data", masked, validation_data))
+    budget = target * pruner.cost(pruner.sizes).multiply_adds
     counts = pruner.within(np.zeros(len(pruner.sizes)), budget, "multiply_adds")
     scores = {name: pruner.scores(name, data, seed) for name in menu}
 
@@ -121,5 +124,4 @@ def choose_criteria(
                     found, least = tried, now
         if found == before:
             break
-    sparsity = 1 - sum(counts.values()) / sum(pruner.sizes.values())
-    return Choice(found, sparsity, least, alone)
+    return Choice(found, pruner.rates(counts), least, alone)

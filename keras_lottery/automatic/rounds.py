@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.layers import get_state, set_state
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.search.settings import differences
 
-SETTINGS, LOSSES = "compression.json", "losses.json"
+SETTINGS, LOSSES, SHARE = "compression.json", "losses.json", "share.json"
 KIND = "round"
 
 
@@ -69,18 +69,44 @@ class Rounds:
             files.write_sealed(self.directory / LOSSES, self._losses)
         return self._losses[key]
 
+    def share(self, find: Callable[[], float]) -> float:
+        """The share of multiply-adds that timing found: another time may differ."""
+        try:
+            return files.read_sealed(self.directory / SHARE)["multiply_adds"]
+        except FileNotFoundError:
+            found = find()
+            files.write_sealed(self.directory / SHARE, {"multiply_adds": found})
+            return found
+
     def model(
-        self, name: str, like: keras.Model, make: Callable[[], keras.Model]
+        self,
+        name: str,
+        counts: Mapping[str, int],
+        like: keras.Model,
+        make: Callable[[], keras.Model],
     ) -> keras.Model:
-        """The model of a round, compiled like another one."""
+        """The model of a round with so many filters, compiled like another one.
+
+        Raises:
+            ValueError: if the one that is stored was made with other numbers of them.
+        """
         path = self.directory / f"{name.replace(' ', '_')}.record"
         try:
             meta, states, _ = files.read_record(path, KIND)
         except FileNotFoundError:
             made = make()
-            meta = {"kind": KIND, "architecture": architecture.to_text(made)}
+            meta = {
+                "kind": KIND,
+                "counts": dict(counts),
+                "architecture": architecture.to_text(made),
+            }
             files.write_record(path, meta, {"state": get_state(made)})
             return made
+        if meta["counts"] != dict(counts):
+            raise ValueError(
+                f"'{path}' holds a model with {meta['counts']} filters, but the search "
+                f"now finds {dict(counts)}. Choose another directory."
+            )
         model = architecture.from_text(meta["architecture"])
         compile_alike(like, model)
         set_state(model, states["state"])

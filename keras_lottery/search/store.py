@@ -3,14 +3,11 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from keras_lottery import checks
-from keras_lottery.files import SEAL, TEMPORARY
+from keras_lottery.files import LOCK, SEAL, TEMPORARY, alone
 
 MASK_FINDING = "mask_finding"
 """The variant of the runs that find masks, where the tickets' trainings do not."""
@@ -73,7 +70,7 @@ class Store:
     @property
     def lock(self) -> Path:
         """Locked while a search runs here."""
-        return self.directory / ".lock"
+        return self.directory / LOCK
 
     def initial(self, replicate: int) -> Path:
         """The weights that a replicate starts from."""
@@ -111,27 +108,13 @@ class Store:
     def _replicate(self, replicate: int) -> Path:
         return self.directory / f"replicate_{replicate}"
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other searches from writing here meanwhile.
-
-        The system takes the lock from a process that ends, however it does. Its file
-        stays: to remove it would let two searches lock two files of one name.
 
         Raises:
             BlockingIOError: if another search is running here.
         """
-        lock = FileLock(self.lock, timeout=0)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(lock)
-            except Timeout as error:
-                raise BlockingIOError(
-                    f"Another search is running in the directory '{self.directory}'. "
-                    "Wait for its end, or choose another directory."
-                ) from error
-            yield
+        return alone(self.directory, "search")
 
     def check_own(self) -> None:
         """Raises ValueError if files of a search's names are somebody else's."""

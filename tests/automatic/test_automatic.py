@@ -6,8 +6,12 @@ import pytest
 from keras import layers
 
 import keras_lottery as kl
+from keras_lottery import files
 from keras_lottery.automatic import auto_compress, choose_criteria
 from keras_lottery.automatic.pruner import Pruner
+from keras_lottery.automatic.rounds import Rounds
+from keras_lottery.engines.data import Batches
+from keras_lottery.in_fit.callbacks import ADMMPruning
 from keras_lottery.keras_bridge.layers import get_masks, get_state
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.structured import multiply_adds, of_filters
@@ -51,15 +55,31 @@ def test_each_layer_has_the_criterion_that_loses_least(menu):
     model = planted()
     data = X, model.predict(X, verbose=0)
     state = get_state(model)
-    choice = choose_criteria(model, menu, validation=data, multiply_adds=0.4)
+    choice = choose_criteria(model, 0.4, None, data, criteria=menu)
     assert choice.criteria == {"one": "l1", "two": "inverse"}
     assert choice.loss < min(choice.alone.values())
     assert get_state(model).keys() == state.keys()
     for name, array in get_state(model).items():
         np.testing.assert_array_equal(array, state[name])
     masked = kl.mask_model(model)
-    kl.prune(masked, choice.sparsity, choice, "uniform", "filter")
+    kl.prune(masked, choice.sparsity, choice, granularity="filter")
     assert multiply_adds(kl.compact(masked)) <= 0.4 * multiply_adds(model)
+    loss = masked.evaluate(*data, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(loss, choice.loss, rtol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("one, two", [(0.5, 0.5), (0.75, 0.0)])
+def test_criteria_of_a_model_pruned_before_meet_the_target(one, two):
+    model = planted()
+    model.get_layer("out").kernel.assign(np.ones((8, 2)))
+    masked = kl.mask_model(model)
+    kl.prune(masked, {"one": one, "two": two}, granularity="filter")
+    whole = multiply_adds(kl.compact(masked))
+    data = X, model.predict(X, verbose=0)
+    choice = choose_criteria(masked, 0.6, None, data, criteria=["l1", "l2"])
+    kl.prune(masked, choice.sparsity, choice, granularity="filter")
+    assert 0.3 * whole < multiply_adds(kl.compact(masked)) <= 0.6 * whole
     loss = masked.evaluate(*data, verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(loss, choice.loss, rtol=1e-5)
 
@@ -134,6 +154,59 @@ def test_multiply_adds_fall_until_a_file_is_fast_enough(monkeypatch):
     assert "latency" in str(found)
 
 
-def test_admm_comes_before_pruning():
-    found = compressed(planted(), rounds=1, admm_epochs=1, evaluations=3, purify=0)
+@pytest.mark.once
+def test_the_share_that_timing_found_is_kept(tmp_path, monkeypatch):
+    from keras_lottery.automatic.compress import _Work
+
+    model, how = planted(), {"of": "latency", "rounds": 1, "evaluations": 3}
+    fast = lambda self, models: [1.0, 0.1][: len(models)]  # noqa: E731
+    monkeypatch.setattr(_Work, "latencies", fast)
+    once = compressed(model, tmp_path, **how)
+    # The try at the target and the round ask for the same candidates.
+    other = compressed(model, rounds=1, evaluations=3)
+    assert once.evaluations == other.evaluations
+    slow = lambda self, models: [1.0, 1.0][: len(models)]  # noqa: E731
+    monkeypatch.setattr(_Work, "latencies", slow)
+    again = compressed(model, tmp_path, **how)
+    assert again.filters == once.filters
+    assert again.evaluations == once.evaluations
+
+
+@pytest.mark.once
+def test_a_stored_round_with_other_numbers_of_filters_is_refused(tmp_path):
+    steps, model = Rounds(tmp_path, {}, 0), planted()
+    steps.model("round 1", {"one": 4}, model, lambda: model)
+    steps.model("round 1", {"one": 4}, model, lambda: pytest.fail("made twice"))
+    with pytest.raises(ValueError, match=r"now finds {'one': 3}"):
+        steps.model("round 1", {"one": 3}, model, lambda: model)
+
+
+@pytest.mark.once
+def test_two_compressions_do_not_share_a_directory(tmp_path):
+    with (
+        files.alone(tmp_path, "compression"),
+        pytest.raises(BlockingIOError, match="Another compression is running"),
+    ):
+        compressed(planted(), tmp_path)
+
+
+def test_admm_comes_before_pruning(monkeypatch):
+    updates, trained = [], ADMMPruning.on_train_end
+
+    def on_train_end(self, logs=None):
+        assert get_masks(self.model).sparsity == 0
+        trained(self, logs)
+        updates.append(len(self.residuals))
+
+    epochs, shuffle = [], Batches.set_epoch
+
+    def set_epoch(self, epoch):
+        epochs.append(epoch)
+        shuffle(self, epoch)
+
+    monkeypatch.setattr(Batches, "set_epoch", set_epoch)
+    monkeypatch.setattr(ADMMPruning, "on_train_end", on_train_end)
+    found = compressed(planted(), rounds=1, admm_epochs=3, evaluations=3, purify=0)
+    assert updates == [3]
+    assert epochs[-5:] == [0, 1, 2, 0, 0]  # Of ADMM, then one of fine-tuning.
     assert found.after.multiply_adds <= 0.4 * found.before.multiply_adds
