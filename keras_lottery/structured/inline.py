@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lottery.keras_bridge.internals.graph import has_graph, nodes_of
 from keras_lottery.keras_bridge.internals.layers import (
@@ -67,8 +68,9 @@ def inline(model: keras.Model) -> keras.Model:
     """
     check_followed(model)
     blocks = {path: layer for path, layer in walk(model) if _is_block(layer)}
-    opener = _Opener()
-    new = opener.graph(duplicate(model))
+    copy = duplicate(model)
+    opener = _Opener(copy)
+    new = opener.graph(copy)
     if blocks and not opener.opened:
         raise ValueError(
             f"Expected blocks that can be opened in model '{model.name}'. Received: "
@@ -89,12 +91,16 @@ def inline(model: keras.Model) -> keras.Model:
 class _Opener:
     """Opens blocks, each once for all the places where it is used.
 
+    Args:
+        model: where the blocks are.
+
     Attributes:
-        opened: names of blocks.
+        opened: paths of blocks.
         closed: those that cannot be opened, and why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: keras.Model) -> None:
+        self._paths = {id(layer): path for path, layer in walk(model)}
         self.opened: list[str] = []
         self.closed: dict[str, str] = {}
         self._graphs: dict[int, keras.Model | None] = {}
@@ -139,7 +145,7 @@ class _Opener:
     ) -> keras.Model | None:
         """The graph of a block, or `None` if it has none."""
         if reason := _why_closed(layer, list(tensors.values())):
-            self.closed[layer.name] = reason
+            self._close(layer, reason)
             return None
         inputs = {
             number: keras.Input(batch_shape=x.shape, dtype=x.dtype)
@@ -149,26 +155,43 @@ class _Opener:
             lambda x: inputs.get(id(x), x), (args, kwargs)
         )
         first = list(inputs.values())
+        if layer.autocast:
+            # As Keras does around `call`.
+            own_args, own_kwargs = keras.tree.map_structure(
+                partial(_cast, layer.compute_dtype), (own_args, own_kwargs)
+            )
         try:
-            if layer.autocast:
-                # As Keras does around `call`.
-                own_args, own_kwargs = keras.tree.map_structure(
-                    partial(_cast, layer.compute_dtype), (own_args, own_kwargs)
-                )
             outputs = layer.call(*own_args, **own_kwargs)
+        except Exception as error:
+            self._close(layer, "its `call` takes no symbolic tensors", error)
+            return None
+        try:
             made = self.graph(
                 keras.Model(
                     first if len(first) > 1 else first[0], outputs, name=layer.name
                 )
             )
+        except Exception as error:
+            self._close(layer, "what its `call` does makes no graph", error)
+            return None
+        try:
             # A file could not hold a tensor of the block's own.
             keras.saving.serialize_keras_object(made)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0][:200]
-            self.closed[layer.name] = f"its `call` takes no symbolic tensors ({reason})"
+            self._close(layer, "a file could not hold its graph", error)
             return None
-        self.opened.append(layer.name)
+        self.opened.append(self._path(layer))
         return made
+
+    def _close(self, layer: Any, reason: str, error: Exception | None = None) -> None:
+        """Notes why a block stays as it is, and the first line of an error."""
+        if error is not None:
+            told = str(error).strip().partition("\n")[0][:200]
+            reason = f"{reason} ({told or type(error).__name__})"
+        self.closed[self._path(layer)] = reason
+
+    def _path(self, layer: Any) -> str:
+        return self._paths.get(id(layer), layer.name)
 
 
 def _cast(dtype: str, value: Any) -> Any:
@@ -217,6 +240,10 @@ def _call_of(node: Any) -> str:
     def told(value: Any) -> str:
         if isinstance(value, keras.KerasTensor):
             return f"tensor {tensors[id(value)]} {value.shape} {value.dtype}"
+        if keras.ops.is_tensor(value) or isinstance(value, np.ndarray):
+            # Its `repr` leaves out most of a large one.
+            array = keras.ops.convert_to_numpy(value)
+            return f"{array.shape} {array.dtype} {array.tobytes()!r}"
         return repr(value)
 
     arguments = node.arguments.args, node.arguments.kwargs

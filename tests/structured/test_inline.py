@@ -195,12 +195,40 @@ def test_a_block_that_is_called_in_several_ways_stays_closed():
 
 
 @pytest.mark.once
+def test_constants_that_differ_somewhere_in_the_middle_are_other_calls():
+    class Shifted(Stack):
+        def call(self, x, by):
+            return super().call(x) + by
+
+    zeros = np.zeros((300, 8), "float32")
+    ones = zeros.copy()
+    ones[150] = 1
+    inputs = keras.Input((300, 8))
+    block = Shifted(name="shifted")
+    made = keras.Model(inputs, block(block(inputs, by=zeros), by=ones))
+    with pytest.raises(ValueError, match="'shifted': it is called in several ways"):
+        kl.inline(made)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Residual(layers.Layer):
+    """One that adds what it reads, in the precision that Keras gives it."""
+
+    def build(self, shape):
+        self.inner = layers.Dense(8, name="inner", dtype=self.dtype_policy)
+        self.inner.build(shape)
+
+    def call(self, x):
+        return x + self.inner(x)
+
+
+@pytest.mark.once
 def test_a_block_in_mixed_precision_computes_as_before():
     inputs = keras.Input((5, 8))
-    stack = Stack(name="stack", dtype="mixed_float16")
-    plain = scramble(keras.Model(inputs, stack(inputs)))
+    block = Residual(name="block", dtype="mixed_float16")
+    plain = scramble(keras.Model(inputs, block(inputs)))
     opened = kl.inline(plain)
-    assert opened.output.dtype == plain.output.dtype
+    assert opened.output.dtype == plain.output.dtype == "float16"
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(opened(X)),
         keras.ops.convert_to_numpy(plain(X)),
@@ -228,6 +256,49 @@ def test_what_cannot_be_opened_is_named():
     with pytest.warns(UserWarning, match="'own': it has weights of its own"):
         opened = kl.inline(both)
     np.testing.assert_allclose(outputs(opened), outputs(both), atol=1e-6)
+
+
+@pytest.mark.once
+def test_blocks_of_one_name_are_told_apart_by_their_paths():
+    x = inputs = keras.Input((5, 8))
+    for name in ("one", "two"):
+        inner = keras.Input((5, 8))
+        x = keras.Model(inner, Weighted(name="own")(inner), name=name)(x)
+    made = keras.Model(inputs, x)
+    with pytest.raises(ValueError, match=r"'one/own': it has .*; 'two/own': it has"):
+        kl.inline(made)
+
+
+@pytest.mark.once
+def test_a_block_of_which_no_file_can_be_made_stays_closed():
+    class Told(layers.Dense):
+        def call(self, x, how=None):
+            return super().call(x)
+
+    class Telling(layers.Layer):
+        def build(self, shape):
+            self.inner = Told(8, name="inner")
+            self.inner.build(shape)
+
+        def call(self, x):
+            return self.inner(x, how=object())
+
+    inputs = keras.Input((5, 8))
+    made = keras.Model(inputs, Telling(name="own")(inputs))
+    with pytest.raises(ValueError, match="'own': a file could not hold its graph"):
+        kl.inline(made)
+
+
+@pytest.mark.once
+def test_a_block_that_makes_something_else_than_tensors_stays_closed():
+    class Constant(Stack):
+        def call(self, x):
+            return keras.ops.zeros((2, 8))
+
+    inputs = keras.Input((5, 8))
+    made = keras.Model(inputs, Constant(name="own")(inputs))
+    with pytest.raises(ValueError, match="'own': what its `call` does makes no graph"):
+        kl.inline(made)
 
 
 @pytest.mark.once
