@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import psutil
 
+from keras_lottery.engines.compacted import ELEMENTWISE
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.distributed import is_distributed
 from keras_lottery.engines.fit import FitEngine
@@ -23,21 +24,9 @@ from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
-# Their update of a weight looks at nothing but the weight, its gradient and its slots
-# (Lamb and Adafactor also at norms and means): a zero without gradient stays zero.
-KEEP_ZEROS = {
-    keras.optimizers.SGD,
-    keras.optimizers.RMSprop,
-    keras.optimizers.Adam,
-    keras.optimizers.AdamW,
-    keras.optimizers.Adadelta,
-    keras.optimizers.Adagrad,
-    keras.optimizers.Adamax,
-    keras.optimizers.Adafactor,
-    keras.optimizers.Nadam,
-    keras.optimizers.Lion,
-    keras.optimizers.Lamb,
-}
+# A zero without gradient stays zero: Adafactor's and Lamb's updates look at norms and
+# means as well.
+KEEP_ZEROS = ELEMENTWISE | {keras.optimizers.Adafactor, keras.optimizers.Lamb}
 
 
 class Loop(Protocol):

@@ -268,7 +268,7 @@ QUANTISATION = Experiment(
             "The file, with positions, code books, biases and architecture, is more "
             "than 208 times smaller than the dense weights",
             published="open",
-            source="docs/deploy.md has 208 times",
+            source="docs/guides/deploy.md has 208 times",
             value="file smaller",
             reproduced=(208, INFINITY),
             unit="times",
