@@ -46,7 +46,7 @@ def keras(session: nox.Session, version: str) -> None:
     keras, *tensorflow = VERSIONS[version]
     stored = {backend: read(version, backend) for backend in BACKENDS}
     todo = {
-        backend: [test for test, outcome in found.items() if outcome == FAILED]
+        backend: files_that_failed(found)
         for backend, found in stored.items()
         if not found or FAILED in found.values()
     }
@@ -81,7 +81,8 @@ def keras(session: nox.Session, version: str) -> None:
             env=env,
             success_codes=[0, 1],
         )
-        found = stored[backend] | dict(outcomes(report))
+        kept = {t: o for t, o in stored[backend].items() if file_of(t) not in failed}
+        found = kept | dict(outcomes(report))
         result_of(version, backend).write_text(json.dumps(found, indent=0))
 
 
@@ -116,6 +117,18 @@ def result_of(version: str, backend: str) -> Path:
     return RESULTS / f"{version}-{backend}.json"
 
 
+def files_that_failed(found: dict[str, str]) -> list[str]:
+    """The files of tests that failed: as a whole, since a test may have a new name."""
+    return sorted(
+        {file_of(test) for test, outcome in found.items() if outcome == FAILED}
+    )
+
+
+def file_of(test: str) -> str:
+    """The file that a test is in."""
+    return test.partition("::")[0]
+
+
 def read(version: str, backend: str) -> dict[str, str]:
     """The outcome of each test so far: passed, failed or why it was skipped."""
     path = result_of(version, backend)
@@ -143,8 +156,7 @@ def by_feature(found: dict[str, str]) -> dict[str, Counter[str]]:
     patterns = {p: name for name, several in FEATURES.items() for p in several}
     counts: dict[str, Counter[str]] = {name: Counter() for name in FEATURES}
     for test, outcome in found.items():
-        path = test.partition("::")[0]
-        of = max((p for p in patterns if fnmatch(path, p)), key=len)
+        of = max((p for p in patterns if fnmatch(file_of(test), p)), key=len)
         counts[patterns[of]][outcome] += 1
     return counts
 

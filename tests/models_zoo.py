@@ -73,10 +73,10 @@ def shared_layer():
 
 
 def nested():
+    """Parts in parts, one of which shares the Input."""
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu")])
     x = keras.Input((4,))
     outer = keras.Model(x, layers.Dense(4)(layers.LayerNormalization()(inner(x))))
-    x = keras.Input((4,))
     return keras.Model(x, layers.Dense(2)(outer(x)))
 
 

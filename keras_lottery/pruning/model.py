@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,13 +22,9 @@ from keras_lottery.pruning.arguments import chosen, of_network, repairer
 from keras_lottery.pruning.snapshot import prune_snapshot, repaired_snapshot, scored
 from keras_lottery.pruning.warn import warn_of_thin_layers, warn_of_wrappers
 from keras_lottery.tickets import Snapshot, grouping
-from keras_lottery.tickets.allocation import (
-    AllocationLike,
-)
-from keras_lottery.tickets.allocation.layerwise import (
-    Sparsity,
-)
-from keras_lottery.tickets.criteria import CriterionLike
+from keras_lottery.tickets.allocation import Allocation, AllocationLike
+from keras_lottery.tickets.allocation.layerwise import Sparsity
+from keras_lottery.tickets.criteria import Criterion, CriterionLike
 from keras_lottery.tickets.grouping import Granularity, Grouped
 from keras_lottery.tickets.repair import RepairLike
 
@@ -131,17 +127,15 @@ def prune(
     [30, 10, 10]
     """
     snapshot = _snapshot(model, granularity, data, seed, frozen)
-    left = snapshot.grouping.left
-    sparsity, allocation = of_network(sparsity, allocation, left(snapshot.masks))
-    how = chosen(criterion, allocation, granularity)
-    mend = repairer(repair, how[0])
+    how = _resolved(snapshot, sparsity, criterion, allocation, granularity)
+    mend = repairer(repair, how.criterion)
     with keeping(model):
-        masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+        masks, _ = prune_snapshot(snapshot, *how, rounds)
         repaired: State = {}
         if mend is not None:
             repaired, masks = repaired_snapshot(mend, snapshot, masks)
-    before = snapshot.masks
-    warn_of_thin_layers(left(before), left(masks), sparsity)
+    before, left = snapshot.masks, snapshot.grouping.left
+    warn_of_thin_layers(left(before), left(masks), how.sparsity)
     set_masks(model, {**snapshot.others, **masks}, optimizer)
     variables = named_variables(model)
     for name, array in repaired.items():
@@ -167,11 +161,9 @@ def masks_after(
     Those of `"sparsegpt"` and `"admm"` are the ones that their repair starts from.
     """
     snapshot = _snapshot(model, granularity, data, seed, frozen)
-    masks = snapshot.grouping.left(snapshot.masks)
-    sparsity, allocation = of_network(sparsity, allocation, masks)
-    how = chosen(criterion, allocation, granularity)
+    how = _resolved(snapshot, sparsity, criterion, allocation, granularity)
     with keeping(model):
-        masks, _ = prune_snapshot(snapshot, sparsity, *how, rounds)
+        masks, _ = prune_snapshot(snapshot, *how, rounds)
     return Masks({**snapshot.others, **masks})
 
 
@@ -212,6 +204,25 @@ def rehearse(
             f"The model cannot be pruned to sparsity={sparsity} by "
             f"criterion={criterion!r} with `data` of shapes {shapes}: {error}"
         ) from error
+
+
+class _Resolved(NamedTuple):
+    sparsity: float
+    criterion: Criterion
+    allocation: Allocation
+
+
+def _resolved(
+    snapshot: Snapshot,
+    sparsity: Sparsity,
+    criterion: CriterionLike,
+    allocation: AllocationLike | None,
+    granularity: Granularity,
+) -> _Resolved:
+    """What is meant by arguments, for the whole network of a snapshot."""
+    masks = snapshot.grouping.left(snapshot.masks)
+    overall, allocation = of_network(sparsity, allocation, masks)
+    return _Resolved(overall, *chosen(criterion, allocation, granularity))
 
 
 def _snapshot(

@@ -18,7 +18,9 @@ from keras_lottery.files import write_sealed
 from keras_lottery.keras_bridge.datasets import is_dataset, is_tf_dataset, length_of
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.models import compile_arguments
+from keras_lottery.keras_bridge.internals.optimizers import undecayed
 from keras_lottery.keras_bridge.layers import walk
+from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.search import stored
 from keras_lottery.search.store import Store
 from keras_lottery.search.stored import read_checked
@@ -113,6 +115,9 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
     compiled = compile_arguments(model)
     optimizer = describe(compiled["optimizer"])
     optimizer.pop("name")  # numbered by a counter of the process
+    excluded = undecayed(model.optimizer, named_variables(model))
+    if any(names or pattern for names, pattern in excluded):
+        optimizer["excluded_from_weight_decay"] = describe(excluded)
     return {
         "layers": layers,
         "wiring": _describe_wiring(model),

@@ -9,7 +9,12 @@ import keras
 from keras_lottery import engines
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine
+from keras_lottery.keras_bridge.internals.optimizers import (
+    exclude_from_decay,
+    undecayed,
+)
 from keras_lottery.keras_bridge.layers.convert import Prunable
+from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.search.replicates import build
 
 
@@ -33,6 +38,19 @@ class Setup:
     dtype_policy: Any = field(default_factory=keras.config.dtype_policy)
     floatx: str = field(default_factory=keras.config.floatx)
     image_data_format: str = field(default_factory=keras.config.image_data_format)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled, a model forgets what its optimizer excludes from weight decay."""
+        excluded = None
+        if isinstance(self.source, keras.Model) and self.source.optimizer is not None:
+            excluded = undecayed(self.source.optimizer, named_variables(self.source))
+        return {**vars(self), "excluded": excluded}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        excluded, source = state.pop("excluded"), state["source"]
+        if excluded is not None:
+            exclude_from_decay(source.optimizer, excluded, named_variables(source))
+        vars(self).update(state)
 
     def make(self, model: keras.Model | None = None) -> Engine:
         """The engine, of a model that was built before or, in a worker, of a new one.

@@ -3,8 +3,9 @@
 Everything here was seen on Keras 3.15.
 """
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -47,6 +48,55 @@ def trained_variables(optimizer: Any) -> list[keras.Variable]:
     slot is of which weight.
     """
     return list(optimizer._trainable_variables)
+
+
+def undecayed(
+    optimizer: Any, variables: Mapping[str, keras.Variable]
+) -> list[tuple[list[str], str | None]]:
+    """What an optimizer excludes from weight decay, which no config tells.
+
+    `Optimizer._exclude_from_weight_decay`, of keys by `Optimizer._var_key`, and
+    `_exclude_from_weight_decay_pattern`, seen on Keras 3.15. Without them, all weights
+    of a copy decay.
+
+    Args:
+        optimizer: one on which `exclude_from_weight_decay` may have been called.
+        variables: those of its model, by name.
+
+    Returns:
+        For the optimizer, and each that it is made of, the names of the variables and
+        the pattern of names.
+    """
+    found = []
+    for one in _parts(optimizer):
+        keys = getattr(one, "_exclude_from_weight_decay", set())
+        pattern = getattr(one, "_exclude_from_weight_decay_pattern", None)
+        own = [name for name, each in variables.items() if one._var_key(each) in keys]
+        found.append((own, pattern and pattern.pattern))
+    return found
+
+
+def exclude_from_decay(
+    optimizer: Any,
+    excluded: list[tuple[list[str], str | None]],
+    variables: Mapping[str, keras.Variable],
+) -> None:
+    """Excludes from weight decay what `undecayed` found; names unknown do not matter.
+
+    Sets these attributes: the public method refuses an optimizer that is built, as
+    that of a model that was read from a file is.
+    """
+    for one, (names, pattern) in zip(_parts(optimizer), excluded, strict=True):
+        own = {one._var_key(variables[n]) for n in names if n in variables}
+        one._exclude_from_weight_decay = own
+        one._exclude_from_weight_decay_pattern = pattern and re.compile(pattern)
+        one._exclude_from_weight_decay_cache = {}
+
+
+def _parts(optimizer: Any) -> list[Any]:
+    """An optimizer, and those that a MultiOptimizer has for its groups of weights."""
+    one = innermost(optimizer)
+    return [one, *getattr(one, "optimizers", ())]
 
 
 class Slot(NamedTuple):

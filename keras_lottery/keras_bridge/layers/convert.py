@@ -12,7 +12,11 @@ from keras_lottery.checks import names, refuse
 from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.layers import own_variables
 from keras_lottery.keras_bridge.internals.models import compile_arguments
-from keras_lottery.keras_bridge.internals.optimizers import schedule_of
+from keras_lottery.keras_bridge.internals.optimizers import (
+    exclude_from_decay,
+    schedule_of,
+    undecayed,
+)
 from keras_lottery.keras_bridge.layers.copying import duplicate
 from keras_lottery.keras_bridge.layers.inside import class_of, hold, release
 from keras_lottery.keras_bridge.layers.kinds import (
@@ -21,8 +25,8 @@ from keras_lottery.keras_bridge.layers.kinds import (
     is_multiplied,
 )
 from keras_lottery.keras_bridge.layers.masked import Masked, mask_layer, unmask_layer
-from keras_lottery.keras_bridge.layers.names import walk
-from keras_lottery.keras_bridge.layers.xnnpack import sparse_layers
+from keras_lottery.keras_bridge.layers.names import named_variables, walk
+from keras_lottery.keras_bridge.xnnpack import sparse_layers
 
 XNNPACK = "xnnpack"
 """`prunable=` for the convolutions that run sparsely on ARM."""
@@ -322,6 +326,8 @@ def compile_alike(model: keras.Model, new: keras.Model) -> None:
         return
     config = compile_arguments(model)
     config["optimizer"] = fresh_optimizer(model.optimizer)
+    excluded = undecayed(model.optimizer, named_variables(model))
+    exclude_from_decay(config["optimizer"], excluded, named_variables(new))
     config["metrics"] = _fresh_metrics(config["metrics"])
     config["weighted_metrics"] = _fresh_metrics(config["weighted_metrics"])
     new.compile(**config)

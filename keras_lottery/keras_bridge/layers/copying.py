@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.layers import InputLayer
 
 from keras_lottery.keras_bridge.internals.graph import is_graph
 from keras_lottery.keras_bridge.internals.layers import (
@@ -53,7 +54,11 @@ def copy_model(
 def duplicate(model: keras.Model) -> keras.Model:
     """A model of the same architecture, weights, masks and seeds, not compiled."""
     new = copy_model(model)
-    layers = [[each, *(layer for _, layer in walk(each))] for each in (model, new)]
+    # An Input may be that of a part as well, and is then two in the copy.
+    layers = [
+        [each, *(one for _, one in walk(each) if not isinstance(one, InputLayer))]
+        for each in (model, new)
+    ]
     for old_layer, new_layer in zip(*layers, strict=True):
         # Parents come first, so a child's own setting is the last one written, and
         # then that of a variable.

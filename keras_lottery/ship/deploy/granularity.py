@@ -8,7 +8,7 @@ import keras
 from keras_lottery.keras_bridge.internals.graph import has_graph
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.convert import XNNPACK, Prunable
-from keras_lottery.keras_bridge.layers.xnnpack import sparse_layers, steps_of
+from keras_lottery.keras_bridge.xnnpack import sparse_layers, steps_of
 from keras_lottery.tickets.grouping import Granularity
 
 DENSE = (keras.layers.Dense, keras.layers.EinsumDense)

@@ -1,5 +1,6 @@
 """From a ticket or a Keras model to a file that ships, with a report measured on it."""
 
+from keras_lottery.ship.export.arm_padding import adapt_for_xnnpack
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import check_file
 from keras_lottery.ship.export.keras_file import to_keras
@@ -8,11 +9,7 @@ from keras_lottery.ship.export.micro import MicroReport, to_c_array
 from keras_lottery.ship.export.other_runtimes import to_onnx, to_openvino
 from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.saved_model import to_saved_model
-from keras_lottery.ship.export.xnnpack import (
-    SparseReport,
-    adapt_for_xnnpack,
-    explain_sparse,
-)
+from keras_lottery.ship.export.sparse_on_arm import SparseReport, explain_sparse
 
 __all__ = [
     "ExportError",

@@ -32,7 +32,7 @@ from keras_lottery.ship.export.source import (
     precision,
     sparsity,
 )
-from keras_lottery.ship.export.xnnpack import wrong_on_arm
+from keras_lottery.ship.export.sparse_on_arm import wrong_on_arm
 
 Quantize = Literal["dynamic", "int8", "float16", "int4"] | None
 

@@ -1,7 +1,9 @@
 """From ordinary models to masked ones, and back."""
 
+import pickle
 import warnings
 
+import cloudpickle
 import keras
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.keras_bridge.layers.convert import masked_by_default
 from keras_lottery.keras_bridge.layers.inside import class_of
+from keras_lottery.keras_bridge.layers.state import read
+from keras_lottery.search.setup import Setup
 from tests.models_zoo import (
     ZOO,
     arrays,
@@ -44,8 +48,13 @@ from tests.models_zoo import (
 KERNELS = ("kernel", "recurrent_kernel", "pointwise_kernel")
 
 
+def parts(model):
+    """Its layers. An Input of two parts is two in a copy."""
+    return [one for _, one in walk(model) if not isinstance(one, layers.InputLayer)]
+
+
 def classes(model):
-    return [class_of(layer) for _, layer in walk(model)]
+    return [class_of(layer) for layer in parts(model)]
 
 
 @pytest.fixture(scope="module", params=cases(ZOO, ["cnn", "branches"]), ids=str)
@@ -68,7 +77,7 @@ class TestEveryModel:
         model, masked, _, _ = zoo
         kinds = [
             MASKED_LAYERS[class_of(x)] if masked_by_default(x) else class_of(x)
-            for _, x in walk(model)
+            for x in parts(model)
         ]
         assert classes(masked) == kinds
         prunable = [x for _, x in walk(model) if masked_by_default(x)]
@@ -182,6 +191,32 @@ def test_a_compiled_model_gives_one_that_is_compiled_alike(convert):
     assert set(logs) == {"loss", "mae", "mean_squared_error"}
 
 
+def pickled(model):
+    setup = Setup(model, None, 0, "fit", None, {})
+    return pickle.loads(cloudpickle.dumps(setup)).source
+
+
+@pytest.mark.parametrize(
+    "convert", [mask_model, lambda m: strip_masks(mask_model(m)), pickled]
+)
+def test_a_copy_excludes_the_same_weights_from_weight_decay(convert):
+    model = mlp()
+    optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay([model.layers[-1].kernel], ["bias"])
+    model.compile(optimizer, "mse")
+    model.trainable_variables[1].assign([1.0] * 6)
+    new = convert(model)
+    before = [read(variable) for variable in new.trainable_variables]
+    zeros = [keras.ops.zeros(variable.shape) for variable in new.trainable_variables]
+    new.optimizer.build(new.trainable_variables)
+    new.optimizer.apply(zeros)
+    shares = 0.5, 1, 1, 1
+    for share, old, variable in zip(
+        shares, before, new.trainable_variables, strict=True
+    ):
+        np.testing.assert_array_equal(read(variable), share * old)
+
+
 def test_a_model_that_is_not_compiled_gives_one_that_is_not():
     assert not mask_model(mlp()).compiled
 
@@ -193,7 +228,7 @@ def test_frozen_layers_stay_frozen():
     inner.layers[1].layers[0].trainable = True
     masked = mask_model(model, lambda layer: True)
     for new in [masked, strip_masks(masked)]:
-        for (_, one), (_, other) in zip(walk(model), walk(new), strict=True):
+        for one, other in zip(parts(model), parts(new), strict=True):
             assert one.trainable == other.trainable
         names = [weight.path for weight in model.trainable_weights]
         assert [weight.path for weight in new.trainable_weights] == names

@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.layers import get_masks, mask_model
 from keras_lottery.keras_bridge.layers.names import walk
 from keras_lottery.pruning import prune
 from keras_lottery.ship.export import adapt_for_xnnpack, explain_sparse, to_litert
-from keras_lottery.ship.export.xnnpack import wrong_on_arm
+from keras_lottery.ship.export.sparse_on_arm import wrong_on_arm
 
 pytestmark = pytest.mark.once
 

@@ -1,0 +1,44 @@
+"""The parts of a model that XNNPACK runs sparsely, by XNNPACK's own rules.
+
+On ARM, LiteRT's XNNPACK computes 1x1 convolutions with the weights that are left, if it
+can keep a whole part of the graph channels-first: from a 3x3 convolution of stride 2,
+which turns a picture of three channels around, to global average pooling. Between them
+there may be nothing but the layers that have such a kernel. Source: `src/subgraph.c` of
+XNNPACK, `xnn_check_nchw_compatibility` and `xnn_subgraph_rewrite_for_nchw`.
+"""
+
+from keras_lottery.keras_bridge.xnnpack.parts import (
+    FEWEST_ZEROS,
+    is_misread,
+    parts_of,
+    sparse_layers,
+    steps_of,
+)
+from keras_lottery.keras_bridge.xnnpack.roles import (
+    fits_but_for_padding,
+    padding_of,
+    wanted_padding,
+)
+from keras_lottery.keras_bridge.xnnpack.steps import (
+    Part,
+    Role,
+    Step,
+    is_convolution,
+    named,
+)
+
+__all__ = [
+    "FEWEST_ZEROS",
+    "Part",
+    "Role",
+    "Step",
+    "fits_but_for_padding",
+    "is_convolution",
+    "is_misread",
+    "named",
+    "padding_of",
+    "parts_of",
+    "sparse_layers",
+    "steps_of",
+    "wanted_padding",
+]
