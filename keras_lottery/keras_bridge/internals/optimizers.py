@@ -69,7 +69,7 @@ def undecayed(
     """
     found = []
     for one in _parts(optimizer):
-        keys = getattr(one, "_exclude_from_weight_decay", set())
+        keys: set[Any] = getattr(one, "_exclude_from_weight_decay", set())
         pattern = getattr(one, "_exclude_from_weight_decay_pattern", None)
         own = [name for name, each in variables.items() if one._var_key(each) in keys]
         found.append((own, pattern and pattern.pattern))
