@@ -164,7 +164,7 @@ def vectorized(name: str, masked: bool, steps: int) -> Run:
     engine._compiled()
     model, nets = engine.model, NETS["vectorized"]
     ticket = Ticket(kl.get_masks(model), kl.get_state(model), 0, steps)
-    records = [Record(engine, 0, lambda step: None, None) for _ in range(nets)]
+    records = [Record(engine, ticket, lambda reached: None) for _ in range(nets)]
     stack = _Stack(engine, [ticket] * nets, range(nets), records)
     orders = stack._orders(0)
 

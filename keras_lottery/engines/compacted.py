@@ -17,6 +17,7 @@ import numpy as np
 from keras_lottery import checks
 from keras_lottery.engines.checkpoint import Checkpoint
 from keras_lottery.engines.distributed import is_distributed
+from keras_lottery.engines.record import Reached
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.graph import output_shapes
 from keras_lottery.keras_bridge.internals.graph import is_graph
@@ -134,7 +135,7 @@ class Compacted:
         self,
         ticket: Ticket,
         seed: int,
-        progress: Callable[[int], None],
+        progress: Callable[[Reached], None],
         stop: Callable[[State], bool] | None,
         checkpoints: Sequence[int],
         checkpoint: Checkpoint | None = None,

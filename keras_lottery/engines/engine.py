@@ -16,7 +16,7 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.evaluation import evaluate
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
-from keras_lottery.engines.record import Record
+from keras_lottery.engines.record import Reached, Record
 from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.internals.optimizers import (
@@ -109,7 +109,7 @@ class Engine:
         self,
         ticket: Ticket,
         seed: int,
-        progress: Callable[[int], None] = lambda step: None,
+        progress: Callable[[Reached], None] = lambda reached: None,
         stop: Callable[[State], bool] | None = None,
         checkpoints: Sequence[int] = (),
         checkpoint: Checkpoint | None = None,
@@ -119,7 +119,7 @@ class Engine:
         Args:
             ticket: what to train.
             seed: seed of the order of the data.
-            progress: is called with the number of steps done.
+            progress: is told how far the training is.
             stop: is asked at each validation after the rewind point, with the state
                 there; the training ends where it answers True.
             checkpoints: steps whose states are kept; they are validated, too: multiples
@@ -136,7 +136,7 @@ class Engine:
             if (training := self.compacted.train(ticket, seed, *how)) is not None:
                 return training
         self._start(ticket)
-        record = Record(self, ticket.step, progress, stop, checkpoints)
+        record = Record(self, ticket, progress, stop, checkpoints)
         every, first_step = 0, ticket.step
         if checkpoint is not None:
             every = checkpoint.every
@@ -175,14 +175,14 @@ class Engine:
     def train_all(
         self,
         waiting: list[Task],
-        progress: Callable[[Task, int], None] = lambda task, step: None,
+        progress: Callable[[Task, Reached], None] = lambda task, reached: None,
     ) -> Iterator[Done]:
         """Trains several tickets that do not depend on one another.
 
         Args:
             waiting: what to train. Tasks are taken from the list as they are begun, and
                 more may be appended meanwhile.
-            progress: is called with a task and the number of its steps done.
+            progress: is told of a task how far it is.
 
         Yields:
             Each task with its training, as soon as it is done.
@@ -192,7 +192,7 @@ class Engine:
             yield self.do(task, partial(progress, task))
 
     def do(
-        self, task: Task, progress: Callable[[int], None] = lambda step: None
+        self, task: Task, progress: Callable[[Reached], None] = lambda reached: None
     ) -> Done:
         """Does one task."""
         ticket = task.make(self.model, self.data.examples)
@@ -212,7 +212,7 @@ class Engine:
         """
         # The user's are not to see a training that nobody asked for.
         callbacks, self.callbacks = self.callbacks, []
-        record = Record(self, ticket.step, lambda step: None)
+        record = Record(self, ticket, lambda reached: None)
         run = self._runner(0, record)
         self._start(ticket)
         middle = ticket.step + steps

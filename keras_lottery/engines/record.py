@@ -3,13 +3,30 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keras_lottery.keras_bridge.layers import get_state
 from keras_lottery.keras_bridge.layers.state import State
+from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
     from keras_lottery.engines.engine import Engine
+
+
+class Reached(NamedTuple):
+    """How far a training is.
+
+    Args:
+        step: steps done; 0 where it has just begun.
+        epoch: epochs from the dense training's beginning on.
+        epochs: where it ends, counted the same; 0 as long as that is not known.
+        loss: that of the last validation; NaN before the first one.
+    """
+
+    step: int = 0
+    epoch: float = 0.0
+    epochs: float = 0.0
+    loss: float = math.nan
 
 
 class Record:
@@ -17,7 +34,7 @@ class Record:
 
     Args:
         engine: what trains.
-        start: the step that the training starts at.
+        ticket: what is trained.
         progress, stop: see `Engine.train`.
         wanted: its `checkpoints`.
 
@@ -35,13 +52,14 @@ class Record:
     def __init__(
         self,
         engine: "Engine",
-        start: int,
-        progress: Callable[[int], None],
+        ticket: Ticket,
+        progress: Callable[[Reached], None],
         stop: Callable[[State], bool] | None = None,
         wanted: Sequence[int] = (),
     ) -> None:
         self.engine = engine
-        self.start = self.step = self.validated = start
+        self.ticket = ticket
+        self.step = self.validated = ticket.step
         self.progress = progress
         self.stop = stop
         self.stopped = False
@@ -59,10 +77,17 @@ class Record:
     def reached(self, step: int) -> None:
         """Takes note of a step, and validates where that is due."""
         self.step = step
-        self.progress(step - self.start)
+        self.tell()
         frequency = self.engine.eval_freq
         if step // frequency > self.validated // frequency:
             self.validate()
+
+    def tell(self) -> None:
+        """Tells how far the training is."""
+        start, epoch = self.ticket.step, self.engine.data.steps_per_epoch
+        end, losses = start + self.ticket.steps, self.curve["val_loss"]
+        loss = losses[-1] if losses else math.nan
+        self.progress(Reached(self.step - start, self.step / epoch, end / epoch, loss))
 
     def validate(self) -> None:
         """Validates, unless this step has been.

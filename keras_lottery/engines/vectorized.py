@@ -17,7 +17,7 @@ import numpy as np
 from keras_lottery.engines.evaluation import EVALUATION_BATCH
 from keras_lottery.engines.fused import FusedEngine, free_memory
 from keras_lottery.engines.loop_jax import values
-from keras_lottery.engines.record import Record
+from keras_lottery.engines.record import Reached, Record
 from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.keras_bridge.graph import output_shapes
 from keras_lottery.keras_bridge.layers import named_variables, walk
@@ -49,7 +49,7 @@ class VectorizedEngine(FusedEngine):
     def train_all(
         self,
         waiting: list[Task],
-        progress: Callable[[Task, int], None] = lambda task, step: None,
+        progress: Callable[[Task, Reached], None] = lambda task, reached: None,
     ) -> Iterator[Done]:
         """As `Engine.train_all`; together are trained those that are there."""
         while waiting:
@@ -62,7 +62,7 @@ class VectorizedEngine(FusedEngine):
                 yield from self._train_batch(batch, progress)
 
     def _train_batch(
-        self, tasks: Sequence[Task], progress: Callable[[Task, int], None]
+        self, tasks: Sequence[Task], progress: Callable[[Task, Reached], None]
     ) -> Iterator[Done]:
         tickets = [task.make(self.model, self.data.examples) for task in tasks]
         groups = defaultdict(list)
@@ -76,7 +76,7 @@ class VectorizedEngine(FusedEngine):
                 records = [
                     Record(
                         self,
-                        tickets[index].step,
+                        tickets[index],
                         partial(progress, tasks[index]),
                         tasks[index].stop,
                         tasks[index].checkpoints,
@@ -223,7 +223,7 @@ class _Stack:
         is_due = step % self.engine.eval_freq == 0 or step == start + steps
         for record in going.values():
             record.step = step
-            record.progress(step - start)
+            record.tell()
         if not is_due:
             return
         jax.block_until_ready(self.state)

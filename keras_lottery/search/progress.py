@@ -1,28 +1,35 @@
 """What a search shows while it works."""
 
+import contextlib
+import math
 import time
 from datetime import timedelta
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
 
-SECONDS = 10.0
-"""Between one line and the next, where there is no bar."""
+from keras_lottery.engines.record import Reached
+
+SECONDS = 60.0
+"""Without a line, where there are no bars, after which one says what is under way."""
 
 
 class Progress:
-    """How far the trainings are and the time that is left.
+    """How far the trainings are, each and all, and the time that is left.
 
-    A bar on a terminal; elsewhere, as in a notebook or a log file, a line every ten
-    seconds.
+    Bars on a terminal: one for each training that is under way, and one for all.
+    Elsewhere, as in a notebook or a log file, a line for each training that is
+    finished, and one every minute if none is.
 
     Args:
         trainings: how many there are in the whole search.
@@ -30,8 +37,9 @@ class Progress:
     """
 
     def __init__(self, trainings: int, verbose: int) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"),
+        console = Console()
+        self._lines = bool(verbose) and not console.is_terminal
+        self._all = Bars(
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("trainings,"),
@@ -39,17 +47,23 @@ class Progress:
             TextColumn("gone,"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            TextColumn("(step {task.fields[step]:,})"),
             # Trainings may take long: the pace is that of the last hour.
             speed_estimate_period=3600,
-            disable=not verbose or not Console().is_terminal,
         )
-        self._lines = bool(verbose) and self._bars.disable
-        self._shown = time.monotonic()
-        self._task = self._bars.add_task("starting", total=trainings, step=0)
+        self._each = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[far]}"),
+        )
+        self._under_way: dict[str, TaskID] = {}
+        self._task = self._all.add_task("all", total=trainings)
+        self._live: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if verbose and console.is_terminal:
+            self._live = Live(Group(self._each, self._all), console=console)
+        self._said = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        self._bars.start()
+        self._live.__enter__()
         return self
 
     def __exit__(
@@ -58,28 +72,58 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        self._live.__exit__(kind, error, traceback)
 
-    def show(self, name: str, step: int) -> None:
-        """Shows which training is under way, and how many of its steps are done."""
-        self._bars.update(self._task, description=name, step=step)
-        self._line()
+    def show(self, name: str, reached: Reached) -> None:
+        """Shows how far a training is."""
+        if name not in self._under_way:
+            self._under_way[name] = self._each.add_task(name, total=None, far="")
+        far, end = _words(reached), reached.epochs or None
+        task = self._under_way[name]
+        self._each.update(task, completed=reached.epoch, total=end, far=far)
+        if self._lines and time.monotonic() - self._said >= SECONDS:
+            self._say(f"{name}: {far}; {len(self._under_way)} under way")
 
-    def finish(self) -> None:
-        """Counts a training, trained now or before, as done."""
-        self._bars.advance(self._task)
-        self._line()
+    def finish(self, name: str, gave: str = "") -> None:
+        """Counts a training as done.
 
-    def _line(self) -> None:
-        if not self._lines or time.monotonic() - self._shown < SECONDS:
-            return
-        self._shown = time.monotonic()
-        task = self._bars.tasks[self._task]
-        left = task.time_remaining
+        Args:
+            name: same as in `show`.
+            gave: what came of it, in words.
+        """
+        if name in self._under_way:
+            self._each.remove_task(self._under_way.pop(name))
+        self._all.advance(self._task)
+        if self._lines:
+            self._say(f"{name}: {gave}" if gave else name)
+
+    def leave_out(self) -> None:
+        """Counts a training no longer: it was done before."""
+        total = self._all.tasks[self._task].total or 1
+        self._all.update(self._task, total=total - 1)
+
+    def _say(self, what: str) -> None:
+        self._said = time.monotonic()
+        task = self._all.tasks[self._task]
+        gone, left = (
+            None if seconds is None else timedelta(seconds=round(seconds))
+            for seconds in (task.elapsed, task.time_remaining)
+        )
         print(
-            f"{task.description} (step {task.fields['step']:,}): "
-            f"{task.completed:.0f} of {task.total:.0f} trainings, "
-            f"{timedelta(seconds=round(task.elapsed or 0))} gone"
-            + ("" if left is None else f", {timedelta(seconds=round(left))} left"),
+            f"{what}; {task.completed:.0f} of {task.total:.0f} trainings, {gone} gone"
+            + ("" if left is None else f", {left} left"),
             flush=True,
         )
+
+
+def _words(reached: Reached) -> str:
+    """How far a training is, in words.
+
+    >>> _words(Reached(300, 1.5, 8, 0.25))
+    'epoch 1.5 of 8, val_loss 0.25'
+    """
+    if not reached.epochs:
+        return "starting"
+    words = f"epoch {reached.epoch:.1f} of {reached.epochs:.3g}"
+    loss = reached.loss
+    return words if math.isnan(loss) else f"{words}, val_loss {loss:.4g}"

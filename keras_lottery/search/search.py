@@ -356,7 +356,8 @@ class LotteryTicketSearch(Run):
                 training is stored, again and again: one that is interrupted goes on
                 from there, to the bit. By default trainings begin anew. The state of
                 callbacks is not stored: there can be none.
-            verbose: 0 is silent; 1 shows progress on a terminal.
+            verbose: 0 is silent; 1 shows progress: bars on a terminal, elsewhere a line
+                for each training.
 
         Returns:
             The table of `results()`.

@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_lottery.engines import Facts, Task, Training
 from keras_lottery.engines.checkpoint import Checkpoint
+from keras_lottery.engines.record import Reached
 from keras_lottery.files import CorruptedFileError, write_atomically
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.records import Records
@@ -76,7 +77,7 @@ class Trainings:
             assert isinstance(task, StoredTask)
             if isinstance(result, FloatingPointError):
                 result = _diverged(task, result)
-            self._finish(self._write(task, facts, result))
+            self._finish(task, self._write(task, facts, result))
             if task in needed:
                 proceed(needed.pop(task), result)
                 self._tabulate()
@@ -102,9 +103,8 @@ class Trainings:
         """The same as `train`, for those who read the table alone."""
         self.run(map(alone, tasks))
 
-    def _show(self, task: Task, step: int) -> None:
-        assert isinstance(task, StoredTask)
-        self.progress.show(str(task.which), step)
+    def _show(self, task: Task, reached: Reached) -> None:
+        self.progress.show(str(task), reached)
 
     def _interruptible(self, task: StoredTask) -> StoredTask:
         """The task with a place for its state, unless `stop` has one of its own."""
@@ -127,14 +127,20 @@ class Trainings:
             warnings.warn(f"{error}. This training is done again.", stacklevel=2)
             return None
         check_backend(meta["versions"], versions(), self.records.store.directory)
-        self._finish(meta)
+        self.rows.append(row(meta))
+        self.progress.leave_out()
         final, rewind_point = (states.get(n, {}) for n in ("final", "rewind_point"))
         passed = {step: states[name] for step, name in checkpoints.items()}
         return Training(final, rewind_point, meta["curve"], meta["metrics"], passed)
 
-    def _finish(self, meta: dict[str, Any]) -> None:
+    def _finish(self, task: StoredTask, meta: dict[str, Any]) -> None:
         self.rows.append(row(meta))
-        self.progress.finish()
+        objective, metrics = self.trainer.objective, meta["metrics"]
+        gave = "diverged"
+        if metrics:
+            value = objective.value(metrics[objective.column("early_stop")])
+            gave = f"{objective.name} {value}, {metrics['seconds']:.1f} s"
+        self.progress.finish(str(task), gave)
 
     def _tabulate(self) -> None:
         rows = [r for r in self.rows if r["variant"] != MASK_FINDING]

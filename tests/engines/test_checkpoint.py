@@ -42,8 +42,8 @@ def random_model():
 def ending(step):
     """Ends the training once so many steps are done."""
 
-    def progress(done):
-        if done >= step:
+    def progress(reached):
+        if reached.step >= step:
             raise Ended
 
     return progress
@@ -77,7 +77,7 @@ def test_a_training_goes_on_where_it_ended(name, tmp_path):
         seen = []
         again = engine.train(start, 7, seen.append, None, [20], checkpoint)
         assert_same(whole, again)
-        assert (min(seen) > EVERY) == (point > EVERY)
+        assert (seen[0].step > EVERY) == (point > EVERY)
         checkpoint.remove()
         assert not checkpoint.path.exists()
 
@@ -89,7 +89,7 @@ def test_a_state_of_another_training_is_left_alone(tmp_path):
     engine.train(start, 7, checkpoint=checkpoint)
     seen = []
     engine.train(ticket(of, STEPS, seed=6), 7, seen.append, checkpoint=checkpoint)
-    assert min(seen) == 1
+    assert seen[0].step == 1
     content = bytearray(checkpoint.path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     checkpoint.path.write_bytes(content)

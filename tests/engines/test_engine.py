@@ -42,14 +42,17 @@ def test_many_tickets_are_each_trained_as_alone(name):
     tickets = [task.make(one.model, one.data.examples) for task in tasks]
     tasks[1] = Task(lambda model, data: tickets[1], 2)
     waiting, seen = tasks[:], {}
-    done = one.train_all(waiting, lambda task, step: seen.update({task: step}))
+    done = one.train_all(waiting, lambda task, reached: seen.update({task: reached}))
     found = {task: (facts, result) for task, facts, result in done}
     assert not waiting and found.keys() == set(tasks)
     results = [found[task][1] for task in tasks]
     assert [found[task][0] for task in tasks] == [Facts.of(one) for one in tickets]
     assert isinstance(results[2], FloatingPointError)
     assert "at step 10" in str(results[2])
-    assert [seen[tasks[i]] for i in (0, 1, 3)] == [40, 40, 30]
+    assert [seen[tasks[i]].step for i in (0, 1, 3)] == [40, 40, 30]
+    last = seen[tasks[3]]
+    assert last.epoch == last.epochs == 37 / one.data.steps_per_epoch
+    assert last.loss in results[3].curve["val_loss"]
     alone = engine("fit", case)
     for i in (0, 1, 3):
         assert_alike(alone.train(tickets[i], tasks[i].seed), results[i])

@@ -1,5 +1,6 @@
-"""Workers that die, or cannot be had: what is done again, and what is said."""
+"""Workers that die, or cannot be had, and what they say: without any process."""
 
+import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -7,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_lottery.engines.task import Facts, Task
+from keras_lottery.engines.record import Reached
+from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.files import write_sealed
 from keras_lottery.masks import Masks
 from keras_lottery.search import workers
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
-from keras_lottery.search.workers import choose
+from keras_lottery.search.workers import choose, processes, worker
 from keras_lottery.search.workers.pool import Workers
 from keras_lottery.search.workers.worker import Outcome
 from keras_lottery.tickets import Ticket
@@ -114,3 +116,36 @@ def test_what_was_begun_in_workers_asks_for_them_by_no_number(monkeypatch, tmp_p
     assert employed(monkeypatch, number, breaks=0).pool.count == Pool.count
     with pytest.raises(ValueError, match=r"in worker processes.*another `directory`"):
         employed(monkeypatch, number, breaks=1)
+
+
+class Telling:
+    """An engine that tells how far a training is, each second twice."""
+
+    def do(self, task, progress):
+        for step in range(1, 4):
+            worker.time.now[0] += 0.5
+            progress(Reached(step, step / 2, 8, 0.25))
+        return Done(task, FACTS, Training({}, {}, {}, {}))
+
+
+def test_workers_tell_how_far_trainings_are(monkeypatch, tmp_path):
+    now = [0.0]
+    clock = SimpleNamespace(now=now, monotonic=lambda: now[0])
+    monkeypatch.setattr(worker, "time", clock)
+    pool, task, path = processes.Processes(setup(), 1), Task(TICKET, 0), tmp_path / "to"
+    pool._running[task] = path
+    assert pool.look() == {}
+    told = []
+
+    def report(reached):
+        processes._report(path, reached)
+        told.append(pool.look()[task])
+
+    made = SimpleNamespace(make=Telling)
+    worker.train("key", lambda: made, lambda: task, report)
+    begun, far = told
+    assert (begun.step, begun.epochs) == (0, 0) and math.isnan(begun.loss)
+    assert far == Reached(2, 1.0, 8, 0.25)
+    path.write_bytes(path.read_bytes()[:5])  # Half written.
+    assert pool.look() == {}
+    pool.close()

@@ -14,6 +14,7 @@ import keras_lottery as kl
 from keras_lottery import engines
 from keras_lottery.engines import Done, Engine, Facts, Training
 from keras_lottery.engines.objective import ACCURACY
+from keras_lottery.engines.record import Reached
 from keras_lottery.files import read_json
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
@@ -317,8 +318,9 @@ class Listing:
             task = waiting.pop(0)
             ticket = task.make(self.model, self.data.examples)
             self.asked.append((ticket, task.seed))
-            progress(task, 1)
-            training = Training({}, {}, {}, {"seconds": 0.0})
+            progress(task, Reached())
+            metrics = {"seconds": 0.0, "early_stop_val_accuracy": 0.5}
+            training = Training({}, {}, {}, metrics)
             yield Done(task, Facts.of(ticket), training)
 
 

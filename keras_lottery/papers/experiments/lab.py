@@ -65,7 +65,7 @@ class Lab:
     Args:
         scale: how large.
         directory: where everything is kept.
-        verbose: 0 is silent; 1 shows progress on a terminal.
+        verbose: 0 is silent; 1 shows progress.
         splits: the data; the scale's by default.
 
     Raises:

@@ -35,7 +35,7 @@ def reproduce(
         directory: where it is kept: trainings, tables (.csv), figures (.png, .svg),
             `reproduction.json` and `README.md`. By default
             `runs/reproduce/<name>_<scale>`.
-        verbose: 0 is silent; 1 shows progress on a terminal.
+        verbose: 0 is silent; 1 shows progress.
 
     Returns:
         A row for each claim: `claim`, `published`, `measured`, `counts` (which values

@@ -16,6 +16,7 @@ import keras
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.objective import Objective
+from keras_lottery.engines.record import Reached
 from keras_lottery.engines.task import Done, Task
 from keras_lottery.search.workers.worker import Failure
 
@@ -45,8 +46,8 @@ class Pool(Protocol):
         may not.
         """
 
-    def look(self) -> dict[Task, int]:
-        """The steps done of the tasks that are trained; is called again and again.
+    def look(self) -> dict[Task, Reached]:
+        """How far the tasks are that are trained; is called again and again.
 
         Raises:
             RuntimeError: if nothing will be trained any more.
@@ -64,7 +65,7 @@ class Trainer(Protocol):
     objective: Objective
 
     def train_all(
-        self, waiting: list[Task], progress: Callable[[Task, int], None]
+        self, waiting: list[Task], progress: Callable[[Task, Reached], None]
     ) -> Iterator[Done]:
         """See `Engine.train_all`."""
 
@@ -84,7 +85,7 @@ class Workers:
         self.pool = pool
 
     def train_all(
-        self, waiting: list[Task], progress: Callable[[Task, int], None]
+        self, waiting: list[Task], progress: Callable[[Task, Reached], None]
     ) -> Iterator[Done]:
         """Trains them all, see `Engine.train_all`.
 
@@ -109,19 +110,20 @@ class Workers:
                     continue
                 if isinstance(result, Failure):
                     raise RuntimeError(f"A worker failed:\n{result.traceback}")
-                progress(task, result.facts.steps)
                 yield Done(task, *result)
             if lost:
                 self._warn(lost, max(lost, key=deaths.__getitem__), deaths)
 
     def _done(
-        self, running: dict[Future[Any], Task], progress: Callable[[Task, int], None]
+        self,
+        running: dict[Future[Any], Task],
+        progress: Callable[[Task, Reached], None],
     ) -> set[Future[Any]]:
         """Those that are done, once there are any; shows how far the others are."""
         while True:
             done, _ = wait(running, timeout=LOOK, return_when=FIRST_COMPLETED)
-            for task, step in self.pool.look().items():
-                progress(task, step)
+            for task, reached in self.pool.look().items():
+                progress(task, reached)
             if done:
                 return done
 

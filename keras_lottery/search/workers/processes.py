@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import keras
 import loky
 import numpy as np
 
+from keras_lottery.engines.record import Reached
 from keras_lottery.engines.task import Task
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.workers.sharing import Sharing, loads
@@ -57,29 +59,29 @@ class Processes:
         """Begins a training; the future raises BrokenProcessPool if its worker dies."""
         number = next(self._numbers)
         read = partial(_read, *self._sharing.dumps(task))
-        steps = self._path / f"steps_{number}"
-        arguments = train, self._folder.name, self._load, read, partial(_report, steps)
+        path = self._path / f"reached_{number}"
+        arguments = train, self._folder.name, self._load, read, partial(_report, path)
         try:
             future = self._running_executor().submit(*arguments)
         except BrokenProcessPool:
             self._executor = None
             future = self._running_executor().submit(*arguments)
         if task is not None:
-            self._running[task] = steps
-            future.add_done_callback(lambda _: self._ended(task, steps))
+            self._running[task] = path
+            future.add_done_callback(lambda _: self._ended(task, path))
         return future
 
-    def look(self) -> dict[Task, int]:
-        """The steps done of the tasks that are trained."""
+    def look(self) -> dict[Task, Reached]:
+        """How far the tasks are that are trained."""
         found = {}
         for task, path in list(self._running.items()):
             with contextlib.suppress(OSError, ValueError):
-                found[task] = int(path.read_text("ascii"))
+                found[task] = Reached(*json.loads(path.read_bytes()))
         return found
 
-    def _ended(self, task: Task, steps: Path) -> None:
+    def _ended(self, task: Task, path: Path) -> None:
         self._running.pop(task, None)
-        steps.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
     def _put(self, array: np.ndarray) -> Path:
         path = self._path / f"array_{next(self._numbers)}.npy"
@@ -142,10 +144,10 @@ def _read(pickled: bytes, paths: list[Path]) -> Any:
     return loads(pickled, arrays)
 
 
-def _report(path: Path, step: int) -> None:
+def _report(path: Path, reached: Reached) -> None:
     # Progress is no reason to end a training.
     with contextlib.suppress(OSError):
-        path.write_text(str(step), "ascii")
+        path.write_text(json.dumps(reached), "ascii")
 
 
 def _drop(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lottery.engines.record import Reached
 from keras_lottery.engines.task import Task
 from keras_lottery.keras_bridge.layers import State
 from keras_lottery.search.setup import Setup
@@ -98,7 +99,7 @@ class RayCluster:
         self._sharing = Sharing(ray.put)
         self._numbers = itertools.count()
         self._running: dict[int, tuple[Task | None, Any]] = {}
-        self._seen: dict[int, tuple[int, str]] = {}
+        self._seen: dict[int, tuple[Reached, str]] = {}
         self._asked: Any = None
         self._count = 0
         self._counted = self._answered = self._stalled = time.monotonic()
@@ -134,7 +135,7 @@ class RayCluster:
         try:
             result = future.result()
         except Exception as error:
-            node = self._seen.get(number, (0, "no machine"))[1]
+            node = self._seen.get(number, (None, "no machine"))[1]
             reason = str(error).strip().splitlines() or [type(error).__name__]
             what = "A worker's start" if task is None else f"The training of {task}"
             mine.set_exception(
@@ -146,8 +147,8 @@ class RayCluster:
             return
         mine.set_result(_copied(result))
 
-    def look(self) -> dict[Task, int]:
-        """The steps done of the tasks that are trained.
+    def look(self) -> dict[Task, Reached]:
+        """How far the tasks are that are trained.
 
         Warns if nothing can be trained with what the cluster has.
 
@@ -228,8 +229,8 @@ def _train(
 
     node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()})"
 
-    def report(step: int) -> None:
-        board.note.remote(number, step, node)
+    def report(reached: Reached) -> None:
+        board.note.remote(number, reached, node)
 
     return train(
         key,
@@ -243,13 +244,13 @@ class _Board:
     """Where workers note how far they are, for the one who asks."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, str]] = {}
+        self._seen: dict[int, tuple[Reached, str]] = {}
 
-    def note(self, number: int, step: int, node: str) -> None:
-        """Notes the steps done of a task, and where it is trained."""
-        self._seen[number] = step, node
+    def note(self, number: int, reached: Reached, node: str) -> None:
+        """Notes how far a task is, and where it is trained."""
+        self._seen[number] = reached, node
 
-    def seen(self) -> dict[int, tuple[int, str]]:
+    def seen(self) -> dict[int, tuple[Reached, str]]:
         """What was noted last, by task."""
         return self._seen
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from keras_lottery.engines.engine import Engine
+from keras_lottery.engines.record import Reached
 from keras_lottery.engines.task import Facts, Task, Training
 from keras_lottery.search.setup import Setup
 
@@ -48,7 +49,7 @@ def train(
     key: str,
     load: Callable[[], Setup],
     read: Callable[[], Task | None],
-    report: Callable[[int], None],
+    report: Callable[[Reached], None],
 ) -> Outcome | Failure | None:
     """Does a task in a worker, which keeps its engine for the next one.
 
@@ -56,9 +57,9 @@ def train(
         key: names the search.
         load: gives its setup.
         read: gives what to train; `None` only makes the engine.
-        report: is told how many steps are done, now and then.
+        report: is told how far the training is, now and then.
     """
-    report(0)
+    report(Reached())
     try:
         if key not in _engines:
             _engines.clear()
@@ -73,13 +74,13 @@ def train(
         return Failure(traceback.format_exc())
 
 
-def _now_and_then(report: Callable[[int], None]) -> Callable[[int], None]:
+def _now_and_then(report: Callable[[Reached], None]) -> Callable[[Reached], None]:
     last = time.monotonic()
 
-    def progress(step: int) -> None:
+    def progress(reached: Reached) -> None:
         nonlocal last
         if time.monotonic() - last >= SECONDS:
             last = time.monotonic()
-            report(step)
+            report(reached)
 
     return progress

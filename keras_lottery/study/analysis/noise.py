@@ -54,7 +54,7 @@ def train_rewind_points(
         seed: of the order of the data.
         prunable: same as `mask_model`.
         engine: same as `engines.make`.
-        verbose: 0 is silent; 1 shows progress on a terminal.
+        verbose: 0 is silent; 1 shows progress.
 
     Returns:
         For each k a dense ticket: W_k, and the rest of the training from there.
@@ -112,7 +112,7 @@ def train_and_measure_instability(
         batch_size: examples in a step.
         seed: of the orders of the data.
         engine: same as `engines.make`.
-        verbose: 0 is silent; 1 shows progress on a terminal.
+        verbose: 0 is silent; 1 shows progress.
 
     Returns:
         A row for each pair: `ticket` (its index), `step` (k), `density`, `pair`,
@@ -214,10 +214,10 @@ def _train(
     trained: dict[Task, Training] = {}
     with Progress(len(tasks), verbose) as progress:
         for task, _, result in trainer.train_all(
-            list(tasks), lambda task, step: progress.show(labels[task], step)
+            list(tasks), lambda task, reached: progress.show(labels[task], reached)
         ):
             if isinstance(result, FloatingPointError):
                 raise result
             trained[task] = result
-            progress.finish()
+            progress.finish(labels[task])
     return [trained[task] for task in tasks]
