@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from keras_lottery import checks
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images and labels."""
@@ -54,6 +56,40 @@ class Splits:
     def test(self) -> Arrays:
         """(x, y) to report on."""
         return self.x_test, self.y_test
+
+    def averaged(self, size: int) -> "Splits":
+        """The same data in smaller images: a pixel is the mean of `size` x `size`.
+
+        Args:
+            size: pixels in height and in width; it divides those of the images.
+
+        Raises:
+            ValueError: if it does not, or the data are no images.
+
+        Example:
+
+        >>> from keras_lottery import data
+        >>> data.load("digits").averaged(2)
+        Splits(name='digits_4x4', input_shape=(4, 4, 1), classes=10)
+        """
+        checks.count("size", size, 1)
+        shape = self.input_shape
+        if len(shape) != 3 or shape[0] % size or shape[1] % size:
+            checks.refuse("size", f"a divisor of the images' sides {shape[:2]}", size)
+        height, width, channels = shape[0] // size, shape[1] // size, shape[2]
+
+        def average(x: np.ndarray) -> np.ndarray:
+            blocks = x.reshape(len(x), height, size, width, size, channels)
+            return blocks.mean((2, 4), dtype=x.dtype)
+
+        return replace(
+            self,
+            name=f"{self.name}_{height}x{width}",
+            input_shape=(height, width, channels),
+            x_train=average(self.x_train),
+            x_validation=average(self.x_validation),
+            x_test=average(self.x_test),
+        )
 
 
 def make_splits(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_lottery.papers.data import Splits
 from keras_lottery.papers.models import Recipe
 from keras_lottery.search.paired import interval
 
@@ -156,7 +157,7 @@ class Scale:
 
     Args:
         cost: how long it takes, in words.
-        data: the data set's name.
+        data: the data set's name, or a function that loads it.
         model: the network's name, or a function `(input_shape, classes) -> model`.
         recipe: its training.
         replicates: how often all is repeated.
@@ -166,7 +167,7 @@ class Scale:
     """
 
     cost: str
-    data: str
+    data: str | Callable[[], Splits]
     model: "str | Callable[..., keras.Model]"
     recipe: Recipe
     replicates: int

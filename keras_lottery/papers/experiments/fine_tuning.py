@@ -1,11 +1,13 @@
 """Liu et al.'s pruning and fine-tuning, masks by ADMM, and their R_p."""
 
+from collections.abc import Mapping
+
 from keras_lottery.in_fit.callbacks import ADMMPruning
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.masks import Masks
 from keras_lottery.papers.experiments.lab import Lab, Model
 from keras_lottery.papers.experiments.scales import of_length
-from keras_lottery.papers.experiments.training import Trained
+from keras_lottery.papers.experiments.training import Start, Trained
 from keras_lottery.papers.models import Recipe
 from keras_lottery.study.analysis import weight_correlation
 from keras_lottery.tickets.allocation import Allocation
@@ -20,52 +22,54 @@ GROWTH = 1.3
 def fine_tune(
     lab: Lab,
     name: str,
-    trained: State,
-    masks: Masks,
-    replicate: int,
+    trained: Mapping[int, State],
+    masks: Mapping[int, Masks],
     recipe: Recipe,
     model: Model | None = None,
-) -> Trained:
+) -> dict[int, Trained]:
     """Pruning and fine-tuning: the trained weights in masks, trained once more.
 
     As long as before, and by the same schedule: only the masks tell one way of pruning
     from another.
 
     Args:
-        lab: where to train.
+        lab: where to train, all replicates side by side.
         name: of the masks.
-        trained: the weights of the dense network at the end of its training.
-        masks: what is left.
-        replicate, recipe, model: same as `Lab.train`.
+        trained: the weights of the dense network at the end of its training, by
+            replicate.
+        masks: what is left, by replicate.
+        recipe, model: same as `Lab.train`.
+
+    Returns:
+        What each replicate's training gave.
     """
-    return lab.train(
-        f"{name}_fine_tuned_{replicate}",
-        trained,
-        masks,
-        replicate=replicate,
-        recipe=recipe,
-        model=model,
-    )
+    starts = {
+        f"replicate_{replicate}": Start(
+            weights=trained[replicate], masks=left, replicate=replicate
+        )
+        for replicate, left in masks.items()
+    }
+    done = lab.train_all(f"{name}_fine_tuned", starts, recipe, model)
+    return dict(zip(masks, done.values(), strict=True))
 
 
 def admm(
     lab: Lab,
     name: str,
-    start: State,
+    trained: Mapping[int, State],
     sparsity: float,
-    replicate: int,
     recipe: Recipe,
     allocation: Allocation,
     model: Model | None = None,
-) -> Masks:
-    """The masks that ADMM finds in half a training.
+) -> dict[int, Masks]:
+    """The masks that ADMM finds in half a training, by replicate.
 
     Args:
-        lab: where to train.
+        lab: where to train, all replicates side by side.
         name: of the network.
-        start: its trained weights.
+        trained: the weights to start from, by replicate.
         sparsity: the share of weights to prune.
-        replicate, recipe, model: same as `Lab.train`.
+        recipe, model: same as `Lab.train`.
         allocation: of the sparsity.
     """
     half = recipe.steps // 2
@@ -75,16 +79,21 @@ def admm(
         growth=GROWTH,
         frequency=max(1, half // UPDATES),
     )
-    pruned = lab.train(
-        f"{name}_admm_{100 * sparsity:g}_{replicate}",
-        start,
-        replicate=replicate,
-        recipe=of_length(recipe, half, recipe.eval_freq, DROPS),
-        model=model,
+    pruned = lab.train_all(
+        f"{name}_admm_{100 * sparsity:g}",
+        {
+            f"replicate_{replicate}": Start(weights=state, replicate=replicate)
+            for replicate, state in trained.items()
+        },
+        of_length(recipe, half, recipe.eval_freq, DROPS),
+        model,
         callbacks=[pruning],
     )
-    built, _ = lab.model(replicate, recipe, model)
-    return Masks({weight: pruned.final[weight] != 0 for weight in get_masks(built)})
+    built, _ = lab.model(recipe=recipe, model=model)
+    return {
+        replicate: Masks({n: found.final[n] != 0 for n in get_masks(built)})
+        for replicate, found in zip(trained, pruned.values(), strict=True)
+    }
 
 
 def r_p(before: State, after: State) -> float:

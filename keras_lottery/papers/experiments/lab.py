@@ -104,7 +104,9 @@ class Lab:
 
     def __post_init__(self) -> None:
         # What is missing is named before anything is written.
-        self.splits = self.splits or data.load(self.scale.data)
+        if self.splits is None:
+            source = self.scale.data
+            self.splits = source() if callable(source) else data.load(source)
 
     def with_data(self, splits: Splits, **changes: Any) -> "Lab":
         """A laboratory of other data, in the same directory.

@@ -11,7 +11,7 @@ from keras_lottery.papers.experiments.experiment import (
     Values,
 )
 from keras_lottery.papers.experiments.figures import lines
-from keras_lottery.papers.experiments.lab import Lab, Model
+from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import FINAL, gain
 from keras_lottery.papers.experiments.scales import lenet
 from keras_lottery.papers.experiments.training import Start
@@ -74,7 +74,6 @@ def barrier_from(
     masks: Masks,
     k: int,
     replicate: int,
-    model: Model | None = None,
 ) -> float:
     """Instability in percentage points, of two copies in other orders of the data.
 
@@ -84,14 +83,14 @@ def barrier_from(
         start: the weights at step k.
         masks: those that are left.
         k: the step that the copies start at.
-        replicate, model: same as in `Lab.train`.
+        replicate: same as in `Lab.train`.
     """
     copies = {
         str(n): Start(weights=start, masks=masks, step=k, replicate=replicate, order=n)
         for n in (1, 2)
     }
-    one, other = lab.train_all(name, copies, model=model).values()
-    network, _ = lab.model(replicate, model=model)
+    one, other = lab.train_all(name, copies).values()
+    network, _ = lab.model(replicate)
     set_masks(network, masks)
     return 100 * instability(network, one.final, other.final, lab.splits.test)
 

@@ -25,12 +25,10 @@ def run(lab: Lab) -> Mapping[str, Values]:
         "lr_0.01": {"learning_rate": 0.01},
         "warm_up_0.03": {"learning_rate": 0.03, "warm_up": 2 * lab.recipe.steps // 3},
     }
-    depth = 20 if lab.scale.is_faithful else 8
     searches = {
         arm: lab.search(
             arm,
             recipe=dataclasses.replace(lab.recipe, **changes),  # type: ignore[arg-type]
-            model=partial(models.resnet, depth),
             allocation=Global(exclude=lab.recipe.left_alone, floor=0),
             controls=["reinit"],
         )
@@ -56,6 +54,7 @@ EXPERIMENT = Experiment(
         "225 trainings of 30,000 steps, hours on a GPU",
         levels=10,
         report=(4, 6, 7, 10),
+        small=partial(models.resnet, 8),
     ),
     run,
     (

@@ -58,7 +58,7 @@ def rewound(
         for replicate in lab.replicates:
             ticket = search.ticket(lab.scale.levels, replicate)
             place = f"copy_from_{k}_{replicate}", ticket.weights, ticket.masks, k
-            barrier = barrier_from(lab, *place, replicate, how.get("model"))
+            barrier = barrier_from(lab, *place, replicate)
             rows.append((k, ticket.masks.density, replicate, barrier))
     names = ["rewind_point", "density", "replicate", "instability"]
     table = pd.DataFrame(rows, columns=names)
@@ -81,10 +81,8 @@ def lenet_300_100(lab: Lab) -> Mapping[str, Values]:
 
 
 def resnet_20(lab: Lab) -> Mapping[str, Values]:
-    """ResNet-20 (ResNet-8 at smoke scale), rewound to the start and to step 2000."""
-    depth = 20 if lab.scale.is_faithful else 8
-    how = {"model": partial(models.resnet, depth), "allocation": Global(floor=0)}
-    return rewound(lab, (0.0, 2000 / 63_000), 0.134, **how)
+    """ResNet-20, or a smaller one, rewound to the start and to step 2000 of 63,000."""
+    return rewound(lab, (0.0, 2000 / 63_000), 0.134, allocation=Global(floor=0))
 
 
 LENET_300_100 = Experiment(
@@ -125,6 +123,7 @@ RESNET_20 = Experiment(
         "resnet_20",
         "120 trainings of 61,000 to 63,000 steps, hours on a GPU",
         levels=9,
+        small=partial(models.resnet, 8),
         learning_rate=0.1,
         steps=63_000,
         drops=(32_000, 48_000),

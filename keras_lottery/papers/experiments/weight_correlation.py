@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lottery.keras_bridge.layers import State
 from keras_lottery.papers.experiments.experiment import (
     INFINITY,
     Claim,
@@ -114,24 +115,31 @@ def correlations(lab: Lab, searches: Searches) -> dict[str, Values]:
 
 def pruned_correlations(lab: Lab, searches: Searches) -> dict[str, Values]:
     """R_p of networks half pruned by ADMM and fine-tuned, at the large rate."""
-    measured: dict[str, list[float]] = {}
-    for replicate in lab.replicates:
-        dense = searches["large", "iterative"].ticket(0, replicate)
-        conv = _conv(lab, "large", replicate)
-        recipe = at_rate(lab.recipe, "large")
-        for network, model, how, before, after in (
-            ("lenet_300_100", None, recipe, dense.weights, dense.trained),
-            ("small_conv", small_conv, _short(recipe), conv.states[0], conv.final),
-        ):
-            assert after is not None
-            allocation = Layerwise(lab.recipe.rates)
-            masks = admm(lab, network, after, 0.5, replicate, how, allocation, model)
-            name = f"{network}_admm_50"
-            tuned = fine_tune(lab, name, after, masks, replicate, how, model)
-            for state, words in ((before, "initial"), (after, "trained")):
-                values = measured.setdefault(f"{network} pruned, {words}", [])
-                values.append(r_p(state, tuned.final))
-    return dict(measured)
+    search, recipe = searches["large", "iterative"], at_rate(lab.recipe, "large")
+    convs = {r: _conv(lab, "large", r) for r in lab.replicates}
+    initial = {r: search.initial(r) for r in lab.replicates}
+    of_conv = (
+        {r: conv.states[0] for r, conv in convs.items()},
+        {r: conv.final for r, conv in convs.items()},
+    )
+    measured: dict[str, Values] = {}
+    for network, model, how, before, after in (
+        ("lenet_300_100", None, recipe, initial, dense_trained(lab, search)),
+        ("small_conv", small_conv, _short(recipe), *of_conv),
+    ):
+        allocation = Layerwise(lab.recipe.rates)
+        masks = admm(lab, network, after, 0.5, how, allocation, model)
+        tuned = fine_tune(lab, f"{network}_admm_50", after, masks, how, model)
+        for states, words in ((before, "initial"), (after, "trained")):
+            measured[f"{network} pruned, {words}"] = [
+                r_p(states[r], tuned[r].final) for r in lab.replicates
+            ]
+    return measured
+
+
+def dense_trained(lab: Lab, search: LotteryTicketSearch) -> dict[int, State]:
+    """The weights of a search's dense networks after training, by replicate."""
+    return {r: search.trained(0, r) for r in lab.replicates}
 
 
 def accuracies(lab: Lab, searches: Searches) -> "pd.DataFrame":
@@ -145,21 +153,19 @@ def accuracies(lab: Lab, searches: Searches) -> "pd.DataFrame":
             variant = way if row["variant"] == "ticket" else f"{way}, {row['variant']}"
             where = row["density"], row["replicate"]
             rows.append((rate, variant, *where, 100 * row[FINAL]))
-        for replicate in lab.replicates:
-            dense = search.ticket(0, replicate).trained
-            assert dense is not None
-            found = {
-                f"{way}_{rate}_{level}": search.ticket(level, replicate).masks
-                for level in range(1, len(SPARSITIES) + 1)
-            }
-            if (rate, way) == ("large", "iterative"):
-                how = replicate, recipe, Layerwise(lab.recipe.rates)
-                found["admm_90"] = admm(lab, "lenet_300_100", dense, 0.9, *how)
-            for name, masks in found.items():
-                tuned = fine_tune(lab, name, dense, masks, replicate, recipe)
-                variant = f"{'ADMM' if name == 'admm_90' else way}, fine-tuned"
+        dense = dense_trained(lab, search)
+        found = {
+            f"{way}_{rate}_{level}": {r: search.masks(level, r) for r in dense}
+            for level in range(1, len(SPARSITIES) + 1)
+        }
+        if (rate, way) == ("large", "iterative"):
+            how = recipe, Layerwise(lab.recipe.rates)
+            found["admm_90"] = admm(lab, "lenet_300_100", dense, 0.9, *how)
+        for name, masks in found.items():
+            variant = f"{'ADMM' if name == 'admm_90' else way}, fine-tuned"
+            for r, tuned in fine_tune(lab, name, dense, masks, recipe).items():
                 accuracy = 100 * tuned.metrics[FINAL]
-                rows.append((rate, variant, masks.density, replicate, accuracy))
+                rows.append((rate, variant, masks[r].density, r, accuracy))
     names = ["learning_rate", "variant", "density", "replicate", "accuracy"]
     table = pd.DataFrame(rows, columns=names)
     lab.table("accuracy", table)

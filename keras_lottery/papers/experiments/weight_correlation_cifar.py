@@ -2,84 +2,95 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.layers import State
 from keras_lottery.papers import models
 from keras_lottery.papers.experiments.experiment import (
     INFINITY,
     Claim,
     Experiment,
+    Scale,
     Values,
     effect,
 )
-from keras_lottery.papers.experiments.fine_tuning import admm, fine_tune, r_p
+from keras_lottery.papers.experiments.figures import lines
+from keras_lottery.papers.experiments.fine_tuning import DROPS, admm, fine_tune, r_p
 from keras_lottery.papers.experiments.lab import Lab
-from keras_lottery.papers.experiments.measures import FINAL, at, gain
-from keras_lottery.papers.experiments.scales import cifar_10
-from keras_lottery.papers.experiments.training import Trained
+from keras_lottery.papers.experiments.measures import FINAL, LABELS, at
+from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet
 from keras_lottery.papers.experiments.weight_correlation import EXPERIMENT as ON_LENET
-from keras_lottery.papers.experiments.weight_correlation import RATES, at_rate
-from keras_lottery.papers.models import Recipe
+from keras_lottery.papers.experiments.weight_correlation import (
+    RATES,
+    at_rate,
+    dense_trained,
+)
+from keras_lottery.papers.models import Builder, Recipe
 from keras_lottery.papers.models.deep import EPOCH
 from keras_lottery.search import LotteryTicketSearch
-from keras_lottery.tickets import Ticket
-from keras_lottery.tickets.allocation import Uniform
+from keras_lottery.tickets.allocation import Allocation, Uniform
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def resnet_20(lab: Lab) -> Mapping[str, Values]:
-    """ResNet-20 (ResNet-8 at smoke scale), fine-tuned after pruning as well."""
-    model = partial(models.resnet, 20 if lab.scale.is_faithful else 8)
-    how = arguments(model, "conv_1", (0.38, 0.62, 0.7))
-    measured, searches = correlate(lab, how)
-    tables = lab.panels("accuracy", searches, FINAL)
-    for label in RATES:
-        measured[label] = gain(tables[label], 0.38, over="reinit", column=FINAL)
-    recipe, network = recipes(lab)["large"], how["model"]
-    tuned, sparse = [], []
-    for replicate in lab.replicates:
-        dense = trained(searches["large"].ticket(0, replicate))
-        masks = searches["large"].ticket(3, replicate).masks
-        found = fine_tune(lab, "large_3", dense, masks, replicate, recipe, network)
-        tuned.append(100 * found.metrics[FINAL])
-        found = pruned(lab, searches["large"], how, 0.8, replicate)
-        sparse.append(100 * found.metrics[FINAL])
-    measured["tuned"] = np.subtract(tuned, measured["dense large"])
-    measured["ADMM"] = np.subtract(sparse, measured["dense large"])
+    """ResNet-20 or a smaller one: tickets, and pruning and fine-tuning beside them."""
+    allocation = Uniform(exclude=("conv_1",))
+    is_small = lab.scale.levels == 2
+    sparsities = (0.62, 0.8) if is_small else (0.38, 0.62, 0.7, 0.8)
+    measured, searches = correlate(lab, sparsities, allocation)
+    if is_small:
+        # The published accuracies are those of ResNet-20.
+        measured |= {f"dense {label}": np.nan for label in RATES}
+    table = accuracies(lab, searches, sparsities[-1], allocation)
+
+    def above(
+        rate: str, one: tuple[str, float], other: tuple[str, float]
+    ) -> np.ndarray:
+        part = table[table["learning_rate"] == rate]
+        values = (at(part, density, "accuracy", name) for name, density in (one, other))
+        return np.subtract(*values)
+
+    for percent in (62, 80):
+        density = 1 - percent / 100
+        ticket, reinit, tuned = (
+            (variant, density)
+            for variant in ("ticket", "reinit", "iterative, fine-tuned")
+        )
+        for rate in RATES:
+            measured[f"{rate} {percent}"] = above(rate, ticket, reinit)
+        measured[f"less at large {percent}"] = np.subtract(
+            measured[f"small {percent}"], measured[f"large {percent}"]
+        )
+        measured[f"tuned over ticket {percent}"] = above("large", tuned, ticket)
+        measured[f"tuned over reinit {percent}"] = above("large", tuned, reinit)
+    dense = "ticket", 1.0
+    tuned, one_shot, by_admm = (
+        (f"{way}, fine-tuned", 0.2) for way in ("iterative", "one-shot", "ADMM")
+    )
+    measured["tuned 70"] = above("large", ("iterative, fine-tuned", 0.3), dense)
+    measured["ADMM"] = above("large", by_admm, dense)
+    measured["ADMM over iterative"] = above("large", by_admm, tuned)
+    measured["iterative over one-shot"] = above("large", tuned, one_shot)
     return measured
 
 
 def vgg_11(lab: Lab) -> Mapping[str, Values]:
     """VGG-11, narrow at smoke scale."""
-    model = partial(models.vgg, (1, 1, 2, 2, 2), 64 if lab.scale.is_faithful else 4)
-    return _alone(lab, arguments(model, "conv_1", (0.5,)))
+    return _alone(lab, "conv_1")
 
 
 def mobilenet_v2(lab: Lab) -> Mapping[str, Values]:
     """MobileNet-V2."""
-    return _alone(lab, arguments(models.mobilenet_v2, "stem", (0.5,)))
+    return _alone(lab, "stem")
 
 
-def _alone(lab: Lab, how: Mapping[str, Any]) -> Mapping[str, Values]:
-    measured, searches = correlate(lab, how)
+def _alone(lab: Lab, first: str) -> Mapping[str, Values]:
+    measured, searches = correlate(lab, (0.5,), Uniform(exclude=(first,)))
     lab.panels("accuracy", searches, FINAL)
     return measured
-
-
-def arguments(
-    model: Callable[..., keras.Model],
-    first: str,
-    sparsities: Sequence[float],
-) -> dict[str, Any]:
-    """What all searches of a network share; its first convolution is left alone."""
-    return {
-        "model": model,
-        "schedule": sparsities,
-        "allocation": Uniform(exclude=(first,)),
-    }
 
 
 def recipes(lab: Lab) -> dict[str, Recipe]:
@@ -88,9 +99,14 @@ def recipes(lab: Lab) -> dict[str, Recipe]:
 
 
 def correlate(
-    lab: Lab, how: Mapping[str, Any]
+    lab: Lab, sparsities: Sequence[float], allocation: Allocation
 ) -> tuple[dict[str, Any], dict[str, LotteryTicketSearch]]:
-    """Tickets and their reinitialisations by learning rate; R_p and accuracies.
+    """Tickets and their reinitialisations by learning rate; R_p.
+
+    Args:
+        lab: where to train.
+        sparsities: the tickets'.
+        allocation: of the sparsities. The first convolution is left alone.
 
     Returns:
         What is measured, and the searches by learning rate.
@@ -98,49 +114,83 @@ def correlate(
     measured: dict[str, Any] = {}
     searches = {}
     for label, recipe in recipes(lab).items():
-        search = lab.search(label, controls=["reinit"], recipe=recipe, **how)
+        search = lab.search(
+            label,
+            controls=["reinit"],
+            recipe=recipe,
+            schedule=sparsities,
+            allocation=allocation,
+        )
         searches[label] = search
         measured[f"dense {label}"] = 100 * at(search.results(), 1.0, FINAL)
-        tickets = [search.ticket(0, replicate) for replicate in lab.replicates]
         measured[f"R_p {label}"] = [
-            r_p(ticket.weights, trained(ticket)) for ticket in tickets
+            r_p(search.initial(r), search.trained(0, r)) for r in lab.replicates
         ]
-    measured["pruned, initial"], measured["pruned, trained"] = [], []
-    for replicate in lab.replicates:
-        dense = searches["large"].ticket(0, replicate)
-        after = pruned(lab, searches["large"], how, 0.5, replicate).final
-        measured["pruned, initial"].append(r_p(dense.weights, after))
-        measured["pruned, trained"].append(r_p(trained(dense), after))
+    search, recipe = searches["large"], recipes(lab)["large"]
+    dense = dense_trained(lab, search)
+    masks = admm(lab, "large", dense, 0.5, recipe, allocation)
+    tuned = fine_tune(lab, "large_admm_50", dense, masks, recipe)
+    ends = {"initial": {r: search.initial(r) for r in dense}, "trained": dense}
+    for words, states in ends.items():
+        measured[f"pruned, {words}"] = [r_p(states[r], tuned[r].final) for r in dense]
     return measured, searches
 
 
-def pruned(
+def accuracies(
     lab: Lab,
-    search: LotteryTicketSearch,
-    how: Mapping[str, Any],
-    sparsity: float,
-    replicate: int,
-) -> Trained:
-    """A dense network of a search in masks by ADMM, fine-tuned, at the large rate."""
-    dense, recipe = trained(search.ticket(0, replicate)), recipes(lab)["large"]
-    masks = admm(
-        lab,
-        "large",
-        dense,
-        sparsity,
-        replicate,
-        recipe,
-        how["allocation"],
-        how["model"],
-    )
-    name = f"large_admm_{100 * sparsity:g}"
-    return fine_tune(lab, name, dense, masks, replicate, recipe, how["model"])
+    searches: Mapping[str, LotteryTicketSearch],
+    highest: float,
+    allocation: Allocation,
+) -> "pd.DataFrame":
+    """Tickets, their reinitialisations, and masks with the trained weights fine-tuned.
 
+    Masks are those of the tickets, found iteratively, and of the highest sparsity
+    those found in one shot; at the large rate also those of ADMM.
 
-def trained(ticket: Ticket) -> State:
-    """The weights of a stored ticket at the end of its training."""
-    assert ticket.trained is not None
-    return ticket.trained
+    Args:
+        lab: where to train.
+        searches: by learning rate.
+        highest: the sparsity of the last level.
+        allocation: of the sparsities.
+
+    Returns:
+        A row for each training: `learning_rate`, `variant`, `density`, `replicate` and
+        `accuracy`, in %.
+    """
+    import pandas as pd
+
+    rows = []
+    for rate, search in searches.items():
+        recipe, dense = recipes(lab)[rate], dense_trained(lab, search)
+        for row in search.results().itertuples():
+            where = row.density, row.replicate
+            rows.append((rate, row.variant, *where, 100 * getattr(row, FINAL)))
+        found = [
+            ("iterative", {r: search.masks(level, r) for r in dense})
+            for level in range(1, lab.scale.levels + 1)
+        ]
+        every = search.masks(0)
+        one_shot = {
+            r: allocation({n: np.abs(state[n]) for n in every}, every, highest)
+            for r, state in dense.items()
+        }
+        found.append(("one-shot", one_shot))
+        if rate == "large":
+            masks = admm(lab, "large", dense, highest, recipe, allocation)
+            found.append(("ADMM", masks))
+        for index, (way, masks) in enumerate(found, start=1):
+            name = f"{rate}_{way}_{index}"
+            tuned = fine_tune(lab, name, dense, masks, recipe)
+            for r, training in tuned.items():
+                where = f"{way}, fine-tuned", masks[r].density, r
+                rows.append((rate, *where, 100 * training.metrics[FINAL]))
+    names = ["learning_rate", "variant", "density", "replicate", "accuracy"]
+    table = pd.DataFrame(rows, columns=names)
+    lab.table("accuracy", table)
+    panels = "variant", "learning_rate"
+    sparse = table[table["density"] < 1]
+    lab.figure("accuracy", lines(sparse, "density", "accuracy", LABELS[FINAL], *panels))
+    return table
 
 
 def experiment(
@@ -149,8 +199,11 @@ def experiment(
     run: Callable[[Lab], Mapping[str, Values]],
     trainings: int,
     published: tuple[float, str],
+    levels: int = 1,
+    small: Builder | None = None,
     accuracies: Sequence[float] = (),
     claims: Sequence[Claim] = (),
+    others: Mapping[str, Scale] | None = None,
 ) -> Experiment:
     """The experiment of one network.
 
@@ -161,8 +214,11 @@ def experiment(
         trainings: how many there are at the paper's scale.
         published: the R_p of the trained weights and those half pruned by ADMM,
             in %, and the data set that it is of.
+        levels: rounds of pruning at the paper's scale.
+        small: a smaller network of its kind, for the smoke scale.
         accuracies: those of the dense network that are published, by learning rate.
         claims: others.
+        others: scales beside `"smoke"` and `"paper"`.
     """
     of_dense = zip(RATES.items(), accuracies, strict=False)
     r_trained, data = published
@@ -170,14 +226,18 @@ def experiment(
         f"weight_correlation_{model}",
         f"Initial and final weights of {title}, by learning rate",
         ON_LENET.paper,
-        cifar_10(
-            model,
-            f"{trainings} trainings, most of 52,650 steps, hours on a GPU",
-            levels=3,
-            smoke="minutes",
-            steps=150 * EPOCH,
-            drops=(80 * EPOCH, 120 * EPOCH),
-        ),
+        {
+            **cifar_10(
+                model,
+                f"{trainings} trainings, most of 52,650 steps, hours on a GPU",
+                levels=levels,
+                smoke="minutes",
+                small=small,
+                steps=150 * EPOCH,
+                drops=(80 * EPOCH, 120 * EPOCH),
+            ),
+            **(others or {}),
+        },
         run,
         (
             *(
@@ -223,28 +283,68 @@ RESNET_20 = (
         unit="%",
         sign=(20, INFINITY),
     ),
-    effect(
-        "At 0.01, the ticket of 62 % sparsity beats its reinitialisation",
-        published="it does",
-        source="section 4.1",
-        value="small",
-        size=0,
-        unit="pp",
-    ),
     Claim(
-        "At 0.1, it is about as accurate",
-        published="about equal",
-        source="section 4.1",
-        value="large",
-        reproduced=(-0.3, 0.3),
-        unit="pp",
+        "At 0.1, it is near 20 %",
+        published="near (curves)",
+        source="section 4.3",
+        value="R_p large",
+        reproduced=(15, 25),
+        unit="%",
+    ),
+    *(
+        claim
+        for percent in (62, 80)
+        for claim in (
+            effect(
+                f"At 0.01, the ticket of {percent} % sparsity beats its "
+                "reinitialisation",
+                published="it does",
+                source="section 4.1",
+                value=f"small {percent}",
+                size=0,
+                unit="pp",
+            ),
+            Claim(
+                f"At 0.1, {percent} %: it is about as accurate",
+                published="about equal",
+                source="section 4.1",
+                value=f"large {percent}",
+                reproduced=(-0.3, 0.3),
+                unit="pp",
+            ),
+            effect(
+                f"{percent} %: it gains less over it at 0.1 than at 0.01",
+                published="less (curves)",
+                source="section 4.1",
+                value=f"less at large {percent}",
+                size=0,
+                unit="pp",
+            ),
+            effect(
+                f"At 0.1, {percent} %: the trained weights in its masks, fine-tuned, "
+                "beat the ticket",
+                published="they do",
+                source="section 5",
+                value=f"tuned over ticket {percent}",
+                size=0,
+                unit="pp",
+            ),
+            effect(
+                f"At 0.1, {percent} %: they beat the reinitialisation",
+                published="they do",
+                source="section 5",
+                value=f"tuned over reinit {percent}",
+                size=0,
+                unit="pp",
+            ),
+        )
     ),
     effect(
         "At 0.1, the trained weights in the masks of 70 %, fine-tuned, beat the dense "
         "network",
         published="they do",
         source="section 5",
-        value="tuned",
+        value="tuned 70",
         size=0,
         unit="pp",
     ),
@@ -256,6 +356,22 @@ RESNET_20 = (
         reproduced=(-0.3, INFINITY),
         unit="pp",
     ),
+    effect(
+        "Fine-tuned, 80 %: masks by ADMM are above those of iterative pruning",
+        published="above",
+        source="section 5",
+        value="ADMM over iterative",
+        size=0,
+        unit="pp",
+    ),
+    effect(
+        "Fine-tuned, 80 %: masks of iterative pruning are above those of one-shot",
+        published="above",
+        source="section 5",
+        value="iterative over one-shot",
+        size=0,
+        unit="pp",
+    ),
 )
 
 EXPERIMENTS = (
@@ -263,12 +379,28 @@ EXPERIMENTS = (
         "resnet_20",
         "ResNet-20",
         resnet_20,
-        trainings=95,
+        trainings=160,
         published=(63.97, "CIFAR-100"),
+        levels=4,
+        small=partial(models.resnet, 8),
         accuracies=(89.62, 91.7),
         claims=RESNET_20,
+        others={
+            "cpu": narrow_resnet(
+                "51 trainings, most of 4,000 steps, about 40 minutes on 2 cores",
+                levels=2,
+                drops=DROPS,
+            )
+        },
     ),
-    experiment("vgg_11", "VGG-11", vgg_11, trainings=40, published=(48.08, "CIFAR-10")),
+    experiment(
+        "vgg_11",
+        "VGG-11",
+        vgg_11,
+        trainings=40,
+        published=(48.08, "CIFAR-10"),
+        small=partial(models.vgg, (1, 1, 2, 2, 2), 4),
+    ),
     experiment(
         "mobilenet_v2",
         "MobileNet-V2",

@@ -18,6 +18,7 @@ def resnet(
     classes: int = 10,
     seed: int | None = None,
     augment: bool = False,
+    width: int = 16,
 ) -> keras.Model:
     """A residual network of three stages of 16, 32 and 64 filters.
 
@@ -27,12 +28,13 @@ def resnet(
         classes: Number of classes.
         seed: Seed of the initial weights; by default they differ at each call.
         augment: Whether training moves images by up to an eighth, and mirrors them.
+        width: Filters of the first stage; the others have two and four times as many.
 
     Returns:
         An uncompiled model that outputs logits.
 
     Raises:
-        ValueError: if there is no such depth.
+        ValueError: if there is no such depth or width.
 
     Reference:
         He et al. 2016, [Deep residual learning for image recognition](
@@ -47,14 +49,15 @@ def resnet(
     if checks.count("depth", depth, 8) % 6 != 2:
         checks.refuse("depth", "one of 8, 14, 20, … (6 n + 2)", depth)
     checks.flag("augment", augment)
+    checks.count("width", width, 1)
     check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     number, ramps, sums = (itertools.count(1) for _ in range(3))
 
-    def convolve(x: keras.KerasTensor, width: int, stride: int) -> keras.KerasTensor:
+    def convolve(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         index = next(number)
         x = layers.Conv2D(
-            width,
+            filters,
             3,
             stride,
             padding="same",
@@ -70,15 +73,15 @@ def resnet(
     inputs = x = keras.Input(input_shape)
     for layer in augmentation(seed) if augment else ():
         x = layer(x)
-    x = rectify(convolve(x, 16, 1))
-    for stage, width in enumerate((16, 32, 64)):
+    x = rectify(convolve(x, width, 1))
+    for stage, filters in enumerate((width, 2 * width, 4 * width)):
         for block in range(depth // 6):
             stride = 2 if stage and not block else 1
-            y = rectify(convolve(x, width, stride))
-            y = convolve(y, width, 1)
-            if x.shape[-1] != width:
+            y = rectify(convolve(x, filters, stride))
+            y = convolve(y, filters, 1)
+            if x.shape[-1] != filters:
                 x = layers.Conv2D(
-                    width,
+                    filters,
                     1,
                     stride,
                     use_bias=False,
@@ -89,7 +92,8 @@ def resnet(
             x = rectify(layers.Add(name=f"add_{next(sums)}")([x, y]))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, kernel_initializer=next(glorot), name="output")(x)
-    return keras.Model(inputs, outputs, name=f"resnet_{depth}")
+    name = f"resnet_{depth}" if width == 16 else f"resnet_{depth}_width_{width}"
+    return keras.Model(inputs, outputs, name=name)
 
 
 def resnet_20(
