@@ -757,7 +757,9 @@ def good_calls(folder, run):
         ),
         "kl.models.lenet_300_100": Good({"input_shape": (2, 2, 1)}, classes="positive"),
         "kl.models.resnet": Good(
-            {"depth": 8, "input_shape": (4, 4, 1)}, classes="positive"
+            {"depth": 8, "input_shape": (4, 4, 1), "width": 4},
+            width="positive",
+            classes="positive",
         ),
         "kl.models.vgg": Good(
             {"blocks": (1,), "width": 2, "input_shape": (4, 4, 1)},

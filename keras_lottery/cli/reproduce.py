@@ -1,11 +1,11 @@
 """`keras-lottery reproduce`, which is also `scripts/reproduce.py`."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_lottery.cli.parsing import Parser, directory
 from keras_lottery.papers import experiments
+from keras_lottery.papers.experiments.reproduce import directory_of, measured_seconds
 from keras_lottery.tables import text_table
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.name is None:
         raise ValueError("the name of an experiment is missing; --list shows all")
     experiment = experiments.get(options.name)
-    directory = (
-        options.directory or Path("runs/reproduce") / f"{options.name}_{options.scale}"
-    )
+    directory = options.directory or directory_of(options.name, options.scale)
     verdicts = experiments.reproduce(
         experiment, options.scale, directory, options.verbose
     )
@@ -55,12 +53,30 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def listed() -> str:
-    """A line for each experiment: its name, its cost by scale, and its title."""
+    """A line for each experiment: its name, its cost by scale, and its title.
+
+    Where a run has ended in its usual directory, the cost is what it measured, too.
+    """
     rows = []
     for name, experiment in experiments.EXPERIMENTS.items():
-        cost = "; ".join(f"{key}: {s.cost}" for key, s in experiment.scales.items())
-        rows.append([name, f"{experiment.title} ({cost})"])
+        costs = []
+        for key, scale in experiment.scales.items():
+            seconds = measured_seconds(directory_of(name, key))
+            measured = "" if seconds is None else f", measured: {_duration(seconds)}"
+            costs.append(f"{key}: {scale.cost}{measured}")
+        rows.append([name, f"{experiment.title} ({'; '.join(costs)})"])
     return text_table(rows)
+
+
+def _duration(seconds: float) -> str:
+    """The time of trainings, one after another, in words.
+
+    >>> _duration(90), _duration(5400)
+    ('90 s of training', '90 minutes of training')
+    """
+    if seconds < 600:
+        return f"{seconds:.0f} s of training"
+    return f"{seconds / 60:.0f} minutes of training"
 
 
 def verdict_table(verdicts: "pd.DataFrame") -> str:

@@ -12,20 +12,21 @@ random masks       `shuffle`                                     `random`
 the worst masks    `invert`
 =================  ====================  ======================  ==============
 
-Two more change the weights that the ticket starts from, and keep its masks:
-`permute_layers` gives each layer those of another one like it, and `noise` adds random
-numbers. They ask how much a ticket owes to weights that were trained before.
-
 Where weights were pruned in groups, blocks or whole filters, masks keep that form: as
-many groups of each layer, others of them.
+many groups of each layer, others of them. Where weights change, all variables that are
+not masked are drawn anew.
 
-The controls that change weights change those that are masked; all other variables are
-drawn anew. `snapshot` is the one that the ticket's masks were found in; its `rng`
-differs from trial to trial.
+Others, in `perturbations`, change the weights that the ticket starts from:
+`permute_layers` gives each layer those of another one like it, `noise` adds random
+numbers, `shuffle_weights` and `shuffle_in_filters` exchange them, `redraw_same_sign`
+keeps their signs alone, and `initial_weights`, `initial_signs` and `initial_magnitudes`
+take values of step 0. They ask how much a ticket owes to what was trained before.
+
+`snapshot` is the one that the ticket's masks were found in; its `rng` differs from
+trial to trial.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,17 +36,32 @@ from keras_lottery import checks
 from keras_lottery.keras_bridge.layers import redraw
 from keras_lottery.registry import Registry
 from keras_lottery.tickets import Snapshot, Ticket
+from keras_lottery.tickets.perturbations import (
+    Noise,
+    ShuffleWeights,
+    initial_magnitudes,
+    initial_signs,
+    initial_weights,
+    permute_layers,
+    redraw_same_sign,
+    with_masked_weights,
+)
 
 __all__ = [
     "CONTROLS",
     "Control",
     "Noise",
+    "ShuffleWeights",
     "constant",
     "constant_same_sign",
     "get",
+    "initial_magnitudes",
+    "initial_signs",
+    "initial_weights",
     "invert",
     "permute_layers",
     "random",
+    "redraw_same_sign",
     "register",
     "reinit",
     "reinit_same_sign",
@@ -128,7 +144,7 @@ def reinit_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
         "sign".
     """
     drawn = reinit(ticket, snapshot)
-    return _with_masked_weights(
+    return with_masked_weights(
         drawn, lambda name: np.copysign(drawn.weights[name], ticket.weights[name])
     )
 
@@ -141,7 +157,7 @@ def constant(ticket: Ticket, snapshot: Snapshot) -> Ticket:
     Reference:
         Zhou et al. 2019, section 3, "constant".
     """
-    return _with_masked_weights(
+    return with_masked_weights(
         reinit(ticket, snapshot),
         lambda name: np.copysign(
             _deviation(snapshot, name),
@@ -156,118 +172,10 @@ def constant_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
     Reference:
         Zhou et al. 2019, section 3, "constant" with "sign".
     """
-    return _with_masked_weights(
+    return with_masked_weights(
         reinit(ticket, snapshot),
         lambda name: np.copysign(_deviation(snapshot, name), ticket.weights[name]),
     )
-
-
-def permute_layers(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks, the weights of layers that are alike exchanged.
-
-    Layers are alike that have the same shapes, and names that differ in numbers only:
-    `block_0/query` and `block_1/query`. Each gets the weights of another one. Where
-    there are as many of several kinds, all follow one order: whole blocks are permuted.
-
-    Raises:
-        ValueError: if no two layers are alike.
-
-    Reference:
-        Chen et al. 2020, "The lottery ticket hypothesis for pre-trained BERT networks",
-        section 3.2 ("shuffled pre-trained weights").
-    """
-    kinds = _alike(ticket.weights)
-    if not kinds:
-        raise ValueError(
-            "The control 'permute_layers' exchanges the weights of layers of the same "
-            "shapes, whose names differ in numbers only, as `block_0/query` and "
-            f"`block_1/query` do. Received: layers {sorted(_layers(ticket.weights))}. "
-            "Name them so, or choose a control such as 'noise'."
-        )
-    # By how many they are.
-    orders: dict[int, np.ndarray] = {}
-    weights = dict(ticket.weights)
-    for layers in kinds:
-        count = len(layers)
-        if count not in orders:
-            orders[count] = _derangement(count, snapshot.rng)
-        for place, source in enumerate(orders[count]):
-            for own, other in zip(layers[place], layers[source], strict=True):
-                weights[own] = ticket.weights[other]
-    return dataclasses.replace(ticket, weights=weights)
-
-
-def _layers(state: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """The names of a state by layer, without the states of random generators."""
-    layers: dict[str, list[str]] = {}
-    for name, array in state.items():
-        if "float" in array.dtype.name:
-            layers.setdefault(name.rpartition("/")[0], []).append(name)
-    return layers
-
-
-def _alike(state: Mapping[str, np.ndarray]) -> list[list[list[str]]]:
-    """Layers, as lists of names, that could exchange their weights."""
-    kinds: dict[tuple[Any, ...], list[list[str]]] = {}
-    for layer, names in _layers(state).items():
-        kind = re.sub(r"_?\d+", "", layer)
-        shapes = tuple((n.removeprefix(layer), state[n].shape) for n in names)
-        kinds.setdefault((kind, shapes), []).append(names)
-    return [layers for layers in kinds.values() if len(layers) > 1]
-
-
-def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
-    """A random order in which none keeps its place."""
-    while True:
-        order = rng.permutation(count)
-        if (order != np.arange(count)).all():
-            return order
-
-
-@dataclasses.dataclass(frozen=True)
-class Noise:
-    """The same masks, Gaussian noise added to the masked weights.
-
-    `"noise"` is `Noise()`; another scale is given as `{"half": (Noise(0.5), 1)}`.
-
-    Args:
-        scale: the standard deviation of the noise, as a multiple of that of each
-            layer's weights, which the ticket starts from.
-
-    Raises:
-        ValueError: if `scale` is not a positive number.
-
-    Reference:
-        Chen et al. 2020, "The lottery ticket hypothesis for pre-trained BERT networks":
-        scales from 0.01 to 1 of the standard deviation of BERT's weights, 0.0387.
-
-    Example:
-
-    >>> Noise(0.5)
-    Noise(scale=0.5)
-    """
-
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.number("scale", self.scale, above=0)
-
-    def __call__(self, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-        """The control, see `controls`."""
-
-        def noisy(name: str) -> np.ndarray:
-            weight = ticket.weights[name]
-            noise = snapshot.rng.normal(size=weight.shape)
-            return weight + self.scale * np.nanstd(weight.astype("float64")) * noise
-
-        return _with_masked_weights(ticket, noisy)
-
-
-def _with_masked_weights(ticket: Ticket, weight: Callable[[str], np.ndarray]) -> Ticket:
-    masked = {
-        name: weight(name).astype(ticket.weights[name].dtype) for name in ticket.masks
-    }
-    return dataclasses.replace(ticket, weights={**ticket.weights, **masked})
 
 
 def _deviation(snapshot: Snapshot, name: str) -> float:
@@ -294,6 +202,14 @@ CONTROLS: Registry[Control] = Registry(
         "constant_same_sign": constant_same_sign,
         "permute_layers": permute_layers,
         "noise": Noise(),
+        "shuffle_weights": ShuffleWeights(),
+        "shuffle_weights_same_sign": ShuffleWeights(same_sign=True),
+        "shuffle_in_filters": ShuffleWeights(in_filters=True),
+        "shuffle_in_filters_same_sign": ShuffleWeights(in_filters=True, same_sign=True),
+        "redraw_same_sign": redraw_same_sign,
+        "initial_weights": initial_weights,
+        "initial_signs": initial_signs,
+        "initial_magnitudes": initial_magnitudes,
     },
 )
 """Controls by name."""

@@ -27,6 +27,22 @@ def test_all_experiments_are_listed_one_a_line(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_list_has_the_times_of_runs_that_ended(capsys, tmp_path):
+    for name, text in {
+        "layers_cpu": '{"seconds": 5400.0}',
+        "layers_smoke": '{"seconds": 4}',
+        "renda_cpu": '{"experiment": "renda", "scale": "cpu"}',
+    }.items():
+        folder = tmp_path / "runs" / "reproduce" / name
+        folder.mkdir(parents=True)
+        (folder / "reproduction.json").write_text(text)
+    cli.main(["reproduce", "--list"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "measured: 90 minutes of training; paper: " in lines["layers"]
+    assert "measured: 4 s of training; cpu: " in lines["layers"]
+    assert sum("measured" in line for line in lines.values()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -237,3 +237,97 @@ def test_noise_is_a_share_of_each_layers_deviation(model, scale):
 def test_a_scale_of_noise_is_a_positive_number(scale):
     with pytest.raises(ValueError, match="scale="):
         controls.Noise(scale)
+
+
+def test_noise_may_be_of_the_initial_deviation(model):
+    ticket, snapshot = found(model)
+    noisy = controls.Noise(2.0, of="initial")(ticket, snapshot)
+    for name in KERNELS:
+        added = noisy.weights[name] - ticket.weights[name]
+        expected = 2.0 * snapshot.initial[name].std()
+        np.testing.assert_allclose(added.std(), expected, rtol=0.2)
+
+
+def test_noise_of_unknown_weights_is_refused():
+    with pytest.raises(ValueError, match="of="):
+        controls.Noise(of="final")
+
+
+def changed(model, name):
+    """The ticket and its control, and that nothing but masked weights is another."""
+    ticket, control, snapshot = made(model, name)
+    assert control.masks is ticket.masks
+    for weight, array in control.weights.items():
+        assert array.dtype == ticket.weights[weight].dtype
+        if weight not in KERNELS:
+            assert array is ticket.weights[weight]
+        else:
+            assert not np.array_equal(array, ticket.weights[weight])
+    return ticket, control, snapshot
+
+
+@pytest.mark.parametrize("in_filters", [False, True])
+@pytest.mark.parametrize("same_sign", [False, True])
+def test_weights_that_are_left_are_exchanged(model, in_filters, same_sign):
+    name = "shuffle_in_filters" if in_filters else "shuffle_weights"
+    name += "_same_sign" if same_sign else ""
+    ticket, control, _ = changed(model, name)
+    for kernel in KERNELS:
+        mask, before = ticket.masks[kernel], ticket.weights[kernel]
+        after = control.weights[kernel]
+        np.testing.assert_array_equal(after[~mask], before[~mask])
+        np.testing.assert_array_equal(np.sort(after[mask]), np.sort(before[mask]))
+        assert (np.sign(after) == np.sign(before)).all() == same_sign
+        # Few find their place again: fewer, the more places there are.
+        assert (after == before)[mask].mean() < 0.4
+        filters = [
+            np.array_equal(np.sort(after[m, i]), np.sort(before[m, i]))
+            for i, m in enumerate(mask.T)
+        ]
+        assert all(filters) if in_filters else not any(filters)
+
+
+def test_weights_are_exchanged_in_any_order(model):
+    """Every place is as likely."""
+    ticket, snapshot = found(model)
+    state = {**ticket.weights, "output/kernel": np.zeros((30, 5), "float32")}
+    state["output/kernel"][0, 0] = 1.0
+    left = np.zeros((30, 5), bool)
+    left[:4, 0] = True
+    ticket = Ticket(Masks({"output/kernel": left}), state)
+    shuffle = controls.get("shuffle_weights")
+    places = [
+        int(np.argmax(shuffle(ticket, snapshot).weights["output/kernel"][:, 0]))
+        for _ in range(400)
+    ]
+    assert np.bincount(places, minlength=4).min() > 60
+
+
+@pytest.mark.parametrize("argument", ["in_filters", "same_sign"])
+def test_how_weights_are_exchanged_is_yes_or_no(argument):
+    with pytest.raises(ValueError, match=f"{argument}="):
+        controls.ShuffleWeights(**{argument: "filters"})
+
+
+@pytest.mark.parametrize(
+    ("name", "magnitudes", "signs"),
+    [
+        ("initial_weights", "initial", "initial"),
+        ("initial_signs", "start", "initial"),
+        ("initial_magnitudes", "initial", "start"),
+        ("redraw_same_sign", None, "start"),
+    ],
+)
+def test_values_of_step_0(model, name, magnitudes, signs):
+    ticket, control, snapshot = changed(model, name)
+    states = {"initial": snapshot.initial, "start": ticket.weights}
+    for kernel in KERNELS:
+        after = control.weights[kernel]
+        assert (np.sign(after) == np.sign(states[signs][kernel])).all()
+        same = {n: np.allclose(abs(after), abs(states[n][kernel])) for n in states}
+        assert [n for n in states if same[n]] == ([magnitudes] if magnitudes else [])
+    if name == "redraw_same_sign":
+        deviation = control.weights["hidden/kernel"].std()
+        np.testing.assert_allclose(
+            deviation, snapshot.initial["hidden/kernel"].std(), rtol=0.1
+        )

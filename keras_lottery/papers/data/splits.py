@@ -75,7 +75,8 @@ class Splits:
         checks.count("size", size, 1)
         shape = self.input_shape
         if len(shape) != 3 or shape[0] % size or shape[1] % size:
-            checks.refuse("size", f"a divisor of the images' sides {shape[:2]}", size)
+            form = f"a divisor of the sides of images, of shape {shape} here"
+            checks.refuse("size", form, size)
         height, width, channels = shape[0] // size, shape[1] // size, shape[2]
 
         def average(x: np.ndarray) -> np.ndarray:

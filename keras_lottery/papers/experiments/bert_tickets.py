@@ -1,15 +1,12 @@
 """Chen et al.: lottery tickets in a pre-trained BERT, and where they transfer to."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_lottery.keras_bridge.layers import State, get_state, set_state
 from keras_lottery.papers import data, models
 from keras_lottery.papers.data import Splits
 from keras_lottery.papers.data.wordnet import LENGTH, MASKED, SPECIAL, mask_words
@@ -23,6 +20,7 @@ from keras_lottery.papers.experiments.experiment import (
 )
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import FINAL, gain
+from keras_lottery.papers.experiments.networks import PreTrained
 from keras_lottery.papers.experiments.scales import of_length
 from keras_lottery.papers.experiments.training import Start
 from keras_lottery.papers.models import Recipe
@@ -36,27 +34,6 @@ ENCODER = ("embeddings", "positions", "norm", "block_*")
 CONTROLS = ("shuffle", "reinit", "permute_layers")
 LEVELS = (5, 7)
 """Half of the blocks' weights pruned, and 70 %."""
-
-
-@dataclass(frozen=True)
-class PreTrained:
-    """Builds a network with the weights of another one, as far as their names agree.
-
-    Args:
-        builder: `(input_shape, classes) -> model`.
-        weights: those that were trained before.
-    """
-
-    builder: Callable[..., keras.Model]
-    weights: State
-
-    def __call__(self, input_shape: tuple[int, ...], classes: int) -> keras.Model:
-        """The network; its head is drawn where the other one has none like it."""
-        model = self.builder(input_shape, classes)
-        own = get_state(model)
-        known = {name: a for name, a in self.weights.items() if name in own}
-        set_state(model, {**own, **known})
-        return model
 
 
 def run(lab: Lab) -> Mapping[str, Values]:

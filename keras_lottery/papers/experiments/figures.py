@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 FEW = 20
 """So many points of a line at most have marks."""
+MANY = 8
+"""So many lines at most are named inside of a figure's axes."""
 
 
 def lines(
@@ -40,8 +42,9 @@ def lines(
     parts = [("", table)] if panels is None else list(table.groupby(panels, sort=False))
     columns = min(len(parts), 3)
     rows = -(-len(parts) // columns)
-    size = (5.2 if columns == 1 else 4 * columns, 3.4 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    is_long = columns == 1 and len(looks) > MANY
+    width = 5.2 + 2 * is_long if columns == 1 else 4 * columns
+    figure = Figure(figsize=(width, 3.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[len(parts) :]:
         axes.set_visible(False)
@@ -80,7 +83,8 @@ def lines(
             densities = table[x].round(6).unique()
             plots.format_density_axis(axes, sorted(densities, reverse=True))
         if by is not None:
-            axes.legend(title=by, fontsize="x-small", frameon=False)
+            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if is_long else {}
+            axes.legend(title=by, fontsize="x-small", frameon=False, **beside)
     grid[0, 0].set_ylabel(label)
     return figure
 

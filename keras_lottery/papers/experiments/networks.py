@@ -1,13 +1,14 @@
 """Networks that experiments train beside those of `models`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_lottery.keras_bridge.layers import State
+from keras_lottery.keras_bridge.layers import State, get_state, set_state
 from keras_lottery.papers import models
 
 Builder = Callable[..., keras.Model]
@@ -115,6 +116,29 @@ def biases_apart(state: State) -> dict[str, np.ndarray]:
     ['out/kernel', 'out_bias/bias']
     """
     return {n.replace("/bias", "_bias/bias"): value for n, value in state.items()}
+
+
+@dataclass(frozen=True)
+class PreTrained:
+    """Builds a network with the weights of another one, as far as their names agree.
+
+    Args:
+        builder: `(input_shape, classes) -> model`.
+        weights: those that were trained before.
+    """
+
+    builder: Builder
+    weights: State
+
+    def __call__(
+        self, input_shape: tuple[int, ...], classes: int, **how: Any
+    ) -> keras.Model:
+        """The network; its head is drawn where the other one has none like it."""
+        model = self.builder(input_shape, classes, **how)
+        own = get_state(model)
+        known = {name: a for name, a in self.weights.items() if name in own}
+        set_state(model, {**own, **known})
+        return model
 
 
 def small_conv(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:

@@ -54,7 +54,7 @@ def reproduce(
             f"{list(experiment.scales)}. Received: scale={scale!r}"
         )
     chosen = experiment.scales[scale]
-    directory = Path(directory or f"runs/reproduce/{experiment.name}_{scale}")
+    directory = Path(directory or directory_of(experiment.name, scale))
     lab = Lab(chosen, directory, verbose)
     _occupy(directory, experiment.name, scale)
     measured = dict(experiment.run(lab))
@@ -94,6 +94,27 @@ def reproduce(
     text = _markdown(experiment, scale, lab, verdicts)
     write_atomically(directory / README, lambda file: file.write(text.encode()))
     return verdicts
+
+
+def directory_of(name: str, scale: str) -> Path:
+    """Where a run is kept if nothing else is said."""
+    return Path("runs/reproduce") / f"{name}_{scale}"
+
+
+def measured_seconds(directory: Path) -> float | None:
+    """How long the trainings of a run took, one after another; None if it has no end.
+
+    Args:
+        directory: the run's.
+
+    Raises:
+        CorruptedFileError: if its summary is damaged.
+    """
+    try:
+        summary = read_json(directory / SUMMARY)
+    except FileNotFoundError:
+        return None
+    return summary.get("seconds")
 
 
 def _occupy(directory: Path, name: str, scale: str) -> None:

@@ -181,9 +181,10 @@ def accuracies(
         for index, (way, masks) in enumerate(found, start=1):
             name = f"{rate}_{way}_{index}"
             tuned = fine_tune(lab, name, dense, masks, recipe)
+            variant = f"{way}, fine-tuned"
             for r, training in tuned.items():
-                where = f"{way}, fine-tuned", masks[r].density, r
-                rows.append((rate, *where, 100 * training.metrics[FINAL]))
+                accuracy = 100 * training.metrics[FINAL]
+                rows.append((rate, variant, masks[r].density, r, accuracy))
     names = ["learning_rate", "variant", "density", "replicate", "accuracy"]
     table = pd.DataFrame(rows, columns=names)
     lab.table("accuracy", table)

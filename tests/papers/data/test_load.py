@@ -72,3 +72,31 @@ def test_repr_is_short():
     assert repr(data.load("digits")) == (
         "Splits(name='digits', input_shape=(8, 8, 1), classes=10)"
     )
+
+
+def test_averaged_images_have_the_means_of_their_pixels():
+    digits = data.load("digits")
+    small = digits.averaged(4)
+    assert (small.name, small.input_shape, small.classes) == (
+        "digits_2x2",
+        (2, 2, 1),
+        10,
+    )
+    for (x, y), (of, same) in zip(
+        parts(small).values(), parts(digits).values(), strict=True
+    ):
+        assert x.dtype == np.float32 and y is same
+        np.testing.assert_allclose(x[:, 1, 0, 0], of[:, 4:, :4, 0].mean((1, 2)))
+    np.testing.assert_array_equal(digits.averaged(1).x_test, digits.x_test)
+
+
+@pytest.mark.parametrize("size", [0, 3, 2.0, True])
+def test_images_are_averaged_over_a_divisor_of_their_sides(size):
+    with pytest.raises(ValueError, match="size="):
+        data.load("digits").averaged(size)
+
+
+def test_texts_are_not_averaged():
+    texts = data.Splits("texts", *[np.zeros((2, 32))] * 6, input_shape=(32,))
+    with pytest.raises(ValueError, match="size="):
+        texts.averaged(2)

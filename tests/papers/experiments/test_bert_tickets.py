@@ -11,9 +11,9 @@ from keras_lottery.papers.experiments.bert_tickets import (
     LEVELS,
     MLM,
     TASKS,
-    PreTrained,
     pixels,
 )
+from keras_lottery.papers.experiments.networks import PreTrained
 from keras_lottery.tickets import schedules
 from keras_lottery.tickets.carry_over import matching
 

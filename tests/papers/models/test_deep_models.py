@@ -57,6 +57,17 @@ def test_size_names_and_recipe(name, monkeypatch):
         assert fnmatch.filter(layers, pattern), pattern
 
 
+@pytest.mark.parametrize("width", [4, 16])
+def test_a_resnet_has_as_many_filters_as_asked_for(width):
+    model = models.resnet(8, (8, 8, 3), width=width)
+    kernels = {v.path: v.shape for v in model.weights if v.path.endswith("/kernel")}
+    filters = [kernels[f"conv_{index}/kernel"][-1] for index in range(1, 8)]
+    assert filters == [width] * 3 + [2 * width] * 2 + [4 * width] * 2
+    assert kernels["shortcut_2/kernel"] == (1, 1, 2 * width, 4 * width)
+    # Directories of searches know their networks by name.
+    assert model.name == ("resnet_8" if width == 16 else "resnet_8_width_4")
+
+
 def test_mobilenet_can_augment_its_images(monkeypatch):
     mobilenet = importlib.import_module("keras_lottery.papers.models.mobilenet")
     monkeypatch.setattr(mobilenet, "_STAGES", mobilenet._STAGES[:1])
