@@ -86,6 +86,14 @@ class Registry(dict[str, T]):
         self[name] = self._wrap(value)
         return value
 
+    def include(self, names: Mapping[str, Any]) -> None:
+        """Adds more of the library's own objects, which nobody registers anew.
+
+        For rooms that are built on the one where the registry is.
+        """
+        self.update({name: self._wrap(value) for name, value in names.items()})
+        self._own |= names.keys()
+
     def look_up(self, value: Any) -> T:
         """What is registered under a name, or the object given instead of one.
 

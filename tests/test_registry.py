@@ -54,6 +54,17 @@ def test_what_is_given_is_wrapped_once():
     assert type(made.look_up(abs)) is Power
 
 
+@pytest.mark.parametrize(
+    "module, name",
+    [(kl.grouping, "filter"), (kl.repair, "greedy_forward"), (kl.criteria, "snip")],
+)
+def test_names_of_the_library_s_own_are_not_taken(module, name):
+    before = module.get(name)
+    with pytest.raises(ValueError, match="none of the library's own"):
+        module.register(name, before)
+    assert module.get(name) is before
+
+
 class Power:
     def __init__(self, function):
         self.function = function

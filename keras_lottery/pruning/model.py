@@ -139,6 +139,7 @@ def prune(
     set_masks(model, {**snapshot.others, **masks}, optimizer)
     variables = named_variables(model)
     for name, array in repaired.items():
+        # No step of an optimizer follows that would apply it.
         own = variables[name].constraint
         variables[name].assign(array if own is None else own(array))
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)

@@ -171,7 +171,8 @@ def count_trainings(replicate: Replicate) -> list[int]:
             found.append(scores)
         return found[0]
 
-    dry = replace(plan, criterion=Criterion(score_once))
+    within = plan.criterion.within_outputs
+    dry = replace(plan, criterion=Criterion(score_once, within_outputs=within))
     going = levels(replace(replicate, plan=dry))
     counts = []
     made: set[str] = set()

@@ -19,7 +19,12 @@ from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
-from keras_lottery.pruning import check_by_layer, chosen, default_allocation
+from keras_lottery.pruning import (
+    check_by_layer,
+    chosen,
+    default_allocation,
+    repairer,
+)
 from keras_lottery.search import stored
 from keras_lottery.search.arguments import (
     check_callbacks,
@@ -51,7 +56,6 @@ from keras_lottery.search.stored import read_checked
 from keras_lottery.search.workers import check_workers
 from keras_lottery.tickets import Ticket, schedules
 from keras_lottery.tickets import controls as control_registry
-from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets.allocation import AllocationLike
 from keras_lottery.tickets.allocation.layerwise import Sparsity
@@ -245,7 +249,7 @@ class LotteryTicketSearch(Run):
             allocation=allocated,
             granularity=granularity,
             rewind=rewinds.get(rewind),
-            repair=None if repair is None else repairs.get(repair),
+            repair=None if repair is None else repairer(repair, found),
             report_levels=self.report_levels,
             seed=seed,
             controls=control_registry.resolve(self.controls),

@@ -55,21 +55,22 @@ __all__ = [
     "scratch",
 ]
 
-grouping.register(
-    "filter",
-    Kind(
-        partial(find_units, "filter"),
-        across_layers=True,
-        criteria=filter_criteria.CRITERIA,
-    ),
+grouping.GROUPINGS.include(
+    {
+        "filter": Kind(
+            partial(find_units, "filter"),
+            across_layers=True,
+            criteria=filter_criteria.CRITERIA,
+        ),
+        "head": Kind(find_heads, across_layers=True),
+        "channel": Kind(partial(find_units, "channel"), across_layers=True),
+    }
 )
-grouping.register("head", Kind(find_heads, across_layers=True))
-grouping.register("channel", Kind(partial(find_units, "channel"), across_layers=True))
 
 _GREEDY = {
     "greedy_forward": GreedyForward("loss"),
     "greedy_imitation": GreedyForward("imitation"),
 }
 repair.OF_CRITERIA |= _GREEDY
-repair.REPAIRS |= _GREEDY
+repair.REPAIRS.include(_GREEDY)
 repair.KINDS.append(GreedyForward)

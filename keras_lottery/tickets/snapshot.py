@@ -63,9 +63,9 @@ class Snapshot:
     others: Masks = field(default_factory=lambda: Masks({}))
 
     @classmethod
-    def untrained(cls, masks: Masks, state: State, **others: Any) -> Self:
+    def untrained(cls, masks: Masks, state: State, **fields: Any) -> Self:
         """The snapshot of a network that is not trained: it has its initial weights."""
-        return cls(masks, state, state, state, **others)
+        return cls(masks, state, state, state, **fields)
 
     @property
     def model(self) -> keras.Model:

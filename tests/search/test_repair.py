@@ -52,6 +52,16 @@ def test_masks_that_a_repair_chooses_are_the_tickets():
         assert np.array_equal(ticket.weights[name] != 0, mask)
 
 
+@pytest.mark.parametrize(
+    "name, kind", [("admm", kl.repair.ADMM), ("sparsegpt", kl.repair.SparseGPT)]
+)
+def test_a_repair_of_the_criterion_s_name_chooses_masks_as_in_prune(name, kind):
+    made = kl.LotteryTicketSearch(build, [0.5], name, rewind="fine_tune", repair=name)
+    assert made._choices.repair == kind(choose=True)
+    made = kl.LotteryTicketSearch(build, [0.5], rewind="fine_tune", repair=name)
+    assert made._choices.repair == kind()
+
+
 def test_what_is_not_trained_on_is_not_repaired():
     for rewind in ("weights", "continue"):
         with pytest.raises(ValueError, match="`None` where tickets start"):
