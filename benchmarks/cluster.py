@@ -3,20 +3,27 @@
     python benchmarks/cluster.py busy      # two processes, one replicate, two controls
     python benchmarks/cluster.py memory    # of the driver, by level
     python benchmarks/cluster.py driver    # its seconds for each training
+    python benchmarks/cluster.py kills     # two Ray nodes, of which things are killed
 
-Each prints its figures. `busy`, `memory` and `driver` train for moments: they are about
-what happens around the trainings.
+Each prints its figures. The trainings take moments: it is about what happens around
+them. `kills` runs a search of 60 trainings on a Ray cluster of two nodes, and kills a
+worker, a node, the driver and the head in the middle of it, each in a run of its own.
 """
 
 import argparse
+import contextlib
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import psutil
 
 import keras_lottery as kl
@@ -160,14 +167,144 @@ def resnet() -> keras.Model:
     return model
 
 
+HALF = 30
+"""So many of the 60 trainings are stored when something is killed."""
+
+
+def kills(folder: Path) -> None:
+    """Whether a search on a Ray cluster is the unbroken one, whatever is killed."""
+    folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+    whole = folder / "whole"
+    with _cluster() as cluster, _driver(cluster, whole) as driver:
+        print(f"nothing killed: {_ended(driver, whole)}", flush=True)
+    table = _table(whole)
+    for what, kill in (
+        ("a worker", _kill_worker),
+        ("a node", _kill_node),
+        ("the driver", _kill_driver),
+        ("the head", _kill_head),
+    ):
+        run = folder / what.replace(" ", "_")
+        with _cluster() as cluster, _driver(cluster, run) as driver:
+            while len(_stored(run)) < HALF:
+                assert driver.poll() is None, _said(run)
+                time.sleep(0.1)
+            kill(cluster, driver)
+            print(f"{what} killed: {_ended(driver, run)}", flush=True)
+        if driver.returncode:
+            with _cluster() as cluster, _driver(cluster, run) as driver:
+                print(f"    run again: {_ended(driver, run)}", flush=True)
+        pd.testing.assert_frame_equal(_table(run), table, check_exact=True)
+        print("    the table is the same, to the bit", flush=True)
+
+
+def drive(folder: Path) -> None:
+    """The search of `kills`: 60 trainings."""
+    x, y = arrays(2_000)
+    search = kl.LotteryTicketSearch(
+        network(100),
+        kl.schedules.geometric(0.2, 7),
+        replicates=4,
+        engine="fused",
+        workers="ray",
+        directory=folder,
+    )
+    data = {"validation_data": (x[:500], y[:500]), "steps": 1_000, "batch_size": 60}
+    search.search(x, y, **data)
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    """Two nodes of one processor each."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@contextlib.contextmanager
+def _driver(cluster: Any, folder: Path) -> Iterator[subprocess.Popen]:
+    """The process of the search, which writes what it says beside the directory."""
+    command = [sys.executable, __file__, "drive", str(folder)]
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    with open(f"{folder}.txt", "wb") as said:
+        how = {"stdout": said, "stderr": said, "env": environment}
+        driver = subprocess.Popen(command, **how)
+    yield driver
+    driver.kill()
+
+
+def _ended(driver: subprocess.Popen, folder: Path) -> str:
+    """Waits for the driver's end; what it was."""
+    began, stored = time.perf_counter(), len(_stored(folder))
+    code = driver.wait()
+    seconds = time.perf_counter() - began
+    last = f". It said: {_said(folder)}" if code > 0 else ""
+    return (
+        f"with {stored} trainings stored; the driver ended {seconds:.0f} s later with "
+        f"{len(_stored(folder))} and the exit status {code}{last}"
+    )
+
+
+def _stored(folder: Path) -> list[Path]:
+    return list(folder.glob("replicate_*/level_*/*.safetensors"))
+
+
+def _said(folder: Path) -> str:
+    return Path(f"{folder}.txt").read_text().strip().rpartition("\n")[2]
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "results.csv").drop(columns="seconds")
+
+
+def _kill_worker(cluster: Any, driver: subprocess.Popen) -> None:
+    for node in cluster.list_all_nodes():
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in raylet.children(recursive=True):
+            if process.cmdline()[:1] == ["ray::_train"]:
+                process.kill()
+                return
+    raise RuntimeError("no worker trains")
+
+
+def _kill_node(cluster: Any, driver: subprocess.Popen) -> None:
+    (node,) = cluster.worker_nodes
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def _kill_driver(cluster: Any, driver: subprocess.Popen) -> None:
+    driver.kill()
+
+
+def _kill_head(cluster: Any, driver: subprocess.Popen) -> None:
+    cluster.remove_node(cluster.head_node, allow_graceful=False)
+
+
+BENCHMARKS = {
+    "busy": busy,
+    "memory": memory,
+    "driver": driver,
+    "kills": kills,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["busy", "memory", "driver"])
-    what = parser.parse_args().what
+    parser.add_argument("what", choices=[*BENCHMARKS, "drive"])
+    parser.add_argument("folder", nargs="?", type=Path, help="of `drive` alone")
+    given = parser.parse_args()
+    if given.what == "drive":
+        drive(given.folder)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        {"busy": busy, "memory": memory, "driver": driver}[what](Path(folder))
+        BENCHMARKS[given.what](Path(folder))
 
 
 if __name__ == "__main__":

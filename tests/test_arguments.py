@@ -644,6 +644,7 @@ def good_calls(folder, run):
             },
             optimizer="none",
             eval_freq="positive",
+            checkpoint="positive",
             workers="count",
             wrong_models="unbuilt uncompiled subclassed",
         ),

@@ -193,7 +193,7 @@ def resources(text: str) -> dict[str, Any]:
                 f"expected names with numbers, such as num_gpus=0.25,num_cpus=2; "
                 f"received {text!r}"
             ) from error
-        if name == "max_retries":
+        if name in ("max_retries", "max_calls"):
             found[name] = int(value)
         elif name in ("num_cpus", "num_gpus", "memory"):
             found[name] = value

@@ -34,6 +34,7 @@ def make(
     steps: int,
     *,
     trainings: int = 1,
+    checkpoint: int = 0,
     **arguments: Any,
 ) -> Engine:
     """An engine by name.
@@ -46,26 +47,32 @@ def make(
             one is made, and a warning says why.
         model, data, steps, arguments: same as `Engine`.
         trainings: how many trainings the engine will do, for `"auto"`.
+        checkpoint: steps after which they store their state, 0 for never; many tickets
+            in one program do not.
 
     Returns:
         The engine; its `name` is what was chosen. The name and the same arguments give
         the same engine again.
 
     Raises:
-        ValueError: if there is no such engine, the data do not fit the model, or same
-            as `Engine`.
+        ValueError: if there is no such engine, it cannot do what is asked for, the data
+            do not fit the model, or same as `Engine`.
     """
     check_engine(name)
     check_fits(model, data)
     obstacle = None if name == "fit" else fused.obstacle(model, data, **arguments)
     if name == "auto":
-        name = "fit" if obstacle else _fastest(model, steps * trainings)
+        name = "fit" if obstacle else _fastest(model, steps * trainings, checkpoint)
     elif obstacle:
         fused.fall_back(name, "fit", obstacle)
         name = "fit"
     elif name == "vectorized" and (reason := _not_stacked(model)):
         fused.fall_back(name, "fused", reason)
         name = "fused"
+    if name == "vectorized" and checkpoint:
+        remedy = "Use engine='fused' or 'fit', or leave it out."
+        form = "None with engine='vectorized', which trains many tickets as one"
+        checks.refuse("checkpoint", form, checkpoint, remedy)
     return ENGINES[name](model, data, steps, **arguments)
 
 
@@ -74,11 +81,11 @@ def check_engine(name: str) -> None:
     checks.choice("engine", name, ["auto", *ENGINES])
 
 
-def _fastest(model: keras.Model, steps: int) -> str:
+def _fastest(model: keras.Model, steps: int, checkpoint: int) -> str:
     """The engine for so many steps of a model that the fused engine can train."""
     if backends.current().on_accelerator():
         small = model.count_params() < SMALL and not _not_stacked(model)
-        return "vectorized" if small else "fused"
+        return "vectorized" if small and not checkpoint else "fused"
     return "fit" if steps < WORTH_COMPILING else "fused"
 
 

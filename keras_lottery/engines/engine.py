@@ -75,10 +75,11 @@ class Engine:
         objective: str | Objective | None = None,
         compact: Compact = False,
     ) -> None:
-        how = (data, steps, rewind_step, eval_freq, callbacks, class_weight, objective)
+        how = data, steps, rewind_step, eval_freq, callbacks, class_weight, objective
+        self._how = how
         self.compacted = compacted(
             model,
-            lambda smaller: type(self)(smaller, *how),
+            self.smaller,
             data.batch_size,
             steps,
             callbacks,
@@ -104,6 +105,10 @@ class Engine:
         self._fresh = [read(v) for v in model.optimizer.variables]
         logs = evaluate(model, data.sample("validation", batch_size_of(model)))
         self.objective = resolve(objective, model, logs)
+
+    def smaller(self, model: keras.Model) -> "Engine":
+        """The engine of a smaller model, on the same data."""
+        return type(self)(model, *self._how)
 
     def train(
         self,

@@ -8,6 +8,7 @@ are part of the update alone: pruned weights start at zero and get no gradient.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ import psutil
 from keras_lottery.engines.compacted import ELEMENTWISE
 from keras_lottery.engines.data import Data
 from keras_lottery.engines.distributed import is_distributed
+from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.engines.record import Record
 from keras_lottery.keras_bridge import backends
@@ -63,6 +65,26 @@ class FusedEngine(FitEngine):
         super().__init__(*args, **kwargs)
         self._loop: Loop | None = None
         self._compiles = True
+
+    def smaller(self, model: keras.Model) -> Engine:
+        """Same as `Engine.smaller`; both have the data on the device once."""
+        made = super().smaller(model)
+        assert isinstance(made, FusedEngine)
+        made.arrays = self.arrays
+        return made
+
+    @cached_property
+    def arrays(self) -> tuple[dict[str, Any], Any]:
+        """The data on the device: (x, y, sample weights or None) of each part.
+
+        And the weights of the training, which classes may have.
+        """
+        parts = {name: weighted(part) for name, part in self.data.parts.items()}
+        placed = {name: _backend().on_device(part) for name, part in parts.items()}
+        if self.class_weight is None:
+            return placed, placed["train"][2]
+        weights = class_weights(parts["train"][1], self.class_weight)
+        return placed, _backend().on_device(weights)
 
     def _compiled(self) -> Loop | None:
         """The loops, compiled when they are needed first; None if they cannot be."""
@@ -111,19 +133,17 @@ class FusedEngine(FitEngine):
 
 
 def _loop(engine: FusedEngine) -> Loop:
-    data = engine.data
-    parts = {name: weighted(part) for name, part in data.parts.items()}
-    weights = parts["train"][2]
-    if engine.class_weight is not None:
-        weights = class_weights(parts["train"][1], engine.class_weight)
     constraints = [v.constraint for v in engine.model.trainable_variables]
     # A mask's projection holds the constraint that the layer had before.
     zeros = type(engine.optimizer) not in KEEP_ZEROS or any(
         getattr(constraint, "constraint", constraint) for constraint in constraints
     )
-    shape = data.order(0, 0).shape
-    module = import_module(f"keras_lottery.engines.loop_{keras.backend.backend()}")
-    return module.Loop(engine.model, parts, weights, shape, zeros)
+    shape = engine.data.order(0, 0).shape
+    return _backend().Loop(engine.model, *engine.arrays, shape, zeros)
+
+
+def _backend() -> Any:
+    return import_module(f"keras_lottery.engines.loop_{keras.backend.backend()}")
 
 
 def weighted(part: Sequence[Any]) -> tuple[Any, Any, Any]:

@@ -24,8 +24,8 @@ class Loop:
 
     Args:
         model: a compiled masked model whose optimizer is built.
-        parts: arrays (x, y, sample weights or None), by part of the data.
-        weights: sample weights of the training, or None.
+        parts: arrays (x, y, sample weights or None) on the device, by part of the data.
+        weights: sample weights of the training, on the device, or None.
         shape: steps of an epoch, examples in a batch.
         zeros: whether the optimizer moves pruned weights that have no gradient.
     """
@@ -43,8 +43,8 @@ class Loop:
         self.model = model
         self.zeros = zeros
         self.shape = shape
-        self.parts = {name: _on_device(part) for name, part in parts.items()}
-        self.batches = (*self.parts["train"][:2], _on_device(weights))
+        self.parts = parts
+        self.batches = (*parts["train"][:2], weights)
         weights_of = {id(mask): weight for mask, weight in named_masks(model).values()}
         self.trainable = list(model.trainable_variables)
         self.fixed = [v for v in model.non_trainable_variables if id(v) in weights_of]
@@ -233,7 +233,8 @@ def assign(variables: Any, state: Any) -> None:
     keras.tree.map_structure(lambda v, value: v.assign(value), variables, state)
 
 
-def _on_device(arrays: Any) -> Any:
+def on_device(arrays: Any) -> Any:
+    """The arrays of a structure, where the loops read them."""
     import jax
 
     return jax.tree.map(lambda array: jax.device_put(np.asarray(array)), arrays)

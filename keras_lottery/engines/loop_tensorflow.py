@@ -19,8 +19,8 @@ class Loop:
 
     Args:
         model: a compiled masked model whose optimizer is built.
-        parts: arrays (x, y, sample weights or None), by part of the data.
-        weights: sample weights of the training, or None.
+        parts: arrays (x, y, sample weights or None) on the device, by part of the data.
+        weights: sample weights of the training, on the device, or None.
         shape: steps of an epoch, examples in a batch.
         zeros: whether the optimizer moves pruned weights that have no gradient.
     """
@@ -36,8 +36,8 @@ class Loop:
         self.model = model
         self.zeros = zeros
         self.shape = shape
-        self.parts = {name: _tensors(part) for name, part in parts.items()}
-        self.batches = (*self.parts["train"][:2], _tensors(weights))
+        self.parts = parts
+        self.batches = (*parts["train"][:2], weights)
         trained = {id(variable) for variable in model.trainable_variables}
         self.masks = {
             id(weight): mask
@@ -157,7 +157,8 @@ def xla_pays(model: keras.Model) -> bool:
     return supported and not draws and not convolves(model)
 
 
-def _tensors(arrays: Any) -> Any:
+def on_device(arrays: Any) -> Any:
+    """The arrays of a structure, where the loops read them."""
     import tensorflow as tf
 
     return keras.tree.map_structure(

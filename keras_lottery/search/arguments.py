@@ -43,11 +43,11 @@ def check_repair(repair: Repair | None, rewind: Rewind) -> None:
 
 
 def checkpoint_steps(
-    checkpoint: int | str | None, steps_per_epoch: int, callbacks: Sequence[Any]
+    checkpoint: int | str | None, steps_per_epoch: int, callbacks: Sequence[Any] = ()
 ) -> int:
     """Steps from one stored state of a training to the next; 0 for none.
 
-    >>> checkpoint_steps("2ep", 100, [])
+    >>> checkpoint_steps("2ep", 100)
     200
 
     Raises:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_lottery import checks
 from keras_lottery.engines import Engine
 from keras_lottery.engines.compacted import Compact
 from keras_lottery.engines.objective import Objective
@@ -109,18 +108,16 @@ def at_work(
             files that are somebody else's.
     """
     store.check_own()
+    name = setup.engine
     if not overwrite:
-        name, workers = as_before(store, setup.engine, workers)
-        setup = dataclasses.replace(setup, engine=name)
+        name, workers = as_before(store, name, workers)
+    options = setup.options | {"checkpoint": checkpoint}
+    setup = dataclasses.replace(setup, engine=name, options=options)
     engine = make(setup)
     # Whether tickets are made smaller is said once, here, and not by each worker.
     asked = setup.options.get("compact", False)
     options = setup.options | {"compact": engine.compact}
     setup = dataclasses.replace(setup, engine=engine.name, options=options)
-    if checkpoint and engine.name == "vectorized":
-        remedy = "Use engine='fused' or 'fit', or leave it out."
-        form = "None with engine='vectorized', which trains many tickets as one"
-        checks.refuse("checkpoint", form, checkpoint, remedy)
     total = sum(counts)
     many = max(counts), total * ticket.steps
     hired = employ(workers, engine, setup, ticket, *many, resources, verbose)

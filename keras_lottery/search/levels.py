@@ -97,11 +97,16 @@ class Replicate:
     ) -> Snapshot:
         """What is known where the masks of a level are to be found."""
         assert isinstance(found_in.ticket, Ticket)
+        rewind_point = (
+            before.rewind_point
+            if before
+            else _not_twice(trained.rewind_point, self.initial)
+        )
         return Snapshot(
             found_in.ticket.masks,
             trained.final,
             self.initial,
-            before.rewind_point if before else trained.rewind_point,
+            rewind_point,
             np.random.default_rng(self.seed("prune", level)),
             self.model,
             self.data,
@@ -124,6 +129,14 @@ class Replicate:
             how = {"keep": (), "may_diverge": True}
             tasks.append(self.task(level, name, made, trial, **how))
         return tasks
+
+
+def _not_twice(state: State, other: State) -> State:
+    """The state with the other's arrays where they are equal: kept, and sent, once."""
+    return {
+        name: other[name] if np.array_equal(array, other[name]) else array
+        for name, array in state.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -64,5 +64,6 @@ class Setup:
         keras.config.set_image_data_format(self.image_data_format)
         keras.config.set_dtype_policy(self.dtype_policy)
         model, _ = build(self.source, self.prunable, self.seed, 0)
-        options = {k: v for k, v in self.options.items() if k != "trainings"}
+        chosen = ("trainings", "checkpoint")
+        options = {k: v for k, v in self.options.items() if k not in chosen}
         return engines.ENGINES[self.engine](model, self.data, **options)

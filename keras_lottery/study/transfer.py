@@ -25,6 +25,7 @@ from keras_lottery.keras_bridge.layers import State, get_masks, get_state, redra
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer
 from keras_lottery.masks import Masks
 from keras_lottery.search import results
+from keras_lottery.search.arguments import checkpoint_steps
 from keras_lottery.search.at_work import at_work
 from keras_lottery.search.levels import ControlTicket
 from keras_lottery.search.replicates import (
@@ -72,6 +73,7 @@ def compare_transfer(
     epochs: int | None = None,
     steps: int | None = None,
     eval_freq: int | str = "epoch",
+    checkpoint: int | str | None = None,
     engine: str = "auto",
     workers: int | str = "auto",
     resources: Mapping[str, Any] | None = None,
@@ -100,7 +102,7 @@ def compare_transfer(
         pretrained: the layers of the dense network whose weights were trained before,
             same as in `LotteryTicketSearch`: every replicate has the model's.
         seed: of everything that is random.
-        batch_size, epochs, steps, eval_freq, verbose: same as in
+        batch_size, epochs, steps, eval_freq, checkpoint, verbose: same as in
             `LotteryTicketSearch.search`. Every training is of the same length, from
             the start of the model's learning-rate schedule.
         engine, workers, resources: same as in `LotteryTicketSearch`.
@@ -164,6 +166,7 @@ def compare_transfer(
         batch_size=batch_size,
     )
     length = training_steps(data, epochs, steps, eval_freq)
+    every = checkpoint_steps(checkpoint, data.steps_per_epoch)
     carried = [
         carry_over(each.masks, each.weights, each.architecture, model, replace)
         for each in tickets
@@ -214,6 +217,7 @@ def compare_transfer(
             counts=[count],
             workers=workers,
             resources=resources,
+            checkpoint=every,
             verbose=verbose,
             overwrite=overwrite,
         )

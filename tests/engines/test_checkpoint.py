@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from keras import layers
 
 from keras_lottery.engines import make
@@ -63,23 +65,32 @@ def assert_same(one, other):
     assert {n: one.metrics[n] for n in names} == {n: other.metrics[n] for n in names}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_training_goes_on_where_it_ended(name, tmp_path):
+@pytest.fixture(scope="module", params=NAMES)
+def whole(request):
+    """An engine, a ticket, and its unbroken training."""
     of = random_model()
-    engine = make(name, of, data(), steps=STEPS, eval_freq=10, rewind_step=30)
-    start, checkpoint = ticket(of, STEPS), Checkpoint(tmp_path / "state", EVERY)
-    whole = engine.train(start, 7, checkpoints=[20])
-    # Before the first checkpoint, after it, after the rewind point, near the end.
-    for point in np.random.default_rng(0).permutation([9, 31, 45, 58]):
-        with pytest.raises(Ended):
-            engine.train(start, 7, ending(point), None, [20], checkpoint)
-        assert checkpoint.path.exists() == (point > EVERY)
-        seen = []
-        again = engine.train(start, 7, seen.append, None, [20], checkpoint)
-        assert_same(whole, again)
-        assert (seen[0].step > EVERY) == (point > EVERY)
-        checkpoint.remove()
-        assert not checkpoint.path.exists()
+    engine = make(request.param, of, data(), steps=STEPS, eval_freq=10, rewind_step=30)
+    start = ticket(of, STEPS)
+    return engine, start, engine.train(start, 7, checkpoints=[20])
+
+
+@settings(max_examples=10, deadline=None)
+@given(point=st.integers(1, STEPS - 1), every=st.sampled_from([7, EVERY]))
+@example(point=9, every=EVERY)  # Before the first state is stored.
+def test_a_training_goes_on_where_it_ended(whole, tmp_path_factory, point, every):
+    engine, start, unbroken = whole
+    folder = tmp_path_factory.mktemp("state")
+    checkpoint = Checkpoint(folder / "state", every)
+    with pytest.raises(Ended):
+        engine.train(start, 7, ending(point), None, [20], checkpoint)
+    stored = point > every
+    assert checkpoint.path.exists() == stored
+    seen = []
+    again = engine.train(start, 7, seen.append, None, [20], checkpoint)
+    assert_same(unbroken, again)
+    assert (seen[0].step > every) == stored
+    checkpoint.remove()
+    assert not checkpoint.path.exists()
 
 
 def test_a_state_of_another_training_is_left_alone(tmp_path):

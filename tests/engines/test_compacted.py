@@ -72,6 +72,9 @@ def test_it_trains_as_with_masks(name):
     places = smaller.part(smaller.kept(ticket().masks)).places
     ((_, inner),) = small.compacted._engines
     assert inner.model.count_params() < 0.4 * whole.model.count_params()
+    if name == "fused":
+        # The data are on the device once.
+        assert inner._loop.parts is small.arrays[0]
     for one, other in (
         (found.final, expected.final),
         (found.rewind_point, expected.rewind_point),

@@ -157,6 +157,11 @@ def test_auto_counts_the_time_of_compiling(monkeypatch):
     chosen = make("auto", net, of, 100).name
     assert chosen == ("vectorized" if stacked else "fused")
     assert make("auto", model("ema"), of, 100).name == "fused"
+    # Trainings in one program do not store their states.
+    assert make("auto", net, of, 100, checkpoint=5).name == "fused"
+    if stacked:
+        with pytest.raises(ValueError, match=r"None with engine='vectorized'.*=5"):
+            make("vectorized", net, of, 100, checkpoint=5)
 
 
 def test_a_model_comes_back_with_the_schedule_that_it_was_given():

@@ -50,7 +50,8 @@ class DieOnce(keras.callbacks.Callback):
 def test_a_cluster_finds_the_same_tickets(cluster, tmp_path, one_worker):
     (tmp_path / "once").touch()
     made = LotteryTicketSearch(build, [0.5], replicates=2, workers="ray")
-    table = made.search(**FIT, callbacks=[DieOnce(tmp_path / "once")])
+    with pytest.warns(UserWarning, match="was lost with process .* begins it again on"):
+        table = made.search(**FIT, callbacks=[DieOnce(tmp_path / "once")])
     assert not (tmp_path / "once").exists()
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), one_worker)
     # A cluster that was there before is left as it is.
@@ -64,6 +65,7 @@ class Always(keras.callbacks.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:No training has begun")
+@pytest.mark.filterwarnings("ignore:The training of .* was lost")
 def test_what_ray_gives_up_is_named(cluster):
     made = LotteryTicketSearch(
         build, [0.5], workers="ray", resources={"max_retries": 1}, controls=()
@@ -110,6 +112,23 @@ def test_a_gpu_is_shared_as_far_as_trainings_ask_for(monkeypatch):
     finally:
         pool.close()
         ray.shutdown()
+
+
+def test_the_dashboard_is_named_where_there_is_one(monkeypatch, capsys):
+    class Joined(Exception):
+        pass
+
+    def context():
+        raise Joined
+
+    for url, said in (("127.0.0.1:8265", ["Ray's dashboard: http://127.0.0.1:8265"]),
+                      ("", [])):  # fmt: skip
+        joined = SimpleNamespace(dashboard_url=url)
+        monkeypatch.setattr(ray, "init", lambda *_, joined=joined, **how: joined)
+        monkeypatch.setattr(ray, "get_runtime_context", context)
+        with pytest.raises(Joined):
+            RayCluster(None, {}, verbose=1)
+        assert capsys.readouterr().out.splitlines() == said
 
 
 def sleeping():

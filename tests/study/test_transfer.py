@@ -14,7 +14,7 @@ import keras_lottery as kl
 from keras_lottery import engines
 from keras_lottery.engines import Done, Engine, Facts, Training
 from keras_lottery.engines.objective import ACCURACY
-from keras_lottery.engines.record import Reached
+from keras_lottery.engines.record import Reached, Record
 from keras_lottery.files import read_json
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
@@ -273,6 +273,27 @@ def test_killed_and_run_again_it_goes_on_to_the_same(
     pd.testing.assert_frame_equal(again, table)
     grown = compare(ticket, controls=["random", "shuffle"], directory=tmp_path)
     assert len(trained) == 8 and len(grown) == 4
+
+
+def test_a_training_that_was_interrupted_goes_on(ticket, whole, tmp_path, monkeypatch):
+    real, steps = Record.reached, []
+
+    def reached(self, step):
+        real(self, step)
+        steps.append(step)
+        if len(steps) == 3:
+            raise Killed
+
+    monkeypatch.setattr(Record, "reached", reached)
+    how = {"replicates": 2, "controls": ["random"], "directory": tmp_path}
+    with pytest.raises(Killed):
+        compare(ticket, **how, checkpoint=2)
+    assert len(list(tmp_path.rglob("*.unfinished"))) == 1
+    table = compare(ticket, **how, checkpoint=2)
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), whole)
+    # Of six trainings of six steps, one step was done twice.
+    assert len(steps) == 37
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
 def test_other_trainings_in_the_directory_are_refused(ticket, asked, tmp_path):

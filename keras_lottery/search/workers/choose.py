@@ -35,6 +35,7 @@ OPTIONS = (
     "resources",
     "accelerator_type",
     "label_selector",
+    "max_calls",
     "max_retries",
     "runtime_env",
     "scheduling_strategy",
@@ -121,8 +122,9 @@ def check_workers(
     for name, value in _mapping(resources, "resources").items():
         checks.number(f"resources['resources'][{name!r}]", value, 0)
     _mapping(resources, "runtime_env")
-    if "max_retries" in resources:
-        checks.count("resources['max_retries']", resources["max_retries"], -1)
+    for name, least in (("max_retries", -1), ("max_calls", 0)):
+        if name in resources:
+            checks.count(f"resources[{name!r}]", resources[name], least)
 
 
 def _mapping(resources: Mapping[str, Any], name: str) -> Mapping[str, Any]:

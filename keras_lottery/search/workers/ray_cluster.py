@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import os
 import socket
 import time
 import uuid
@@ -28,6 +29,9 @@ PATIENCE = 30.0
 """Seconds without any training after which it is said what is waited for."""
 LOST = 20.0
 """Seconds without an answer after which the head of the cluster counts as lost."""
+
+Seen = tuple[Reached, list[str]]
+"""How far a task is, and where it was begun, the last place last."""
 
 SHARED_GPU = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -56,6 +60,8 @@ class RayCluster:
     def __init__(
         self, setup: Setup, resources: Mapping[str, Any], verbose: int = 0
     ) -> None:
+        # Ray prints a page about every machine that it loses; here it is a line.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         try:
             import ray
         except ImportError as error:
@@ -99,7 +105,7 @@ class RayCluster:
         self._sharing = Sharing(ray.put)
         self._numbers = itertools.count()
         self._running: dict[int, tuple[Task | None, Any]] = {}
-        self._seen: dict[int, tuple[Reached, str]] = {}
+        self._seen: dict[int, Seen] = {}
         self._asked: Any = None
         self._count = 0
         self._counted = self._answered = self._stalled = time.monotonic()
@@ -108,12 +114,14 @@ class RayCluster:
     @property
     def count(self) -> int:
         """How many trainings the cluster has room for, now."""
-        if not self._count or time.monotonic() - self._counted > 1:
+        stale = not self._count or time.monotonic() - self._counted > 1
+        # Ray would wait for a lost head, and end this process after a minute.
+        if stale and self._answers():
             self._counted = time.monotonic()
             has = self._has()
             fits = [has.get(name, 0) // need for name, need in self._needs.items()]
-            self._count = max(1, int(min(fits, default=1)))
-        return self._count
+            self._count = int(min(fits, default=1))
+        return max(1, self._count)
 
     @property
     def most(self) -> int:
@@ -131,17 +139,17 @@ class RayCluster:
         return mine
 
     def _ended(self, number: int, mine: "Future[Any]", future: "Future[Any]") -> None:
-        task, _ = self._running.pop(number)
+        task, _ = self._running.pop(number, (None, None))
         try:
             result = future.result()
         except Exception as error:
-            node = self._seen.get(number, (None, "no machine"))[1]
+            places = self._seen[number][1] if number in self._seen else ["no machine"]
             reason = str(error).strip().splitlines() or [type(error).__name__]
             what = "A worker's start" if task is None else f"The training of {task}"
             mine.set_exception(
                 RuntimeError(
-                    f"{what} was given up by Ray, last on {node}: {reason[0]} What was "
-                    "finished is stored: run again to go on."
+                    f"{what} was given up by Ray, last on {places[-1]}: {reason[0]} "
+                    "What was finished is stored: run again to go on."
                 )
             )
             return
@@ -150,7 +158,7 @@ class RayCluster:
     def look(self) -> dict[Task, Reached]:
         """How far the tasks are that are trained.
 
-        Warns if nothing can be trained with what the cluster has.
+        Warns if a training begins again, or if none begins with what the cluster has.
 
         Raises:
             RuntimeError: if the head of the cluster is lost.
@@ -161,8 +169,10 @@ class RayCluster:
         done, _ = self._ray.wait([self._asked], timeout=0)
         if done:
             asked, self._asked = self._asked, None
+            before = self._seen
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._seen = self._ray.get(asked)
+            self._warn_of_losses(before)
         running = dict(self._running)
         if not running or any(number in self._seen for number in running):
             self._stalled, self._told = time.monotonic(), False
@@ -175,28 +185,47 @@ class RayCluster:
             if task is not None and number in self._seen
         }
 
+    def _warn_of_losses(self, before: dict[int, Seen]) -> None:
+        """Warns of trainings that begin again since they were seen before."""
+        for number, (_, places) in self._seen.items():
+            known = len(before[number][1]) if number in before else 1
+            task, _ = self._running.get(number, (None, None))
+            if len(places) > known and task is not None:
+                warnings.warn(
+                    f"The training of {task} was lost with {places[-2]}. Ray begins it "
+                    f"again on {places[-1]}.",
+                    stacklevel=6,
+                )
+
     def _waiting(self) -> str:
         has = {k: v for k, v in self._has().items() if not k.startswith("node:")}
         return (
             f"No training has begun for {PATIENCE:.0f} s. Each asks for {self._needs}; "
-            f"the Ray cluster has {has}, in all. The search waits for machines; change "
-            "`resources` if none are to come."
+            f"the Ray cluster has {has}, in all. The search waits, for workers that "
+            "start or for machines; change `resources` if none are to come."
         )
 
     def _check_head(self) -> None:
+        if self._answers() or time.monotonic() - self._answered < LOST:
+            return
+        self._running.clear()
+        # Otherwise Ray ends this process in a minute, in which it says nothing else.
+        self._ray.shutdown()
+        raise RuntimeError(
+            f"The head of the Ray cluster at {self._address} has not answered for "
+            f"{LOST:.0f} s. What was finished is stored: start the cluster, and run "
+            "again to go on."
+        )
+
+    def _answers(self) -> bool:
+        """Whether the head of the cluster does."""
         host, port = self._address.rsplit(":", 1)
         try:
             socket.create_connection((host, int(port)), timeout=2).close()
-            self._answered = time.monotonic()
-        except OSError as error:
-            if time.monotonic() - self._answered > LOST:
-                self._started = False
-                self._running.clear()
-                raise RuntimeError(
-                    f"The head of the Ray cluster at {self._address} does not answer "
-                    f"({error}). What was finished is stored: start the cluster, and "
-                    "run again to go on."
-                ) from error
+        except OSError:
+            return False
+        self._answered = time.monotonic()
+        return True
 
     def _has(self) -> dict[str, float]:
         return self._ray.cluster_resources()
@@ -227,10 +256,11 @@ def _train(
 ) -> Any:
     import ray
 
-    node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()})"
+    node = ray.get_runtime_context().get_node_id()
+    place = f"process {os.getpid()} of {socket.gethostname()} ({node})"
 
     def report(reached: Reached) -> None:
-        board.note.remote(number, reached, node)
+        board.note.remote(number, reached, place)
 
     return train(
         key,
@@ -244,13 +274,15 @@ class _Board:
     """Where workers note how far they are, for the one who asks."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[Reached, str]] = {}
+        self._seen: dict[int, Seen] = {}
 
-    def note(self, number: int, reached: Reached, node: str) -> None:
+    def note(self, number: int, reached: Reached, place: str) -> None:
         """Notes how far a task is, and where it is trained."""
-        self._seen[number] = reached, node
+        _, places = self._seen.get(number, (reached, []))
+        places = places if place in places else [*places, place]
+        self._seen[number] = reached, places
 
-    def seen(self) -> dict[int, tuple[Reached, str]]:
+    def seen(self) -> dict[int, Seen]:
         """What was noted last, by task."""
         return self._seen
 
