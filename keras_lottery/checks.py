@@ -319,7 +319,8 @@ def _within_directory(name: str, path: Path) -> None:
     for parent in path.parents:
         if parent.is_dir():
             if not os.access(parent, os.W_OK):
-                refuse(name, "where one may write", _shown(path), f"'{parent}' is not.")
+                remedy = f"'{parent}' is read-only for you."
+                refuse(name, "a place that you may write to", _shown(path), remedy)
             return
         if parent.exists():
-            refuse(name, "below directories", _shown(path), f"'{parent}' is a file.")
+            refuse(name, "inside a directory", _shown(path), f"'{parent}' is a file.")

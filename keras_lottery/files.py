@@ -80,7 +80,9 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CorruptedFileError(f"'{path}' is not whole: {error}. {REMEDY}") from error
+        raise CorruptedFileError(
+            f"'{path}' is damaged or incomplete: {error}. {REMEDY}"
+        ) from error
 
 
 def write_sealed(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
@@ -103,7 +105,7 @@ def read_sealed(path: str | os.PathLike) -> dict[str, Any]:
             return value
     except (ValueError, RecursionError):  # texts that are none, or far too deep
         pass
-    how = "its checksum is another" if sealed else "it has no checksum"
+    how = "its checksum differs" if sealed else "it has no checksum"
     raise CorruptedFileError(
         f"'{os.fspath(path)}' is damaged or was not written by keras_lottery: {how}. "
         f"{REMEDY}"
@@ -192,7 +194,7 @@ def read_record(
     with refuse_damage(path):
         data = Path(path).read_bytes()
         if data[_CHECKSUM:_REST] != _checksum(memoryview(data)):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         arrays = dict(deserialize(data))
         contents = _contents(arrays.pop("meta")["data"], kind)
         states = {
@@ -244,7 +246,7 @@ def alone(directory: Path, work: str) -> Iterator[None]:
         except Timeout as error:
             raise BlockingIOError(
                 f"Another {work} is running in the directory '{directory}'. "
-                "Wait for its end, or choose another directory."
+                "Wait until it ends, or choose another directory."
             ) from error
         yield
 

@@ -75,8 +75,9 @@ class Registry(dict[str, T]):
             return functools.partial(self.register, name)
         if not name.isidentifier() or name in self._own:
             raise ValueError(
-                f"Expected `name` to be letters, digits and underscores, and none of "
-                f"the library's own: {sorted(self._own)}. Received: name={name!r}"
+                "Expected `name` to consist of letters, digits and underscores, and to "
+                f"be none of the library's own names, {sorted(self._own)}. Received: "
+                f"name={name!r}"
             )
         if not isinstance(value, self._kind):
             raise ValueError(
@@ -130,5 +131,5 @@ def load_extensions() -> None:
         except Exception as error:
             raise ImportError(
                 f"The installed package '{point.name}' names '{point.value}' for "
-                f"{GROUP}, which cannot be imported: {error}. Mend or uninstall it."
+                f"{GROUP}, which cannot be imported: {error}. Repair or uninstall it."
             ) from error

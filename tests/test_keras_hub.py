@@ -143,7 +143,7 @@ def test_a_vit_is_opened_and_its_patches_cannot_be_made_again():
         opened = kl.inline(plain)
     same(opened, plain, x)
     # Their `get_config` names more than their constructor takes, in keras-hub 0.32.
-    with pytest.raises(ValueError, match="cannot be made again from its config"):
+    with pytest.raises(ValueError, match="cannot be rebuilt from its config"):
         kl.mask_model(opened)
 
 

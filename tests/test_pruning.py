@@ -254,7 +254,7 @@ def test_scores_that_say_nothing_are_refused():
     model.layers[-1].weight_variable("kernel").assign(np.zeros((6, 2)))
     before = arrays(model)
     data = inputs(model, 8), np.ones((8, 2))
-    with pytest.raises(ValueError, match=r"zeros alone, from criterion='snip'\. All"):
+    with pytest.raises(ValueError, match=r"only zeros, from criterion='snip'\. All"):
         prune(model, 0.5, "snip", data=data)
     assert_equal(arrays(model), before)
     prune(model, 0.0, "snip", data=data)
@@ -301,7 +301,7 @@ def test_a_layer_that_falls_below_one_percent_is_named_once_and_by_default_none_
             prune(new, sparsity, scores, allocation)
             prune(new, sparsity + 0.01, scores, allocation)
         texts = [str(w.message) for w in seen]
-        few = [text for text in texts if "Few weights are left of {'wide/ker" in text]
+        few = [text for text in texts if "Few weights are left in {'wide/ker" in text]
         assert len(few) == thin and all("exclude=" in text for text in texts)
 
 

@@ -76,7 +76,7 @@ class Power:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("square", abs, "none of the library's own.*name='square'"),
+        ("square", abs, "none of the library's own names.*name='square'"),
         ("a/b", abs, "letters, digits and underscores.*name='a/b'"),
         ("mine", 3, "Expected a function for the power 'mine'. Received: 3"),
     ],

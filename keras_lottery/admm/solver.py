@@ -131,8 +131,8 @@ def solve(
         warnings.warn(
             f"ADMM has not converged in max_iterations={max_iterations}: the residuals "
             f"are {primal:.3g} and {dual:.3g}, not {primal_bound:.3g} and "
-            f"{dual_bound:.3g}. Allow more, take another rho than {rho:g}, or "
-            "adaptive=True.",
+            f"{dual_bound:.3g}. Raise `max_iterations`, choose another rho than "
+            f"{rho:g}, or pass adaptive=True.",
             stacklevel=2,
         )
     return Result(x, split.z, split.u, residuals, converged)
@@ -205,7 +205,7 @@ def _check_start(start: Vector) -> None:
     arrays = start if isinstance(start, dict) else {"start": start}
     for array in arrays.values():
         if not checks.array("start", array, "an array, or arrays by name,").size:
-            checks.refuse("start", "an array of one number at least", array)
+            checks.refuse("start", "an array of at least one number", array)
 
 
 def _check_shape(argument: str, found: Vector, start: Vector) -> None:

@@ -120,8 +120,9 @@ def stochastic(
         x = pulled / (1 / eta + split.rho)
         if not np.isfinite(x).all():
             raise ValueError(
-                f"Expected finite iterates. Received: others at step {k} of {steps}, "
-                f"of step_size({k})={eta:g} and rho={rho:g}. Take smaller steps."
+                f"Expected finite iterates. Received: NaN or infinity at step {k} of "
+                f"{steps}, with step_size({k})={eta:g} and rho={rho:g}. Take smaller "
+                "steps."
             )
         split.update(x, prox_g)
         mean_z += (split.z - mean_z) / k

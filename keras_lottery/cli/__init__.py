@@ -28,13 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The installed command `keras-lottery`."""
     parser = Parser(
         prog="keras-lottery",
-        description="Lottery tickets for Keras 3.",
+        description="Lottery tickets and pruning for Keras 3.",
         epilog="`keras-lottery COMMAND --help` explains a command.",
     )
     parser.set_defaults(function=lambda options: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="command")
     for name, command in COMMANDS.items():
-        command.add_options(commands.add_parser(name, help=command.HELP))
+        description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
+        command.add_options(
+            commands.add_parser(name, help=command.HELP, description=description)
+        )
     return run(parser, arguments)
 
 

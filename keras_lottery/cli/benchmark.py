@@ -6,7 +6,14 @@ from pathlib import Path
 
 import keras
 
-from keras_lottery.cli.parsing import Parser, at_least, file, positive, word
+from keras_lottery.cli.parsing import (
+    Parser,
+    add_seconds,
+    add_threads,
+    at_least,
+    file,
+    word,
+)
 from keras_lottery.engines.objective import ACCURACY
 from keras_lottery.files import write_json
 from keras_lottery.ship.deploy import plot_files
@@ -15,47 +22,69 @@ from keras_lottery.ship.deploy.load import load
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.study import plots
 
-HELP = "measure .tflite files and SavedModels: bytes, latency, memory, accuracy"
+HELP = "measure .tflite files and SavedModels: size, latency, memory, accuracy"
 
 
 def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_benchmark)
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help=".tflite, or a SavedModel's directory")
-    add("--data", help="measure the accuracy, or the objective, on the test part of: "
-        "digits, a TFDS name, or an .npz file")  # fmt: skip
+    add(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a .tflite file, or the directory of a SavedModel",
+    )
+    add(
+        "--data",
+        help="measure the accuracy, or --objective, on the test part of these data: "
+        "digits, a TFDS name, or an .npz file (default: no accuracy)",
+    )
     add(
         "--model",
         type=_model,
         metavar="FILE.keras",
-        help="the compiled model that the files were made of: its metrics measure them",
+        help="the compiled model from which the files were made, whose metrics are "
+        "measured",
     )
     add(
         "--objective",
         type=word,
         metavar="NAME",
-        help="what to measure on the data: one of the model's metrics, such as "
+        help="what to measure on the data: one of --model's metrics, such as "
         "val_age_mae, or without a model one of Keras's, such as val_mae or val_auc "
-        "(an accuracy; else the model's only metric)",
+        "(default: the accuracy, else the model's only metric)",
     )
-    add("--threads", type=at_least(1), default=1, help="of a file (%(default)s)")
-    add("--no-xnnpack", action="store_true", help="without LiteRT's fast kernels")
-    add("--rounds", type=at_least(1), default=10, help="over all files (%(default)s)")
-    add("--seconds", type=positive, default=1.0, help="of timing a file (%(default)s)")
-    add("--threshold", type=float, help="where a file with one output decides between "
-        "two classes (0.5, of probabilities; 0 for logits)")  # fmt: skip
+    add_threads(parser)
+    add(
+        "--no-xnnpack",
+        action="store_true",
+        help="run .tflite files without XNNPACK, LiteRT's fast kernels",
+    )
+    add(
+        "--rounds",
+        type=at_least(1),
+        default=10,
+        help="how often to go through all files, in turn (default: %(default)s)",
+    )
+    add_seconds(parser, 1.0)
+    add(
+        "--threshold",
+        type=float,
+        help="the output from which a file with a single output means the second class "
+        "(default: 0.5, for probabilities; use 0 for logits)",
+    )
     add(
         "--plot",
         type=file(*plots.KINDS),
         metavar="FILE.png",
-        help="size, latency, accuracy",
+        help="draw size, latency and accuracy of the files to this image",
     )
     add(
         "--json",
         type=file(".json"),
         metavar="FILE.json",
-        help="write the table there too",
+        help="write the table to this file as well",
     )
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from keras_lottery.cli.parsing import (
     Parser,
-    at_least,
+    add_seconds,
+    add_threads,
+    add_verbose,
     directory,
     not_negative,
-    positive,
     word,
 )
 from keras_lottery.engines.objective import named
@@ -18,48 +19,63 @@ from keras_lottery.ship.deploy import deploy
 from keras_lottery.ship.deploy.candidates import WAYS
 from keras_lottery.startup import no_run
 
-HELP = "try the files that a run's tickets can become, and write the best"
+HELP = "export a run's best tickets in every suitable format, and keep the best file"
 
 
 def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_deploy)
     add = parser.add_argument
-    add("run", type=_run, metavar="RUN", help="the directory of a search")
-    add("--target", required=True, choices=[*WAYS], help=".tflite, SavedModel, "
-        "or dense .tflite")  # fmt: skip
+    add(
+        "run",
+        type=_run,
+        metavar="RUN",
+        help="the directory of a run, as left by `find`",
+    )
+    add(
+        "--target",
+        required=True,
+        choices=[*WAYS],
+        help="where the file is to run: mobile gets a .tflite file, server a "
+        "SavedModel, microcontroller a dense .tflite file",
+    )
     add(
         "--prefer",
         default="latency",
         choices=("latency", "size", "download"),
-        help="what the chosen file is best in; download is bytes after gzip "
-        "(%(default)s)",
+        help="what to minimise: latency, size on disk, or download, the size after "
+        "gzip (default: %(default)s)",
     )
     add(
         "--margin",
         type=not_negative,
-        help="how much worse than the best file it may be on the validation data: "
-        "percentage points of an accuracy (0.5), else in the metric's unit (1 %% of "
-        "the dense network's)",
+        help="how much worse than the best file the chosen one may be on the "
+        "validation data: in percentage points for an accuracy (default: 0.5), else in "
+        "the metric's unit (default: 1 %% of the dense network's value)",
     )
     add(
         "--objective",
         type=word,
         metavar="NAME",
-        help="what files are compared by: one of the model's metrics, such as val_auc "
-        "(what the search compared by)",
+        help="compare files by another of the model's metrics, such as val_auc "
+        "(default: the search's objective)",
     )
-    add("--data", help="digits, a TFDS name, or an .npz file of any arrays (what the "
-        "run notes)")  # fmt: skip
+    add(
+        "--data",
+        help="data to compare the files on: digits, a TFDS name, or an .npz file of "
+        "any arrays (default: the data of the run)",
+    )
     add(
         "--saved-models",
         type=directory,
         default=Path("saved_models"),
-        help="(%(default)s)",
+        metavar="DIR",
+        help="the file goes to a folder of the run's name in here (default: "
+        "%(default)s)",
     )
-    add("--threads", type=at_least(1), default=1, help="of a file (%(default)s)")
-    add("--seconds", type=positive, default=0.5, help="of timing a file (%(default)s)")
-    add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+    add_threads(parser)
+    add_seconds(parser, 0.5)
+    add_verbose(parser)
 
 
 def _run(text: str) -> Path:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-HELP = "find a winning ticket and export it"
+HELP = "search for winning tickets, and export the best one"
 
 
 def add_options(parser: Parser) -> None:
@@ -58,8 +58,8 @@ def _exports(asked: list[str] | None) -> list[str]:
         return list(EXPORTS) if asked is None else asked
     if set(asked or ()) - {"keras"}:
         raise ValueError(
-            "argument --export: saved_model and litert are written by TensorFlow. "
-            "Received: no TensorFlow (pip install it, or choose keras or none)"
+            "argument --export: saved_model and litert need TensorFlow, which is not "
+            "installed. Install it (pip install tensorflow), or choose keras or none."
         )
     return ["keras"] if asked is None else asked
 
@@ -77,9 +77,9 @@ def _find(options: argparse.Namespace) -> None:
     options.export = _exports(options.export)
     if options.quantize and options.export and "litert" not in options.export:
         raise ValueError(
-            "argument --quantize: expected --export litert, whose file it is of. "
-            f"Received: --quantize {options.quantize}, --export "
-            f"{','.join(options.export)}"
+            "argument --quantize: expected litert among the formats of --export, as "
+            f"only its file is quantised. Received: --quantize {options.quantize}, "
+            f"--export {','.join(options.export)}"
         )
     name = f"{Path(options.data).stem}_{options.model}"
     _check_places(options.saved_models / name, options.export)

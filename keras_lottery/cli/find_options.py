@@ -44,56 +44,40 @@ def add_options(parser: Parser) -> None:
         load_extensions()
     except ImportError as error:
         parser.error(str(error))
-    add = parser.add_argument
-    formatter = "default: the model's recipe"
+    recipe = "default: that of the model's recipe"
+    add = parser.add_argument_group("network and data").add_argument
     add(
         "--data",
         default="digits",
-        help="data set: digits, a name of TFDS, or an .npz file (%(default)s)",
+        help="data set: digits, a name of TFDS, or an .npz file with x_train, y_train, "
+        "x_test and y_test (default: %(default)s)",
     )
     add(
         "--model",
         default="lenet_300_100",
         choices=models.names(),
         metavar="NAME",
-        help=f"network: {', '.join(models.names())} (%(default)s)",
+        help=f"network: {', '.join(models.names())} (default: %(default)s)",
     )
+    add(
+        "--no-augment",
+        action="store_true",
+        help="do not crop and flip colour images in training, as some recipes do",
+    )
+    add = parser.add_argument_group("search").add_argument
     add(
         "--levels",
         type=at_least(1),
-        help=f"rounds of pruning ({DIGITS_LEVELS} for digits; {LEVELS})",
+        help=f"rounds of pruning (default: {DIGITS_LEVELS} for digits, else {LEVELS})",
     )
     add(
         "--rate",
         type=share,
-        help=f"share pruned each round ({DIGITS_RATE} for digits; {formatter})",
+        help="share of the remaining weights that each round prunes (default: "
+        f"{DIGITS_RATE} for digits, else that of the model's recipe)",
     )
-    _add_choice(add, "--schedule", "geometric", SCHEDULES.names(), "sparsity by level")
-    allocations = ALLOCATIONS.names()
-    add(
-        "--allocation",
-        choices=allocations,
-        metavar="NAME",
-        help=f"how the sparsity is shared out among layers: {', '.join(allocations)} "
-        "(global; uniform for filters and channels). layerwise has the rates of the "
-        "model's recipe. Layers that its paper does not prune are left alone, except "
-        "where whole filters are pruned",
-    )
-    add(
-        "--granularity",
-        type=granularity,
-        default="weight",
-        metavar="NAME",
-        help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M, column, filter, channel, head (%(default)s); all but the last "
-        "three may also be given by pattern of layers: 'conv*=2:4,dense*=weight'",
-    )
-    add(
-        "--prunable",
-        type=names_of_layers,
-        metavar="NAMES",
-        help="which layers are pruned: names or patterns with commas between them, or "
-        f"xnnpack, the 1x1 convolutions that phones run sparsely ({formatter})",
+    _add_choice(
+        add, "--schedule", "geometric", SCHEDULES.names(), "how --rate adds up by level"
     )
     _add_choice(
         add, "--rewind", "weights", REWINDS.names(), "what a ticket restarts from"
@@ -101,123 +85,185 @@ def add_options(parser: Parser) -> None:
     add(
         "--rewind-to",
         default="0",
-        help="rewind point: a step, or epochs such as 2ep (%(default)s)",
+        metavar="STEP",
+        help="rewind point: a step, or epochs such as 2ep (default: %(default)s)",
     )
     add(
         "--repair",
         choices=REPAIRS.names(),
-        help="change the trained weights that are left before going on from them",
-    )
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=at_least(1), help="length of a training")
-    length.add_argument(
-        "--steps", type=at_least(1), help=f"the same in steps; {formatter}"
-    )
-    add("--eval-freq", type=at_least(1), help=f"steps between validations; {formatter}")
-    add("--batch-size", type=at_least(1), help=f"examples per step; {formatter}")
-    add("--optimizer", type=word, help=f"name of a Keras optimizer; {formatter}")
-    add("--learning-rate", type=positive, help=f"its learning rate; {formatter}")
-    add(
-        "--no-augment",
-        action="store_true",
-        help="train without the crops and flips that the model's recipe may have for "
-        "images of three colours",
-    )
-    add(
-        "--replicates",
-        type=at_least(1),
-        help="repetitions of the whole search, from other seeds "
-        f"({DIGITS_REPLICATES} for digits; {REPLICATES})",
+        metavar="NAME",
+        help="adjust the remaining weights after pruning, with --rewind learning_rate "
+        f"or fine_tune: {', '.join(REPAIRS.names())} (default: none)",
     )
     add(
         "--controls",
         type=_controls,
         default={"reinit": 1},
-        help="what is trained beside each ticket, with the number of trials: "
-        f"reinit:3,random; or none. Of {', '.join(CONTROLS.names())} (reinit)",
+        metavar="NAMES",
+        help="networks to train beside each ticket, with the number of trials: "
+        f"reinit:3,random; or none. Names: {', '.join(CONTROLS.names())} (default: "
+        "reinit)",
+    )
+    add(
+        "--replicates",
+        type=at_least(1),
+        help="repetitions of the whole search, each from another seed (default: "
+        f"{DIGITS_REPLICATES} for digits, else {REPLICATES})",
+    )
+    add(
+        "--margin",
+        type=_margin,
+        help="how many percentage points of validation accuracy a ticket may be below "
+        "the dense network and still match it; auto: 0.2, or more if the validation "
+        "set is small (default: that of the stored run, else auto)",
     )
     add(
         "--mask-epochs",
         type=_mask_epochs,
-        help="find the masks in shorter trainings: a number of epochs, or auto",
+        metavar="EPOCHS",
+        help="find the masks in shorter trainings: a number of epochs, or auto "
+        "(default: in the tickets' own trainings)",
     )
     add(
         "--report-levels",
         type=_levels,
         metavar="LEVELS",
-        help="levels whose tickets and controls are trained in full: 7,12,15 (all)",
-    )
-    add(
-        "--engine",
-        default="auto",
-        choices=("auto", *ENGINES),
-        help="how tickets are trained; auto takes the fastest that can (%(default)s)",
-    )
-    add(
-        "--workers",
-        type=_workers,
-        default="auto",
-        help="processes that train: auto, a number, 0 for none, or ray (%(default)s)",
-    )
-    add(
-        "--resources",
-        type=resources,
-        metavar="NAME=NUMBER,…",
-        help="what each training needs of a Ray cluster: num_gpus=0.25,num_cpus=2; "
-        "other names are those of custom resources (num_cpus=1)",
-    )
-    add(
-        "--ray-working-dir",
-        type=directory,
-        help="a folder that Ray sends to its machines, with modules of your own",
-    )
-    add(
-        "--checkpoint",
-        metavar="STEPS",
-        help="store the state of each training every so many steps, or epochs such as "
-        "1ep, so that an interrupted one continues from there (it starts again)",
-    )
-    _add_choice(
-        add, "--criterion", "magnitude", CRITERIA.names(), "what a weight is worth"
+        help="levels whose tickets and controls are trained in full: 7,12,15 "
+        "(default: all)",
     )
     add(
         "--seed",
         type=at_least(0),
         default=0,
-        help="seed of everything that is random (%(default)s)",
+        help="seed of everything that is random (default: %(default)s)",
     )
-    add("--directory", type=directory, help="the run's directory (runs/<data>_<model>)")
+    add = parser.add_argument_group("pruning").add_argument
+    _add_choice(
+        add, "--criterion", "magnitude", CRITERIA.names(), "how weights are scored"
+    )
+    allocations = ALLOCATIONS.names()
     add(
-        "--export",
-        type=list_of("--export", EXPORTS),
-        help=f"formats of the best ticket's files: {', '.join(EXPORTS)}; or none "
-        "(all that the backend can write)",
+        "--allocation",
+        choices=allocations,
+        metavar="NAME",
+        help=f"how sparse each layer becomes: {', '.join(allocations)} (default: "
+        "global, or uniform for filters and channels). layerwise uses the rates of the "
+        "model's recipe. Layers that the model's paper does not prune are left alone, "
+        "except where whole filters are pruned",
     )
     add(
-        "--saved-models",
+        "--granularity",
+        type=granularity,
+        default="weight",
+        metavar="NAME",
+        help="what is pruned together: weight, block_1x4 or another size, 2:4 or "
+        "another N:M, column, filter, channel, head (default: %(default)s). All but "
+        "the last three may differ by layer: 'conv*=2:4,dense*=weight'",
+    )
+    add(
+        "--prunable",
+        type=names_of_layers,
+        metavar="NAMES",
+        help="layers to prune: names or patterns with commas between them, or xnnpack "
+        f"for the 1x1 convolutions that phones run sparsely ({recipe})",
+    )
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    length = group.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs",
+        type=at_least(1),
+        help=f"length of each training (default: {DIGITS_EPOCHS} for digits, else that "
+        "of the model's recipe)",
+    )
+    length.add_argument("--steps", type=at_least(1), help="the same in optimizer steps")
+    add(
+        "--eval-freq",
+        type=at_least(1),
+        metavar="STEPS",
+        help=f"steps between validations ({recipe})",
+    )
+    add("--batch-size", type=at_least(1), help=f"examples per step ({recipe})")
+    add("--optimizer", type=word, help=f"name of a Keras optimizer ({recipe})")
+    add(
+        "--learning-rate",
+        type=positive,
+        metavar="RATE",
+        help=f"learning rate ({recipe}, times {DIGITS_SPEED} for digits)",
+    )
+    add(
+        "--engine",
+        default="auto",
+        choices=("auto", *ENGINES),
+        help="how tickets are trained; auto chooses the fastest engine that supports "
+        "the model and data (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=_workers,
+        default="auto",
+        help="number of training processes: auto, a number, 0 to train in this one, or "
+        "ray for a Ray cluster (default: %(default)s)",
+    )
+    add(
+        "--resources",
+        type=resources,
+        metavar="NAME=NUMBER,…",
+        help="with --workers ray, what each training needs: num_gpus=0.25,num_cpus=2; "
+        "other names are custom resources (default: num_cpus=1)",
+    )
+    add(
+        "--ray-working-dir",
         type=directory,
-        default=Path("saved_models"),
-        help="where these files go (%(default)s)",
+        metavar="DIR",
+        help="with --workers ray, a folder with modules of your own that Ray sends to "
+        "its machines",
     )
-    add("--quantize", choices=QUANTIZATIONS, help="quantisation of the .tflite file")
+    add(
+        "--checkpoint",
+        metavar="STEPS",
+        help="store the state of each training every so many steps, or epochs such as "
+        "1ep, so that an interrupted training continues from there (default: it starts "
+        "again)",
+    )
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--directory",
+        type=directory,
+        metavar="DIR",
+        help="where the run is stored; the same command continues an unfinished run "
+        "(default: runs/<data>_<model>)",
+    )
     add(
         "--overwrite",
         action="store_true",
         help="delete what the run's directory holds, and start again",
     )
     add(
-        "--margin",
-        type=_margin,
-        help="by how many percentage points of validation accuracy a ticket may be "
-        "worse than the dense network and still match it; auto: 0.2, or more if the "
-        "validation set is small (that of the stored run; auto)",
+        "--export",
+        type=list_of("--export", EXPORTS),
+        metavar="FORMATS",
+        help=f"formats of the best ticket's files: {','.join(EXPORTS)}, or none "
+        "(default: all that the backend can write)",
+    )
+    add(
+        "--saved-models",
+        type=directory,
+        default=Path("saved_models"),
+        metavar="DIR",
+        help="where these files go (default: %(default)s)",
+    )
+    add(
+        "--quantize",
+        choices=QUANTIZATIONS,
+        help="quantisation of the .tflite file (default: none)",
     )
     add(
         "--verbose",
         type=int,
         choices=(0, 1),
         default=1,
-        help="0 shows no progress (%(default)s)",
+        help="0 hides the progress (default: %(default)s)",
     )
 
 
@@ -229,7 +275,7 @@ def _add_choice(
         default=default,
         choices=names,
         metavar="NAME",
-        help=f"{what}: {', '.join(names)} ({default})",
+        help=f"{what}: {', '.join(names)} (default: {default})",
     )
 
 
@@ -258,7 +304,8 @@ def _controls(text: str) -> dict[str, int]:
         return {}
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(
-            f"expected controls that differ, with trials: reinit:3. Received: {text!r}"
+            "expected each control once, with its number of trials, such as "
+            f"reinit:3,random. Received: {text!r}"
         )
     trials = [part.partition(":")[2] or "1" for part in text.split(",")]
     return {n: at_least(1)(t) for n, t in zip(names, trials, strict=True)}

@@ -30,6 +30,37 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+def add_threads(parser: Parser) -> None:
+    """`--threads`, of commands that time files."""
+    parser.add_argument(
+        "--threads",
+        type=at_least(1),
+        default=1,
+        help="threads with which each file runs (default: %(default)s)",
+    )
+
+
+def add_seconds(parser: Parser, default: float) -> None:
+    """`--seconds`, of commands that time files."""
+    parser.add_argument(
+        "--seconds",
+        type=positive,
+        default=default,
+        help="seconds for which each file is timed (default: %(default)s)",
+    )
+
+
+def add_verbose(parser: Parser) -> None:
+    """`--verbose`, of commands that show progress."""
+    parser.add_argument(
+        "--verbose",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="0 hides the progress (default: %(default)s)",
+    )
+
+
 def run(parser: Parser, arguments: Sequence[str] | None) -> int:
     """Runs the command that was asked for.
 

@@ -12,11 +12,13 @@ import keras
 
 from keras_lottery.cli.parsing import (
     Parser,
+    add_seconds,
+    add_threads,
+    add_verbose,
     at_least,
     directory,
     granularity,
     not_negative,
-    positive,
     share,
     word,
 )
@@ -37,31 +39,34 @@ def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_prune)
     add = parser.add_argument
-    add("model", type=_keras_file, metavar="MODEL.keras", help="a model of Keras 3")
+    add("model", type=_keras_file, metavar="MODEL.keras", help="the Keras 3 model")
     add(
         "--sparsity",
         type=share,
         default=0.8,
-        help="the share of zeros; of filters, of the filters (%(default)s)",
+        help="share of weights to prune, or of filters where whole filters are pruned "
+        "(default: %(default)s)",
     )
     add(
         "--data",
-        help="what to fine-tune on: digits, a TFDS name, or an .npz file with x_train "
-        "and y_train, under y_train/NAME for several outputs; x_train alone only "
-        "calibrates; without any, the model is pruned at once",
+        help="data to fine-tune on: digits, a TFDS name, or an .npz file with x_train "
+        "and y_train (y_train/NAME for each of several outputs). With x_train alone, "
+        "or without data, the model is pruned at once and not trained",
     )
     add(
         "--target",
         default="mobile",
         choices=[*WAYS],
-        help=".tflite, SavedModel, or .tflite and C (%(default)s)",
+        help="where the file is to run: mobile gets a .tflite file, server a "
+        "SavedModel, microcontroller a .tflite file and C (default: %(default)s)",
     )
     add(
         "--granularity",
         type=granularity,
         metavar="NAME",
-        help="what is pruned together: weight, block_1x4 or of other sizes, 2:4 or "
-        "other N:M, column, filter, channel, head (what makes the target's files fast)",
+        help="what is pruned together: weight, block_1x4 or another size, 2:4 or "
+        "another N:M, column, filter, channel, head (default: what makes the target's "
+        "files fast)",
     )
     criteria = [*CRITERIA.names(), *filter_criteria.CRITERIA.names()]
     add(
@@ -69,39 +74,61 @@ def add_options(parser: Parser) -> None:
         default="magnitude",
         choices=sorted(set(criteria)),
         metavar="NAME",
-        help="what a weight is worth: magnitude, wanda, snip, ... (%(default)s)",
+        help="how weights are scored: magnitude, wanda, snip, ... (default: "
+        "%(default)s)",
     )
-    add("--repair", choices=REPAIRS.names(), help="change the weights that are left, "
-        "by the inputs of layers")  # fmt: skip
+    add(
+        "--repair",
+        choices=REPAIRS.names(),
+        metavar="NAME",
+        help="adjust the remaining weights to the layers' inputs: "
+        f"{', '.join(REPAIRS.names())} (default: none)",
+    )
     add(
         "--epochs",
         type=at_least(0),
         default=5,
-        help="of fine-tuning; 0 prunes at once (%(default)s)",
+        help="epochs of fine-tuning; 0 prunes at once (default: %(default)s)",
     )
-    add("--batch-size", type=at_least(1), default=32, help="(%(default)s)")
+    add(
+        "--batch-size",
+        type=at_least(1),
+        default=32,
+        help="examples per step of fine-tuning (default: %(default)s)",
+    )
     add(
         "--loss",
         type=word,
-        help="what a model that is not compiled is trained by, a name of Keras's; of "
-        "several outputs, age=mse,sex=binary_crossentropy",
+        help="the loss of a model that is not compiled: a name of Keras's, or for "
+        "several outputs age=mse,sex=binary_crossentropy (default: the model's own)",
     )
     add(
         "--tolerance",
         type=not_negative,
         help="how much worse than the best file the chosen one may be on the "
-        "validation data: percentage points of an accuracy (0.5), else in the metric's "
-        "unit (1 %% of what the model has)",
+        "validation data: in percentage points for an accuracy (default: 0.5), else in "
+        "the metric's unit (default: 1 %% of the model's value)",
     )
     add(
         "--objective",
         type=word,
         metavar="NAME",
-        help="what files are compared by: one of the model's metrics, such as val_auc",
+        help="compare files by one of the model's metrics, such as val_auc (default: "
+        "the accuracy, else the model's only metric)",
     )
-    add("--prefer", choices=[*PREFER], help="what the chosen file is best in (latency; "
-        "size for microcontrollers)")  # fmt: skip
-    add("--out", type=directory, default=Path("shrunk"), help="(%(default)s)")
+    add(
+        "--prefer",
+        choices=[*PREFER],
+        help="what to minimise: latency, size on disk, or download, the size after "
+        "gzip (default: latency; size for microcontrollers)",
+    )
+    add(
+        "--out",
+        type=directory,
+        default=Path("shrunk"),
+        metavar="DIR",
+        help="where the files go (default: %(default)s)",
+    )
     add(
         "--import",
         dest="modules",
@@ -109,18 +136,19 @@ def add_options(parser: Parser) -> None:
         default=[],
         type=word,
         metavar="MODULE",
-        help="a module that registers the model's own layers and functions",
+        help="a module that registers the model's own layers and functions; may be "
+        "repeated",
     )
-    add("--threads", type=at_least(1), default=1, help="of a file (%(default)s)")
-    add("--seconds", type=positive, default=0.5, help="of timing a file (%(default)s)")
-    add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+    add_threads(parser)
+    add_seconds(parser, 0.5)
+    add_verbose(parser)
 
 
 def _keras_file(text: str) -> Path:
     path = Path(text)
     if path.suffix != ".keras" or not path.is_file():
         raise argparse.ArgumentTypeError(
-            f"expected a .keras file that is there. Received: {text!r}"
+            f"expected an existing .keras file. Received: {text!r}"
         )
     return path
 

@@ -18,19 +18,20 @@ def add_options(parser: Parser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="the run's directory; several are compared on one page",
+        help="the directory of a run, as left by `find`; several are compared",
     )
     add(
         "--out",
         type=file(".html"),
         metavar="FILE",
-        help="the page (RUN/report.html; of several runs comparison.html)",
+        help="the page to write (default: RUN/report.html, or comparison.html for "
+        "several runs)",
     )
     add(
         "--figures",
         type=directory,
         metavar="DIR",
-        help="where to write the figures as .png and .svg, too",
+        help="also write the figures into this folder, as .png and .svg",
     )
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from keras_lottery.cli.parsing import Parser, directory
+from keras_lottery.cli.parsing import Parser, add_verbose, directory
 from keras_lottery.papers import experiments
 from keras_lottery.papers.experiments.reproduce import directory_of, measured_seconds
 from keras_lottery.tables import text_table
@@ -18,21 +18,23 @@ def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_reproduce)
     add = parser.add_argument
-    add("name", nargs="?", help="the experiment; --list shows all")
+    add("name", nargs="?", help="name of the experiment; --list shows all")
     add(
         "--scale",
         default="cpu",
         choices=("smoke", "cpu", "paper"),
-        help="smoke runs through in seconds, cpu takes minutes, paper has the paper's "
-        "lengths (%(default)s); --list shows which an experiment has",
+        help="smoke runs through in seconds and judges nothing, cpu takes minutes, "
+        "paper has the paper's lengths; --list shows which an experiment has (default: "
+        "%(default)s)",
     )
     add(
         "--directory",
         type=directory,
-        help="the run's directory (runs/reproduce/<name>_<scale>)",
+        metavar="DIR",
+        help="where the run is stored (default: runs/reproduce/<name>_<scale>)",
     )
     add("--list", action="store_true", help="show all experiments and their cost")
-    add("--verbose", type=int, choices=(0, 1), default=1, help="(%(default)s)")
+    add_verbose(parser)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -40,7 +42,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         print(listed())
         return
     if options.name is None:
-        raise ValueError("the name of an experiment is missing; --list shows all")
+        raise ValueError("The name of an experiment is missing. `--list` shows all.")
     experiment = experiments.get(options.name)
     directory = options.directory or directory_of(options.name, options.scale)
     verdicts = experiments.reproduce(

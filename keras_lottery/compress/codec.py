@@ -86,7 +86,7 @@ def decode(data: bytes, most: int) -> tuple[str, dict[str, np.ndarray], Masks]:
     start = len(_MAGIC) + hashlib.sha256().digest_size
     content = data[start:]
     if data[:start] != _MAGIC + hashlib.sha256(content).digest():
-        raise ValueError("it is no such file, or its checksum is another")
+        raise ValueError("it is not such a file, or its checksum differs")
     packed_meta, content = _section(content)
     packed_numbers, content = _section(content)
     meta = json.loads(_inflate(packed_meta, _META_LIMIT))

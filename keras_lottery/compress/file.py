@@ -144,11 +144,11 @@ def load_compressed(
         if isinstance(error, TypeError) and "Could not locate" in str(error):
             raise
         raise CorruptedFileError(
-            f"Keras cannot make the model that '{os.fspath(path)}' tells of: {error}"
+            f"Keras cannot build the model that '{os.fspath(path)}' describes: {error}"
         ) from error
     if not fits:
         raise CorruptedFileError(
-            f"'{os.fspath(path)}' holds the variables of another model than its own."
+            f"'{os.fspath(path)}' holds variables that do not fit its own model."
         )
     set_state(model, state, masks)
     return model
@@ -171,8 +171,8 @@ def _check_layers(model: keras.Model, text: str) -> None:
                 failed = f"layer '{path}' ({type(layer).__name__}): {reason}"
     if failed:
         raise ValueError(
-            "Expected a model that Keras can make again from its config. Received: "
-            f"{failed} Put a layer of your own in its place, registered by "
+            "Expected a model that Keras can rebuild from its config. Received: "
+            f"{failed} Replace it with a layer of your own, registered with "
             "`keras.saving.register_keras_serializable`."
         )
 
@@ -203,8 +203,8 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
         half = array.astype(np.float16)
     if np.isinf(half).any() and not np.isinf(array).any():
         raise ValueError(
-            f"`{name}` reaches {np.abs(array).max():.3g}, more than float16 holds. "
-            "Write it with float16=False."
+            f"`{name}` reaches {np.abs(array).max():.3g}, which is more than float16 "
+            "can hold. Pass float16=False."
         )
     return half
 
@@ -215,6 +215,6 @@ def _check(data: bytes, state: dict[str, np.ndarray], masks: Masks) -> None:
     _, again, masks_again = decode(data, most)
     for name, array in state.items():
         if again[name].tobytes() != array.tobytes():
-            raise RuntimeError(f"`{name}` would not come back as it is")
+            raise RuntimeError(f"Reading the file would change `{name}`.")
     if masks_again != masks:
-        raise RuntimeError("The masks would not come back as they are")
+        raise RuntimeError("Reading the file would change the masks.")

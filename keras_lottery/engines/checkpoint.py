@@ -82,7 +82,8 @@ class Checkpoint:
         except FileNotFoundError:
             return ticket.step
         except CorruptedFileError as error:
-            warnings.warn(f"{error}. This training begins anew.", stacklevel=3)
+            message = f"{error}. This training starts again from the beginning."
+            warnings.warn(message, stacklevel=3)
             return ticket.step
         if meta["training"] != _identity(ticket, seed):
             return ticket.step

@@ -60,7 +60,7 @@ def _check_part(name: str, model: keras.Model, part: Any, sample: Any) -> None:
         unbatched = " Batch it: `dataset.batch(32)`." if _unbatched(part) else ""
         raise ValueError(
             f"Expected {name} data that fit the model.{unbatched} Received: shapes "
-            f"{_shapes(sample)} in {argument_of(name)}, of which `model.evaluate` "
+            f"{_shapes(sample)} in {argument_of(name)}, for which `model.evaluate` "
             f"says: {error}"
         ) from error
 

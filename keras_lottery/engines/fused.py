@@ -227,7 +227,8 @@ def free_memory() -> int:
 
 def fall_back(wanted: str, used: str, reason: str) -> None:
     """Warns that a simpler engine trains."""
-    warnings.warn(f"engine='{wanted}' trains by '{used}' here: {reason}.", stacklevel=3)
+    message = f"engine='{wanted}' falls back to '{used}' here: {reason}."
+    warnings.warn(message, stacklevel=3)
 
 
 def _warn(name: str, reason: str) -> None:

@@ -184,9 +184,9 @@ def resolve(
         )
     if np.ndim(logs[found.metric]):
         raise ValueError(
-            f"Expected an objective of one number. Received: {found.name!r}, which has "
-            f"the shape {np.shape(logs[found.metric])}. Average it, as in "
-            "`keras.metrics.F1Score(average='macro')`."
+            "Expected an objective that is a single number. Received: "
+            f"{found.name!r}, of shape {np.shape(logs[found.metric])}. Average it, as "
+            "in `keras.metrics.F1Score(average='macro')`."
         )
     if found.direction is None:
         found = dataclasses.replace(found, direction=direction_of(model, found.metric))

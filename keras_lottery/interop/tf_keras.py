@@ -125,7 +125,7 @@ def _new_layers(model: Any, custom: dict[str, Any]) -> dict[int, Any]:
         listing = "\n".join(f"  {problem}" for problem in problems.values())
         raise ValueError(
             f"These layers of '{model.name}' cannot be carried over to Keras 3:\n"
-            f"{listing}\nGive what stands for a class or function of your own: "
+            f"{listing}\nPass a replacement for each class or function of your own: "
             "custom_objects={'its tf_keras name': the Keras 3 class or function}."
         )
     return layers

@@ -49,7 +49,7 @@ def import_tfmot() -> ModuleType:
         import tensorflow_model_optimization
     except ImportError as error:
         raise ImportError(
-            "TFMOT is not installed, or not whole. "
+            "TFMOT is not installed, or incompletely. "
             'Install it: pip install "keras_lottery[tfmot]"'
         ) from error
     finally:

@@ -21,12 +21,11 @@ def to_text(model: keras.Model) -> str:
     for path, layer in walk(model):
         if has_assets(layer):
             raise ValueError(
-                f"The vocabulary of layer '{path}' ({type(layer).__name__}), or what "
-                "else it saves beside its variables, is not in its config, and a model "
-                "made of that would lack it. Give the layer "
-                "its vocabulary when you make it, such as `StringLookup(vocabulary="
-                "adapted.get_vocabulary())`, or apply it to the data outside of the "
-                "model."
+                f"Layer '{path}' ({type(layer).__name__}) has a vocabulary, or saves "
+                "something else beside its variables, that is not in its config: a "
+                "model made from the config would lack it. Give the layer its "
+                "vocabulary when you create it, such as `StringLookup(vocabulary="
+                "adapted.get_vocabulary())`, or apply it to the data outside the model."
             )
     return json.dumps(keras.saving.serialize_keras_object(model))
 

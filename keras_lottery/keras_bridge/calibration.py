@@ -31,11 +31,10 @@ def matrices_of(model: keras.Model, names: Iterable[str]) -> dict[str, Matrices]
         if kinds[0] is None or None in kinds:
             kind = type(layers[name][0][0]).__name__.removeprefix("Masked")
             raise ValueError(
-                f"It is not known what inputs the weight `{name}` multiplies, as a "
-                f"weight of a {kind}: those of Dense, EinsumDense and convolutions "
-                "are. Leave it out, by `exclude=` of the allocation or `prunable=` of "
-                "`mask_model`, or choose a criterion that reads no inputs, such as "
-                "'magnitude'."
+                f"The inputs of the weight `{name}` of a {kind} are not known: only "
+                "those of Dense, EinsumDense and convolutions are. Leave it out with "
+                "`exclude=` of the allocation or `prunable=` of `mask_model`, or "
+                "choose a criterion that reads no inputs, such as 'magnitude'."
             )
         found[name] = kinds[0]
     return found

@@ -56,8 +56,8 @@ class GradientChange:
         if "apply" in vars(self.optimizer):
             raise ValueError(
                 "Another callback changes the gradients of this `fit` already. "
-                "Received: two such, of ADMMPruning, GroupLasso, MovementPruning and "
-                "SharedWeights. Pass one."
+                "Received: two of ADMMPruning, GroupLasso, MovementPruning and "
+                "SharedWeights. Pass only one."
             )
         trained = {id(variable) for variable in model.trainable_variables}
         self.weights = {

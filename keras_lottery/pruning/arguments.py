@@ -53,7 +53,7 @@ def check_by_layer(
     if allocation is not None:
         checks.refuse(
             "allocation",
-            f"left out where `{argument}` is given by layer, which says it all",
+            f"left out where `{argument}` is given by layer, which already decides it",
             allocation,
         )
 

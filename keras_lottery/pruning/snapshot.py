@@ -104,9 +104,9 @@ def check_informed(criterion: CriterionLike, scores: Scores) -> None:
     """Raises ValueError if all scores are zero: they would be ranked by position."""
     if scores and not any(np.any(score) for score in scores.values()):
         raise ValueError(
-            "Expected scores that tell weights apart. Received: zeros alone, from "
+            "Expected scores that distinguish the weights. Received: only zeros, from "
             f"criterion={criterion!r}. All weights or all derivatives are zero, as "
-            "behind a layer that is initialised with zeros. Initialise it otherwise, "
+            "behind a layer that is initialised with zeros. Initialise it differently, "
             "train before pruning, or choose another criterion, such as 'magnitude'."
         )
 

@@ -33,15 +33,15 @@ def warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
     lost = [n for n, mask in before.items() if mask.any() and not share[n]]
     if lost:
         warnings.warn(
-            f"No weights are left of {lost} at sparsity={sparsity}. Where no other "
-            "path leads by, the outputs are constant, and training cannot mend it. "
-            f"{REMEDY}",
+            f"No weights are left in {lost} at sparsity={sparsity}. Unless another "
+            "path bypasses these layers, the outputs are constant, and training cannot "
+            f"change that. {REMEDY}",
             stacklevel=3,
         )
     if thin:
         warnings.warn(
-            f"Few weights are left of {thin} at sparsity={sparsity}. Layers as thin as "
-            f"these cost much accuracy. {REMEDY}",
+            f"Few weights are left in {thin} at sparsity={sparsity}. Layers as sparse "
+            f"as these cost much accuracy. {REMEDY}",
             stacklevel=3,
         )
 

@@ -121,7 +121,7 @@ def drop_blocks(
             "Expected `count` to be less than the number of blocks, layers or nested "
             "models that return a tensor of the shape that they read first. Received: "
             f"count={count}, and of model '{model.name}' the blocks {list(found)}. "
-            "What is inside of other layers is none of them."
+            "Blocks inside other layers do not count."
         )
     influence = _influence(model, found, inputs_alone(data, model))
     ranked = sorted(influence, key=influence.__getitem__)

@@ -142,8 +142,8 @@ class Units(Grouping):
         empty = [name for name in kept if alive[name].any() and not kept[name].any()]
         if empty:
             raise ValueError(
-                f"No filter of {empty} would be left: {kept.kept} of {kept.size} were "
-                "to be. Prune less, or leave them out: "
+                f"No filter would be left in {empty}: only {kept.kept} of {kept.size} "
+                "were to be kept in all. Prune less, or leave these layers out: "
                 f"allocation=kl.allocation.Uniform(exclude={empty})."
             )
         lost = self._lost(alive, kept)

@@ -1,6 +1,8 @@
 """`keras-lottery` without a command, and what starts with it."""
 
+import argparse
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 
 import keras_lottery
 from keras_lottery.cli import COMMANDS, main
+from keras_lottery.cli.parsing import Parser
 from keras_lottery.startup import refusal, starting
 
 pytestmark = pytest.mark.once
@@ -19,6 +22,18 @@ def test_alone_it_lists_its_commands(capsys):
     for name, command in COMMANDS.items():
         assert name in shown
         assert command.HELP.split()[0] in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name):
+    """By words, and with what holds where it is left out."""
+    parser = Parser()
+    COMMANDS[name].add_options(parser)
+    for action in parser._actions:
+        words = re.sub(r"\(default: .*\)", "", action.help or "").split()
+        assert len(words) >= 2, f"{action.option_strings}: {action.help}"
+        if action.default not in (None, [], False, argparse.SUPPRESS):
+            assert "(default: " in action.help, action.option_strings
 
 
 @pytest.mark.parametrize(

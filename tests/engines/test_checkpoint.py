@@ -104,5 +104,5 @@ def test_a_state_of_another_training_is_left_alone(tmp_path):
     content = bytearray(checkpoint.path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     checkpoint.path.write_bytes(content)
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="starts again from the beginning"):
         engine.train(ticket(of, STEPS, seed=6), 7, checkpoint=checkpoint)

@@ -135,14 +135,16 @@ def test_unknown_engines():
 
 @pytest.mark.tensorflow
 def test_tensorflow_stacks_no_tickets():
-    with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'.*tensorflow"):
+    with pytest.warns(
+        UserWarning, match=r"'vectorized' falls back to 'fused'.*tensorflow"
+    ):
         assert make("vectorized", model(), data(), 10).name == "fused"
 
 
 @pytest.mark.fused
 def test_convolutions_are_not_stacked_on_processors(monkeypatch):
     monkeypatch.setattr(backends.current(), "on_accelerator", lambda: False)
-    with pytest.warns(UserWarning, match=r"'vectorized' trains by 'fused'"):
+    with pytest.warns(UserWarning, match=r"'vectorized' falls back to 'fused'"):
         assert make("vectorized", model("momentum"), data(), 10).name == "fused"
 
 

@@ -100,7 +100,7 @@ def test_layers_called_in_a_loop_are_refused_by_name():
     model = keras.Sequential([keras.Input((4, 3)), layers.LSTM(2, name="words")])
     model = kl.mask_model(model)
     x = np.ones((2, 4, 3), "float32")
-    with pytest.raises(ValueError, match="not known what inputs the weight `words"):
+    with pytest.raises(ValueError, match="inputs of the weight `words"):
         input_norms(model, x, list(kl.get_masks(model)))
 
 

@@ -55,7 +55,7 @@ def test_wrong_arguments_are_named(arguments, message):
         (
             {"model": headless, "criterion": "snip", "prune_at_init": True},
             {},
-            "zeros alone, from criterion=",
+            "only zeros, from criterion=",
         ),
         (
             {"allocation": kl.allocation.Layerwise({"nothing": 0.1})},

@@ -229,7 +229,7 @@ class TestRefusals:
         ("arguments", "message"),
         [
             ({"sparsity": 1.0}, "sparsity=1.0"),
-            ({"sparsity": 0.97}, "No filter of"),
+            ({"sparsity": 0.97}, "No filter would be left in"),
             ({"sparsity": 0.5, "criterion": "typo"}, "criterion='typo'"),
             ({"sparsity": 0.5, "allocation": "typo"}, "allocation='typo'"),
             ({"sparsity": 0.5, "criterion": "activation"}, "Pass `data=x`"),

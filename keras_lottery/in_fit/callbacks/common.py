@@ -47,9 +47,9 @@ class InFit(keras.callbacks.Callback):
         if epoch is not None and self.not_in_backups:
             raise ValueError(
                 f"{type(self).__name__} keeps {self.not_in_backups}, which the files "
-                "of `BackupAndRestore` do not hold: a training that was interrupted "
-                "cannot go on as if it had not been. Received: a training restored at "
-                f"epoch {epoch}. Delete the backup, and train from the beginning."
+                "of `BackupAndRestore` do not hold: an interrupted training cannot "
+                f"continue exactly. Received: a training restored at epoch {epoch}. "
+                "Delete the backup, and train from the beginning."
             )
         self.start()
 

@@ -123,9 +123,9 @@ class EarlyBird(Configured, InFit):
         most = 2 * min(sparsity, 1 - sparsity)
         if most <= threshold:
             warnings.warn(
-                f"Any two masks of sparsity={sparsity} differ in {most:.4f} of their "
-                f"weights at most, which threshold={threshold} takes for settled. "
-                "Choose a smaller `threshold`.",
+                f"Any two masks of sparsity={sparsity} differ in at most {most:.4f} of "
+                f"their weights, which is within threshold={threshold}: training would "
+                "stop as soon as possible. Choose a smaller `threshold`.",
                 stacklevel=2,
             )
         chosen(criterion, allocation, granularity)
@@ -185,10 +185,10 @@ class EarlyBird(Configured, InFit):
         if not self.settled:
             last = f"{self.distances[-1]:.4f}" if self.distances else "not known yet"
             warnings.warn(
-                f"After {self._epochs} epochs the masks have not settled: the largest "
-                f"distance between the last {len(self._queue)} is {last}; less than "
-                f"threshold={self.threshold} between queue={self.queue} was asked for. "
-                "`masks` are the last ones. Train for longer, or choose a larger "
+                f"After {self._epochs} epochs the masks still change: the largest "
+                f"distance among the last {len(self._queue)} is {last}, and has to be "
+                f"below threshold={self.threshold} among queue={self.queue}. `masks` "
+                "are those of the last epoch. Train for longer, or choose a larger "
                 "`threshold`.",
                 stacklevel=2,
             )

@@ -74,7 +74,7 @@ class GroupLasso(Configured, InFit):
         super().__init__()
         if isinstance(strength, Mapping):
             if not strength:
-                checks.refuse("strength", "a pattern of layers at least", strength)
+                checks.refuse("strength", "at least one pattern of layers", strength)
             for pattern, number in strength.items():
                 checks.number(f"strength[{pattern!r}]", number, 0)
         else:
@@ -182,9 +182,9 @@ class GroupLasso(Configured, InFit):
         lost = [n for n, mask in new.items() if masks[n].any() and not mask.any()]
         if lost:
             warnings.warn(
-                f"No weights are left of {lost} by GroupLasso(strength="
-                f"{self.strength}). Where no other path leads by, the outputs are "
-                "constant. Choose a smaller strength, or one for each layer.",
+                f"GroupLasso(strength={self.strength}) has left no weights in {lost}. "
+                "Unless another path bypasses these layers, the outputs are constant. "
+                "Choose a smaller strength, or one for each layer.",
                 stacklevel=2,
             )
         set_masks(self.model, {**masks, **new})

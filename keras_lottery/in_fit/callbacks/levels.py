@@ -20,7 +20,7 @@ def check_bits(bits: Bits, least: int = LEAST_BITS, most: int = MOST_BITS) -> No
         checks.count("bits", bits, least, most)
         return
     if not bits:
-        checks.refuse("bits", "bits for one pattern of layers at least", bits)
+        checks.refuse("bits", "bits for at least one pattern of layers", bits)
     for pattern, number in bits.items():
         checks.count(f"bits[{pattern!r}]", number, least, most)
 

@@ -223,9 +223,9 @@ def _check_apart(model: keras.Model) -> None:
             np.diff(values) <= _SAME * np.abs(values).max(initial=0)
         ):
             raise ValueError(
-                f"Weights of `{name}` share values but for their last digits. "
+                f"Weights of `{name}` share values except for their last digits. "
                 "Received: a training restored to the middle of an epoch. Back up at "
-                'the end of epochs, by `BackupAndRestore(save_freq="epoch")`.'
+                'the end of epochs, with `BackupAndRestore(save_freq="epoch")`.'
             )
 
 

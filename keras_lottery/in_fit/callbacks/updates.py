@@ -84,9 +84,9 @@ class MaskUpdates(Configured, InFit):
         sparsity = get_sparsity(self.model)
         if self._sparsity_left is not None and sparsity < self._sparsity_left:
             warnings.warn(
-                "Another callback has put back the weights of an earlier step, and "
-                f"their masks: the sparsity is {sparsity:.4f}, not the "
-                f"{self._sparsity_left:.4f} that {type(self).__name__} had come to. "
+                "Another callback has restored the weights and masks of an earlier "
+                f"step: the sparsity is {sparsity:.4f}, not the "
+                f"{self._sparsity_left:.4f} that {type(self).__name__} had reached. "
                 "Leave out `restore_best_weights`, or begin EarlyStopping after "
                 f"end_step={self.end_step} (`start_from_epoch`).",
                 stacklevel=2,

@@ -115,12 +115,12 @@ def learned_ticket(model: Supermask, seed: int | None = None) -> Ticket:
     """
     if not isinstance(model, Supermask):
         raise ValueError(
-            "Expected a model of `learn_masks`. Received: "
-            f"model={model!r}. Tickets of other models are made by `prune` or a search."
+            "Expected a model returned by `learn_masks`. Received: "
+            f"model={model!r}. For other models, use `prune` or a search."
         )
     if seed is not None and model.kind != "bernoulli":
         raise ValueError(
-            f"Masks of kind {model.kind!r} are not drawn. Received: seed={seed}. "
+            f"Masks of kind {model.kind!r} are not random. Received: seed={seed}. "
             "Leave it out."
         )
     if seed is not None:

@@ -207,10 +207,10 @@ def _sparse_on_arm(model: keras.Model, layers: Layers) -> list[str]:
     chosen = [path for path, layer in layers if id(layer) in fitting]
     if not chosen:
         raise ValueError(
-            "Expected a model of which LiteRT runs 1x1 convolutions sparsely on ARM, "
-            f"with prunable={XNNPACK!r}. Received: model '{model.name}', which has none"
-            ". `kl.export.explain_sparse(model)` says why, and "
-            "`kl.export.adapt_for_xnnpack(model)` changes its padding, if it is that."
+            "Expected a model with 1x1 convolutions that LiteRT runs sparsely on ARM, "
+            f"for prunable={XNNPACK!r}. Received: model '{model.name}', which has "
+            "none. `kl.export.explain_sparse(model)` says why, and "
+            "`kl.export.adapt_for_xnnpack(model)` changes the padding, if that is why."
         )
     return chosen
 

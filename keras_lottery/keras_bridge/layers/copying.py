@@ -118,9 +118,9 @@ def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) ->
         new = type(layer).from_config(named)
     except Exception as error:
         raise ValueError(
-            f"'{layer.name}' of class {type(layer).__name__} cannot be made again from "
-            "its config. Implement `get_config` (and `from_config`, where arguments "
-            "are layers or other objects), and register functions and objects of your "
+            f"'{layer.name}' of class {type(layer).__name__} cannot be rebuilt from "
+            "its config. Implement `get_config` (and `from_config`, if arguments are "
+            "layers or other objects), and register functions and objects of your "
             f"own with `keras.saving.register_keras_serializable`. Keras says: {error}"
         ) from error
     copy_assets(layer, new)
@@ -191,13 +191,13 @@ def _check_alike(old: keras.Model, new: keras.Model) -> None:
     )
     if one != other:
         raise ValueError(
-            f"The copy of model '{old.name}' that its config gives is another model. "
+            f"The config of model '{old.name}' does not give the same model. "
             f"Missing: {sorted(one.keys() - other.keys())}. "
             f"New: {sorted(other.keys() - one.keys())}. Other shapes: "
             f"{sorted(n for n in one.keys() & other.keys() if one[n] != other[n])}. "
-            "Let `get_config` return every argument of the constructor. Make every "
-            "layer and variable in `__init__` or `build`. A layer that is used both "
-            "inside of another one and outside cannot be copied."
+            "Let `get_config` return every argument of the constructor, and create "
+            "every layer and variable in `__init__` or `build`. A layer that is used "
+            "both inside another one and outside cannot be copied."
         )
 
 

@@ -89,9 +89,9 @@ class MaskedInside(Hooks):
         self._mask_missing()
         if self._missing:
             raise ValueError(
-                f"The masked layers {list(self._missing)} inside of '{self.name}' are "
-                "not there, and their masks would be lost. Make every layer in "
-                "`__init__` or `build`, so that it is there before weights are loaded."
+                f"The masked layers {list(self._missing)} inside '{self.name}' do not "
+                "exist yet, and their masks would be lost. Create every layer in "
+                "`__init__` or `build`, so that it exists before weights are loaded."
             )
         # Keras would load no weights for them, and say nothing.
         unbuilt = [
@@ -101,11 +101,12 @@ class MaskedInside(Hooks):
         ]
         if unbuilt:
             raise ValueError(
-                f"The masked layers {unbuilt} inside of '{self.name}' are not built, "
-                "and their masks and weights would be lost. Give "
-                f"{class_of(self).__name__} a `build` that builds every layer inside, "
-                "and, where its `call` takes several inputs, a `get_build_config` and "
-                "a `build_from_config` that know all of their shapes."
+                f"The masked layers {unbuilt} inside '{self.name}' are not built, and "
+                "their masks and weights would be lost. Give "
+                f"{class_of(self).__name__} a `build` that builds every layer inside "
+                "and, if its `call` takes "
+                "several inputs, a `get_build_config` and a `build_from_config` that "
+                "know all of their shapes."
             )
         super().load_own_variables(store)  # type: ignore[misc]
 

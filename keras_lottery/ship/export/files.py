@@ -135,9 +135,9 @@ def check_unchanged(path: Path) -> bool:
             own = {n: d for n, d in noted.items() if Path(n).parts[:1] == (path.name,)}
             if own and own != digests_of(path):
                 raise CorruptedFileError(
-                    f"'{path}' is not the file that '{report}' tells of: its checksum "
-                    "is another. It was damaged, or written anew: restore or export it "
-                    f"again, or delete '{report.name}' if it is the one you want."
+                    f"'{path}' is not the file that '{report}' describes: its checksum "
+                    "differs. It was damaged, or written again: restore or export it, "
+                    f"or delete '{report.name}' if it is the file that you want."
                 )
             found = found or bool(own)
     return found

@@ -42,9 +42,9 @@ def on_tensorflow(function: str) -> bool:
         return True
     if not has_tensorflow():
         raise RuntimeError(
-            f"`{function}` writes by TensorFlow, which is not installed. Received: "
-            f"backend='{backend}'. Call `pip install tensorflow`, or save the ticket, "
-            "or the model with `to_keras`, and export it where TensorFlow is."
+            f"`{function}` needs TensorFlow, which is not installed. Received: "
+            f"backend='{backend}'. Call `pip install tensorflow`; or save the ticket, "
+            "or the model with `to_keras`, and export it where TensorFlow is installed."
         )
     return False
 
@@ -127,7 +127,7 @@ def _run(
     except (TypeError, ValueError) as error:
         raise ExportError(
             f"Nothing was written to '{path}': the model cannot be opened in a process "
-            "of TensorFlow. Register what is your own in it, by "
+            "of TensorFlow. Register its own classes and functions with "
             f"`@keras.saving.register_keras_serializable()`. Keras says: {error}"
         ) from error
     with contextlib.redirect_stdout(io.StringIO()):

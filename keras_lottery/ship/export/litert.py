@@ -96,15 +96,15 @@ def to_litert(
     choice("quantize", quantize, (None, "dynamic", "int8", "float16", "int4"))
     if quantize == "int4" and importlib.util.find_spec("ai_edge_quantizer") is None:
         raise ImportError(
-            "quantize='int4' is written by ai-edge-quantizer, which is not installed. "
+            "quantize='int4' needs ai-edge-quantizer, which is not installed. "
             "Call `pip install keras_lottery[quantizer]`."
         )
     flag("sparse", sparse)
     if quantize == "int8" and representative_data is None:
         raise ValueError(
-            "Expected `representative_data` with quantize='int8', which chooses its "
-            "ranges from it. Received: representative_data=None. Pass the training "
-            f"inputs: up to {CALIBRATION_ROWS} rows, spread evenly, are taken of them."
+            "Expected `representative_data` with quantize='int8', which takes its "
+            "ranges from them. Received: representative_data=None. Pass the training "
+            f"inputs: up to {CALIBRATION_ROWS} rows, spread evenly, are used."
         )
     _interpreter_class()
     given = keras_model(ticket_or_model)

@@ -235,8 +235,9 @@ def _check(graphs: Sequence[Graph]) -> None:
     # Micro would read the few numbers that are left as if they were all.
     if sparse := [tensor.name for tensor in tensors if tensor.sparse]:
         raise ExportError(
-            f"LiteRT Micro knows no sparse encoding, which {len(sparse)} tensors have, "
-            f"such as '{sparse[0]}'. Write the file with `to_litert(…, sparse=False)`"
+            "LiteRT Micro does not support the sparse encoding of "
+            f"{len(sparse)} tensors, such as '{sparse[0]}'. Write the file with "
+            "`to_litert(…, sparse=False)`"
         )
     if missing := sorted(used - MICRO_OPERATORS):
         raise ExportError(f"LiteRT Micro lacks the operators {', '.join(missing)}")

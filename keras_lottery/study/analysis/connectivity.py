@@ -202,6 +202,7 @@ def _check_pruned(argument: str, state: State, model: keras.Model) -> None:
         if np.any(np.asarray(state[name])[~read(mask)]):
             raise ValueError(
                 f"Expected `{argument}` to be zero where the model is pruned. "
-                f"Received: other weights of `{name}`. Give a model without masks, as "
-                "of `strip_masks`, or the state of a masked model, see `get_state`."
+                f"Received: other weights in `{name}`. Pass a model without masks, as "
+                "`strip_masks` returns it, or the state of a masked model, as "
+                "`get_state` returns it."
             )

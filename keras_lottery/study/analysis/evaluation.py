@@ -101,8 +101,8 @@ def check_state(argument: str, state: State, model: keras.Model) -> None:
             if given.get(name) != shapes.get(name)
         )
         raise ValueError(
-            f"Expected `{argument}` to be a state of model '{model.name}', same as "
-            f"`layers.get_state`. Received: one that differs in {others[:5]}, "
+            f"Expected `{argument}` to be a state of model '{model.name}', as "
+            f"`get_state` returns it. Received: one that differs in {others[:5]}, "
             f"{len(others)} in all."
         )
     for name, array in state.items():

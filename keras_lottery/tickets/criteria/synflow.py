@@ -90,7 +90,7 @@ def _slopes(model: keras.Model, x: Any, magnitudes: State) -> dict[str, np.ndarr
     wrong = [n for n, array in magnitudes.items() if not np.isfinite(array).all()]
     if wrong:
         raise ValueError(
-            f"SynFlow needs weights that are finite. Received: {wrong} with others"
+            f"SynFlow needs finite weights. Received: NaN or infinity in {wrong}"
         )
     with contextlib.suppress(FloatingPointError):
         return gradients(model, x, None, scalar=_flow, state=magnitudes)

@@ -91,16 +91,16 @@ class Inside(Grouping):
         near = max(asked.kept + more, least)
         if not new.kept:
             raise ValueError(
-                f"No group of up to {most} weights would be left: {asked.kept} of "
-                f"{size} weights were to be. Lower the sparsity, or choose smaller "
-                f"groups. Received: {self!r}"
+                f"No group of up to {most} weights would be left: only {asked.kept} of "
+                f"{size} weights were to be kept. Lower the sparsity, or choose "
+                f"smaller groups. Received: {self!r}"
             )
         if abs(new.kept - near) > most / 2:
             raise ValueError(
                 f"{self!r} cannot leave {asked.kept} of {size} weights in the layers "
-                f"that the allocation takes them from, but {new.kept}. Ask for "
-                f"sparsity={1 - new.kept / size:.4f}, which those come to, for a "
-                "sparsity of each layer, such as sparsity={'conv*': 0.5, 'dense*': "
+                f"from which the allocation takes them, but it can leave {new.kept}. "
+                f"Pass sparsity={1 - new.kept / size:.4f}, which is that many, or a "
+                "sparsity for each layer, such as sparsity={'conv*': 0.5, 'dense*': "
                 "0.8}, or choose allocation='global'."
             )
         return new

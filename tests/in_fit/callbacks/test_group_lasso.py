@@ -112,7 +112,7 @@ def test_filters_that_are_zero_are_masked_and_removed():
 
 @pytest.mark.once
 def test_a_layer_without_weights_warns_and_arguments_are_checked():
-    with pytest.warns(UserWarning, match="No weights are left of"):
+    with pytest.warns(UserWarning, match="has left no weights in"):
         fit(network(), GroupLasso({"conv_2": 99.0}, "layer"))
     for wrong in (-1, {}, {"conv*": -1.0}, "strong", None):
         with pytest.raises(ValueError, match="strength"):

@@ -392,11 +392,11 @@ def test_errors_of_models():
     model = kl.learn_masks(small())
     with pytest.raises(ValueError, match="not learned yet"):
         kl.learn_masks(model)
-    with pytest.raises(ValueError, match="a model of `learn_masks`"):
+    with pytest.raises(ValueError, match="a model returned by `learn_masks`"):
         kl.learned_ticket(small())
     with pytest.raises(ValueError, match="to be a masked model"):
         kl.Supermask(small())
-    with pytest.raises(ValueError, match="are not drawn"):
+    with pytest.raises(ValueError, match="are not random"):
         kl.learned_ticket(kl.learn_masks(small(), "edge_popup"), seed=1)
     with pytest.raises(ValueError, match="weights that differ"):
         one_layer(np.ones((3, 2)), signed_constant=True)

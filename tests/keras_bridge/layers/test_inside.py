@@ -384,7 +384,7 @@ def test_a_model_that_keras_leaves_unbuilt_is_not_loaded(tmp_path):
     model = TwoInputs(name="pair")
     model(np.ones((2, 4)), np.ones((2, 4)))
     pruned(model).save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=r"inside of 'pair' are not built.*`build`"):
+    with pytest.raises(ValueError, match=r"inside 'pair' are not built.*`build`"):
         keras.models.load_model(tmp_path / "model.keras")
 
 

@@ -235,7 +235,7 @@ def test_a_flow_beyond_float32(batch):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(1e30, "beyond what its dtype holds"), (np.nan, "weights that are finite")],
+    [(1e30, "beyond what its dtype holds"), (np.nan, "needs finite weights")],
 )
 def test_what_cannot_be_computed_is_refused(value, message):
     model = mask_model(narrow())
