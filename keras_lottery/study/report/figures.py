@@ -34,6 +34,8 @@ class Panel:
         caption: what is to be seen, and how it was measured.
         alt: the same for who does not see it, with the most important numbers.
         figure: the figure.
+        points: what to show where the pointer rests: x, y and words, in data
+            coordinates of the figure's first axes.
     """
 
     section: str
@@ -41,6 +43,20 @@ class Panel:
     caption: str
     alt: str
     figure: "Figure"
+    points: Sequence[tuple[float, float, str]] = ()
+
+    def spots(self) -> list[tuple[float, float, str]]:
+        """The points as shares of the figure's width and height, from the top left.
+
+        They are where the figure was last drawn: layouts differ a little by resolution.
+        """
+        if not self.points:
+            return []
+        places = np.array([point[:2] for point in self.points])
+        pixels = self.figure.axes[0].transData.transform(places)
+        x, y = (pixels / self.figure.bbox.size).T
+        words = [text for *_, text in self.points]
+        return list(zip(x.tolist(), (1 - y).tolist(), words, strict=True))
 
 
 def panels(content: Content) -> Iterator[Panel]:
@@ -126,10 +142,14 @@ def by_density(
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_ylim(bottom=0)
     _legend(figure)
-    ends = []
+    ends, points = [], []
     for name, drawn in table.dropna(subset=[column]).groupby("variant", sort=False):
         levels = drawn.groupby("level")
         means, left = levels[column].mean(), levels["density"].mean()
+        points += [
+            (100 * x, y, f"{name}, {percent(x)} of the weights: {y:,.4g}")
+            for x, y in zip(left, means, strict=True)
+        ]
         ends.append(
             f"{name}: {means.iloc[0]:,.4g} at {percent(left.iloc[0])}, "
             f"{means.iloc[-1]:,.4g} at {percent(left.iloc[-1])}"
@@ -144,6 +164,7 @@ def by_density(
         f"Line chart: {label} {at}against the share of weights left. "
         f"{'; '.join(ends)}.",
         figure,
+        points,
     )
 
 
@@ -241,8 +262,14 @@ def _layers(content: Content) -> Panel:
     names = list(content.layers[levels[0]])
     named = spread(names, 6)
     total = [100 * content.density(level) for level in levels]
+    points = []
     for index, name in enumerate(names):
         left = np.array([100 * content.layers[level][name] for level in levels])
+        points += [
+            (x, y, f"{_short(name)}: {percent(y / 100)} of {percent(x / 100)} in all")
+            for x, y in zip(total, left.tolist(), strict=True)
+            if y > 0  # A logarithmic axis has no zero.
+        ]
         axes.plot(
             total,
             np.where(left > 0, left, np.nan),
@@ -269,6 +296,7 @@ def _layers(content: Content) -> Panel:
         "Line chart: share of each layer's weights left against that of all weights. "
         f"At level {levels[-1]}: {ends}.",
         figure,
+        points,
     )
 
 

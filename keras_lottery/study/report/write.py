@@ -150,7 +150,7 @@ def _model(content: Content) -> str:
     return json.loads(content.settings["architecture"])["config"].get("name", "a model")
 
 
-def embedded(panel: Panel) -> dict[str, str]:
+def embedded(panel: Panel) -> dict[str, Any]:
     """A figure as the page has it."""
     import matplotlib
 
@@ -159,7 +159,16 @@ def embedded(panel: Panel) -> dict[str, str]:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.name}):
         panel.figure.savefig(file, format="svg", metadata={"Date": None})
     source = _data_url("image/svg+xml", file.getvalue())
-    return {"source": source, "alt": panel.alt, "caption": panel.caption}
+    spots = [
+        (f"{100 * x:.2f}", f"{100 * y:.2f}", "late" if x > 0.5 else "early", words)
+        for x, y, words in panel.spots()
+    ]
+    return {
+        "source": source,
+        "alt": panel.alt,
+        "caption": panel.caption,
+        "spots": spots,
+    }
 
 
 def _data_url(kind: str, data: bytes) -> str:

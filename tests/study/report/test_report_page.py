@@ -203,6 +203,34 @@ def test_figures_and_tables_speak(page):
     assert all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
 
 
+def test_values_are_told_where_their_markers_are(page, finished):
+    """Of the two charts by density and that of layers: each mean, at its place."""
+    drawings = dict(
+        zip((f["alt"] for f in page.all("img")), page.drawings, strict=True)
+    )
+    spots, drawing = {}, ""
+    for tag, attributes in page.tags:
+        if tag == "img":
+            drawing = drawings[attributes["alt"]]
+        elif "data-words" in attributes:
+            place = re.fullmatch(r"left:(.*)%;top:(.*)%", attributes["style"])
+            spots.setdefault(drawing, []).append((place, attributes["data-words"]))
+    assert [len(each) for each in spots.values()] == [7, 7, 7, 6]
+    for drawing, several in spots.items():
+        size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
+        markers = re.findall(r'<use [^>]*x="([\d.-]+)" y="([\d.-]+)"', drawing)
+        shares = np.array(markers, float) / np.array([size[1], size[2]], float)
+        for place, words in several:
+            away = np.abs(shares - np.array([place[1], place[2]], float) / 100)
+            assert away.max(axis=1).min() < 2e-3, words
+    content = read_content(finished)
+    means = content.results.groupby(["level", "variant"])["early_stop_test_accuracy"]
+    told = [words for several in spots.values() for _, words in several]
+    for (_, variant), accuracies in means:
+        end = f"of the weights: {100 * accuracies.mean():.4g}"
+        assert any(w.startswith(variant) and w.endswith(end) for w in told), end
+
+
 def test_the_numbers_are_those_of_the_results(page, finished):
     content = read_content(finished)
     assert content.missing == 0
