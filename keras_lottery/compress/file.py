@@ -35,31 +35,31 @@ from keras_lottery.masks import Masks
 def save_compressed(
     model: keras.Model, path: str | os.PathLike[str], float16: bool = False
 ) -> CompressionReport:
-    """Writes a masked model to a small file, from which it comes back bit for bit.
+    """Writes a masked model to a small file, from which it is restored bit for bit.
 
-    Live weights are written as numbers of the values that they share (see `compress`;
-    weights that share none are written as they are), positions as the gaps between
-    them; both by a range coder, which takes no more bits than Huffman's code.
-    Everything else is written as it is. Optimizer, loss and metrics stay behind. The
-    bytes are decoded and compared before the file takes its place.
+    Live weights are written as indices of the values that they share (weights that
+    share none are written as they are), and positions as the gaps between them. Both
+    are coded by a range coder, which takes no more bits than Huffman's code. Everything
+    else is written as it is. Optimizer, loss and metrics are left out. The bytes are
+    decoded and compared before the file takes its place.
 
     Args:
         model: a masked model.
         path: the file to write, ending in `.klc`. An older one is replaced.
         float16: whether to round whatever is not a masked weight (biases,
-            normalisation, unmasked layers) to half precision. What comes back is then
-            the rounded model; the one given is left as it is.
+            normalisation, unmasked layers) to half precision. Loading then gives the
+            rounded model; the given one is left untouched.
 
     Returns:
         The report, which is also printed.
 
     Raises:
-        ValueError: if the model is not masked, `path` ends otherwise, a layer cannot be
-            made again from its config (a Lambda layer cannot), or a number does not fit
-            float16. Nothing is written then.
+        ValueError: if the model is not masked, `path` has another ending, a layer
+            cannot be rebuilt from its config (a Lambda layer cannot), or a number does
+            not fit float16. Nothing is written then.
 
     Reference:
-        Han et al. 2015, section 4; a range coder in place of Huffman's code.
+        Han et al. 2015, section 4, with a range coder instead of Huffman's code.
 
     Example:
 
@@ -117,18 +117,18 @@ def load_compressed(
     """Reads a model that `save_compressed` wrote.
 
     Args:
-        path: where from.
+        path: the file to read.
         max_bytes: how many bytes the variables of the model may take. A small file may
-            hold a large model that is almost all zeros. The layers are made before
-            their shapes are compared: as `keras.saving.load_model` does, this trusts
-            whoever wrote the file not to claim layers of another size.
+            hold a large model that is almost all zeros. The layers are built before
+            their shapes are compared: like `keras.saving.load_model`, this trusts the
+            author of the file not to claim layers of another size.
 
     Returns:
         The masked model, not compiled.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CorruptedFileError: if the file is damaged, foreign, or claims what cannot be.
+        CorruptedFileError: if the file is damaged, of another kind, or inconsistent.
         TypeError: if a layer of the user's own is not registered with Keras.
     """
     checks.count("max_bytes", max_bytes, 1, 2**63 - 1)

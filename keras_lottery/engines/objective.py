@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric that the model reports, and which way it is better.
+    """A metric that the model reports, and whether more or less of it is better.
 
     Args:
         name: the metric on the validation data, named as in Keras's logs:
-            `"val_accuracy"`, `"val_mae"`, `"val_loss"`, or, of one of several outputs,
+            `"val_accuracy"`, `"val_mae"`, `"val_loss"`, or, for one of several outputs,
             `"val_<output>_<metric>"`.
-        direction: `"max"` or `"min"`; needed only for metrics of the user's own, since
-            Keras knows the direction of those that it has.
+        direction: `"max"` or `"min"`; needed only for metrics of your own, since Keras
+            knows the direction of its metrics.
 
     Raises:
         ValueError: if the name does not begin with `"val_"`, or the direction is

@@ -23,18 +23,18 @@ from keras_lottery.keras_bridge.layers.state import read
 def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) -> None:
     """Measures the mean and variance of every BatchNormalization again, in place.
 
-    Pruning changes what they normalise, and without training nothing else brings their
-    statistics up to date. Each batch, of examples at random, is normalised by its own
-    statistics, as in training, and what is stored are the mean and the variance of all
-    examples. Masked steps do not count, and dropout does not drop. Frozen layers are
-    measured, too, and weights stay as they are.
+    Pruning changes the inputs of these layers, and without training nothing else
+    updates their statistics. Examples are drawn into batches at random; each batch is
+    normalised by its own statistics, as in training, and the mean and variance over all
+    examples are stored. Masked steps do not count, and dropout is off. Frozen layers
+    are measured too, and weights stay as they are.
 
     Args:
         model: any built Keras model, masked or not.
-        data: inputs x, arrays or a dictionary of them, or (x, y) or a data set, whose
-            targets are not read: some hundred examples, those of training.
-        batch_size: examples in a batch, at least some dozen; by default as many as
-            are likely to fit, up to 256. What is over at the end makes a smaller one.
+        data: some hundred training examples: inputs x as arrays or a dictionary of
+            them, or (x, y) or a data set, whose targets are ignored.
+        batch_size: examples in a batch, at least a few dozen; by default as many as
+            are likely to fit into memory, up to 256. The last batch may be smaller.
 
     Raises:
         ValueError: if there is no BatchNormalization in the model, or there are no

@@ -44,74 +44,79 @@ def prune(
 ) -> None:
     """Prunes a masked model, once and in place.
 
-    Filters and units that a residual connection adds up, or that are tied otherwise,
-    go together and count once. The masks take the weights that make a pruned filter
-    and those that read it. Its bias, and the scale and offset of its normalisation,
-    become zero; they stay zero in training, since nothing reads the filter and their
-    gradients are exactly zero. Filters stay that the model returns, or that a layer
-    without a rule reads. `compact(model)` then makes a smaller model of it.
+    Filters and units that a residual connection adds up, or that are tied in another
+    way, are pruned together and count once. The masks remove the weights that make a
+    pruned filter and those that read it. Its bias, and the scale and offset of its
+    normalisation, become zero; they stay zero in training, since nothing reads the
+    filter and their gradients are exactly zero. Filters that the model returns, or that
+    a layer without a rule reads, are kept. `compact(model)` then makes a smaller model.
+
+    A warning names layers that fall below 1 % of their weights or lose their last
+    weight, and wrappers that return NaN because they divide by the norm of an output's
+    weights, all of which were pruned.
 
     Args:
-        model: a masked model (of `mask_model`).
-        sparsity: the share of its prunable weights to be zero afterwards; of filters
-            and units, the share of those that can be pruned. Each layer keeps one of
-            them at least. Or that of each layer, by pattern of layer or weight name,
+        model: a masked model, as `mask_model` returns it.
+        sparsity: the share of its prunable weights to be zero afterwards; for filters
+            and units, the share of those that can be pruned, of which each layer keeps
+            at least one. Or a share for each layer, by pattern of layer or weight name,
             `{"conv*": 0.5, "dense*": 0.8}`: the first match counts, and layers that
             match none, or are sparser already, stay as they are.
-        criterion: what a weight is worth; a name of `criteria` or a function of a
-            snapshot. The model's weights stand for the initial ones too. With
-            `granularity="filter"`, what a filter is worth: `"l1"`, the sum of its
-            absolute weights; `"fpgm"`, its distance from the layer's others;
-            `"bn_scale"`, the scale of its BatchNormalization; `"activation"`, its mean
-            absolute activation over `data`; `"hrank"`, the mean rank of its feature
-            maps; `"entropy"`, that of their means over `data`; `"lasso"`, how soon the
-            lasso of the next layers' outputs takes it; `"greedy_forward"`, how soon an
-            average of few filters takes it to lower the loss, or to imitate the next
-            layers' outputs, `"greedy_imitation"`; `"random"`; or one of `of_filters`.
-            The scores of `"l1"` and `"fpgm"` grow with the layer's inputs: between
-            layers they cannot be compared.
-        allocation: which layers the weights are taken from; a name of `allocation` or
-            a function. By default `"global"`, and `"uniform"` for filters and for
-            criteria whose scores do not compare between layers, as `"wanda"`. There,
-            patterns are those of layers; layers that are tied are called
-            `conv_1+conv_3`. Not where `sparsity` says it for each layer.
-        granularity: what is pruned together, see `grouping.get`: `"weight"`, each by
-            itself; blocks of weights, `"block_1x4"` of LiteRT (four inputs of one
-            output) or a pair (inputs, outputs); `"2:4"`, which keeps 2 of 4 inputs.
-            The sparsity comes as near as groups allow. Or `"filter"` and `"channel"`:
-            whole units and filters, worth the mean score of the weights that make
-            them, or that read them; `"head"`, whole heads of attention. Or one of
-            those inside of weights by pattern of layer or weight name,
+        criterion: how weights are scored: a name of `criteria` or a function of a
+            snapshot. The model's weights serve as the initial ones too. With
+            `granularity="filter"`, how filters are scored:
+
+            - `"l1"`: the sum of the filter's absolute weights;
+            - `"fpgm"`: its distance from the other filters of the layer;
+            - `"bn_scale"`: the scale of its BatchNormalization;
+            - `"activation"`: its mean absolute activation over `data`;
+            - `"hrank"`: the mean rank of its feature maps;
+            - `"entropy"`: the entropy of their means over `data`;
+            - `"lasso"`: how early the lasso of the next layers' outputs selects it;
+            - `"greedy_forward"`, `"greedy_imitation"`: how early a greedy selection
+              adds it to an average of few filters, to lower the loss or to imitate the
+              next layers' outputs;
+            - `"random"`, or a criterion made by `of_filters`.
+
+            The scores of `"l1"` and `"fpgm"` grow with the number of the layer's
+            inputs, so they cannot be compared between layers.
+        allocation: how sparse each layer becomes: a name of `allocation` or a function.
+            By default `"global"`, and `"uniform"` for filters and for criteria whose
+            scores are not comparable between layers, such as `"wanda"`. For filters,
+            patterns match layers, and tied layers are called `conv_1+conv_3`. It has to
+            be left out if `sparsity` is given for each layer.
+        granularity: what is pruned together, see `grouping.get`: `"weight"` for single
+            weights; `"block_1x4"` (four inputs of one output, as LiteRT has them) or a
+            pair (inputs, outputs) for blocks; `"2:4"`, which keeps 2 of 4 inputs. The
+            sparsity is then as close as the groups allow. `"filter"` and `"channel"`
+            prune whole units and filters by the mean score of the weights that make
+            them, or that read them; `"head"` prunes whole attention heads. Groups
+            within weights may differ by pattern of layer or weight name:
             `{"conv*": "2:4", "dense*": "weight"}`.
-        data: training data, for the criteria that need them: (x, y) in arrays, tables
+        data: training data, for the criteria that need them: (x, y) as arrays, tables
             or dictionaries of them by the names of the inputs, or a batched
             `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,
             `"lasso"`, `"greedy_imitation"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"`
-            and most repairs need no targets: x alone will do, some hundred examples.
-        seed: seed of the criteria that draw random numbers.
-        rounds: in how many rounds of scoring and pruning; each prunes the same share
-            of what the one before left. By default as many as the criterion has: 100
+            and most repairs need no targets: some hundred inputs x are enough.
+        seed: seed for criteria that draw random numbers.
+        rounds: the number of rounds of scoring and pruning; each prunes the same share
+            of what the previous one left. By default as many as the criterion has: 100
             for `"synflow"`, 1 for most.
-        optimizer: the optimizer that trains the model, where it is not
-            `model.optimizer`.
-        frozen: whether masked weights of frozen layers are pruned, too. If not, they
-            and their masks stay as they are, and the sparsity is that of the others.
-        repair: how the weights that are left are changed, so that layers return what
-            they did before, as nearly as they can: `"least_squares"`, `"sparsegpt"`,
+        optimizer: the optimizer that trains the model, if it is not `model.optimizer`.
+        frozen: whether masked weights of frozen layers are pruned too. If not, they and
+            their masks stay as they are, and the sparsity is that of the others.
+        repair: how the remaining weights are changed so that the outputs of layers stay
+            as close as possible to what they were: `"least_squares"`, `"sparsegpt"`,
             `"admm"`, for filters `"greedy_forward"` and `"greedy_imitation"`, or a
-            function, see `kl.repair`. By default weights stay as they are, but for the
-            criteria of these names: `"sparsegpt"` and `"admm"` choose and repair by
-            turns, the greedy ones make averages of filters.
-
-    A layer that falls below 1 % of its weights warns, once, and one that loses its
-    last; so does a wrapper that divides by the norm of an output's weights, all of
-    which were pruned, and returns NaN.
+            function, see `kl.repair`. By default weights stay as they are, except for
+            the criteria of these names: `"sparsegpt"` and `"admm"` alternate between
+            choosing and repairing, and the greedy ones make averages of filters.
 
     Raises:
-        ValueError: if the model is not masked, an argument is out of range, a score
-            is not a number, or all of them are zero; of filters, if it is a subclassed
-            model, or a layer that reads a filter to be pruned is not masked. The model
-            is then unchanged.
+        ValueError: if the model is not masked, an argument is out of range, a score is
+            not a number, or all scores are zero; for filters, also if the model is
+            subclassed, or a layer that reads a filter to be pruned is not masked. The
+            model is then unchanged.
 
     Example:
 

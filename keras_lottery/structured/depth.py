@@ -69,21 +69,22 @@ def drop_blocks(
     blocks: str | Sequence[str] | None = None,
     return_report: bool = False,
 ) -> keras.Model | tuple[keras.Model, DepthReport]:
-    """Returns a model without the blocks that change least of what they read.
+    """Returns a model without the blocks that change their input least.
 
-    A block is a layer or a nested model, made of others, that returns one tensor of the
-    shape that it reads first, such as a transformer's. Of each, 1 − cos of what it
-    reads and makes is measured, the mean over examples and positions. The `count`
-    blocks of the smallest go at once: what they read takes the place of what they made.
-    The outputs change: train the smaller model on, by distillation for example.
+    A block is a layer or a nested model, made of other layers, that returns one tensor
+    of the shape of its first input, such as a transformer's. For each block, 1 − cos
+    between its input and its output is measured, averaged over examples and positions.
+    The `count` blocks with the smallest values are removed at once: their inputs take
+    the place of their outputs. This changes the model's outputs: train the smaller
+    model afterwards, for example by distillation.
 
     Args:
         model: a built Sequential or Functional model, or one of keras-hub's backbones;
             masked or not. It is left untouched; if it is compiled, the smaller one is
-            compiled alike, with a fresh optimizer.
-        count: how many blocks go; one at least stays.
+            compiled in the same way, with a fresh optimizer.
+        count: the number of blocks to remove; at least one block has to stay.
         data: inputs of the model, arrays or a data set, without targets. A few
-            hundred examples do.
+            hundred examples are enough.
         blocks: names or patterns of the blocks to choose from; by default all.
         return_report: whether to return a `DepthReport` as well.
 
@@ -91,8 +92,8 @@ def drop_blocks(
         The smaller model, or `(model, report)`.
 
     Raises:
-        ValueError: if the model is not built or is a subclassed model, has no more than
-            `count` such blocks, or a pattern names none of them.
+        ValueError: if the model is not built or is a subclassed model, has at most
+            `count` such blocks, or if a pattern matches none of them.
 
     Reference:
         Men et al. 2024, [ShortGPT: layers in large language models are more redundant

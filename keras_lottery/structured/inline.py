@@ -23,31 +23,31 @@ from keras_lottery.structured.rules.attention import ATTENTION
 
 
 def inline(model: keras.Model) -> keras.Model:
-    """Returns a model in which blocks are nested Functional models of what they do.
+    """Returns a model in which blocks are replaced by nested Functional models.
 
-    A block is a layer that is made of others, as transformers' are: those of keras-hub,
-    or a class of your own. In its place comes a Functional model of its name with its
-    layers, made by calling it once on symbolic tensors. `compact` and
-    `granularity="filter"` follow channels through it; a block they only see from
-    outside. Weights, masks and outputs in inference are the same, and layers that are
-    no blocks stay what they are.
+    A block is a layer that is made of other layers, such as a transformer block of
+    keras-hub or of a class of your own. It is replaced by a Functional model with its
+    name and its layers, made by calling the block once on symbolic tensors. `compact`
+    and `granularity="filter"` follow channels through such a model, but not through a
+    block. Weights, masks and outputs in inference stay the same, and so do other
+    layers.
 
-    Of a block's `call`, what Python decides is decided once, without `training`: `if
-    training:` is not taken. Layers inside that know of training, such as Dropout, do
-    so still.
+    What Python decides in a block's `call` is decided once, without `training`: the
+    branch `if training:` is not taken. Inner layers that depend on training, such as
+    Dropout, still do.
 
     Args:
         model: a built Sequential or Functional model, or one of keras-hub's backbones;
             masked or not. It is left untouched; if it is compiled, the new one is
-            compiled alike, with a fresh optimizer.
+            compiled in the same way, with a fresh optimizer.
 
     Returns:
-        The model, which a file holds without the blocks' classes.
+        The model. A file of it does not need the blocks' classes.
 
     Raises:
-        ValueError: if the model is not built or is a subclassed model, or has blocks
-            and none of them can be opened. Otherwise those that cannot are named in a
-            warning.
+        ValueError: if the model is not built or is a subclassed model, or if it has
+            blocks and none of them can be opened. A warning names single blocks that
+            cannot.
 
     Example:
 

@@ -87,25 +87,25 @@ def compact(
 ) -> keras.Model | tuple[keras.Model, CompactReport]:
     """Returns a smaller model of ordinary layers with the same outputs.
 
-    Units and filters go that nothing reads, or that are constant because they read
-    nothing. A constant is added to the biases of what reads it. All follows through
-    the whole graph: what only a dead unit read is dead too. Layers, their names and
-    their order stay, and so do the model's inputs and outputs.
+    Units and filters are removed that nothing reads, or that are constant because they
+    read nothing; such a constant is added to the biases of the layers that read it.
+    This propagates through the whole graph: what only a dead unit read is dead too.
+    Layers, their names and their order stay, and so do the model's inputs and outputs.
 
-    Heads of attention go whose values or outputs have no weights. Where heads of
-    queries share keys and values, all of them must have none.
+    Attention heads are removed whose values or outputs have no weights. Where heads of
+    queries share keys and values, this must hold for all of them.
 
-    A constant stays, and the report names it, where it cannot be removed exactly: in
-    front of a convolution with `padding="same"` (zeros of the padding are no
-    constants), beside live channels of an addition or a maximum, in front of layers
-    whose class is not known. Each layer keeps one channel at least. The outputs are the
-    same in inference; a normalisation in training takes new statistics.
+    A constant that cannot be removed exactly stays, and the report names it: in front
+    of a convolution with `padding="same"` (whose padding is zero, not that constant),
+    beside live channels of an addition or a maximum, and in front of layers of an
+    unknown class. Each layer keeps at least one channel. The outputs are the same in
+    inference; in training a normalisation computes new statistics.
 
     Args:
         model: a built Sequential or Functional model, masked or with exact zeros in
-            its weights; shared layers and nested models may occur. It is left
-            untouched; if it is compiled, the smaller one is compiled alike, with a
-            fresh optimizer.
+            its weights; it may have shared layers and nested models. It is left
+            untouched; if it is compiled, the smaller one is compiled in the same way,
+            with a fresh optimizer.
         return_report: whether to return a `CompactReport` as well.
 
     Returns:

@@ -30,7 +30,7 @@ CALIBRATION = 1024
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known once a ticket is trained: all that a criterion may look at.
+    """What is known once a ticket is trained: everything that a criterion may use.
 
     Args:
         masks: the ticket's masks, of the weights that are to be scored.

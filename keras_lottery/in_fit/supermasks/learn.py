@@ -30,39 +30,41 @@ def learn_masks(
     prunable: Prunable = None,
     seed: int | None = None,
 ) -> Supermask:
-    """Returns a copy of a model that trains which weights to keep, and none of them.
+    """Returns a copy of a model that learns masks instead of weights.
 
     The copy is trained by `fit` like any model; its trainable variables are scores, one
-    for each weight that `mask_model` would mask. Weights, biases and normalisation
-    keep their values, and statistics of normalisation go on. The given model is left
-    untouched; if it is compiled, the copy is compiled alike, with a fresh optimizer.
+    for each weight that `mask_model` would mask. Weights, biases, scales and offsets
+    keep their values; the statistics of normalisation are still updated. The given
+    model is left untouched; if it is compiled, the copy is compiled in the same way,
+    with a fresh optimizer.
 
-    Scores need larger steps than weights: take Adam with a learning rate of about 0.04
-    for `"bernoulli"` and 0.01 for `"edge_popup"`, which falls to zero. Evaluation,
-    predictions and `learned_ticket` use the masks of the scores as they are, without
-    draws; the paper averages over drawn masks instead.
+    Scores need larger steps than weights: use Adam with a learning rate that starts at
+    about 0.04 for `"bernoulli"` and 0.01 for `"edge_popup"` and falls to zero.
+    Evaluation, predictions and `learned_ticket` use the masks that follow from the
+    scores, without random draws; the paper averages over drawn masks instead.
 
     Args:
-        model: a built model, best not trained. Its initial weights are those that
-            masks are learned for. What it has pruned stays pruned.
-        kind: how masks are made of scores:
+        model: a built model, preferably not trained: masks are learned for the weights
+            that it has. What it has pruned stays pruned.
+        kind: how masks follow from scores:
 
             - `"bernoulli"`: in training each weight is kept with the probability
-              sigmoid(score); in evaluation if that is above 0.5.
-            - `"edge_popup"`: the weights of the highest scores of each layer are kept.
-        sparsity: the share of each layer's weights that `"edge_popup"` leaves out; by
-            default 0.5. Bernoulli masks learn theirs.
-        rescale: whether the weights that are left make up for the others: × N_total /
-            N_kept of the layer for `"bernoulli"` ("dynamic weight rescaling"), × its
-            square root for `"edge_popup"` ("scaled" weights).
-        signed_constant: whether every weight is ±σ with the sign it has, where σ is the
-            standard deviation of the layer's weights.
+              sigmoid(score); in evaluation it is kept if that is above 0.5.
+            - `"edge_popup"`: the weights with the highest scores in each layer are
+              kept.
+        sparsity: the share of each layer's weights that `"edge_popup"` prunes; by
+            default 0.5. Bernoulli masks learn their sparsity.
+        rescale: whether the remaining weights are scaled up to make up for the others:
+            by N_total / N_kept of the layer for `"bernoulli"` ("dynamic weight
+            rescaling"), and by its square root for `"edge_popup"` ("scaled" weights).
+        signed_constant: whether every weight is replaced by ±σ with its own sign, where
+            σ is the standard deviation of the layer's weights.
         prunable: which layers to mask, see `mask_model`.
-        seed: seed of the initial scores and of the draws.
+        seed: seed of the initial scores and of the random draws.
 
     Raises:
-        ValueError: if the model is not built or cannot be copied, no layer is to be
-            masked, or an argument is out of range.
+        ValueError: if the model is not built or cannot be copied, if it has no layer to
+            mask, or if an argument is out of range.
 
     Reference:
         Zhou et al. 2019, "Deconstructing lottery tickets: zeros, signs, and the
@@ -98,20 +100,21 @@ def learn_masks(
 
 
 def learned_ticket(model: Supermask, seed: int | None = None) -> Ticket:
-    """The ticket of the masks that were learned.
+    """Returns the ticket with the masks that a model of `learn_masks` has learned.
 
     Its masked model gives exactly the outputs that `model` gives in evaluation: factors
-    and signed constants are in its weights, which were not trained. It is saved,
-    exported and made compact like any ticket. To train its weights, compile it with a
-    learning rate for weights, as that of scores is larger.
+    and signed constants are part of its weights, which were not trained. It can be
+    saved, exported and compacted like any ticket. To train its weights, compile it with
+    a learning rate for weights, which is smaller than that for scores.
 
     Args:
-        model: a model of `learn_masks`.
-        seed: seed to draw a Bernoulli mask with, as in training, instead of keeping
-            what is more probable than not.
+        model: a model returned by `learn_masks`.
+        seed: seed with which to draw a Bernoulli mask, as in training, instead of
+            keeping each weight whose probability is above 0.5.
 
     Raises:
-        ValueError: if `model` is no such model, or there is nothing to draw.
+        ValueError: if `model` was not returned by `learn_masks`, or if `seed` is given
+            for masks that are not random.
     """
     if not isinstance(model, Supermask):
         raise ValueError(

@@ -21,23 +21,24 @@ class Supermask(keras.Model):
     """A masked network around which masks are trained instead of weights.
 
     For every masked weight of the network there is a trainable variable in `scores`,
-    by the weight's name. When this model is called, the network reads each weight as
-    weight × mask, and × factor with `rescale`, where the mask is made of the scores.
-    All variables of the network are frozen, but for statistics, such as those of
-    BatchNormalization, which go on. Bernoulli masks are drawn anew at each call with
-    `training=True`; the masks of all other calls are `masks()`. Weights that the
-    network's own masks prune stay pruned.
+    by the weight's name. When this model is called, the network uses each weight as
+    weight × mask, with `rescale` also × factor, where the mask follows from the scores.
+    All variables of the network are frozen except statistics, such as those of
+    BatchNormalization. Bernoulli masks are drawn again at each call with
+    `training=True`; all other calls use `masks()`. Weights that the network's own masks
+    prune stay pruned.
 
-    `learn_masks` makes one of an ordinary model.
+    `learn_masks` makes one from an ordinary model.
 
     Args:
         network: a built masked model. It becomes part of this one.
-        kind: how masks are made of scores, `"bernoulli"` or `"edge_popup"`.
-        sparsity: the share of each layer's weights that `"edge_popup"` leaves out;
-            by default 0.5.
-        rescale: whether the weights that are left make up for the others: × N_total /
-            N_kept of the layer for `"bernoulli"`, its square root for `"edge_popup"`.
-        seed: seed of the initial scores and of the draws.
+        kind: how masks follow from scores, `"bernoulli"` or `"edge_popup"`.
+        sparsity: the share of each layer's weights that `"edge_popup"` prunes; by
+            default 0.5.
+        rescale: whether the remaining weights are scaled up to make up for the others:
+            by N_total / N_kept of the layer for `"bernoulli"`, and by its square root
+            for `"edge_popup"`.
+        seed: seed of the initial scores and of the random draws.
 
     Raises:
         ValueError: if the network is not masked or not built, or an argument is out of

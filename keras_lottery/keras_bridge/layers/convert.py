@@ -49,34 +49,40 @@ def check_prunable(prunable: Prunable) -> None:
 def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
     """Returns a masked copy of a model, with the same weights and outputs.
 
-    The kernels that `prunable` chooses get masks, which keep everything to begin with:
-    those of Dense, EinsumDense and all convolutions but depthwise ones, and of LSTM,
-    GRU and SimpleRNN (recurrent kernels too), wherever they are: in nested and
-    subclassed models, in attention layers and wrappers. A layer of your own joins them
-    by `register_masked`. Biases, normalisation and the depthwise part of separable
-    convolutions are never masked; depthwise convolutions, embeddings and frozen layers
-    only where they are chosen, which a warning says of the last.
-    The given model is left untouched; if it is compiled, the copy is compiled alike,
-    with a fresh optimizer. Other layers with kernels, such as one of your own derived
-    from Dense, are named in a warning, unless you chose by `prunable`.
+    The kernels that `prunable` chooses get masks, which keep all weights at first. By
+    default these are the kernels of Dense, EinsumDense, all convolutions except
+    depthwise ones, LSTM, GRU and SimpleRNN (recurrent kernels too), wherever they are:
+    in nested and subclassed models, in attention layers and wrappers. Use
+    `register_masked` to add layers of your own. Biases, normalisation and the depthwise
+    part of separable convolutions are never masked. Depthwise convolutions, embeddings
+    and frozen layers are masked only if `prunable` chooses them; a warning names frozen
+    layers that it leaves out. Another warning names other layers with kernels, such as
+    one of your own derived from Dense, unless you pass `prunable`.
+
+    The given model is left untouched; if it is compiled, the copy is compiled in the
+    same way, with a fresh optimizer.
 
     Args:
         model: a built model. Layers that are masked already keep their masks. A
-            subclassed model or layer is made again from its config, which has to hold
+            subclassed model or layer is rebuilt from its config, which has to hold
             every argument of the constructor.
-        prunable: which layers to mask. A function `layer -> bool`, which is asked about
-            the layers that have a masked form, and about the recurrent layers whose
-            cells have one; a layer name or path, with wildcards (`"conv*"`,
-            `"encoder/*"`), where the name of a layer that holds others stands for
-            these; several of them; `"xnnpack"` for the layers with 1x1 kernels that
-            LiteRT runs sparsely on ARM, see `export.explain_sparse`; or `None` for all
-            but depthwise convolutions, embeddings and layers that are frozen
-            (`trainable=False`), or, in a model that has masked layers, for those alone.
+        prunable: which layers to mask:
+
+            - a function `layer -> bool`, called with each layer that has a masked form
+              and with recurrent layers whose cells have one;
+            - a layer name or path, with wildcards (`"conv*"`, `"encoder/*"`), or
+              several of them; the name of a layer that holds others chooses all of
+              these;
+            - `"xnnpack"`, for the layers with 1x1 kernels that LiteRT runs sparsely on
+              ARM, see `export.explain_sparse`;
+            - `None`, for all except depthwise convolutions, embeddings and frozen
+              layers (`trainable=False`); in a model that has masked layers, for those
+              alone.
 
     Raises:
         ValueError: if the model is not built or cannot be copied, if a layer has a
-            name that TensorFlow refuses, if a name matches nothing that has a masked
-            form, or if no layer is left to mask.
+            name that TensorFlow refuses, if a name matches no layer with a masked form,
+            or if no layer is left to mask.
 
     Example:
 
@@ -104,7 +110,7 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
 
 
 def strip_masks(model: keras.Model) -> keras.Model:
-    """Returns a copy with ordinary Keras layers, the zeros of the masks baked in.
+    """Returns a copy with ordinary Keras layers, in which pruned weights are zeros.
 
     Args:
         model: a masked model; it is left untouched.

@@ -17,10 +17,10 @@ ORDINARY_LAYERS: dict[type[layers.Layer], type[layers.Layer]] = {}
 def register_masked(
     layer_class: type[layers.Layer], weights: Sequence[str] = ("kernel",)
 ) -> type[layers.Layer]:
-    """Makes the masked form of a layer of your own, for `mask_model` to find.
+    """Creates the masked form of a layer of your own, for use by `mask_model`.
 
-    Call it beside the layer's definition: a file that holds masked layers loads only
-    where they are known.
+    Call it next to the layer's definition: a file with such masked layers can be loaded
+    only where they are registered.
 
     Args:
         layer_class: a layer class that keeps its weights in variables, and reads them
@@ -28,12 +28,12 @@ def register_masked(
         weights: the names of the attributes to mask.
 
     Returns:
-        The masked class, named `Masked` and the layer's name, which takes the same
-        arguments.
+        The masked class, named `Masked` followed by the layer's name, which takes the
+        same arguments.
 
     Raises:
-        ValueError: if it is no layer class, has a masked form of another kind by that
-            name, or saves its variables in a way of its own.
+        ValueError: if `layer_class` is not a layer class, if another class of this name
+            has a masked form, or if the class saves its variables in a way of its own.
 
     Example:
 

@@ -27,7 +27,7 @@ def read(variable: keras.Variable) -> np.ndarray:
 
 
 def get_masks(model: keras.Model) -> Masks:
-    """The masks of a masked model, by weight name.
+    """Returns the masks of a masked model, by weight name.
 
     Example:
 
@@ -61,19 +61,19 @@ def trained_masks(model: keras.Model) -> Masks:
 def set_masks(
     model: keras.Model, masks: Mapping[str, np.ndarray], optimizer: Any = None
 ) -> None:
-    """Sets the masks of a masked model, and makes the pruned weights zero.
+    """Sets the masks of a masked model, and sets the pruned weights to zero.
 
-    The optimizer's slots start anew where weights are pruned, since momentum would
-    move the weights again.
+    The optimizer's slots are reset where weights are pruned, since momentum would move
+    these weights again.
 
     Args:
         model: a masked model.
         masks: mapping of every masked weight's name to a boolean array of its shape.
-        optimizer: the optimizer that trains the model, where it is not
-            `model.optimizer` (in a training loop of one's own).
+        optimizer: the optimizer that trains the model, if it is not `model.optimizer`
+            (in a training loop of your own).
 
     Raises:
-        ValueError: if names or shapes are not those of the model.
+        ValueError: if names or shapes differ from those of the model.
     """
     if not isinstance(masks, Masks):
         checks.instance("masks", masks, Mapping, "boolean arrays by weight name")
@@ -107,7 +107,7 @@ def set_masks(
 
 
 def get_state(model: keras.Model) -> dict[str, np.ndarray]:
-    """Copies of all variables but the masks, by stable name; pruned ones are zero."""
+    """Returns copies of all variables but masks, by name; pruned weights are zero."""
     checks.model("model", model)
     _sync(model)
     state = {name: read(variable) for name, variable in named_variables(model).items()}
@@ -119,16 +119,16 @@ def get_state(model: keras.Model) -> dict[str, np.ndarray]:
 def set_state(
     model: keras.Model, state: State, masks: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Writes all variables; those of pruned weights become zero.
+    """Sets all variables of a model except masks; pruned weights become zero.
 
     Args:
         model: a model.
-        state: what `get_state` read, of a model with the same variables.
-        masks: masks to set before, since the weights that the model's own masks prune
-            would be lost.
+        state: what `get_state` returned for a model with the same variables.
+        masks: masks to set first. Without them, the weights that the model's own masks
+            prune are lost.
 
     Raises:
-        ValueError: if names are not those of the model.
+        ValueError: if names differ from those of the model.
     """
     variables = named_variables(checks.model("model", model))
     checks.state("state", state)
@@ -157,7 +157,7 @@ def finalize(layer: keras.layers.Layer) -> None:
 
 
 def get_sparsity(model: keras.Model) -> float:
-    """The share of the masked model's prunable weights that are pruned.
+    """Returns the share of a masked model's prunable weights that are pruned.
 
     >>> from keras_lottery.keras_bridge.layers import MaskedDense
     >>> get_sparsity(keras.Sequential([keras.Input((4,)), MaskedDense(3)]))
@@ -167,7 +167,7 @@ def get_sparsity(model: keras.Model) -> float:
 
 
 def sparsity_summary(model: keras.Model) -> str:
-    """A table of the weights left, by layer.
+    """Returns a table of the weights that are left in each layer.
 
     Example:
 

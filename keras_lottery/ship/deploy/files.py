@@ -38,31 +38,31 @@ def benchmark(
 ) -> "pd.DataFrame":
     """Measures .tflite files and SavedModels: bytes, latency, memory, accuracy.
 
-    All run on the CPU. Latencies are of one row, random numbers, called from Python; a
-    SavedModel's is mostly that call. All files are timed in one process of their own,
-    in rounds that go through all of them, so that what else the machine does meets them
-    alike.
+    All files run on the CPU. Latency is that of a call from Python with one row of
+    random numbers; for a SavedModel the call itself takes most of it. All files are
+    timed in a separate process, in rounds that go through all of them, so that other
+    work of the machine affects them equally.
 
     Args:
         files: paths of .tflite files and of directories of SavedModels, or one path.
-        data: arrays (x, y), to measure accuracies on: inputs, and class numbers; or
-            whatever the `objective` takes, of several inputs or outputs in dictionaries
+        data: arrays (x, y) of inputs and class numbers, to measure accuracies on; or
+            whatever the `objective` needs. Several inputs or outputs are dictionaries
             by name.
         threads: how many threads a file may use. Accuracies are measured with the same
             `threads` and `xnnpack`, those of SavedModels with TensorFlow's own.
         xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
-        rounds: how many rounds.
-        seconds: how long a file is timed, in all its rounds together.
-        threshold: the output above which a row is of class 1, for files of classifiers
-            with one output: 0 for logits. By default 0.5, and outputs that are no
-            probabilities are refused. A `model` knows it by itself.
-        model: the compiled Keras model that the files were made of, to measure them by
-            its metrics.
-        objective: what to measure on the data, in place of an accuracy: one of the
+        rounds: the number of rounds.
+        seconds: how long each file is timed, in all rounds together.
+        threshold: for classifiers with one output, the output above which a row is of
+            class 1: 0 for logits. By default 0.5, and outputs that are not
+            probabilities are refused. It is not needed with a `model`.
+        model: the compiled Keras model from which the files were made, to measure them
+            by its metrics.
+        objective: what to measure on the data instead of an accuracy: one of the
             `model`'s metrics, named as in Keras's logs, such as `"val_age_mae"`; or,
-            without a model, a metric of Keras's, such as `"val_mae"` or `"val_auc"`,
-            of files of one output. With a model it is by default its accuracy, or
-            else its only metric, or else its loss.
+            without a model and for files with one output, a metric of Keras's, such as
+            `"val_mae"` or `"val_auc"`. With a model it is by default its accuracy, else
+            its only metric, else its loss.
 
     Returns:
         A table with a row for each file: `file`; `format`, `"litert"` or

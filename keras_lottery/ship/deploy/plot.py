@@ -20,12 +20,12 @@ def plot_files(
 ) -> "Figure":
     """Plots files by size and latency, coloured by accuracy if it is known.
 
-    Bars reach from the median to the ninth decile of the latency.
+    Bars extend from the median to the ninth decile of the latency.
 
     Args:
-        table: of `benchmark`.
+        table: what `benchmark` returned.
         path: where to write the figure, as .png, .svg or .pdf.
-        objective: the metric that gives the colours, same as in `benchmark`.
+        objective: the metric shown by the colours, same as in `benchmark`.
 
     Returns:
         The figure, independent of pyplot.

@@ -78,22 +78,24 @@ def shrink(
     seconds: float = 0.5,
     say: Callable[[str], object] = lambda line: None,
 ) -> Deployment:
-    """Prunes a model, and writes the best file that it can become.
+    """Prunes a model, and writes the best file that can be made from it.
 
     With (x, y), the model is pruned gradually while it is fine-tuned, or, with a
-    `repair`, at once before. With inputs alone, or without any data, it is pruned at
-    once and not trained: a warning says so, since its accuracy is not known then. Then
-    the model as given and the pruned one are exported in each way that suits the
-    target, as they are and compacted; every file is run, compared with its Keras model
-    and measured, as `deploy` does. Validation data choose, test data are reported.
+    `repair`, all at once before fine-tuning. With inputs alone, or without any data, it
+    is pruned at once and not trained: a warning says so, since its accuracy is then
+    unknown. Next, the model as given and the pruned one are exported in every format
+    that suits the target, as they are and compacted. Every file is run, compared with
+    its Keras model and measured, as by `deploy`. The choice is made on validation data;
+    results on test data are reported.
 
     Args:
         model: a built Keras model; it is left untouched.
-        sparsity: the share of zeros, see `prune`. Of filters, of the filters.
-        data: `None`; the name of a data set for `kl.data.load`, or an .npz file with
-            `x_train` and, to train on, `y_train`; `kl.data.Splits`; (x, y); or inputs
-            x alone, to calibrate by. Several inputs or outputs are dictionaries by
-            name, in files `y_train/name`. Where there is no validation or test part, a
+        sparsity: the share of weights to prune, see `prune`; where whole filters are
+            pruned, the share of filters.
+        data: `None`; the name of a data set for `kl.data.load`; an .npz file with
+            `x_train` and, for training, `y_train`; `kl.data.Splits`; (x, y); or inputs
+            x alone, for calibration. Several inputs or outputs are dictionaries by
+            name, in files `y_train/name`. If there is no validation or test part, a
             tenth of the examples is held out for each.
         target: `"mobile"`, `.tflite` files; `"server"`, SavedModels;
             `"microcontroller"`, dense `.tflite` files, and C source of the best.
@@ -101,27 +103,27 @@ def shrink(
             for the target fast: 1x1 convolutions by weight where ARM runs them
             sparsely, dense layers in blocks of 1x4, or whole filters.
         criterion, repair: same as `prune`.
-        epochs: of fine-tuning; 0 prunes at once.
-        batch_size: of fine-tuning.
-        loss: what a model is trained by that is not compiled: a name or an object, or a
+        epochs: epochs of fine-tuning; 0 prunes at once.
+        batch_size: examples per step of fine-tuning.
+        loss: the loss of a model that is not compiled: a name or an object, or a
             dictionary of them by output.
-        tolerance: how much worse than the best of all files on the validation data the
-            chosen one may be, see `margin` of `deploy`.
-        objective: what files are compared by, see `deploy`. By default the model's
-            accuracy, or else its only metric, or else its loss.
-        prefer: what the chosen file is best in, see `deploy`. By default `"latency"`,
-            and `"size"` on microcontrollers.
+        tolerance: how much worse than the best file on the validation data the chosen
+            one may be, see `margin` of `deploy`.
+        objective: the metric by which files are compared, see `deploy`. By default the
+            model's accuracy, else its only metric, else its loss.
+        prefer: what is minimised, see `deploy`. By default `"latency"`, and `"size"`
+            on microcontrollers.
         directory: where the file goes, as `mobile.tflite`, `server` or
             `microcontroller.tflite`, beside its card and `pruned.keras`, the masked
-            model, with which a training can go on.
+            model, whose training can be continued.
         threads, seconds: same as `benchmark`.
-        say: takes a line about what is done.
+        say: called with a line about each step.
 
     Raises:
-        ValueError: if an argument is out of range, the data do not fit the model, it
-            is not compiled and there is no `loss` to train it by, or the backend is not
+        ValueError: if an argument is out of range, the data do not fit the model, the
+            model is not compiled and `loss` is missing, or the backend is not
             TensorFlow.
-        FileNotFoundError: if there are no such data.
+        FileNotFoundError: if the data do not exist.
         ExportError: if no file works.
 
     Example::

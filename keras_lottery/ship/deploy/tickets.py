@@ -56,13 +56,14 @@ def deploy(
     seconds: float = 0.5,
     say: Callable[[str], object] = lambda line: None,
 ) -> Deployment:
-    """Writes the best file of a run, of all that are worth a try.
+    """Writes the best file that can be made from a run's tickets.
 
-    The dense network, the run's best ticket (`Run.best`, with its own margin and
-    with this one) and its most accurate ticket are exported in each way that suits the
-    target, as they are and compacted. Every file is run, compared with its Keras model,
-    and measured. Validation data choose; test data are reported. Tickets are compared
-    by the search's objective, files by the same or by another of the model's metrics.
+    The dense network, the run's best ticket (`Run.best`, with the run's margin and
+    with this one) and its most accurate ticket are exported in every format that suits
+    the target, as they are and compacted. Every file is run, compared with its Keras
+    model, and measured. The choice is made on validation data; results on test data are
+    reported. Tickets are compared by the search's objective, files by the same or by
+    another of the model's metrics.
 
     Args:
         run: the directory of a search.
@@ -71,26 +72,25 @@ def deploy(
         data: the run's data set: a name for `kl.data.load`; an .npz file of any arrays,
             with `x_train`, `y_train` and the same for `validation` and `test`; or
             `Splits`, of dictionaries of arrays by name for a model of several inputs or
-            outputs. By default what `keras-lottery find` noted in the run.
-        prefer: which of the files that are accurate enough is written: the one of
-            least `"latency"`, of least `"size"`, or of the least `"download"`: bytes
-            after gzip.
-        margin: how much worse than the best of all files on the validation data a file
-            is good enough, in the objective's unit; and a ticket worse than the dense
-            network, if files are compared by the search's objective. By default 0.005
-            of an accuracy, which is half a percentage point, and of another metric a
-            hundredth of what the dense network has.
-        objective: what files are compared by: one of the model's metrics, named as in
-            Keras's logs, such as `"val_auc"`. By default the search's.
+            outputs. By default the data that `keras-lottery find` noted in the run.
+        prefer: what is minimised among the files that are accurate enough:
+            `"latency"`, `"size"` on disk, or `"download"`, the size after gzip.
+        margin: how much worse than the best file on the validation data a file may be,
+            in the objective's unit; if files are compared by the search's objective,
+            also how much worse than the dense network a ticket may be. By default
+            0.005 for an accuracy, which is half a percentage point, and for another
+            metric a hundredth of the dense network's value.
+        objective: the metric by which files are compared: one of the model's, named as
+            in Keras's logs, such as `"val_auc"`. By default that of the search.
         directory: where the file goes: `<run's name>/mobile.tflite`, or `/server`, with
             a card of the same name, ending in `.json`.
         threads, seconds: same as `benchmark`.
-        say: takes a line about each file that is tried.
+        say: called with a line about each file that is tried.
 
     Raises:
-        FileNotFoundError: if there is no run, or no such data.
+        FileNotFoundError: if the run or the data do not exist.
         ValueError: if an argument is out of range, the run has no trained ticket, its
-            data are not known, or the backend is not TensorFlow.
+            data are unknown, or the backend is not TensorFlow.
         ExportError: if no file works.
     """
     checks.existing("run", run)
