@@ -127,7 +127,7 @@ def auto_compress(
         directory: where the rounds are stored: run again with the same arguments, it
             goes on where it stopped. By default they are not kept.
         seed: of everything that is random.
-        verbose: 0 is silent; 1 tells of each round.
+        verbose: 0 is silent; 1 reports each round.
 
     Raises:
         ValueError: if an argument is not one of its choices, the data do not fit, the

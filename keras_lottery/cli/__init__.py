@@ -1,4 +1,4 @@
-"""The command line: `keras-lottery find` and its kin; `scripts/` only call it.
+"""The command line: `keras-lottery find` and others; `scripts/` only call it.
 
 Each command is a module with `HELP` and `add_options(parser)`, which sets what it runs.
 """

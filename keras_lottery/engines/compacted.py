@@ -52,7 +52,7 @@ AT_ONCE = 2
 
 METHODS = ("train_step", "test_step", "make_train_function", "make_test_function")
 
-# Their update of a weight looks at nothing but the weight, its gradient and its slots.
+# Their update of a weight depends only on the weight, its gradient and its slots.
 ELEMENTWISE = {
     keras.optimizers.SGD,
     keras.optimizers.RMSprop,

@@ -39,7 +39,7 @@ class Engine:
 
     Args:
         model: a compiled masked model. It is compiled once; its variables, masks and
-            optimizer are set anew for each ticket.
+            optimizer are reset for each ticket.
         data: what to train and judge on.
         steps: length of the dense training, in optimizer steps.
         rewind_step: the step whose state is kept, in trainings that start before it.

@@ -31,7 +31,7 @@ def check_fits(model: keras.Model, data: Data) -> None:
     Raises:
         ValueError: if a part does not fit the model, or its targets are not what the
             loss takes: labels that are no classes of the output, or probabilities
-            outside of 0 to 1.
+            outside 0 to 1.
     """
     _check_batches(model, data)
     for name, part in data.parts.items():

@@ -49,5 +49,5 @@ class OffsetSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(
         cls, config: dict[str, Any]
     ) -> keras.optimizers.schedules.LearningRateSchedule:
-        """The schedule itself: a model that is made again starts at its beginning."""
+        """The schedule itself: a model that is rebuilt starts at its beginning."""
         return keras.saving.deserialize_keras_object(config["schedule"])

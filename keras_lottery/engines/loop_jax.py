@@ -1,6 +1,6 @@
 """The fused engine's loops on JAX.
 
-On processors, XLA runs a convolution inside of a loop tens of times slower than outside
+On processors, XLA runs a convolution inside a loop tens of times slower than outside
 of one: there, each step is a program of its own.
 """
 

@@ -143,7 +143,7 @@ class Loop:
 def xla_pays(model: keras.Model) -> bool:
     """Whether XLA makes the training faster.
 
-    On processors its convolutions are several times slower inside of a loop, and Keras
+    On processors its convolutions are several times slower inside a loop, and Keras
     turns `jit_compile="auto"` into False, which so is no answer there.
     """
     import tensorflow as tf

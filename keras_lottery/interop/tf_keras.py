@@ -1,6 +1,6 @@
 """Models of tf_keras (Keras 2) as Keras 3 models, with the same weights.
 
-Layers are made anew from their configs, and the graph is traced through them. Keras 3
+Layers are rebuilt from their configs, and the graph is traced through them. Keras 3
 dropped and renamed some keys of the configs; a key that it does not know, and that is
 not known to mean nothing, is refused.
 """

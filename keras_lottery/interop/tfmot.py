@@ -74,7 +74,7 @@ def from_tfmot(
 
     Args:
         model: a built Sequential or Functional model of `tf_keras`, compiled or not;
-            nested models and shared layers may occur. It is left as it is, but for
+            nested models and shared layers may occur. It is left as it is, except
             TFMOT's own habit of zeroing pruned weights when a model is called.
         custom_objects: Keras 3 classes (of layers, initializers, …) and functions by
             the name they have in the tf_keras model. A custom layer's weights are

@@ -82,7 +82,7 @@ def _ranking(
     outputs = {
         name: matrix.outputs
         for name, matrix in of.items()
-        # Groups inside of weights take the last axis for the outputs.
+        # Groups inside weights take the last axis for the outputs.
         if isinstance(kinds.get(name), Weights) or matrix.is_plain
     }
     return ByOutput(allocate, outputs)

@@ -192,7 +192,7 @@ def _influence(
             zip(arrays[::2], arrays[1::2], strict=True)
         ):
             norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
-            # A vector of zeros, as of padding, has no direction to change.
+            # A vector of zeros, such as padding, has no direction to change.
             cosine = np.sum(before * after, axis=-1) / np.where(norms, norms, 1)
             total[i] += np.sum(np.where(norms, 1 - cosine, 0))
             vectors[i] += norms.size

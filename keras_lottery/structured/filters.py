@@ -131,7 +131,7 @@ def filters_of(snapshot: Snapshot, factors: np.ndarray | None = None) -> list[Fi
     Args:
         snapshot: of a masked Sequential or Functional model.
         factors: of each group of channels, what `Filters.loss` multiplies those of
-            other layers by; it is read anew at the first loss of each layer.
+            other layers by; it is read again at the first loss of each layer.
     """
     graph = Graph(snapshot.model, rule_for)
     if factors is None:

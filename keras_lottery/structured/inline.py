@@ -78,7 +78,7 @@ def inline(model: keras.Model) -> keras.Model:
         )
     if opener.closed:
         warnings.warn(
-            f"These blocks stay closed, and `compact` keeps all inside of them: "
+            f"These blocks stay closed, and `compact` keeps all inside them: "
             f"{_listing(opener.closed)}",
             stacklevel=2,
         )
@@ -106,7 +106,7 @@ class _Opener:
         self._graphs: dict[int, keras.Model | None] = {}
 
     def graph(self, model: Any) -> keras.Model:
-        """A Functional model of the same layers, but for the blocks."""
+        """A Functional model of the same layers, except the blocks."""
         if isinstance(model, keras.Sequential):
             first = keras.Input(
                 batch_shape=model.input_shape, dtype=model.inputs[0].dtype
@@ -228,7 +228,7 @@ def _why_closed(layer: Any, tensors: list[Any]) -> str:
     if any(has_padding_mask(tensor) for tensor in tensors):
         return (
             "it reads a tensor with Keras's mask of padding (`mask_zero`, `Masking`), "
-            "which does not go through operations inside of it"
+            "which does not go through operations inside it"
         )
     return ""
 

@@ -116,7 +116,7 @@ def _by_layer(state: State) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def matching(argument: str, model: keras.Model, patterns: Replace) -> set[str]:
-    """The paths of the layers that patterns name, and of those inside of them.
+    """The paths of the layers that patterns name, and of those inside them.
 
     Args:
         argument: what the patterns were given as.
@@ -163,7 +163,7 @@ def _check_head(
         if there != here:
             inputs = f" The ticket's inputs are of shape {there}, the model's {here}."
     raise ValueError(
-        f"Expected the layer '{layer}' of the model to be as in the ticket, but for "
+        f"Expected the layer '{layer}' of the model to be as in the ticket, except for "
         f"its number of units: {_listing(theirs)}. Received: {_listing(ours)}.{inputs} "
         f"Bring the data and the model to the ticket's shapes, or give the layer "
         f"weights of its own: replace=[{layer!r}]"

@@ -14,7 +14,7 @@ the worst masks    `invert`
 
 Where weights were pruned in groups, blocks or whole filters, masks keep that form: as
 many groups of each layer, others of them. Where weights change, all variables that are
-not masked are drawn anew.
+not masked are drawn again.
 
 Others, in `perturbations`, change the weights that the ticket starts from:
 `permute_layers` gives each layer those of another one like it, `noise` adds random
@@ -79,7 +79,7 @@ FORM = (
 
 
 def reinit(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks, weights drawn anew from the model's initialisers.
+    """The same masks, new weights drawn from the model's initialisers.
 
     Reference:
         Frankle & Carbin 2019, section 2 ("random reinitialization").
@@ -99,7 +99,7 @@ def shuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """Random masks of the ticket's layer densities, and weights drawn anew.
+    """Random masks of the ticket's layer densities, and new weights.
 
     Reference:
         Frankle & Carbin 2019, figure 1 ("randomly sampled sparse networks").
@@ -135,7 +135,7 @@ def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def reinit_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks and signs, magnitudes drawn anew: `reinit`, signs put back.
+    """The same masks and signs, new magnitudes: `reinit`, signs put back.
 
     The signs are those of the weights that the ticket starts from.
 

@@ -126,7 +126,7 @@ def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
         steps: length of the training.
 
     Raises:
-        ValueError: if it cannot be read, or lies outside of the training.
+        ValueError: if it cannot be read, or lies outside the training.
 
     >>> rewind_step("2ep", steps_per_epoch=100, steps=1000)
     200

@@ -150,7 +150,7 @@ class Snapshot:
 
     @cached_property
     def _calibration(self) -> Any:
-        """Read once: a data set may draw its images anew each time."""
+        """Read once: a data set may draw other images each time."""
         if self.data is None or self.shared_model is None:
             raise ValueError(
                 "Calibration needs inputs of the model, without targets. Pass "

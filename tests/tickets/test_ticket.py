@@ -337,7 +337,7 @@ def test_a_vocabulary_that_a_text_would_lose_is_refused():
 
     adapted = keras.layers.StringLookup(output_mode="multi_hot", name="words")
     adapted.adapt(["a", "b", "c"])
-    with pytest.raises(ValueError, match="'words' .*has a vocabulary"):
+    with pytest.raises(ValueError, match=r"'words' .*has a vocabulary"):
         architecture.to_text(model(adapted))
     vocabulary = adapted.get_vocabulary()
     given = keras.layers.StringLookup(vocabulary=vocabulary, output_mode="multi_hot")

@@ -66,7 +66,7 @@ class ADMMPruning(Configured, InFit):
     """Trains the weights of a masked model towards a sparse copy of them, then prunes.
 
     Minimises the loss f(W) where W has no more weights than the sparsity leaves. The
-    W-step is training as ever with the gradient of rho/2 ||W - Z + U||² added, which
+    W-step is training with the gradient of rho/2 ||W - Z + U||² added, which
     the loss that Keras reports leaves out. Then Z = projection(W + U), its largest
     weights, and U = U + W - Z. When training ends the model is pruned to the weights
     that Z has. Fine-tune it with an ordinary `fit`: at high sparsities that is needed,
@@ -86,9 +86,9 @@ class ADMMPruning(Configured, InFit):
     square alone. That and a `growth` above 1 is the way to 90 % and more of a large
     trained network.
 
-    Frozen layers keep their weights and masks, and count for nothing. With
+    Frozen layers keep their weights and masks, and do not count. With
     `steps_per_execution`, Z and U change between executions. A `fit` that raises leaves
-    the model dense, and the next one trains it as ever; one that `BackupAndRestore`
+    the model dense, and the next one trains it as usual; one that `BackupAndRestore`
     restores is refused, since Z and U are lost then. Where another callback puts
     weights back when training ends, as EarlyStopping with `restore_best_weights`, it is
     those that are pruned.

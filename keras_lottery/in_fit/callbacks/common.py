@@ -58,7 +58,7 @@ class Configured(keras.callbacks.Callback):
     """A callback that keeps its arguments in attributes of their names."""
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, but for the data.
+        """The arguments, except the data.
 
         Raises:
             ValueError: if the criterion or the allocation is not given by name.

@@ -61,7 +61,7 @@ class EarlyBird(Configured, InFit):
 
     `callback.ticket(rewind=True)` goes back to the weights before the training. A
     training that `BackupAndRestore` restores is refused, since these are lost then.
-    Frozen layers keep their weights and masks, and count for nothing.
+    Frozen layers keep their weights and masks, and do not count.
 
     Args:
         sparsity: the share of prunable weights, not counting frozen ones, to be zero
@@ -124,8 +124,8 @@ class EarlyBird(Configured, InFit):
         if most <= threshold:
             warnings.warn(
                 f"Any two masks of sparsity={sparsity} differ in at most {most:.4f} of "
-                f"their weights, which is within threshold={threshold}: training would "
-                "stop as soon as possible. Choose a smaller `threshold`.",
+                f"their weights, so that threshold={threshold} stops training as soon "
+                "as possible. Choose a smaller `threshold`.",
                 stacklevel=2,
             )
         chosen(criterion, allocation, granularity)

@@ -31,9 +31,9 @@ class GradualPruning(MaskUpdates):
 
     At step t the sparsity is s_f + (s_i - s_f) (1 - (t - t_b) / (t_e - t_b))^power,
     from `begin_step` t_b to `end_step` t_e, every `frequency` steps. Steps are counted
-    by the optimizer, so a second `fit` goes on where the first one stopped; a `fit`
+    by the optimizer, so a second `fit` resumes where the first one stopped; a `fit`
     that ends below `final_sparsity` warns. Frozen layers keep their weights and masks,
-    and count for nothing. With `steps_per_execution`, masks change between executions.
+    and do not count. With `steps_per_execution`, masks change between executions.
 
     Steps cost as much at the end as at the beginning, of filters too: `fit` has
     compiled its step for the variables that there were, which other callbacks and the

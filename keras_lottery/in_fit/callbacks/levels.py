@@ -115,7 +115,7 @@ class Levels:
     ) -> dict[str, np.ndarray]:
         """The arrays with what is kept of them at its level, and the others at zero.
 
-        Levels are chosen anew, unless weights are held at them.
+        Levels are chosen again, unless weights are held at them.
         """
         found = {}
         for name, array in arrays.items():

@@ -29,7 +29,7 @@ class NeST(MaskUpdates):
     sparsity falls in a straight line from `initial_sparsity` to `peak_sparsity`. What
     grows starts at zero, with optimizer slots of zero. Then the smallest weights are
     pruned, as `GradualPruning` does from `peak_step` to `end_step`. Frozen layers keep
-    their weights and masks, and count for nothing.
+    their weights and masks, and do not count.
 
     This is the paper's growth and pruning of connections. Its growth of neurons and
     feature maps is left out.
@@ -37,7 +37,7 @@ class NeST(MaskUpdates):
     Gradients by all weights, pruned ones too, are taken where weights grow: those of a
     training step, on one batch drawn from `data`.
 
-    Steps are counted by the optimizer, so a second `fit` goes on where the first one
+    Steps are counted by the optimizer, so a second `fit` resumes where the first one
     stopped; a `fit` that ends below `final_sparsity` warns. With `steps_per_execution`,
     masks change between executions, at most once.
 

@@ -21,14 +21,14 @@ class RigL(Regrowth):
     grows as many where the loss's gradient is largest among all that are not kept: a
     weight that is dropped and grows again stays as it is. Others start at zero, with
     optimizer slots of zero. The number of weights of each layer stays the same. Layers
-    that are frozen keep their masks, and count for nothing. A `fit` that is too short
+    that are frozen keep their masks, and do not count. A `fit` that is too short
     for an update warns.
 
     Gradients by all weights, pruned ones too, are taken at these steps alone: those of
     a training step, on one batch drawn from `data`. That is a forward and backward pass
     more for each update, and the step itself is made as well.
 
-    Steps are counted by the optimizer, so a second `fit` goes on where the first one
+    Steps are counted by the optimizer, so a second `fit` resumes where the first one
     stopped. With `steps_per_execution`, masks change between executions, at most once.
 
     Args:

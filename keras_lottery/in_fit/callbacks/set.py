@@ -19,7 +19,7 @@ class SET(Regrowth):
     each layer stays the same. Layers that are frozen keep their masks, and count for
     nothing. A `fit` that is too short for an update warns.
 
-    Steps are counted by the optimizer, so a second `fit` goes on where the first one
+    Steps are counted by the optimizer, so a second `fit` resumes where the first one
     stopped. With `steps_per_execution`, masks change between executions, at most once.
 
     Args:

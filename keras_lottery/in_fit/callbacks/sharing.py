@@ -20,7 +20,7 @@ from keras_lottery.keras_bridge.layers import (
 )
 
 MOST_BITS = 12
-# Weights of one value stay equal but for the last digits, which vector units round
+# Weights of one value stay equal up to the last digits, which vector units round
 # in their own way.
 _SPREAD = 1e-3
 # How near two values of a layer are only where the last digits tell them apart.
@@ -107,8 +107,8 @@ class SharedWeights(Configured, InFit):
 
     The gradients of the weights that share a value are summed, as the gradient of that
     value is, and given to each of them: an optimizer that updates weight by weight
-    then moves them together. Slots of the optimizer start anew for shared weights,
-    but where `BackupAndRestore` has restored them. Everything else trains as ever.
+    then moves them together. Slots of the optimizer are reset for shared weights,
+    unless `BackupAndRestore` has restored them. Everything else trains as usual.
     With `QuantizationAware` in the same training, the values are rounded to eight bits
     and stay shared.
     Clusters are read off the model when training begins: the live weights of a masked
@@ -118,7 +118,7 @@ class SharedWeights(Configured, InFit):
     Raises:
         ValueError: when training begins, if the model is not masked, has no kernel
             that `compress` has been at, or was restored to the middle of an epoch,
-            where weights that share a value are equal but for their last digits.
+            where weights that share a value are equal up to their last digits.
         RuntimeError: at the end of an epoch, if the optimizer moved weights of one
             value apart (Muon does).
 

@@ -15,7 +15,7 @@ class MaskUpdates(Configured, InFit):
     """Changes the masks of a model before some of its training steps.
 
     A step is a batch. Steps are counted by the optimizer, as for a learning-rate
-    schedule, so a second `fit` goes on where the first one stopped; with
+    schedule, so a second `fit` resumes where the first one stopped; with
     `gradient_accumulation_steps=n`, n of them make one update of the weights. With
     `steps_per_execution`, masks change between executions: once, as the last step asks
     that was due.

@@ -12,7 +12,7 @@ from keras_lottery import checks
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """A weight is kept with probability p = sigmoid(score), drawn anew at each call.
+    """A weight is kept with probability p = sigmoid(score), drawn again at each call.
 
     Without a draw, those with p > 0.5 are kept. The gradient goes straight through
     the draw: ∂mask/∂p = 1. It goes through the factor of `rescale` as well, as in the

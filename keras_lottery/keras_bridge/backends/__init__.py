@@ -34,7 +34,7 @@ class Backend(ABC):
 
     @abstractmethod
     def begin_step(self, seed: int, step: int) -> None:
-        """Is told that a training step begins, inside of `seeded`.
+        """Is told that a training step begins, inside `seeded`.
 
         What the step draws is its own then, wherever a training started.
         """

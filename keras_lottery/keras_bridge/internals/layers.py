@@ -1,4 +1,4 @@
-"""What is inside of a layer, and how Keras keeps account of it.
+"""What is inside a layer, and how Keras keeps account of it.
 
 Everything here was seen on Keras 3.15.
 """
@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.internals.patches import overridden
 
 
 def children(layer: Any) -> list[keras.layers.Layer]:
-    """The layers right inside of another one.
+    """The layers right inside another one.
 
     `Layer._flatten_layers`, seen on Keras 3.15. `Model.layers` is the public name, but
     other layers have none: attention layers and wrappers would hide what they hold.

@@ -19,7 +19,7 @@ def moments_that_differentiate() -> Iterator[None]:
 
     `keras.src.backend.tensorflow.nn._compute_moments`, seen on Keras 3.15, and in
     `ops.nn` on a pre-release of 3.16. It is `tf.nn.moments`, which takes the mean
-    inside of the variance as a constant: that
+    inside the variance as a constant: that
     changes no first derivative, but second ones, by which GraSP's scores were off by
     2e-2 of the largest in a network with BatchNormalization. Values and first
     derivatives are the same, so that other threads may see the change.

@@ -14,7 +14,7 @@ from keras import ops
 
 
 def innermost(optimizer: Any) -> Any:
-    """The optimizer that makes the updates, inside of one that scales losses."""
+    """The optimizer that makes the updates, inside one that scales losses."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 

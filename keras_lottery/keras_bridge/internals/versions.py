@@ -1,6 +1,6 @@
 """What some versions of Keras lack: looked up here once, and nowhere else.
 
-The lowest version is 3.12: the last one for Python 3.10, which Keras still mends.
+The lowest version is 3.12: the last one for Python 3.10, which Keras still fixes.
 Earlier ones were not tried. `.ci/matrix` runs the tests on the lowest and the newest.
 """
 

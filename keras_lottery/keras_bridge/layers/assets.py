@@ -1,4 +1,4 @@
-"""What a layer keeps outside of its config and its variables.
+"""What a layer keeps outside its config and its variables.
 
 The vocabulary that a lookup was adapted to is such a thing. Keras writes it into files
 beside the variables (`save_assets`), or among them under a name that no variable has
@@ -17,7 +17,7 @@ from keras_lottery.keras_bridge.layers.names import walk
 
 
 def has_assets(layer: Any) -> bool:
-    """Whether a layer keeps something outside of its config and its variables."""
+    """Whether a layer keeps something outside its config and its variables."""
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
@@ -99,7 +99,7 @@ def _copying(layer: Any) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(
-            f"What layer '{layer.name}' ({type(layer).__name__}) keeps outside of its "
+            f"What layer '{layer.name}' ({type(layer).__name__}) keeps outside its "
             f"variables cannot be copied: {error}. Give it a vocabulary when you make "
-            "it, or apply it to the data outside of the model."
+            "it, or apply it to the data outside the model."
         ) from error

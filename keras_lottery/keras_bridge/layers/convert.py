@@ -231,7 +231,7 @@ def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
         for path, layer in layers.items()
         if not _maskable(layer)
         and any(
-            # A wrapper's kernel may be that of a layer inside of it.
+            # A wrapper's kernel may be that of a layer inside it.
             id(variable) not in masked
             and (
                 isinstance(layer, default)

@@ -31,7 +31,7 @@ def copy_model(
         configure: changes the config of a layer before the new layer is made of it.
 
     Raises:
-        ValueError: if a layer cannot be made again from its config.
+        ValueError: if a layer cannot be rebuilt from its config.
     """
     new: dict[int, keras.layers.Layer] = {}
 
@@ -128,7 +128,7 @@ def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) ->
 
 
 def _with_named_types(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's config with the name of its policy of types, if that says it all.
+    """A model's config with the name of its policy of types, if that is enough.
 
     It may hand it on to the layers that it makes, as keras-hub's backbones do. Given a
     policy and not its name, Keras keeps no arguments of those without a `get_config`.

@@ -1,6 +1,6 @@
 """Layers that hold masked layers of which their configs say nothing.
 
-Saved models are made again from configs. Sequential and Functional models list their
+Saved models are rebuilt from configs. Sequential and Functional models list their
 layers there, with their masked classes. But an attention layer's projections, a
 subclassed model's attributes or an LSTM's cell come back as ordinary layers, and their
 masks would be gone. So a layer that holds masked ones becomes a `MaskedInside` of its
@@ -220,7 +220,7 @@ def _identity(layer_class: type[keras.layers.Layer]) -> dict[str, str | None]:
 @contextlib.contextmanager
 def _ordinary(layers: Iterable[Any]) -> Iterator[None]:
     """Inside, the first layer is what it was before it held masked ones, and those
-    inside of it are ordinary ones."""
+    inside it are ordinary ones."""
     first, *others = layers
     classes = [(layer, type(layer)) for layer in (first, *others)]
     set_class(first, class_of(first))

@@ -44,7 +44,7 @@ def _walk(
 def named_children(
     parent: keras.layers.Layer,
 ) -> list[tuple[str, keras.layers.Layer]]:
-    """The layers right inside of another one, by stable name."""
+    """The layers right inside another one, by stable name."""
     inside = children(parent)
     return list(zip(stable_names(inside), inside, strict=True))
 

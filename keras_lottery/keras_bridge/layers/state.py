@@ -151,7 +151,7 @@ def set_state(
 
 def finalize(layer: keras.layers.Layer) -> None:
     """Lets a Normalization that was adapted to data read its variables."""
-    # Others (Discretization) would compute theirs anew of data that are not kept.
+    # Others (Discretization) would compute theirs again from data that are not kept.
     if isinstance(layer, keras.layers.Normalization) and layer.built:
         layer.finalize_state()
 
@@ -201,7 +201,7 @@ def _masks_of(model: keras.Model) -> dict[str, tuple[keras.Variable, keras.Varia
 
 
 def _sync(model: keras.Model) -> None:
-    """Inside `fit`, Keras keeps the state of a JAX model outside of its variables."""
+    """Inside `fit`, Keras keeps the state of a JAX model outside its variables."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 

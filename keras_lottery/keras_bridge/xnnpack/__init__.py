@@ -3,7 +3,7 @@
 On ARM, LiteRT's XNNPACK computes 1x1 convolutions with the weights that are left, if it
 can keep a whole part of the graph channels-first: from a 3x3 convolution of stride 2,
 which turns a picture of three channels around, to global average pooling. Between them
-there may be nothing but the layers that have such a kernel. Source: `src/subgraph.c` of
+there may only be the layers that have such a kernel. Source: `src/subgraph.c` of
 XNNPACK, `xnn_check_nchw_compatibility` and `xnn_subgraph_rewrite_for_nchw`.
 """
 

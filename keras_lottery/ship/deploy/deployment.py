@@ -164,7 +164,7 @@ def hand_over(
     with staged(file) as draft:
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, draft)
-        # An older card does not tell of this file.
+        # An older card does not describe this file.
         card.unlink(missing_ok=True)
     report = tried["report"].to_dict()
     own = {"path": str(file), "sha256": digests_of(file)}

@@ -79,8 +79,8 @@ def benchmark(
         FileNotFoundError: if a file does not exist.
         ValueError: if there is none, one is of another kind, cannot be run or returns
             NaN, or an argument is out of range.
-        CorruptedFileError: if one is not the file that a report beside it tells of, see
-            `kl.export.check_file`.
+        CorruptedFileError: if one is not the file that a report beside it describes,
+            see `kl.export.check_file`.
 
     Example:
 
@@ -191,7 +191,7 @@ def check_files(files: Paths) -> list[Path]:
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if there is none, or one is of another kind.
-        CorruptedFileError: if one is not the file that a report beside it tells of.
+        CorruptedFileError: if one is not the file that a report beside it describes.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
     checks.sequence("files", given, "paths, at least one", 1)

@@ -46,7 +46,7 @@ class Quality:
 
 
 def by_classes(data: Any, threshold: float | None = None) -> Quality:
-    """The accuracy of classifiers, of which nothing but their files is known.
+    """The accuracy of classifiers, of which only the files are known.
 
     Args:
         data: the pair (x, y) of inputs and class numbers.

@@ -197,7 +197,7 @@ def shrink(
         say(f"measuring {len(tried)} files")
         metric = f"validation_{compare.metric}"
         table = table_of(tried, [metric] if validation else [], test, threads, seconds)
-        # Without data, one is as good as another, but for what was not pruned.
+        # Without data, one is as good as another, except for what was not pruned.
         judged = table if validation else table.assign(**{metric: 0.0})
         table["pareto"] = pareto(judged, compare)
         able = judged if validation else judged[table["file"].str.startswith("pruned")]

@@ -69,8 +69,8 @@ def adapt_for_xnnpack(model: keras.Model) -> keras.Model:
     new = _rewritten(model, changes)
     if not sparse_layers(new):
         raise ValueError(
-            "Expected a model that runs sparsely on ARM but for its padding. Received: "
-            f"model '{model.name}', in which {_obstacle(steps_of(new))}. See "
+            "Expected a model whose padding alone keeps ARM from running it sparsely. "
+            f"Received: model '{model.name}', in which {_obstacle(steps_of(new))}. See "
             "`explain_sparse(model)`."
         )
     if changes.moved:

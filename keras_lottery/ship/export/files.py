@@ -98,7 +98,7 @@ def digests_of(path: Path) -> dict[str, str]:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raises unless an exported file is, to the byte, the one that its report tells of.
+    """Raises unless an exported file is, to the byte, the one that its report names.
 
     Reports are `reports.json` beside it, which `keras-lottery find` writes, and the
     card of `deploy`, such as `mobile.json`. Keras reads a damaged `.keras` file without
@@ -109,8 +109,8 @@ def check_file(path: str | os.PathLike[str]) -> None:
         path: a file, or the directory of a SavedModel.
 
     Raises:
-        FileNotFoundError: if there is no such file, or no report beside it tells of it.
-        CorruptedFileError: if it is another one: damaged, or written anew.
+        FileNotFoundError: if there is no such file, or no report of it beside it.
+        CorruptedFileError: if it is another one: damaged, or written again.
     """
     file = checks.existing("path", path)
     if not file.exists():
@@ -123,7 +123,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 
 def check_unchanged(path: Path) -> bool:
-    """Whether a report beside a file tells of it, in which case it is that file.
+    """Whether a report beside a file describes it, in which case it is that file.
 
     Raises:
         CorruptedFileError: if it is not, or the report is damaged.

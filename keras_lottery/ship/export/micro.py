@@ -141,7 +141,7 @@ def to_c_array(
     Raises:
         ValueError: if an argument is unfit.
         FileNotFoundError: if there is no such file.
-        CorruptedFileError: if it is not the one that a report beside it tells of, see
+        CorruptedFileError: if it is not the one that a report beside it describes, see
             `check_file`.
         ExportError: if it is no .tflite file, or needs what LiteRT Micro lacks; nothing
             is written then.

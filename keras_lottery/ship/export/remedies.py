@@ -87,7 +87,7 @@ def _loops(layer: Any) -> bool:
 
 def _remedy(layer: Any) -> str:
     if isinstance(layer, _LOOKUPS):
-        return "apply it to the data outside of the model"
+        return "apply it to the data outside the model"
     if _loops(layer):
         return "make it with `unroll=True`, for inputs of a fixed length"
     if "float64" in (layer.compute_dtype, layer.variable_dtype):

@@ -29,7 +29,7 @@ def to_saved_model(
     test_data: tuple[Any, Any] | None = None,
     dense: keras.Model | None = None,
 ) -> ExportReport:
-    """Writes a SavedModel directory for TensorFlow Serving and its kin.
+    """Writes a SavedModel directory for TensorFlow Serving and the like.
 
     Args:
         ticket_or_model: a ticket (its trained model is exported), or a masked or an

@@ -11,7 +11,7 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, common
 
 
 class Regrouping(Rule):
-    """The same numbers in another shape, as of Flatten and Reshape.
+    """The same numbers in another shape, as after Flatten and Reshape.
 
     Args:
         layer: the layer.

@@ -1,6 +1,6 @@
 """What tickets are made of, and how nets relate: functions of states, masks and runs.
 
-None of them trains, but for those whose name says `train`. A *state* is what
+None of them trains, except those whose name says `train`. A *state* is what
 `layers.get_state` reads of a model: `ticket.weights` and `ticket.trained` of a stored
 search's tickets, whose level 0 holds the dense network's first and last weights. Tables
 are tidy: one row a measurement.

@@ -44,7 +44,7 @@ def interpolate(
         data: (x, y), a `PyDataset` or a `tf.data.Dataset` to measure on.
         points: how many values of α, 0 and 1 among them.
         statistics: inputs (an array) on which the statistics of `BatchNormalization`
-            layers are estimated anew at every point between the ends: the mean over
+            layers are estimated again at every point between the ends: the mean over
             batches of what the layers see in training mode. By default they are
             interpolated as the weights are.
         objective: same as in `LotteryTicketSearch`.
@@ -141,7 +141,7 @@ def barrier(line: "pd.DataFrame") -> float:
 
 
 def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> None:
-    """Estimates the statistics of a model's BatchNormalization layers anew, in place.
+    """Estimates the statistics of a model's BatchNormalization layers again, in place.
 
     They become the means over batches of what the layers see in training mode.
 

@@ -1,4 +1,4 @@
-"""How far weights went in training, inside and outside of a ticket."""
+"""How far weights went in training, inside and outside a ticket."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -25,12 +25,12 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def weight_movement(initial: State, final: State, masks: Masks) -> "pd.DataFrame":
-    """How far weights went in training, those of a ticket and those outside of it.
+    """How far weights went in training, those of a ticket and those outside it.
 
     Of a stored search: `weight_movement(dense.weights, dense.trained, ticket.masks)`
     with `dense = search.ticket(0)` and `ticket = search.ticket(level)` compares the
     weights of the dense training by whether the ticket has them. (In the ticket's own
-    training, those outside of it are zero.)
+    training, those outside it are zero.)
 
     Args:
         initial, final: states before and after a training.

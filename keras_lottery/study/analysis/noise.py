@@ -98,7 +98,7 @@ def train_and_measure_instability(
 ) -> "pd.DataFrame":
     """Trains pairs of copies from W_k, and measures the error barrier between them.
 
-    The copies of a pair differ in nothing but the order of the data (and in what random
+    The copies of a pair differ only in the order of the data (and in what random
     layers such as dropout draw).
 
     Args:

@@ -1,4 +1,4 @@
-"""What a report tells of a run, read once."""
+"""What a report says about a run, read once."""
 
 import contextlib
 import os
@@ -112,7 +112,7 @@ def percent(share: float) -> str:
 
 
 def read_content(directory: str | os.PathLike) -> Content:
-    """Reads what a report tells of a run.
+    """Reads what a report says about a run.
 
     Raises:
         FileNotFoundError: if there is none in the directory.

@@ -220,7 +220,7 @@ def _curves(
     rises = is_objective and content.objective.direction == "max"
     left_out = ""
     if _zoom(axes, late, upwards=rises):
-        left_out = " Beyond the axis lies nothing but the first sixth of trainings."
+        left_out = " Only the first sixth of trainings lies beyond the axis."
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel(plots.plain(label))

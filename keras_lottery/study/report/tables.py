@@ -202,7 +202,7 @@ def _layer(layer: dict[str, Any]) -> Iterator[str]:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[list[str]]:
-    """Settings inside of settings, by dotted names."""
+    """Settings inside settings, by dotted names."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))

@@ -93,7 +93,7 @@ def largest_remainder(
     >>> largest_remainder(10, {"a": 3.3, "b": 6.7}, most={"a": 9, "b": 9})
     {'a': 3, 'b': 7}
     """
-    # A share that is a whole number but for rounding errors counts as that number.
+    # A share that is a whole number up to rounding errors counts as that number.
     counts = {
         name: min(most[name], math.floor(share + 1e-6))
         for name, share in shares.items()

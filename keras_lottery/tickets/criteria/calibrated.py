@@ -53,7 +53,7 @@ def sparsegpt(snapshot: Snapshot) -> Scores:
 
     The output's other weights are then what is best without it. H is XᵀX, with
     1 % of its mean diagonal added to it. In `prune`, the repair of the same name then
-    chooses anew as it changes the weights.
+    chooses again as it changes the weights.
 
     Reference:
         Hassibi & Stork 1992, "Second order derivatives for network pruning: optimal

@@ -207,7 +207,7 @@ def _ones_and_twos(model: keras.Model, snapshot: Snapshot) -> Any:
 
 
 def _unknown(inputs: Any) -> bool:
-    """Whether the shapes of inputs are not known, but for the number of examples."""
+    """Whether the shapes of inputs are not known, except the number of examples."""
     return inputs is None or any(
         None in part.shape[1:] for part in keras.tree.flatten(inputs)
     )

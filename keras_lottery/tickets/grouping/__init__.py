@@ -82,7 +82,7 @@ def get(granularity: Any) -> Kind:
     - `"filter"` and `"channel"`: whole filters and units, over several layers, worth
       the weights that make them or that read them.
     - `"head"`: whole heads of attention layers.
-    - A mapping of patterns of layers or weights to one of the others, but for whole
+    - A mapping of patterns of layers or weights to one of the others, except whole
       filters, channels and heads: `{"conv*": "2:4", "head": "weight"}`. The first match
       counts, and what matches none is pruned weight by weight.
 

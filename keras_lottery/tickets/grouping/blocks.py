@@ -1,4 +1,4 @@
-"""Groups inside of one weight: blocks, and N of every M.
+"""Groups inside one weight: blocks, and N of every M.
 
 A weight is taken as a matrix of inputs by outputs: its last axis is the outputs, all
 the others together are the inputs. A Dense kernel is one already; a convolution's is

@@ -10,9 +10,9 @@ from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights
 
 @dataclass(frozen=True)
 class ByLayer(Inside):
-    """Groups inside of weights, of each layer's own kind.
+    """Groups inside weights, of each layer's own kind.
 
-    An allocation shares out the weights as ever: `granularity={"conv*": "2:4"}` prunes
+    An allocation shares out the weights as usual: `granularity={"conv*": "2:4"}` prunes
     no more than half of what matches, and what is left to prune is taken from the other
     layers.
 
@@ -33,7 +33,7 @@ class ByLayer(Inside):
     groupings: Mapping[str, InsideWeights]
 
     def __post_init__(self) -> None:
-        form = "groupings inside of weights by pattern of names"
+        form = "groupings inside weights by pattern of names"
         checks.instance("groupings", self.groupings, Mapping, form)
         checks.names("groupings", self.groupings, form)
         for pattern, each in self.groupings.items():
@@ -41,7 +41,7 @@ class ByLayer(Inside):
                 f"groupings[{pattern!r}]",
                 each,
                 InsideWeights,
-                "a grouping inside of weights, such as `Blocks`",
+                "a grouping inside weights, such as `Blocks`",
             )
 
     def within(self, names: Collection[str]) -> Mapping[str, InsideWeights]:

@@ -32,7 +32,7 @@ class Choice:
     """The masks of a matrix that keep as much of it as one that is there.
 
     Args:
-        grouping: what is pruned together: weights, or groups inside of one.
+        grouping: what is pruned together: weights, or groups inside one.
         mask: booleans (inputs, outputs).
         alive: what may be kept.
     """
@@ -109,7 +109,7 @@ class ByLayer(Repair):
         moments: np.ndarray,
         choice: Choice | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The weights V, zero outside of the mask, and the mask.
+        """The weights V, zero outside the mask, and the mask.
 
         Args:
             weights: U (inputs, outputs), the best weights without a mask, so that what
@@ -134,7 +134,7 @@ class ByLayer(Repair):
         for name in network.in_order():
             layer = network.layers[name]
             of, grouping = layer.matrices, kinds.get(name)
-            # Groups inside of weights take the last axis for the outputs.
+            # Groups inside weights take the last axis for the outputs.
             known = isinstance(grouping, Weights) or of.is_plain
             parts = zip(
                 of.of(masks[name]),
@@ -161,7 +161,7 @@ class ByLayer(Repair):
         second: np.ndarray,
         targets: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One group of one layer; its mask is chosen anew if there is a grouping."""
+        """One group of one layer; its mask is chosen again if there is a grouping."""
         # The constant of the biases is never pruned.
         full = np.ones(weights.shape, bool)
         full[: len(mask)] = mask

@@ -445,7 +445,7 @@ def test_a_caption_says_what_is_beyond_the_axis(finished, beyond):
     low, high = panel.figure.axes[0].get_ylim()
     # All of the band but the first sixth lies inside.
     assert low <= 0.4 and high >= 1.0
-    assert ("Beyond the axis" in panel.caption) == beyond
+    assert ("beyond the axis" in panel.caption) == beyond
     assert (high < 10) or not beyond
 
 
