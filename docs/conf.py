@@ -83,6 +83,7 @@ nb_merge_streams = True
 nb_output_stderr = "remove"  # TensorFlow's greeting
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "keras_lottery"
 html_static_path = ["static"]
 html_css_files = ["site.css"]

@@ -65,33 +65,33 @@ def project(
 class ADMMPruning(Configured, InFit):
     """Trains the weights of a masked model towards a sparse copy of them, then prunes.
 
-    Minimises the loss f(W) where W has no more weights than the sparsity leaves. The
-    W-step is training with the gradient of rho/2 ||W - Z + U||² added, which
-    the loss that Keras reports leaves out. Then Z = projection(W + U), its largest
-    weights, and U = U + W - Z. When training ends the model is pruned to the weights
-    that Z has. Fine-tune it with an ordinary `fit`: at high sparsities that is needed,
-    and more so the larger the last of `residuals` is.
+    It minimises the loss f(W) subject to W having no more weights than the sparsity
+    allows. The W-step is training with the gradient of rho/2 ||W - Z + U||² added; the
+    loss that Keras reports does not include that term. Then Z = projection(W + U), its
+    largest weights, and U = U + W - Z. When training ends, the model is pruned to the
+    weights that Z has. Fine-tune it with an ordinary `fit`: high sparsities need this,
+    the more so the larger the last of `residuals` is.
 
     With `granularity`, the projection keeps the groups that `prune` would keep by the
     mean of their squares.
 
-    With `bits`, what is left of Z takes the levels of its layer that are nearest, and
-    when training ends so do the weights: 2^b - 1 levels at most, at even distances, and
-    zero. Prune and fine-tune a model first, then train it with the same `sparsity` and
-    `bits`; `callbacks.SharedWeights` may then train the levels, and `save_compressed`
-    stores them.
+    With `bits`, the remaining weights of Z take the nearest levels of their layer, and
+    when training ends so do the model's: at most 2^b - 1 equidistant levels, and zero.
+    Prune and fine-tune a model first, then train it with the same `sparsity` and
+    `bits`; after that, `callbacks.SharedWeights` can train the levels, and
+    `save_compressed` stores them.
 
-    With `curvature`, weights are ranked by how much the loss would change without them,
-    the square of the weight times the mean square of its gradient, in place of the
-    square alone. That and a `growth` above 1 is the way to 90 % and more of a large
+    With `curvature`, weights are ranked by how much the loss would change without them:
+    by the square of the weight times the mean square of its gradient, instead of the
+    square alone. Use it, with a `growth` above 1, to prune 90 % and more of a large
     trained network.
 
     Frozen layers keep their weights and masks, and do not count. With
     `steps_per_execution`, Z and U change between executions. A `fit` that raises leaves
     the model dense, and the next one trains it as usual; one that `BackupAndRestore`
-    restores is refused, since Z and U are lost then. Where another callback puts
-    weights back when training ends, as EarlyStopping with `restore_best_weights`, it is
-    those that are pruned.
+    restores is refused, since Z and U are then lost. If another callback restores
+    weights when training ends, such as EarlyStopping with `restore_best_weights`, the
+    restored weights are pruned.
 
     Args:
         sparsity: the share of prunable weights, not counting frozen ones, that end up
@@ -100,14 +100,15 @@ class ADMMPruning(Configured, InFit):
         growth: the factor by which rho grows at each update of Z and U; 1 keeps it.
         frequency: steps from one update to the next; by default an epoch.
         allocation, granularity: same as `prune`.
-        bits: the logarithm of the number of levels, zero among them, from 2 to 6: for
+        bits: the binary logarithm of the number of levels, including zero, 2 to 6: for
             all kernels, or by pattern of weight or layer name, such as
             `{"conv*": 3, "*": 2}`. The first match counts; a kernel that matches none
             keeps its values. None by default.
-        rounds: with `bits`, in how many rounds weights come to their levels. The second
-            half of the training has so many: at the beginning of round i of n, i / (n
-            + 1) of each kernel's weights, the nearest ones, stay at their levels from
-            then on, and the others go on training. 0 leaves all to the end.
+        rounds: with `bits`, the number of rounds in which weights are fixed at their
+            levels, in the second half of the training: at the beginning of round i of
+            n, i / (n + 1) of each kernel's weights, the nearest ones, stay at their
+            levels from then on, and the others continue to train. With 0, all weights
+            train until the end.
         curvature: whether weights are ranked by the loss, see above.
 
     Attributes:

@@ -49,37 +49,37 @@ def mask_distance(one: Masks, other: Masks) -> float:
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class EarlyBird(Configured, InFit):
-    """Stops training as soon as the masks that pruning would give have settled.
+    """Stops training as soon as the masks that pruning would give no longer change.
 
     At the end of each epoch it notes the masks that `prune` would set then, and stops
     when no two of the last `queue` differ in more than `threshold` of their weights (of
-    their filters, where filters are pruned). The model stays dense. To go on with the
-    ticket from the weights at hand, as the paper does:
+    their filters, where filters are pruned). The model stays dense. To continue with
+    the ticket from the current weights, as the paper does:
 
         kl.set_masks(model, callback.masks)
         model.fit(...)
 
-    `callback.ticket(rewind=True)` goes back to the weights before the training. A
-    training that `BackupAndRestore` restores is refused, since these are lost then.
+    `callback.ticket(rewind=True)` returns to the weights before the training. A
+    training that `BackupAndRestore` restores is refused, since these are then lost.
     Frozen layers keep their weights and masks, and do not count.
 
     Args:
         sparsity: the share of prunable weights, not counting frozen ones, to be zero
             in the ticket; of filters, the share of those that can be pruned.
-        threshold: the distance that masks have to stay below, above 0. Masks of
-            sparsity s are 2 min(s, 1 - s) apart at most: choose less.
-        queue: how many masks are compared.
+        threshold: the distance below which masks have to stay, above 0. Masks of
+            sparsity s are at most 2 min(s, 1 - s) apart: choose less.
+        queue: the number of masks that are compared.
         criterion, allocation, granularity, data, seed: same as `prune`. The paper's are
             `criterion="bn_scale", granularity="filter", allocation="global"`.
 
     Attributes:
-        masks: those noted last; the ticket's, once training has ended.
-        epoch: the epoch at whose end they were, counted from 0.
+        masks: the masks noted last; the ticket's, once training has ended.
+        epoch: the epoch at whose end they were noted, counted from 0.
         steps: the steps that the optimizer had made by then.
         distances: the largest distance between any two masks of the queue, for each
             epoch from the second one on.
-        settled: whether the masks settled, and the training was stopped.
-        steps_saved: about how many of the steps that `fit` was asked for were not made.
+        settled: whether the masks stopped changing, so that training was stopped.
+        steps_saved: about how many of the steps requested from `fit` were saved.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
@@ -88,7 +88,7 @@ class EarlyBird(Configured, InFit):
     Reference:
         You et al. 2020, "Drawing early-bird tickets: towards more efficient training of
         deep networks", section 3 and algorithm 1. Its code compares the newest mask
-        with the others of the queue; here, any two are compared, which asks for more.
+        with the others of the queue; here, any two are compared, which is stricter.
 
     Example::
 

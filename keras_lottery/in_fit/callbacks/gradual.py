@@ -35,8 +35,8 @@ class GradualPruning(MaskUpdates):
     that ends below `final_sparsity` warns. Frozen layers keep their weights and masks,
     and do not count. With `steps_per_execution`, masks change between executions.
 
-    Steps cost as much at the end as at the beginning, of filters too: `fit` has
-    compiled its step for the variables that there were, which other callbacks and the
+    Steps cost as much at the end as at the beginning, even if filters are pruned: `fit`
+    has compiled its step for the original variables, which other callbacks and the
     optimizer hold. A search of filters with rewind="learning_rate" trains smaller
     networks.
 

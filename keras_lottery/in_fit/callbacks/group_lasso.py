@@ -23,28 +23,27 @@ Groups = Literal["filter", "channel", "shape", "layer"]
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class GroupLasso(Configured, InFit):
-    """Adds λ Σ_g ‖w_g‖ over groups of weights, and takes them to zero exactly.
+    """Adds λ Σ_g ‖w_g‖ over groups of weights, which become exactly zero.
 
     After each step of the optimizer, the weights of a group are multiplied by
     max(0, 1 - η λ / ‖w_g‖), the proximal step of the penalty, with η the learning rate.
-    The loss that Keras reports stays the task's own. When training ends, the masks take
-    the groups that are zero; `compact` removes filters and channels, and fine-tuning
-    without the callback brings the accuracy back.
+    The loss that Keras reports remains the task's own. When training ends, groups that
+    are zero are masked; `compact` removes filters and channels, and fine-tuning without
+    the callback restores the accuracy.
 
-    The scales of normalisations whose channels the groups are shrink too, by η λ: they
-    would make up for the kernels otherwise. Frozen layers and depthwise kernels have no
-    penalty.
+    The scales of normalisations of these channels shrink too, by η λ: otherwise they
+    would make up for the kernels. Frozen layers and depthwise kernels have no penalty.
 
     Args:
-        strength: λ, at least 0, or that of each layer by pattern of layer or weight
+        strength: λ, at least 0, or a λ for each layer by pattern of layer or weight
             name, `{"conv*": 0.005}`; the first match counts, and layers that match none
-            have no penalty. Weight decay beside it counts twice.
-        groups: `"filter"`, all that makes an output of a layer; `"channel"`, all that
-            reads an input; `"shape"`, all that one place of a kernel multiplies in an
-            input, over the outputs; `"layer"`, a whole kernel, as where a shortcut
-            leads by.
+            have no penalty. Weight decay adds to the penalty.
+        groups: `"filter"`, all weights of an output of a layer; `"channel"`, all
+            weights of an input; `"shape"`, the weights at one position of a kernel for
+            one input, over all outputs; `"layer"`, a whole kernel, for layers that a
+            shortcut bypasses.
         growth: what is added to the strength every `frequency` steps, as a share of it:
-            0.5 is 1.5 λ and then 2 λ. Steps are counted by the optimizer.
+            0.5 gives 1.5 λ and then 2 λ. Steps are counted by the optimizer.
         frequency: the steps from one growth to the next.
 
     Raises:

@@ -19,23 +19,23 @@ from keras_lottery.tickets.grouping import Granularity
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class MovementPruning(GradualPruning):
-    """Prunes gradually, while a trained model is fine-tuned, what shrinks in doing so.
+    """Gradually prunes the weights that shrink while a trained model is fine-tuned.
 
-    A weight is worth S = -Σ_t w · ∂L/∂w, over all steps so far: large where gradients
-    push it away from zero, whatever its size is. What is pruned stays pruned; in the
-    paper, whose weights live on behind their masks, it may come back.
+    The score of a weight is S = -Σ_t w · ∂L/∂w over all steps so far: large where
+    gradients push it away from zero, whatever its size. Pruned weights stay pruned; in
+    the paper, where weights are kept behind their masks, they may come back.
 
-    The schedule is that of `GradualPruning`, and so is what is said there of steps and
-    of frozen layers. A second `fit` of the same model by the same callback goes on with
-    its scores.
+    The schedule, the counting of steps and the treatment of frozen layers are those of
+    `GradualPruning`. A second `fit` of the same model with the same callback continues
+    with its scores.
 
     Args:
         final_sparsity, end_step, frequency, initial_sparsity, power: same as
             `GradualPruning`.
-        begin_step: the step of the first pruning, at least 1: before, nothing has
-            moved. The paper's is where the learning rate's warm-up ends.
-        allocation, granularity: same as `prune`. Blocks and filters are worth the mean
-            of their weights.
+        begin_step: the step of the first pruning, at least 1: before that, nothing has
+            moved. In the paper it is the end of the learning rate's warm-up.
+        allocation, granularity: same as `prune`. The score of a block or filter is the
+            mean of those of its weights.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model

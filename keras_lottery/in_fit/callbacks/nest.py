@@ -26,16 +26,16 @@ class NeST(MaskUpdates):
 
     Until `peak_step`, weights grow every `frequency` steps, where the loss's gradient
     is largest: in each layer the same share of those that are pruned, so that the
-    sparsity falls in a straight line from `initial_sparsity` to `peak_sparsity`. What
-    grows starts at zero, with optimizer slots of zero. Then the smallest weights are
-    pruned, as `GradualPruning` does from `peak_step` to `end_step`. Frozen layers keep
+    sparsity falls linearly from `initial_sparsity` to `peak_sparsity`. New weights and
+    their optimizer slots start at zero. Then the smallest weights are pruned, as by
+    `GradualPruning` from `peak_step` to `end_step`. Frozen layers keep
     their weights and masks, and do not count.
 
     This is the paper's growth and pruning of connections. Its growth of neurons and
     feature maps is left out.
 
-    Gradients by all weights, pruned ones too, are taken where weights grow: those of a
-    training step, on one batch drawn from `data`.
+    When weights grow, the gradients of a training step with respect to all weights,
+    including pruned ones, are computed on one batch drawn from `data`.
 
     Steps are counted by the optimizer, so a second `fit` resumes where the first one
     stopped; a `fit` that ends below `final_sparsity` warns. With `steps_per_execution`,
@@ -50,7 +50,7 @@ class NeST(MaskUpdates):
         frequency: steps from one update to the next.
         initial_sparsity: sparsity of the seed. A dense model is pruned at random when
             training begins; of a sparse one, the masks are the seed, and it grows as
-            soon as its sparsity lies above the line.
+            soon as its sparsity is above that line.
         peak_sparsity: the sparsity at `peak_step`, below the other two.
         allocation: how many weights each layer keeps, in the seed and in pruning;
             same as `prune`.

@@ -36,8 +36,8 @@ class Rounding:
 class QuantizationAware(keras.callbacks.Callback):
     """Trains a masked model with its kernels rounded as LiteRT's int8 files round them.
 
-    The masked kernels are read as w' = s round(w / s), with a scale s = max |w| / 127
-    of each output channel; gradients pass as if they had not been rounded. Zero is one
+    The masked kernels are used as w' = s round(w / s), with a scale s = max |w| / 127
+    for each output channel; gradients pass as if there were no rounding. Zero is one
     of the values, so that pruned weights stay zero in training, and in the file. When
     training ends, the rounded values become the weights: the model is an ordinary
     masked model again, and `export.to_litert(model, quantize="int8")`, or `"dynamic"`,

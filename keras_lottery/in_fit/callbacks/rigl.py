@@ -24,9 +24,9 @@ class RigL(Regrowth):
     that are frozen keep their masks, and do not count. A `fit` that is too short
     for an update warns.
 
-    Gradients by all weights, pruned ones too, are taken at these steps alone: those of
-    a training step, on one batch drawn from `data`. That is a forward and backward pass
-    more for each update, and the step itself is made as well.
+    Only at these steps, the gradients of a training step with respect to all weights,
+    including pruned ones, are computed on one batch drawn from `data`. That is one more
+    forward and backward pass for each update, in addition to the step itself.
 
     Steps are counted by the optimizer, so a second `fit` resumes where the first one
     stopped. With `steps_per_execution`, masks change between executions, at most once.

@@ -36,11 +36,11 @@ def share_weights(model: keras.Model, bits: Bits = 5) -> None:
     `SharedWeights` trains the shared values, `save_compressed` makes a small file.
 
     Args:
-        model: a masked model, pruned before and trained.
-        bits: the logarithm of the number of values that a kernel may have, from 1 to
-            12: for all kernels, or by pattern of weight or layer name. The first
-            match counts; a kernel that matches none keeps its values. The paper takes
-            5 bits for dense layers and 8 for convolutions.
+        model: a masked model, trained and already pruned.
+        bits: the binary logarithm of the number of values that a kernel may have, from
+            1 to 12: for all kernels, or by pattern of weight or layer name. The first
+            match counts; a kernel that matches none keeps its values. The paper uses 5
+            bits for dense layers and 8 for convolutions.
 
     Raises:
         ValueError: if the model is not masked, if `bits` is out of range, or if a
@@ -111,13 +111,13 @@ class SharedWeights(Configured, InFit):
     unless `BackupAndRestore` has restored them. Everything else trains as usual.
     With `QuantizationAware` in the same training, the values are rounded to eight bits
     and stay shared.
-    Clusters are read off the model when training begins: the live weights of a masked
-    kernel that are equal. A `fit` after one that raised trains them apart, as without
-    this callback.
+    The clusters are found when training begins: they are the live weights of a masked
+    kernel that are equal. A `fit` that follows one that raised trains them separately,
+    as without this callback.
 
     Raises:
         ValueError: when training begins, if the model is not masked, has no kernel
-            that `compress` has been at, or was restored to the middle of an epoch,
+            with shared weights, or was restored to the middle of an epoch,
             where weights that share a value are equal up to their last digits.
         RuntimeError: at the end of an epoch, if the optimizer moved weights of one
             value apart (Muon does).

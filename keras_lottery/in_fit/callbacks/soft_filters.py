@@ -28,24 +28,26 @@ from keras_lottery.tickets.criteria import CriterionLike
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class SoftFilterPruning(Configured, InFit):
-    """Makes the kernels of the least filters zero after every epoch, and trains on.
+    """Sets the kernels of the lowest-scoring filters to zero after every epoch.
 
-    What is zero has gradients: a filter that was wrongly chosen grows back, and another
-    one goes after the next epoch. When training ends, the masks take the filters that
-    are least then, with all that reads them; `compact` removes them.
+    The zeroed kernels still have gradients: a filter that was wrongly chosen grows
+    back, and another one is chosen after the next epoch. When training ends, the
+    filters that score lowest then are masked, with all weights that read them;
+    `compact` removes them.
 
     Biases and normalisation stay as they are until then, so that a filter of zeros
-    still gives a constant. It goes with the filter, which changes the outputs: train
-    for a few epochs more without the callback, or call `recalibrate`.
+    still returns a constant. Masking the filter removes this constant and so changes
+    the outputs: train for a few more epochs without the callback, or call
+    `recalibrate`.
 
     Args:
-        sparsity: the share of the filters that go, or that of each layer by pattern of
+        sparsity: the share of filters to prune, or a share for each layer by pattern of
             names, see `prune`.
-        criterion: what a filter is worth: a name of `filter_criteria` or `criteria`, or
+        criterion: how filters are scored: a name of `filter_criteria` or `criteria`, or
             a function; `"fpgm"` is He et al. 2019.
         allocation, data, seed: same as `prune`; by default each layer loses the same
             share.
-        every: the epochs from one time to the next.
+        every: the number of epochs between selections.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
