@@ -325,7 +325,7 @@ def test_two_of_four_beside_layers_that_are_left_out_names_the_sparsity_it_comes
     steps = layers.Dense(8, name="a"), layers.Dense(6, name="b")
     model = mask_model(keras.Sequential([keras.Input((8,)), *steps]))
     others = Uniform(exclude=["b"])
-    with pytest.raises(ValueError, match=r"Ask for sparsity=0\.2857"):
+    with pytest.raises(ValueError, match=r"Pass sparsity=0\.2857"):
         prune(model, 0.5, allocation=others, granularity="2:4")
     prune(model, 0.2857, allocation=others, granularity="2:4")
     assert get_masks(model)["a/kernel"].mean() == 0.5
@@ -366,7 +366,7 @@ def test_granularity_of_each_layer_with_one_ranking():
     assert counts(model)[0] >= 180 and sum(counts(model)) == pytest.approx(206, abs=1)
     # A sparsity of each layer's that N:M cannot have is no other in silence.
     model = conv_and_dense()
-    with pytest.raises(ValueError, match="for a sparsity of each layer"):
+    with pytest.raises(ValueError, match="a sparsity for each layer"):
         prune(model, 0.7, allocation="uniform", granularity={"conv": "2:4"})
     assert get_masks(model).sparsity == 0
 

@@ -163,7 +163,7 @@ def test_variables_of_another_model_are_refused(tmp_path, monkeypatch):
     other = file._architecture(mask_model(large()))
     monkeypatch.setattr(file, "_architecture", lambda model: other)
     save_compressed(shared(), path)
-    with pytest.raises(CorruptedFileError, match="of another model"):
+    with pytest.raises(CorruptedFileError, match="do not fit its own model"):
         load_compressed(path)
 
 
@@ -215,11 +215,14 @@ def test_python_code_in_a_file_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"units":2', '"units":3'), "another model"),
-        (lambda text: text.replace('"units":6', '"units":-6'), "cannot make"),
-        (lambda text: text.replace("units", "stinu"), "cannot make"),
-        (lambda text: '{"class_name": "Foo"}', "cannot make"),
-        (lambda text: "[1]", "cannot make"),
+        (
+            lambda text: text.replace('"units":2', '"units":3'),
+            "do not fit its own model",
+        ),
+        (lambda text: text.replace('"units":6', '"units":-6'), "cannot build"),
+        (lambda text: text.replace("units", "stinu"), "cannot build"),
+        (lambda text: '{"class_name": "Foo"}', "cannot build"),
+        (lambda text: "[1]", "cannot build"),
     ],
 )
 def test_architectures_of_other_sizes_and_none_are_refused(tmp_path, change, message):

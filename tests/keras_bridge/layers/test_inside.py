@@ -134,7 +134,9 @@ class TestFiles:
         x = keras.Input((4,))
         model = keras.Model(x, layers.Dense(2)(Late()(x)))
         model(np.zeros((1, 4), "float32"))
-        with pytest.raises(ValueError, match=r"another model.*late/dense/kernel"):
+        with pytest.raises(
+            ValueError, match=r"does not give the same model.*late/dense/kernel"
+        ):
             mask_model(model)
 
     def test_classes_of_the_user_come_by_custom_objects_as_well(self, tmp_path):
@@ -252,7 +254,7 @@ class TestCopies:
         x = keras.Input((3, 4))
         dense = layers.Dense(4)
         model = keras.Model(x, layers.TimeDistributed(dense)(dense(x)))
-        with pytest.raises(ValueError, match="inside of another one and outside"):
+        with pytest.raises(ValueError, match="inside another one and outside"):
             mask_model(model)
 
     def test_a_compile_of_the_users_own_is_left_to_them(self):

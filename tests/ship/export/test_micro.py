@@ -163,7 +163,7 @@ def test_a_ticket_of_int8_has_its_quantisation(ticket, tmp_path):
     [
         ({"quantize": "dynamic"}, "FULLY_CONNECTED of float inputs and int8"),
         ({"quantize": "float16", "sparse": False}, "half precision"),
-        ({}, r"no sparse encoding, .*sparse=False"),
+        ({}, r"not support the sparse encoding.*sparse=False"),
     ],
 )
 def test_what_micro_would_misread_is_refused(lenet, tmp_path, how, message):
