@@ -26,7 +26,7 @@ def to_keras(
     test_data: tuple[Any, Any] | None = None,
     dense: keras.Model | None = None,
 ) -> ExportReport:
-    """Writes a `.keras` file of ordinary layers, which needs Keras alone to load.
+    """Writes a `.keras` file of ordinary layers, which can be loaded with Keras alone.
 
     Works on every backend. The file holds no optimizer state.
 
@@ -35,17 +35,17 @@ def to_keras(
             ordinary Keras model.
         path: the file to write, ending in `.keras`. An older file is replaced once the
             new one has been loaded and computes what the model computes.
-        test_data: arrays (x, y), to check the file on and to measure its accuracy, of a
-            classifier, and whatever else the model was compiled to be measured by.
-        dense: the model that it was made of, such as the one that was compacted. The
-            report compares the sizes of the two files; by default, that of the file
-            with one of the same model with no weight pruned.
+        test_data: arrays (x, y), on which the file is checked and its accuracy (of a
+            classifier) and the model's other compiled metrics are measured.
+        dense: the model from which this one was made, for example by `compact`: the
+            report compares the sizes of their files. By default it compares with a
+            file of the same model in which no weight is pruned.
 
     Returns:
         The report, which is also printed.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         ExportError: if the file fails its check; nothing is written then.
 
     Example:

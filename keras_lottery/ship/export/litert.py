@@ -48,15 +48,15 @@ def to_litert(
     test_data: tuple[Any, Any] | None = None,
     dense: keras.Model | None = None,
 ) -> ExportReport:
-    """Writes a `.tflite` file, and runs it in LiteRT before it hands it over.
+    """Writes a `.tflite` file, and runs it in LiteRT before putting it in place.
 
-    Sparse encoding stores only the weights that are left. It makes the file small; it
-    makes it fast only from about 97 % sparsity on, or where the zeros come in blocks of
-    four inputs. With int8 weights LiteRT mostly fails to load it or answers wrongly, so
-    that `"dynamic"` and `"int8"` write dense files, in which the zeros shrink the
-    download (gzip) only. A sparse file that is no smaller or does not compute what the
-    model computes is replaced by a dense one, as is one that XNNPACK would run wrongly
-    on ARM (`explain_sparse`). The report's notes say so.
+    Sparse encoding stores only the remaining weights. It makes the file smaller; it
+    makes it faster only from about 97 % sparsity on, or where the zeros come in blocks
+    of four inputs. Sparse files with int8 weights mostly fail to load in LiteRT or
+    answer wrongly, so `"dynamic"` and `"int8"` write dense files, in which zeros only
+    shrink the download (gzip). A sparse file is replaced by a dense one if it is no
+    smaller, does not compute what the model computes, or would be run wrongly by
+    XNNPACK on ARM (see `explain_sparse`). The report's notes say so.
 
     Args:
         ticket_or_model: a ticket (its trained model is exported), or a masked or an
@@ -68,21 +68,21 @@ def to_litert(
             `"dynamic"` for int8 weights; `"int8"` for int8 weights and arithmetic;
             `"int4"` for int4 weights, of an eighth of the size, in dense layers and
             convolutions, by ai-edge-quantizer. Inputs and outputs stay as they are.
-        representative_data: typical inputs, of which `"int8"` takes up to 500 rows,
-            spread evenly over them, to choose its ranges: an array, or for a model of
-            several inputs a dictionary of arrays by input name. Without `test_data`,
-            the file is checked on these rows.
-        test_data: arrays (x, y), to check the file on and to measure its accuracy, of a
-            classifier, and whatever else the model was compiled to be measured by.
-        dense: the model that it was made of, such as the one that was compacted. The
-            report compares the sizes of the two files; by default, that of the file
-            with one of the same model with no weight pruned.
+        representative_data: typical inputs, from which `"int8"` chooses its ranges: up
+            to 500 rows, evenly spread. An array, or for a model with several inputs a
+            dictionary of arrays by input name. Without `test_data`, the file is checked
+            on these rows.
+        test_data: arrays (x, y), on which the file is checked and its accuracy (of a
+            classifier) and the model's other compiled metrics are measured.
+        dense: the model from which this one was made, for example by `compact`: the
+            report compares the sizes of their files. By default it compares with a
+            file of the same model in which no weight is pruned.
 
     Returns:
         The report, which is also printed.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         ExportError: if the file fails its check, or needs operations of TensorFlow
             that LiteRT lacks; nothing is written then. The error names the layers
             that may need them, and what to do: recurrent ones (`unroll=True`), lookups

@@ -124,8 +124,8 @@ def to_c_array(
     be the Keras model's. Comments in `name.h` have the names that `to_litert` gives
     them: the model's own, or `output_0`, `output_1` for the outputs of a list.
 
-    LiteRT Micro reads dense weights alone, of float32 or int8: zeros cost as much flash
-    as any weight, and removed units (`compact`) nothing.
+    LiteRT Micro reads only dense weights, in float32 or int8: a zero takes as much
+    flash as any other weight, a removed unit (`compact`) takes none.
 
     Args:
         ticket_or_model_or_file: a ticket (its trained model), a masked or an ordinary
@@ -139,7 +139,7 @@ def to_c_array(
         The report, which is also printed.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         FileNotFoundError: if there is no such file.
         CorruptedFileError: if it is not the one that a report beside it describes, see
             `check_file`.

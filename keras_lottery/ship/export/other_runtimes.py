@@ -40,10 +40,10 @@ def to_onnx(
     test_data: tuple[Any, Any] | None = None,
     dense: keras.Model | None = None,
 ) -> ExportReport:
-    """Writes an `.onnx` file, and runs it in ONNX Runtime before it hands it over.
+    """Writes an `.onnx` file, and runs it in ONNX Runtime before putting it in place.
 
-    ONNX has no sparse weights that its runtimes compute with: zeros shrink the download
-    (gzip) alone, and removed channels (`compact`) everything.
+    Runtimes for ONNX do not compute with sparse weights: zeros only shrink the download
+    (gzip), while removed channels (`compact`) shrink everything.
 
     Args:
         ticket_or_model: a ticket (its trained model is exported), or a masked or an
@@ -55,7 +55,7 @@ def to_onnx(
         The report, which is also printed.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         ExportError: if the file fails its check; nothing is written then.
         ImportError: if onnx, tf2onnx or onnxruntime are not installed.
         RuntimeError: if TensorFlow is not installed. On another backend of Keras, it
@@ -75,7 +75,7 @@ def to_openvino(
 ) -> ExportReport:
     """Writes a directory for OpenVINO, `model.xml` and `model.bin`, and runs it there.
 
-    Weights are float32, and zeros shrink the download (gzip) alone, as with `to_onnx`.
+    Weights are float32, and zeros only shrink the download (gzip), as with `to_onnx`.
 
     Args:
         ticket_or_model: same as in `to_onnx`.
@@ -86,7 +86,7 @@ def to_openvino(
         The report, which is also printed.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         ExportError: if the file fails its check; nothing is written then.
         ImportError: if openvino is not installed.
         RuntimeError: if TensorFlow is not installed. On another backend of Keras, it

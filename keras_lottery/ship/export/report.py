@@ -30,13 +30,13 @@ class ExportReport:
             the file, where rounding to eight bits makes further weights zero.
         accuracy: the accuracy of the file on the test data, if given.
         keras_accuracy: the accuracy of the Keras model on the same data.
-        metrics: what else the Keras model was compiled to be measured by, of the file
-            on the test data, by the names that `evaluate` gives them; the loss, where
-            there is no other and no accuracy.
-        keras_metrics: the same of the Keras model.
+        metrics: the Keras model's other compiled metrics, measured for the file on the
+            test data, by the names that `evaluate` gives them; the loss, if there is
+            no other metric and no accuracy.
+        keras_metrics: the same for the Keras model.
         sha256: the checksum of the file, or of each file of a SavedModel, by its name:
             what `check_file` compares.
-        notes: what was done otherwise than asked, and why.
+        notes: what was done differently from what was requested, and why.
     """
 
     path: Path

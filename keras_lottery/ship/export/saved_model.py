@@ -37,17 +37,17 @@ def to_saved_model(
         path: the directory to write. An older SavedModel is replaced once the new one
             has been loaded and computes what the model computes; a directory that
             holds something else is refused.
-        test_data: arrays (x, y), to check the file on and to measure its accuracy, of a
-            classifier, and whatever else the model was compiled to be measured by.
-        dense: the model that it was made of, such as the one that was compacted. The
-            report compares the sizes of the two files; by default, that of the file
-            with one of the same model with no weight pruned.
+        test_data: arrays (x, y), on which the file is checked and its accuracy (of a
+            classifier) and the model's other compiled metrics are measured.
+        dense: the model from which this one was made, for example by `compact`: the
+            report compares the sizes of their files. By default it compares with a
+            file of the same model in which no weight is pruned.
 
     Returns:
         The report, which is also printed.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         ExportError: if the file fails its check; nothing is written then.
         RuntimeError: if TensorFlow is not installed. On another backend of Keras, it
             writes the file in a process of its own.
