@@ -272,7 +272,7 @@ def test_layers_that_lose_all_weights_are_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prune(model, 0.25, scores, whole)
-    with pytest.warns(UserWarning, match=r"left of \['dense_1/kernel'\] at .*=0.5"):
+    with pytest.warns(UserWarning, match=r"left in \['dense_1/kernel'\] at .*=0.5"):
         prune(model, 0.5, scores, whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -36,7 +36,7 @@ def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys):
     shutil.copytree("run", "other")
     assert cli.main(["report", "run", "other"]) == 0
     assert capsys.readouterr().out == "comparison.html\n"
-    assert "In none of their settings" in Path("comparison.html").read_text()
+    assert "All their settings are the same" in Path("comparison.html").read_text()
     assert cli.main(["report", "run", "missing"]) == 2
     assert "'missing'" in capsys.readouterr().err
 

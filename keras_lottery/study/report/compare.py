@@ -136,7 +136,7 @@ def _panels(contents: Contents) -> list[Panel]:
 def _runs(contents: Contents) -> Table:
     objective = next(iter(contents.values())).objective
     header = ["run", "trainings", "replicates", "best ticket", "level", "verdict"]
-    header += ["ticket less dense", "95 % interval"]
+    header += ["ticket minus dense", "95 % interval"]
     header += [f"test {objective.words}", "dense network's"]
     rows = []
     for name, content in contents.items():

@@ -160,7 +160,7 @@ def by_density(
         "verdict",
         column.removesuffix("_step"),
         f"{what} {at}against the share of weights left. Means of n trainings; bars "
-        "from the lowest to the highest.",
+        "extend from the lowest to the highest.",
         f"Line chart: {label} {at}against the share of weights left. "
         f"{'; '.join(ends)}.",
         figure,
@@ -230,8 +230,8 @@ def _curves(
     return Panel(
         "curves",
         name,
-        f"{caption} Means over replicates and trials; areas from the lowest to the "
-        f"highest.{left_out}",
+        f"{caption} Means over replicates and trials; areas extend from the lowest to "
+        f"the highest.{left_out}",
         f"Line chart. {caption} At the end, {'; '.join(ends)}.",
         figure,
     )
@@ -291,7 +291,7 @@ def _layers(content: Content) -> Panel:
     return Panel(
         "layers",
         "layer_densities",
-        f"Share of each layer's weights that is left, of replicate {content.replicate}."
+        f"Share of each layer's weights that is left, in replicate {content.replicate}."
         f"{shown}",
         "Line chart: share of each layer's weights left against that of all weights. "
         f"At level {levels[-1]}: {ends}.",

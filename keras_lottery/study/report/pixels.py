@@ -54,16 +54,16 @@ def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
     if pixels:
         caption = (
             f"What {name} still sees of the input: the bluer a pixel, the more weights "
-            "begin there, up to the most of its level; blank ones are not seen. Below "
-            "the share of weights left: pixels seen."
+            "read it, relative to the maximum of the level; blank pixels are not seen. "
+            "The titles give the share of weights left and the number of pixels seen."
         )
     else:
         count = mask.shape[-1]
         some = f"the first {_MOST_FILTERS} of " if count > _MOST_FILTERS else ""
         caption = (
-            f"The filters of {name}, {some}{count}: the bluer a weight, the "
-            "more input channels have it. Below the share of weights left: filters "
-            "left."
+            f"The filters of {name}, {some}{count}: the bluer a weight, the more input "
+            "channels have it. The titles give the share of weights left and the "
+            "number of filters left."
         )
     caption += f" Replicate {content.replicate}."
     return caption, f"Images. {caption} By level: {'; '.join(seen)}.", figure

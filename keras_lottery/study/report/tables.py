@@ -53,7 +53,7 @@ def verdict_table(
     shown = [("ticket", part) for part in parts] + [(c, last) for c in controls]
     unit = " (pp)" if objective.is_share else ""
     header = ["level", "weights left", "verdict"]
-    header += [f"ticket less dense{unit}", f"95 % interval{unit}"]
+    header += [f"ticket minus dense{unit}", f"95 % interval{unit}"]
     for variant, part in shown:
         header.append(f"{variant}: {parts[part]} {objective.words}")
         header += ["early stop"] * (part == last)
@@ -98,9 +98,9 @@ def _caption(
 ) -> str:
     """What the words and the numbers of the table are."""
     text = (
-        f"{objective.words.capitalize()} and step at the early stop, the step of least "
-        "validation loss, counted from where a training began: mean ± standard "
-        "deviation."
+        f"{objective.words.capitalize()} and step at the early stop, mean ± standard "
+        "deviation. The early stop is the step with the lowest validation loss, "
+        "counted from the start of the training."
     )
     if len(verdict):
         margin, side = verdict["margin"].iloc[0], "above"
@@ -111,13 +111,16 @@ def _caption(
             side = "below"
         opposite = {"above": "below", "below": "above"}[side]
         text += (
-            " Verdict: ticket less dense network on the validation data, paired by "
-            f"replicate. Better, worse: the whole interval is {side}, {opposite} zero. "
-            f"Matching: it is {side} the margin, {limit}. *: so, too, after Holm's "
-            f"correction for {len(verdict)} levels."
+            " The verdict compares ticket and dense network on the validation data, "
+            f"paired by replicate. Better: the whole interval is {side} zero. Worse: "
+            f"it is {opposite} zero. Matching: it is {side} the margin, {limit}. *: "
+            f"this still holds after Holm's correction for {len(verdict)} levels."
         )
     if controls:
-        text += " Beats: the whole interval of ticket less control is better than zero."
+        text += (
+            " Beats: the whole interval of the difference between ticket and control "
+            "is better than zero."
+        )
     for control in controls:
         if control in CONTROLS.names():
             what = inspect.getdoc(CONTROLS.look_up(control)) or ""
@@ -188,7 +191,7 @@ def settings_table(content: Content) -> Table:
         [f"layer {path}", ", ".join(_layer(dict(layer)))]
         for path, layer in layers.items()
     ]
-    caption = "What the search was asked for, and the versions that it ran on"
+    caption = "The settings of the search, and the versions that it ran on"
     return Table(caption, ["setting", "value"], rows)
 
 
@@ -231,5 +234,7 @@ def training_table(content: Content) -> Table | None:
         for row in content.results.to_dict("records")
     ]
     header = [column.replace("_", " ") for column in content.results.columns]
-    caption = "One row a training; its early stop is absolute, as its start step is"
+    caption = (
+        "One row per training; the early stop counts from step 0, not from the start"
+    )
     return Table(caption, header, rows)

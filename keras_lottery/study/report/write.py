@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,18 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_unbroken,
     )
     return environment.get_template(template).render(**context)
+
+
+def _unbroken(value: Any) -> Any:
+    """Text in which no line ends between a number and its unit, or before a number."""
+    if type(value) is not str:  # Markup is made of such texts already.
+        return value
+    return re.sub(
+        r"(?<=\d) (?=%|pp\b)|(?<=\bn) (?== )|(?<=\bn[ \xa0]=) (?=\d)", "\xa0", value
+    )
 
 
 def headline(content: Content) -> str:
@@ -190,12 +201,12 @@ def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
         )
         for part in content.parts:
             row = content.compared(part).loc[best.level]
-            chooses = "which choose" if part == "validation" else "which chose nothing"
+            chooses = "select the ticket" if part == "validation" else "select nothing"
             yield (
                 f"Its {part} {objective.words}",
                 objective.signed(row["difference"]),
                 f"against the dense network; 95 % interval "
-                f"{interval_of(objective, row)}, n = {best.replicates}; {part} data, "
+                f"{interval_of(objective, row)}, n = {best.replicates}; {part} data "
                 f"{chooses}",
             )
         yield (
@@ -211,5 +222,5 @@ def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
         yield (
             "Trained",
             f"{table['seconds'].sum():,.1f} s",
-            f"in {len(table)} trainings, their validation left out",
+            f"in {len(table)} trainings, without their validation",
         )

@@ -61,7 +61,7 @@ def test_runs_of_one_name_are_told_by_their_folders(runs, tmp_path):
     shutil.copytree(runs[1], tmp_path / "a" / "run")
     shutil.copytree(runs[1], tmp_path / "b" / "run")
     page = compare_runs([tmp_path / "a/run", tmp_path / "b/run"], tmp_path / "c.html")
-    assert "In none of their settings" in Page(page).words
+    assert "All their settings are the same" in Page(page).words
     assert "a/run" in Page(page).words and "b/run" in Page(page).words
 
 

@@ -407,7 +407,7 @@ def test_the_table_by_level_tells_what_its_words_mean(finished):
     # The scientific columns come first.
     assert table.header[2:5] == [
         "verdict",
-        "ticket less dense (pp)",
+        "ticket minus dense (pp)",
         "95 % interval (pp)",
     ]
     assert [row[2] for row in table.rows[1:]] == [
