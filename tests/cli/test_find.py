@@ -257,4 +257,4 @@ def test_the_table_shows_every_level_and_variant():
     for words in ("undecided", "+0.00", "80.00 ± 1.41 %", "80.00 ± 0.00 %", "90"):
         assert words in sparse
     assert "96.00 ± 1.41 %       1,250" in sparse
-    assert "reinit: the same masks, weights drawn anew" in " ".join(below.split())
+    assert "reinit: the same masks, new weights drawn" in " ".join(below.split())
