@@ -59,8 +59,9 @@ class Best:
             limit = f"a margin of {self.objective.amount(self.margin)}"
         if self.matches:
             text = (
-                f"The ticket of {place} matches the dense network, the sparsest of "
-                f"{self._levels} that is shown to: its {differs}, with {limit}"
+                f"The ticket of {place} matches the dense network; of {self._levels} "
+                f"it is the sparsest that is shown to do so. Its {differs}, with "
+                f"{limit}"
             )
         else:
             text = (
@@ -72,8 +73,8 @@ class Best:
             return f"{text}."
         one, other = map(self.objective.value, (self.test, self.dense_test))
         return (
-            f"{text}; on the test data, which chose nothing, it has {one}, the dense "
-            f"network {other}."
+            f"{text}. On the test data, which chose nothing, it has {one}, and the "
+            f"dense network {other}."
         )
 
     @property

@@ -83,56 +83,57 @@ class LotteryTicketSearch(Run):
         model: a compiled Keras model, whose weights replicate 0 starts from (further
             replicates draw theirs from its initialisers), or a function that builds
             and compiles one. It is not changed.
-        pretrained: the layers whose weights were trained before, and which every
-            replicate starts from as replicate 0 does: `True` for all, or names or
-            patterns such as `"backbone"`, the layers inside of them included. The
-            other layers, a new head for example, are drawn anew for each replicate.
-            Rewinding to step 0 goes back to the weights that were trained before;
-            controls that draw weights draw these as well.
+        pretrained: the layers with pre-trained weights, from which every replicate
+            starts as replicate 0 does: `True` for all, or names or
+            patterns such as `"backbone"`, including the layers inside them. The other
+            layers, such as a new head, are initialised again for each replicate.
+            Rewinding to step 0 returns to the pre-trained weights; controls that draw
+            new weights replace these as well.
         schedule: the sparsities of the levels: `schedules.geometric`,
-            `schedules.one_shot`, or a list: of the whole network, or of the layers, as
-            in `[{"conv*": 0.5, "out": 0.2}, {"conv*": 0.8, "out": 0.5}]`, where layers
-            that match no pattern stay as they are. (Layers at rates of their own in
-            each round are `allocation.Layerwise`.)
-        criterion: what a weight is worth; a name of `criteria` or a function. With
+            `schedules.one_shot`, or a list, either for the whole network or by layer:
+            `[{"conv*": 0.5, "out": 0.2}, {"conv*": 0.8, "out": 0.5}]`, where layers
+            that match no pattern stay as they are. (For a pruning rate of each layer,
+            use `allocation.Layerwise`.)
+        criterion: how weights are scored: a name of `criteria` or a function. With
             `granularity="filter"`, a name of a criterion of filters as well.
-        allocation: which layers are pruned how much; a name of `allocation`, one of its
+        allocation: how sparse each layer becomes: a name of `allocation`, one of its
             classes, or a function. By default `"global"`, and `"uniform"` for filters.
         granularity: what is pruned together, see `prune`. With `"filter"` and
             `"channel"`, the schedule's sparsities are shares of the filters.
         rewind: what the next level starts from: `"weights"`, `"learning_rate"`,
             `"fine_tune"`, `"continue"`, or a `rewind.Rewind`.
         rewind_to: the rewind point k: a step, or epochs such as `"2ep"`.
-        repair: what changes the weights that are left before training goes on from
-            them, as `prune(repair=)` does; for rewinds that go on from trained weights.
+        repair: how the remaining weights are changed before training continues, see
+            `prune`; for rewinds that continue from trained weights.
         controls: names of `controls`, each trained once at every level, or with the
-            number of trials of each: `{"reinit": 3}`. A function of one's own is given
+            number of trials of each: `{"reinit": 3}`. A function of your own is given
             as `{"name": (function, trials)}`.
-        objective: what trainings are compared by: a metric that the model reports, on
-            the validation data: `"val_accuracy"`, `"val_mae"`, `"val_loss"`, or
-            `"val_<output>_<metric>"` of a model with several outputs. A metric of the
-            user's own needs its direction: `Objective("val_mine", "min")`. By default
-            the accuracy that the model reports. The early stop is always the step of
-            least validation loss.
-        replicates: how many times all is repeated from other weights, in another order
-            of the data.
-        seed: of everything that is random.
-        directory: where the search is stored; run again with the same settings, it goes
-            on where it stopped. Functions of your own are known by their names: after a
-            change in one, choose another directory. By default a temporary directory.
+        objective: the metric by which trainings are compared, on the validation data:
+            `"val_accuracy"`, `"val_mae"`, `"val_loss"`, or `"val_<output>_<metric>"`
+            for a model with several outputs. A metric of your own needs its direction:
+            `Objective("val_mine", "min")`. By default the accuracy that the model
+            reports. The early stop is always the step with the lowest validation loss.
+        replicates: how often everything is repeated, with other initial weights and
+            another order of the data.
+        seed: seed of everything that is random.
+        directory: where the search is stored; run again with the same settings, it
+            continues where it stopped. Functions of your own are recognised by name:
+            after changing one, choose another directory. By default a temporary
+            directory.
         prunable: which layers are pruned, see `mask_model`.
         report_levels: the levels whose tickets and controls are trained; all by
-            default. (A ticket that the next masks are found in is trained anyway.)
+            default. (A ticket from whose training the next masks come is always
+            trained.)
         engine: how tickets are trained: `"fit"`, `"fused"`, `"vectorized"`, or
             `"auto"`, see `engines.make`. A vectorized search that was killed
             resumes to the last few bits, as its stacks then hold other trainings.
-        workers: processes that train, each on a core of its own; 0 trains in this
-            process, on all cores; `"auto"` chooses; `"ray"` takes a Ray cluster.
+        workers: the number of processes that train, each on a core of its own; 0 trains
+            in this process, on all cores; `"auto"` chooses; `"ray"` uses a Ray cluster.
         compact: whether tickets of filters are trained as the smaller networks that
-            they are, and put back into the whole one, so that the cost of a step falls
-            with what is left. `"auto"`: where results are the same up to rounding, and
-            the trainings are long enough; a warning says why not, as of dropout, which
-            would draw other numbers. `True`: wherever it can be done. Not by
+            they are, and inserted into the whole one afterwards, so that a step costs
+            only what is left. `"auto"`: where results are the same up to rounding, and
+            the trainings are long enough; a warning says why not, as for dropout, which
+            would draw other numbers. `True`: wherever possible. Not with
             `engine="vectorized"`.
         resources: what each training needs of a Ray cluster, in Ray's words:
             `{"num_gpus": 0.25, "num_cpus": 2, "max_retries": 5}`; by default one CPU.
@@ -141,7 +142,7 @@ class LotteryTicketSearch(Run):
             criterion (`"snip"`, `"grasp"`, `"synflow"`, …) sees the initial weights of
             the dense network, from which its ticket is then trained.
         overwrite: whether the first `search` removes the one that the directory holds,
-            once all arguments have been checked, instead of going on with it.
+            once all arguments have been checked, instead of continuing it.
 
     Raises:
         ValueError: if an argument is not one of its choices.
@@ -261,7 +262,7 @@ class LotteryTicketSearch(Run):
     def load(
         cls, directory: str | os.PathLike, **changes: Any
     ) -> "LotteryTicketSearch":
-        """Opens a stored search, to read it or to go on with it.
+        """Opens a stored search, to read it or to continue it.
 
         Reading needs neither functions nor layers of your own; going on with it does.
 
@@ -320,10 +321,10 @@ class LotteryTicketSearch(Run):
             x: training inputs, as in `fit`: an array, tensor, or table of pandas, a
                 list or dictionary of them; or batches (inputs, targets) or (inputs,
                 targets, sample weights) of a `keras.utils.PyDataset`, a
-                `tf.data.Dataset` or a Python generator. Only a data set that does not
-                shuffle itself anew resumes to the bit. A generator cannot be rewound:
-                `steps_per_epoch` batches of it are read once, kept in memory, and from
-                there on trained on as arrays are.
+                `tf.data.Dataset` or a Python generator. A data set that reshuffles
+                itself does not resume to the bit. A generator cannot be rewound:
+                `steps_per_epoch` batches of it are read once, kept in memory, and then
+                used like arrays.
             y: targets, for arrays; a list or dictionary for several outputs.
             validation_data: (x, y), (x, y, sample_weight), a data set or a generator;
                 finds the early stop and the best ticket.
@@ -333,9 +334,9 @@ class LotteryTicketSearch(Run):
                 never chooses.
             batch_size: examples in a step, for arrays; what is left over in an epoch is
                 dropped.
-            steps_per_epoch: batches that make an epoch, of a generator, or of a data
-                set of which it is not known, whose next epoch goes on from there.
-            validation_steps: batches that are validated on, of a generator or of a
+            steps_per_epoch: batches per epoch, for a generator, or for a data set of
+                unknown length, whose next epoch continues from there.
+            validation_steps: batches per validation, for a generator or a
                 `tf.data.Dataset` without a known end.
             epochs: length of the dense training.
             steps: the same in optimizer steps, instead of `epochs`.
@@ -344,22 +345,23 @@ class LotteryTicketSearch(Run):
                 execution that the step falls into.
             mask_epochs: finds the masks by shorter trainings than the tickets': so many
                 epochs at each level, from the rewind point on, or `"auto"`: until
-                pruning would take away much the same weights as an epoch before.
+                pruning would remove much the same weights as an epoch before.
             mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
             class_weight: same as `fit`.
-            margin: how much worse than the dense network a ticket may be and match it,
-                in the objective's unit: of an accuracy, 0.002 is 0.2 percentage points.
-                By default the one that was declared when the search began, and
-                `"auto"` there, see `kl.results.verdict`. It may be changed later.
+            margin: how much worse than the dense network a ticket may be and still
+                match it, in the objective's unit: for an accuracy, 0.002 is 0.2
+                percentage points. By default the margin that was declared when the
+                search began, or else `"auto"`, see `kl.results.verdict`. It may be
+                changed later.
             shuffle: whether arrays, and the batches of a `PyDataset`, are shuffled in
                 every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see the loss and the objective of the last validation.
             checkpoint: steps, or epochs such as `"1ep"`, after which the state of a
-                training is stored, again and again: one that is interrupted goes on
-                from there, to the bit. By default trainings begin anew. The state of
-                callbacks is not stored: there can be none.
+                training is stored each time: an interrupted training continues from
+                there, to the bit. By default it starts again. The state of callbacks
+                cannot be stored, so none may be given.
             verbose: 0 is silent; 1 shows progress: bars on a terminal, elsewhere a line
                 for each training.
 

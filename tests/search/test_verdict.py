@@ -266,11 +266,11 @@ def test_the_best_ticket_is_the_sparsest_shown_to_match_on_validation_data():
         assert getattr(best, name) == row[name]
     minus = "\N{MINUS SIGN}"
     assert str(best) == (
-        "The ticket of level 1 (50.00 % of the weights) matches the dense network, the "
-        "sparsest of 3 levels that is shown to: its validation accuracy differs by "
-        f"+2.00 pp (95 % interval {minus}0.48 to +4.48 pp over 3 replicates), with a "
-        "margin of 3 pp; on the test data, which chose nothing, it has 10.00 %, the "
-        "dense network 90.00 %."
+        "The ticket of level 1 (50.00 % of the weights) matches the dense network; of "
+        "3 levels it is the sparsest that is shown to do so. Its validation accuracy "
+        f"differs by +2.00 pp (95 % interval {minus}0.48 to +4.48 pp over 3 "
+        "replicates), with a margin of 3 pp. On the test data, which chose nothing, it "
+        "has 10.00 %, and the dense network 90.00 %."
     )
     wide = best_of(SPARSER_ON_TEST_DATA, margin=0.1)
     assert (wide.level, wide.matches) == (2, True)
