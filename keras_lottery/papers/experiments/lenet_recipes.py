@@ -37,7 +37,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
         for name, changes in RECIPES.items()
     }
     searches["dropout"] = lab.search(
-        "dropout", model=with_dropout(str(lab.scale.model)), **how
+        "dropout", model=with_dropout(lab.scale.model), **how
     )
     searches["global"] = lab.search("global", allocation=Global(floor=0), **how)
     tables = lab.panels("accuracy", searches)

@@ -14,8 +14,8 @@ from keras_lottery.papers import models
 Builder = Callable[..., keras.Model]
 
 
-def with_dropout(model: str, rate: float = 0.5) -> Builder:
-    """A network of `models` with dropout after each hidden dense layer.
+def with_dropout(model: str | Builder, rate: float = 0.5) -> Builder:
+    """A network, or one of `models` by name, with dropout after each hidden layer.
 
     >>> model = with_dropout("lenet_300_100")((8, 8, 1))
     >>> [layer.name for layer in model.layers if "dropout" in layer.name]
@@ -23,13 +23,14 @@ def with_dropout(model: str, rate: float = 0.5) -> Builder:
     """
 
     def build(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
+        plain = models.get(model)(input_shape, classes)
         stack: list[layers.Layer] = []
-        for layer in models.get(model)(input_shape, classes).layers:
+        for layer in plain.layers:
             stack.append(layer)
             if layer.name.startswith("hidden"):
                 stack.append(layers.Dropout(rate, name=f"dropout_{layer.name}"))
         inputs = keras.Input(input_shape)
-        return keras.Sequential([inputs, *stack], name=f"{model}_dropout")
+        return keras.Sequential([inputs, *stack], name=f"{plain.name}_dropout")
 
     return build
 
@@ -139,6 +140,29 @@ class PreTrained:
         known = {name: a for name, a in self.weights.items() if name in own}
         set_state(model, {**own, **known})
         return model
+
+
+def narrow_conv_2(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
+    """Conv-2 with 16 filters in each convolution instead of 64.
+
+    >>> narrow_conv_2((16, 16, 3)).count_params()
+    333530
+    """
+    glorot: dict[str, Any] = {"kernel_initializer": "glorot_normal"}
+    convolution = {"padding": "same", "activation": "relu", **glorot}
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv2D(16, 3, name="conv_1", **convolution),
+            layers.Conv2D(16, 3, name="conv_2", **convolution),
+            layers.MaxPooling2D(name="pool_1"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(256, "relu", name="hidden_1", **glorot),
+            layers.Dense(256, "relu", name="hidden_2", **glorot),
+            layers.Dense(classes, name="output", **glorot),
+        ],
+        name="narrow_conv_2",
+    )
 
 
 def small_conv(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:

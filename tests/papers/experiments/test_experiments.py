@@ -166,6 +166,31 @@ def test_whatever_comes_after_pruning_is_as_long(name, k, steps):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+@pytest.mark.parametrize(
+    ("name", "density"),
+    [
+        ("conv_2", 0.8**14),
+        ("early_phase", 0.262),
+        ("stabilizing_resnet_20", 0.134),
+    ],
+)
+def test_fewer_rounds_prune_as_much(name, density, scale):
+    chosen = EXPERIMENTS[name].scales[scale]
+
+    class Stopped:
+        scale = chosen
+        recipe = chosen.recipe
+
+        def search(self, name, rate, **arguments):
+            assert (1 - rate) ** chosen.levels == pytest.approx(density, rel=0.01)
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        EXPERIMENTS[name].run(Stopped())
+
+
+@pytest.mark.once
 def test_admm_nn_gives_convolutions_three_bits_and_dense_layers_two():
     names = get_masks(mask_model(models.lenet_5(seed=0)))
     assert bits_by_name(admm.BITS["lenet_5"], names) == {
