@@ -34,9 +34,9 @@ def plot_search(
 ) -> "Figure":
     """Plots objective and step of the early stop against the share of weights left.
 
-    Lines are means over all replicates and trials, bars reach from the smallest to
-    the largest. The early stop is the step of minimum validation loss, counted from
-    where the training began. Where `results` is without test data, the objective on the
+    Lines are means over all replicates and trials; bars extend from the smallest to the
+    largest. The early stop is the step with the lowest validation loss, counted from
+    the start of the training. If `results` has no test data, the objective on the
     validation data is drawn, and the axis says so.
 
     Args:
@@ -44,8 +44,8 @@ def plot_search(
         path: where to write the figure, as .png, .svg or .pdf.
 
     Returns:
-        The figure, independent of pyplot. A notebook shows it where it is a cell's
-        last value.
+        The figure, independent of pyplot. A notebook shows it if it is a cell's last
+        value.
 
     Raises:
         ValueError: if `results` lacks a column or has nothing to plot, or the kind of

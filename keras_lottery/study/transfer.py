@@ -97,8 +97,8 @@ def compare_transfer(
         controls: same as in `LotteryTicketSearch`. Controls draw from the model's
             initialisers; their masks have the ticket's granularity.
         objective: same as in `LotteryTicketSearch`.
-        replicates: how many times all is repeated, with other weights of the dense
-            network and another order of the data. One for each ticket by default.
+        replicates: how often everything is repeated, with other weights of the dense
+            network and another order of the data. By default once for each ticket.
         pretrained: the layers of the dense network whose weights were trained before,
             same as in `LotteryTicketSearch`: every replicate has the model's.
         seed: of everything that is random.
@@ -106,11 +106,11 @@ def compare_transfer(
             `LotteryTicketSearch.search`. Every training is of the same length, from
             the start of the model's learning-rate schedule.
         engine, workers, resources: same as in `LotteryTicketSearch`.
-        directory: where the trainings are stored; with the same arguments again, they
-            go on where they stopped. More `replicates` and `controls` may be asked for
-            later. By default a temporary directory.
+        directory: where the trainings are stored; called again with the same arguments,
+            they continue where they stopped. More `replicates` and `controls` may be
+            added later. By default a temporary directory.
         overwrite: whether what the directory holds is removed, once all arguments have
-            been checked, instead of being gone on with.
+            been checked, instead of being continued.
 
     Returns:
         A table like that of `LotteryTicketSearch.results`: at level 0 the dense

@@ -39,7 +39,7 @@ Start = Callable[[Snapshot, Masks, Span], Ticket]
 
 @dataclass(frozen=True)
 class Rewind:
-    """A way to go on after pruning.
+    """How training continues after pruning.
 
     Args:
         ticket: makes the ticket that is trained and reported.
@@ -65,11 +65,11 @@ def from_end(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
 
 @dataclass(frozen=True)
 class FineTune:
-    """Goes on from the end of training, at a constant learning rate.
+    """Continues from the end of training, at a constant learning rate.
 
     Args:
-        steps: how long; as long as the dense training by default.
-        learning_rate: the rate; the last one of the schedule by default.
+        steps: the number of steps; by default as many as the dense training.
+        learning_rate: the rate; by default the last one of the schedule.
 
     Reference:
         Han et al., [Learning both weights and connections for efficient neural

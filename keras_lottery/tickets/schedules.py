@@ -30,9 +30,9 @@ class Schedule(Sequence[Sparsity]):
         sparsities: share of weights pruned at each level, increasing, in (0, 1). Or at
             each level those of the layers by pattern of names, as `prune` takes them,
             the same patterns at each; what matches none stays as it is.
-        by_rate: whether they were made of a rate per round. An allocation with rates of
-            its own for some layers then changes the sparsity of the whole network;
-            a sparsity that was asked for as such is kept exactly.
+        by_rate: whether they follow from a rate per round. An allocation with rates of
+            its own for some layers then changes the sparsity of the whole network; a
+            sparsity that was given as such is met exactly.
     """
 
     sparsities: tuple[Sparsity, ...]
@@ -163,10 +163,10 @@ register = SCHEDULES.register
 
 
 def get(schedule: Schedule | Sequence[Sparsity] | Sparsity | str) -> Schedule:
-    """A schedule from a schedule, a list of sparsities, one sparsity, or a name.
+    """Returns the schedule for a schedule, a list of sparsities, a sparsity, or a name.
 
-    A sparsity may be one of each layer, by pattern of names. A name stands for the
-    function's own rate and number of levels.
+    A sparsity may be given for each layer, by pattern of names. A name stands for the
+    function's default rate and number of levels.
 
     Raises:
         ValueError: if the name is unknown, or the sparsities do not increase between 0

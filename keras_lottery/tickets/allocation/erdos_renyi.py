@@ -23,18 +23,18 @@ class ErdosRenyi(Allocation):
     """Prunes wide layers more: a layer's density is ε times its sides over its size.
 
     A layer from n to m units has density ε (n + m) / (n m). With `kernel`, the sides of
-    a convolution's kernel count as well: ε (n + m + w + h) / (n m w h). ε is the one
-    that gives the sparsity asked for. A layer that would be more than dense stays as it
-    is, and ε rises for the others; so it does where a layer has less left than that.
-    Within a layer the largest scores are kept.
+    a convolution's kernel count as well: ε (n + m + w + h) / (n m w h). ε is chosen to
+    give the requested sparsity. A layer that would be more than dense, or that has
+    fewer weights left than this, stays as it is, and ε rises for the others. Within a
+    layer the largest scores are kept.
 
-    Shapes are all there is to go by: the kernels of attention's projections have three
-    dimensions, (width, heads, width of a head), and are taken for those of a Conv1D.
-    Where that is not wanted, name them in `exclude`, which leaves them unpruned, or
-    choose another allocation.
+    Only shapes are known: the kernels of attention's projections have three dimensions,
+    (width, heads, width of a head), and are treated like those of a Conv1D. To avoid
+    this, name them in `exclude`, which leaves them unpruned, or choose another
+    allocation.
 
     Args:
-        kernel: whether all dimensions of a weight count, or the last two alone.
+        kernel: whether all dimensions of a weight count, or only the last two.
         exclude: patterns of weights or layers that are not pruned.
 
     Reference:

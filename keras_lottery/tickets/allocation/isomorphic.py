@@ -18,9 +18,9 @@ from keras_lottery.tickets.allocation.ranking import Scores
 class Isomorphic(Allocation):
     """Ranks the weights of all layers of one shape together, and of no others.
 
-    Each shape gets the same sparsity, and its layers share it by their scores: scores
-    of layers that differ in shape need not compare. Of whole filters, the layers are
-    those with as many filters.
+    Each shape gets the same sparsity, which is divided among its layers by their
+    scores: scores of layers of different shapes need not be comparable. For whole
+    filters, layers with the same number of filters are ranked together.
 
     Args:
         floor: the least density of a layer, as a share of that of its shape; 0 ranks

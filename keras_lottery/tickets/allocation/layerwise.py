@@ -34,8 +34,8 @@ def check_shares(argument: str, sparsity: Mapping[str, float]) -> None:
 class Layerwise(Allocation):
     """Prunes each layer at its own rate: after k rounds its density is (1 - r)^k.
 
-    Within a layer the largest scores are kept. k need not be whole: it is what makes
-    the whole network's sparsity the one that is asked for.
+    Within a layer the largest scores are kept. k need not be a whole number: it is
+    chosen to give the requested sparsity of the whole network.
 
     Args:
         rates: pattern of weight or layer name to its rate per round; the first match

@@ -16,17 +16,17 @@ from keras_lottery.tickets.allocation.ranking import Scores, largest
 
 @dataclass(frozen=True)
 class Global(Allocation):
-    """Keeps the weights of the largest scores, whichever layer they are in.
+    """Keeps the weights with the largest scores, whichever layer they are in.
 
-    But for a floor: a ranking of all weights can empty a layer whose scores are small,
-    and what lies behind it is then constant. Where no layer would fall below it, the
-    floor changes nothing.
+    A floor makes an exception: a ranking of all weights can empty a layer whose scores
+    are small, and everything behind it would then be constant. If no layer would fall
+    below the floor, it changes nothing.
 
     Args:
         exclude: patterns of weights or layers that are not pruned.
         floor: the least density of a layer, as a share of that of all layers that are
-            not excluded: at `sparsity=0.9` and a floor of 0.1, each layer keeps 1 % of
-            its weights at least. 0 ranks all weights alone, as papers do.
+            not excluded: at `sparsity=0.9` and a floor of 0.1, each layer keeps at
+            least 1 % of its weights. 0 is a purely global ranking, as in papers.
 
     Reference:
         Tanaka et al. 2020, "Pruning neural networks without any data by iteratively

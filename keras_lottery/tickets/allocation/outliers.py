@@ -24,16 +24,16 @@ class OutlierWeighed(Allocation):
 
     D is the share of a layer's scores that are larger than `threshold` times their
     mean. A layer's density is that of the network plus 2λ (D - min D) / (max D -
-    min D), less the mean of that over the layers by their sizes: so densities lie
-    within 2λ of each other. None is above what the layer has left, nor below zero: what
-    that takes from one layer, the others share. Within a layer the largest scores are
+    min D), minus the mean of this over the layers, weighted by size: so densities lie
+    within 2λ of each other. No density is above what the layer has left or below zero;
+    the other layers make up for such a limit. Within a layer the largest scores are
     kept.
 
     It is meant for scores such as those of `"wanda"`.
 
     Args:
         spread: λ.
-        threshold: how many times the mean an outlier is.
+        threshold: the multiple of the mean from which a score is an outlier.
         exclude: patterns of weights or layers that are not pruned.
 
     Reference:

@@ -15,8 +15,8 @@ class Allocation(ABC):
     """How many weights each layer keeps, and which.
 
     A subclass is a frozen dataclass with a `__call__` and, if it can leave layers out,
-    a field `exclude`. Wherever an allocation is asked for, a plain function
-    `(scores, masks, sparsity) -> masks` will do as well.
+    a field `exclude`. Wherever an allocation is expected, a plain function
+    `(scores, masks, sparsity) -> masks` can be passed as well.
 
     Attributes:
         exclude: patterns of weights or layers that it leaves as they are.

@@ -71,16 +71,16 @@ def within(grouping: Grouping, names: Collection[str]) -> Mapping[str, Grouping]
 def get(granularity: Any) -> Kind:
     """The kind of grouping that a granularity stands for.
 
-    - `"weight"`: each weight by itself.
-    - `"block_1x4"`, in LiteRT's words: one output by four consecutive inputs. Other
+    - `"weight"`: single weights.
+    - `"block_1x4"`, in LiteRT's notation: one output by four consecutive inputs. Other
       sizes are `"block_OUTxIN"`.
     - `(inputs, outputs)`: the same as a pair, in the order of a Keras kernel:
       `"block_1x4"` is `(4, 1)`.
-    - `"column"`: all that one input of a layer is multiplied by; of a convolution, one
-      place of its kernel in one channel of its input.
+    - `"column"`: all weights of one input of a layer; in a convolution, one position of
+      the kernel in one channel of its input.
     - `"N:M"`, such as `"2:4"`: N of M consecutive inputs of an output stay.
-    - `"filter"` and `"channel"`: whole filters and units, over several layers, worth
-      the weights that make them or that read them.
+    - `"filter"` and `"channel"`: whole filters and units, over several layers, scored
+      by the weights that make them or that read them.
     - `"head"`: whole heads of attention layers.
     - A mapping of patterns of layers or weights to one of the others, except whole
       filters, channels and heads: `{"conv*": "2:4", "head": "weight"}`. The first match

@@ -12,13 +12,12 @@ from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights
 class ByLayer(Inside):
     """Groups inside weights, of each layer's own kind.
 
-    An allocation shares out the weights as usual: `granularity={"conv*": "2:4"}` prunes
-    no more than half of what matches, and what is left to prune is taken from the other
-    layers.
+    The allocation works as usual: `granularity={"conv*": "2:4"}` prunes at most half of
+    the matching layers' weights, and the rest is taken from the other layers.
 
     Args:
         groupings: pattern of weight or layer name to what is pruned together there;
-            the first match counts. Weights that match none are pruned each by itself.
+            the first match counts. Weights that match none are pruned one by one.
 
     Raises:
         ValueError: when called, if a pattern matches no weight.

@@ -33,7 +33,7 @@ class Groups:
 
 
 class Grouping(ABC):
-    """What is pruned together: groups of weights that live whole or die whole.
+    """What is pruned together: groups of weights that are kept or pruned as a whole.
 
     A subclass needs `fold` and `rearrange`; the rest is for groups that do not count by
     their weights, or have more than weights.

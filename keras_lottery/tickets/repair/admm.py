@@ -11,15 +11,15 @@ from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
 
 @dataclass(frozen=True)
 class ADMM(ByLayer):
-    """Least squares and the mask by turns, with one inverse for all outputs.
+    """Alternates between least squares and the mask, with one inverse for all outputs.
 
-    Inputs are scaled to equal norm, so that the size of a weight is what it does. With
-    `choose`, the largest weights are kept at each step, fewer and fewer of them: step t
-    of T prunes 1 - (1 - t/T)³ of what is to go.
+    Inputs are scaled to equal norm, so that the size of a weight is its effect. With
+    `choose`, only the largest weights are kept, and fewer at each step: after step t of
+    T, the share 1 - (1 - t/T)³ of the weights to be pruned is gone.
 
     Args:
         damping, choose: same as `ByLayer`.
-        iterations: how many steps.
+        iterations: the number of steps.
         rho: ρ, the weight of the distance from what the mask allows.
 
     Reference:

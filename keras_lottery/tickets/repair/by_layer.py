@@ -75,23 +75,23 @@ class Choice:
 
 @dataclass(frozen=True)
 class ByLayer(Repair):
-    """Brings each layer's outputs near those that it had before pruning.
+    """Keeps each layer's outputs close to what they were before pruning.
 
-    With X the layer's inputs in the network that is pruned and repaired as far as that
-    layer, and Y the outputs of the dense network, a repair looks for the weights V that
-    lower ‖X V - Y‖² + λ ‖V - W‖², and are zero where they are pruned. Biases are among
-    them, as weights of an input that is always 1.
+    Let X be the layer's inputs in the network that is pruned and repaired up to that
+    layer, and Y the layer's outputs in the dense network. A repair minimises
+    ‖X V - Y‖² + λ ‖V - W‖² over weights V that are zero where they are pruned. Biases
+    are included, as weights of an input that is always 1.
 
     Layers that lost nothing stay as they are. The last layer of a residual branch makes
-    up for the shortcut as well: Y is then what its outputs and the shortcut add up to
-    in the dense network, less the shortcut as it is now. A subclass says how in
-    `solve`.
+    up for the shortcut as well: Y is then the sum of its outputs and the shortcut in
+    the dense network, minus the shortcut as it is now. A subclass implements the
+    minimisation in `solve`.
 
     Args:
-        damping: λ, as a share of the mean of ‖x_j‖². 0 fits to the calibration data
-            alone, of which there have to be more than a layer has inputs.
-        choose: whether it chooses the weights to keep as it goes, as many of each layer
-            as the masks that it is given keep.
+        damping: λ, as a share of the mean of ‖x_j‖². 0 fits the calibration data only,
+            which then need more rows than a layer has inputs.
+        choose: whether the repair chooses the weights to keep as it proceeds, as many
+            in each layer as the given masks keep.
     """
 
     damping: float = 0.01

@@ -15,10 +15,10 @@ SMALL = 1024
 
 @dataclass(frozen=True)
 class LeastSquares(ByLayer):
-    """The weights that a mask leaves, by least squares: no others are nearer.
+    """The remaining weights by least squares: no other weights are closer.
 
     Each output has a system of equations of its own, in the inputs that it keeps;
-    outputs of equal masks share one, as those of a layer do that lost whole inputs.
+    outputs with equal masks share one, as in a layer that lost whole inputs.
 
     Reference:
         He et al. 2017, "Channel pruning for accelerating very deep neural networks",

@@ -12,10 +12,10 @@ Function = Callable[[Snapshot, Masks], State]
 
 
 class Repair(ABC):
-    """New weights for what masks leave of a snapshot.
+    """New values for the weights that masks leave of a snapshot.
 
-    Wherever a repair is asked for, a plain function `(snapshot, masks) -> weights` will
-    do as well.
+    Wherever a repair is expected, a plain function `(snapshot, masks) -> weights` can
+    be passed as well.
     """
 
     @abstractmethod

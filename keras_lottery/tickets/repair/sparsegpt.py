@@ -10,16 +10,16 @@ from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
 
 @dataclass(frozen=True)
 class SparseGPT(ByLayer):
-    """Prunes input after input, and changes the weights of those that follow.
+    """Prunes input after input, and adjusts the weights of the inputs that follow.
 
-    An input's weights are pruned for all outputs at once, and the error is made up for
-    as well as the inputs behind it can: one factorisation serves all outputs. With
+    An input's weights are pruned for all outputs at once, and the inputs after it make
+    up for the error as well as they can: one factorisation serves all outputs. With
     `choose`, a block's weights are chosen when it is reached, by what pruning them
-    costs then: W² over the squared diagonal of the factor.
+    costs at that point: W² over the squared diagonal of the factor.
 
     Args:
         damping, choose: same as `ByLayer`.
-        block: of how many inputs weights are chosen at a time.
+        block: the number of inputs whose weights are chosen at a time.
 
     Reference:
         Frantar & Alistarh 2023, "SparseGPT: massive language models can be accurately
