@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ import psutil
 
 import keras_lottery as kl
 from keras_lottery.search.trainings import Trainings
+from keras_lottery.search.workers.processes import Processes
 
 MEGABYTE = 2**20
 
@@ -55,7 +57,7 @@ def arrays(examples: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def busy(folder: Path) -> None:
-    """The share of two processes' time that is training or starting: 13 trainings."""
+    """The share of time in which two processes have work, and train: 13 trainings."""
     x, y = arrays(20_000)
     search = kl.LotteryTicketSearch(
         network(300),
@@ -65,7 +67,7 @@ def busy(folder: Path) -> None:
         workers=2,
         directory=folder / "run",
     )
-    watched = _watch(search)
+    watched, changes = _watch(), _handed_over()
     began = time.perf_counter()
     table = search.search(
         x, y, validation_data=(x[:500], y[:500]), steps=8_000, batch_size=60, verbose=0
@@ -73,14 +75,38 @@ def busy(folder: Path) -> None:
     wall = time.perf_counter() - began
     first = watched[0]
     training = table["seconds"].sum()
+    both = sum(until - at for at, n, until in changes if n >= 2)
     print(
         f"{len(table)} trainings of {table['seconds'].median():.1f} s: {wall:.0f} s in "
-        f"all, {wall - first:.0f} s from the first training on, of which two processes "
-        f"trained {100 * training / 2 / (wall - first):.0f} %"
+        f"all, {wall - first:.0f} s from the first training on; in "
+        f"{100 * both / (wall - first):.0f} % of them both processes had a training, "
+        f"and {100 * training / 2 / (wall - first):.0f} % of their time were steps"
     )
 
 
-def _watch(search: kl.LotteryTicketSearch) -> list[float]:
+def _handed_over() -> list[list[float]]:
+    """When, how many trainings were with the workers from then on, until when."""
+    real, changes, lock = Processes.submit, [], threading.Lock()
+
+    def change(by: int) -> None:
+        with lock:
+            now = time.perf_counter()
+            if changes:
+                changes[-1][2] = now
+            changes.append([now, by + (changes[-1][1] if changes else 0), now])
+
+    def submit(self: Processes, task: Any) -> Any:
+        future = real(self, task)
+        if task is not None:
+            change(1)
+            future.add_done_callback(lambda _: change(-1))
+        return future
+
+    Processes.submit = submit  # type: ignore[method-assign]
+    return changes
+
+
+def _watch() -> list[float]:
     """When the trainings began, in seconds from now: after the workers' start."""
     began, real, seen = time.perf_counter(), Trainings.run, []
 

@@ -201,10 +201,14 @@ def versions() -> dict[str, str]:
     backend = keras.backend.backend()
     return {
         "backend": backend,
-        backend: version(backend),
+        backend: _version(backend),
         "keras": keras.__version__,
-        "keras_lottery": version("keras_lottery"),
+        "keras_lottery": _version("keras_lottery"),
     }
+
+
+# Each training notes them, and to look one up takes milliseconds.
+_version = functools.cache(version)
 
 
 def stored_objective(settings: Mapping[str, Any]) -> Objective:
