@@ -4,6 +4,7 @@
     python benchmarks/cluster.py memory    # of the driver, by level
     python benchmarks/cluster.py driver    # its seconds for each training
     python benchmarks/cluster.py kills     # two Ray nodes, of which things are killed
+    python benchmarks/cluster.py jobs      # 8 processes in one directory, 20 kills
 
 Each prints its figures. The trainings take moments: it is about what happens around
 them. `kills` runs a search of 60 trainings on a Ray cluster of two nodes, and kills a
@@ -13,6 +14,7 @@ worker, a node, the driver and the head in the middle of it, each in a run of it
 import argparse
 import contextlib
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -311,11 +313,66 @@ def _kill_head(cluster: Any, driver: subprocess.Popen) -> None:
     cluster.remove_node(cluster.head_node, allow_graceful=False)
 
 
+def jobs(folder: Path, kills: int = 20, replicates: int = 8) -> None:
+    """Jobs of a cluster in one directory, killed at random and started again."""
+    script = Path(__file__).parents[1] / "scripts" / "find_ticket.py"
+    how = f"--epochs 10 --levels 3 --replicates {replicates} --engine fused --workers 0"
+    command = [sys.executable, str(script), *how.split(), "--export", "none"]
+    command += ["--verbose", "0", "--directory"]
+    subprocess.run([*command, str(folder / "whole")], check=True)
+    shared = folder / "shared"
+    began, rng = time.perf_counter(), random.Random(0)
+
+    def start(replicate: int) -> subprocess.Popen:
+        return subprocess.Popen([*command, str(shared), "--replicate", str(replicate)])
+
+    running = [start(replicate) for replicate in range(replicates)]
+    killed = restarted = 0
+    while killed < kills:
+        time.sleep(rng.uniform(0, 2))
+        # Those that train are killed: importing TensorFlow takes most of a short life.
+        holders = [
+            shared / ".locks" / f"replicate_{r}.holder" for r in range(replicates)
+        ]
+        busy = [
+            r
+            for r, holder in enumerate(holders)
+            if running[r].poll() is None
+            and holder.exists()
+            and holder.read_text().endswith(f" {running[r].pid}")
+        ]
+        if busy:
+            replicate = rng.choice(busy)
+            running[replicate].kill()
+            running[replicate].wait()
+            killed += 1
+        elif all(job.poll() is not None for job in running):
+            # All have ended: the next kill needs something left to do.
+            replicate = rng.randrange(replicates)
+            for path in sorted(shared.glob(f"replicate_{replicate}/level_*/*"))[2:]:
+                path.unlink()
+            restarted += 1
+        else:
+            continue
+        running[replicate] = start(replicate)
+    if any(job.wait() for job in running):
+        raise RuntimeError("a job failed")
+    seconds = time.perf_counter() - began
+    table = _table(shared)
+    pd.testing.assert_frame_equal(_table(folder / "whole"), table, check_exact=True)
+    print(
+        f"{replicates} processes in one directory, {killed} killed while they trained, "
+        f"{restarted} times with results removed as all had ended: {len(table)} "
+        f"trainings in {seconds:.0f} s, the table equal to one process's to the bit"
+    )
+
+
 BENCHMARKS = {
     "busy": busy,
     "memory": memory,
     "driver": driver,
     "kills": kills,
+    "jobs": jobs,
 }
 
 

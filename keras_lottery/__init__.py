@@ -45,7 +45,7 @@ from keras_lottery.keras_bridge.recalibrate import recalibrate
 from keras_lottery.masks import Masks
 from keras_lottery.papers import data, models
 from keras_lottery.pruning import prune
-from keras_lottery.search import LotteryTicketSearch, Run, results
+from keras_lottery.search import LotteryTicketSearch, Run, merge_runs, results
 from keras_lottery.ship import export
 from keras_lottery.ship.deploy import benchmark, deploy, plot_files, shrink
 from keras_lottery.structured import compact, drop_blocks, filter_criteria, inline
@@ -107,6 +107,7 @@ __all__ = [
     "load_compressed",
     "load_ticket",
     "mask_model",
+    "merge_runs",
     "models",
     "plot_files",
     "plots",

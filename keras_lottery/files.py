@@ -226,7 +226,7 @@ def read_meta(path: str | os.PathLike, kind: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def alone(directory: Path, work: str) -> Iterator[None]:
+def alone(directory: Path, work: str, patience: float = 0) -> Iterator[None]:
     """Keeps others from writing in a directory meanwhile.
 
     The system takes the lock from a process that ends, however it does. Its file stays:
@@ -235,6 +235,7 @@ def alone(directory: Path, work: str) -> Iterator[None]:
     Args:
         directory: which; it is made if it does not exist.
         work: what the error calls that which runs there.
+        patience: seconds to wait for its end.
 
     Raises:
         BlockingIOError: if another one is running there.
@@ -242,7 +243,7 @@ def alone(directory: Path, work: str) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(directory / LOCK, timeout=0))
+            stack.enter_context(FileLock(directory / LOCK, timeout=patience))
         except Timeout as error:
             raise BlockingIOError(
                 f"Another {work} is running in the directory '{directory}'. "

@@ -470,6 +470,9 @@ def good_calls(folder, run):
         "kl.Masks": Good({"arrays": {"hidden/kernel": [True, False]}}),
         "kl.Objective": Good({"name": "val_mine", "direction": "min"}),
         "kl.Run": Good({"directory": folder}),
+        "kl.merge_runs": Good(
+            {"runs": [run.directory], "directory": folder / "merged"}
+        ),
         "kl.Supermask": Good(
             {"network": supermaskable, "kind": "edge_popup", "sparsity": 0.5},
             sparsity="0",

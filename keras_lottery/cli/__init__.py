@@ -9,6 +9,7 @@ from types import ModuleType
 from keras_lottery.cli import benchmark as benchmark_command
 from keras_lottery.cli import deploy as deploy_command
 from keras_lottery.cli import find as find_command
+from keras_lottery.cli import merge as merge_command
 from keras_lottery.cli import prune as prune_command
 from keras_lottery.cli import report
 from keras_lottery.cli import reproduce as reproduce_command
@@ -18,6 +19,7 @@ COMMANDS: dict[str, ModuleType] = {
     "benchmark": benchmark_command,
     "deploy": deploy_command,
     "find": find_command,
+    "merge": merge_command,
     "prune": prune_command,
     "report": report,
     "reproduce": reproduce_command,

@@ -1,6 +1,7 @@
 """`keras-lottery find`, which is also `scripts/find_ticket.py`."""
 
 import argparse
+import contextlib
 import shlex
 import textwrap
 from dataclasses import replace
@@ -25,7 +26,7 @@ from keras_lottery.cli.parsing import (
 from keras_lottery.files import write_sealed
 from keras_lottery.papers import data, models
 from keras_lottery.pruning import default_allocation
-from keras_lottery.search import LotteryTicketSearch
+from keras_lottery.search import LotteryTicketSearch, Run
 from keras_lottery.search.results import objective_of
 from keras_lottery.search.store import Store
 from keras_lottery.ship import export
@@ -82,6 +83,8 @@ def _find(options: argparse.Namespace) -> None:
             f"--export {','.join(options.export)}"
         )
     name = f"{Path(options.data).stem}_{options.model}"
+    run_directory = options.directory or Path("runs") / name
+    total, part = _part(options, run_directory)
     _check_places(options.saved_models / name, options.export)
     builder, recipe = models.get(options.model), models.recipe(options.model)
     splits = data.load(options.data)
@@ -129,9 +132,9 @@ def _find(options: argparse.Namespace) -> None:
         repair=options.repair,
         report_levels=options.report_levels,
         controls=options.controls,
-        replicates=options.replicates or replicates,
+        replicates=total or replicates,
         seed=options.seed,
-        directory=options.directory or Path("runs") / name,
+        directory=run_directory,
         engine=options.engine,
         workers=options.workers,
         resources=_resources(options),
@@ -148,18 +151,71 @@ def _find(options: argparse.Namespace) -> None:
         mask_epochs=options.mask_epochs,
         margin=options.margin,
         checkpoint=options.checkpoint,
+        part=part,
         verbose=options.verbose,
     )
+    # Several processes may come to their end at once.
+    with search.store.alone():
+        _note_card(search.store, options, whole=part is None)
+        if part is None:
+            _write(search, results, splits, options, name)
+        elif options.verbose:
+            print(f"{search.directory}: {_state(search)}")
+
+
+def _part(
+    options: argparse.Namespace, directory: Path
+) -> tuple[int | None, list[int] | None]:
+    """How many replicates the search is to have, and which this process trains."""
+    total, part = options.replicates, options.replicate
+    if isinstance(total, range) and part is not None:
+        raise ValueError(
+            f"argument --replicate: expected a number of --replicates, not a part of "
+            f"them. Received: --replicates {total.start}:{total.stop}"
+        )
+    if not isinstance(total, range) and part is None:
+        return total, None
+    numbers = total if isinstance(total, range) else range(part, part + 1)
+    if isinstance(total, int):
+        return total, [*numbers]
+    there = 0
+    with contextlib.suppress(FileNotFoundError):
+        there = Run(directory).settings["replicates"]
+    return max(numbers.stop, there), [*numbers]
+
+
+def _state(search: LotteryTicketSearch) -> str:
+    """What is to be done after a part of a search."""
+    if missing := search.missing():
+        return search.explain_missing(missing)
+    return (
+        "all trainings are there. Run the command for all --replicates, without "
+        "--replicate, for the table and the exported files"
+    )
+
+
+def _note_card(store: Store, options: argparse.Namespace, whole: bool) -> None:
+    """For `keras-lottery deploy`, from whatever folder."""
+    if whole or not store.card.exists():
+        source = Path(options.data)
+        named = str(source.resolve()) if source.suffix == ".npz" else options.data
+        card = {"data": named, "model": options.model, "command": _command(options)}
+        write_sealed(store.card, card)
+
+
+def _write(
+    search: LotteryTicketSearch,
+    results: "pd.DataFrame",
+    splits: data.Splits,
+    options: argparse.Namespace,
+    name: str,
+) -> None:
+    """The figure, the table and the exported files of a whole search."""
     directory = search.directory
     plots.plot_search(results, directory / "figure.png")
     best = search.best()
     table = level_table(results, search.verdict())
     (directory / "table.txt").write_text(f"{table}\n\n{best}\n", "utf-8")
-    # For `keras-lottery deploy`, from whatever folder.
-    source = Path(options.data)
-    named = str(source.resolve()) if source.suffix == ".npz" else options.data
-    card = {"data": named, "model": options.model, "command": _command(options)}
-    write_sealed(search.store.card, card)
     if options.verbose:
         print(table)
         print(f"\n{directory}: results.csv, table.txt, figure.png")

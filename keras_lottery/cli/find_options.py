@@ -106,9 +106,18 @@ def add_options(parser: Parser) -> None:
     )
     add(
         "--replicates",
-        type=at_least(1),
+        type=_replicates,
+        metavar="NUMBER",
         help="repetitions of the whole search, each from another seed (default: "
-        f"{DIGITS_REPLICATES} for digits, else {REPLICATES})",
+        f"{DIGITS_REPLICATES} for digits, else {REPLICATES}); FROM:TO runs only those "
+        "numbered FROM to TO-1, see --replicate",
+    )
+    add(
+        "--replicate",
+        type=at_least(0),
+        metavar="NUMBER",
+        help="run only this replicate, beside other processes in the same directory, "
+        "and export nothing",
     )
     add(
         "--margin",
@@ -285,6 +294,14 @@ def _margin(text: str) -> float | str:
 
 def _workers(text: str) -> int | str:
     return text if text in ("auto", "ray") else at_least(0)(text)
+
+
+def _replicates(text: str) -> int | range:
+    first, colon, end = text.partition(":")
+    if not colon:
+        return at_least(1)(text)
+    start = at_least(0)(first)
+    return range(start, at_least(start + 1)(end))
 
 
 def _mask_epochs(text: str) -> float | str:

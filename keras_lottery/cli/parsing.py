@@ -99,9 +99,11 @@ def as_options(text: str) -> str:
     >>> as_options("Choose another `directory`, or use `overwrite=True`.")
     'Choose another --directory, or use --overwrite.'
     """
-    return text.replace("`directory`", "--directory").replace(
-        "`overwrite=True`", "--overwrite"
-    )
+    words = {"`directory`": "--directory", "`overwrite=True`": "--overwrite"}
+    words |= {"`part`": "--replicate", "part=": "--replicate "}
+    for api, option in words.items():
+        text = text.replace(api, option)
+    return text
 
 
 def at_least(least: int, most: int = checks.LARGEST) -> Callable[[str], int]:

@@ -52,6 +52,7 @@ class Engine:
 
     Attributes:
         name: what `engines.make` calls it.
+        most: how many tickets are to be offered to it at once.
         compacted: what trains tickets in smaller networks, if any are.
         compact: what was asked for; `False` if none are.
         objective: what was meant, with its direction.
@@ -62,6 +63,7 @@ class Engine:
     """
 
     name: ClassVar[str]
+    most: ClassVar[int] = 1
 
     def __init__(
         self,

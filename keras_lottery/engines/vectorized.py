@@ -6,6 +6,7 @@ them at once.
 """
 
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class VectorizedEngine(FusedEngine):
     """
 
     name = "vectorized"
+    most = sys.maxsize
 
     def train_all(
         self,

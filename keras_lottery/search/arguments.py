@@ -63,6 +63,29 @@ def checkpoint_steps(
     return every
 
 
+def read_part(
+    part: Sequence[int] | None, replicates: int, overwrite: bool
+) -> list[int]:
+    """The replicates that this process trains, of so many; all by default.
+
+    >>> read_part(range(2, 4), 10, False)
+    [2, 3]
+
+    Raises:
+        ValueError: if there are no such replicates, or what is stored, of which they
+            are to be a part, is to be removed.
+    """
+    if part is None:
+        return list(range(replicates))
+    checks.sequence("part", part, "a list of replicates, such as [3]", 1)
+    remedy = "`replicates` is how many the whole search has."
+    asked = {checks.count("part", n, 0, replicates - 1, remedy=remedy) for n in part}
+    if overwrite:
+        remedy = "Remove the directory before the first part is searched."
+        checks.refuse("overwrite", "False with a `part`", overwrite, remedy)
+    return sorted(asked)
+
+
 def reported(report_levels: Sequence[int] | None, count: int) -> list[int]:
     """The levels to report, of so many; all by default.
 

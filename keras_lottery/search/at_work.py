@@ -13,6 +13,7 @@ from typing import Any
 from keras_lottery.engines import Engine
 from keras_lottery.engines.compacted import Compact
 from keras_lottery.engines.objective import Objective
+from keras_lottery.search.locks import Locks
 from keras_lottery.search.progress import Progress
 from keras_lottery.search.records import Records
 from keras_lottery.search.settings import describe_data, describe_model, versions
@@ -23,11 +24,14 @@ from keras_lottery.search.workers import as_before, employ
 from keras_lottery.tickets import Ticket
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where trainings are done: a store that nobody else writes to, and what trains.
+    """Where trainings are done: a store, what this process has of it, and what trains.
 
     Args:
+        settling: nobody else changes the settings until it is closed, which is once
+            they are stored.
+        locks: takes the replicates that this process alone trains.
         trainings: does them.
         setup: of the engine that was chosen.
         engine: of this process.
@@ -35,6 +39,8 @@ class Site:
             changes no result but in its last digits.
     """
 
+    settling: contextlib.ExitStack
+    locks: Locks
     trainings: Trainings
     setup: Setup
     engine: Engine
@@ -88,7 +94,10 @@ def at_work(
     verbose: int,
     overwrite: bool = False,
 ) -> Iterator[Site]:
-    """Trainings in a store, with no others in it, by an engine or by workers.
+    """Trainings in a store, by an engine or by workers.
+
+    Others may train in it, too. The first process that comes chooses engine and workers
+    for all.
 
     Args:
         store: where results are kept.
@@ -100,27 +109,49 @@ def at_work(
         workers, resources: see `workers.employ`.
         checkpoint: see `Trainings`.
         verbose: 0 shows nothing.
-        overwrite: whether what is stored does not matter.
+        overwrite: whether what is stored does not matter, as it will be removed.
 
     Raises:
-        BlockingIOError: if others train in this store.
+        BlockingIOError: if another process writes settings for ten minutes, or trains
+            what is to be overwritten.
         ValueError: if workers were asked for and cannot be had, or the store holds
             files that are somebody else's.
     """
     store.check_own()
+
+    def is_new() -> bool:
+        return overwrite or not store.settings.exists()
+
     name = setup.engine
-    if not overwrite:
-        name, workers = as_before(store, name, workers)
-    options = setup.options | {"checkpoint": checkpoint}
-    setup = dataclasses.replace(setup, engine=name, options=options)
-    engine = make(setup)
-    # Whether tickets are made smaller is said once, here, and not by each worker.
-    asked = setup.options.get("compact", False)
-    options = setup.options | {"compact": engine.compact}
-    setup = dataclasses.replace(setup, engine=engine.name, options=options)
-    total = sum(counts)
-    many = max(counts), total * ticket.steps
-    hired = employ(workers, engine, setup, ticket, *many, resources, verbose)
-    with store.alone(), hired as trainer, Progress(total, verbose) as progress:
-        trainings = Trainings(Records(store), trainer, progress, checkpoint)
-        yield Site(trainings, setup, engine, asked)
+    with contextlib.ExitStack() as stack:
+        locks = stack.enter_context(contextlib.closing(Locks(store)))
+        settling = stack.enter_context(contextlib.ExitStack())
+        if is_new():
+            settling.enter_context(store.alone())
+        if overwrite:
+            locks.take_all(store.locked_before())
+        elif not is_new():
+            settling.close()  # Another process was first.
+            name, workers = as_before(store, name, workers)
+        options = setup.options | {"checkpoint": checkpoint}
+        setup = dataclasses.replace(setup, engine=name, options=options)
+        engine = make(setup)
+        # Whether tickets are made smaller is said once, here, and not by each worker.
+        asked = setup.options.get("compact", False)
+        options = setup.options | {"compact": engine.compact}
+        setup = dataclasses.replace(setup, engine=engine.name, options=options)
+        total = sum(counts)
+        many = max(counts), total * ticket.steps
+        hired = employ(workers, engine, setup, ticket, *many, resources, verbose)
+        trainer = stack.enter_context(hired)
+        progress = stack.enter_context(Progress(total, verbose))
+        if not is_new():
+            settling.enter_context(store.alone())
+        yield Site(
+            settling=settling,
+            locks=locks,
+            trainings=Trainings(Records(store), trainer, progress, checkpoint),
+            setup=setup,
+            engine=engine,
+            compact=asked,
+        )

@@ -1,4 +1,4 @@
-"""What trainings gave, on disk: each state is stored once, and referred to elsewhere.
+"""What trainings gave, on disk: a replicate's states are stored once, and referred to.
 
 A ticket starts from the initial weights, from the rewind point, or from where another
 training ended: its start is in a file already, and its own file says in which.
@@ -108,8 +108,10 @@ class Records(Reader):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        # By the digest of each state: its file, the file's kind, its name there.
-        self._places: dict[str, tuple[str, str, str]] = {}
+        # By replicate and the digest of each state: its file, the file's kind, its name
+        # there. None is in the folder of another replicate, which may come from another
+        # process, or go elsewhere.
+        self._places: dict[tuple[str, str], tuple[str, str, str]] = {}
 
     def write(
         self,
@@ -148,8 +150,12 @@ class Records(Reader):
         self, path: Path, kind: str, states: Mapping[str, State]
     ) -> dict[str, tuple[str, str, str]]:
         """Where states are: in this file, unless they are known from another one."""
+        file = self._name(path)
+        replicate = Path(file).parts[0]
         return {
-            name: self._places.setdefault(digest(state), (self._name(path), kind, name))
+            name: self._places.setdefault(
+                (replicate, digest(state)), (file, kind, name)
+            )
             for name, state in states.items()
         }
 

@@ -155,35 +155,41 @@ def begin(
     settings: dict[str, Any],
     first: State,
     draw: Callable[[State, int], State],
+    replicates: Iterable[int],
     overwrite: bool,
-) -> list[State]:
+) -> dict[int, State]:
     """Stores the settings of many trainings, and what their replicates start from.
+
+    No other process may do so meanwhile, see `Site.settling`.
 
     Args:
         records: where they are kept.
-        settings: as JSON; `replicates` of them are begun.
+        settings: as JSON.
         first: the weights of replicate 0.
         draw: `(weights of replicate 0, replicate) -> weights` of another one.
+        replicates: those that are begun.
         overwrite: whether what is stored is removed; otherwise it is gone on with.
 
     Returns:
-        The weights that each replicate starts from: stored ones, where there are any.
+        The weights that each of them starts from: stored ones, where there are any.
 
     Raises:
         ValueError: if other trainings are stored, or from `draw`; nothing is written or
             removed then.
     """
-    store, replicates = records.store, range(settings["replicates"])
+    store, asked = records.store, list(replicates)
+    # The others may have weights of the first.
+    begun = sorted({0, *asked})
     starts: dict[int, State] = {}
     if not overwrite:
         same = settings["initial"]
         settings = merge(store, settings)
-        for replicate in replicates:
+        for replicate in begun:
             is_first = settings["initial"] == same
             if found := stored_weights(records, replicate, is_first):
                 starts[replicate] = found
     first = starts.get(0, first)
-    new = {r: draw(first, r) if r else first for r in replicates if r not in starts}
+    new = {r: draw(first, r) if r else first for r in begun if r not in starts}
     if overwrite:
         store.clear()
     store.clean()
@@ -191,7 +197,7 @@ def begin(
     for replicate, weights in new.items():
         meta = {"kind": "initial", "replicate": replicate}
         records.write(store.initial(replicate), meta, {"weights": weights})
-    return [(starts | new)[replicate] for replicate in replicates]
+    return {replicate: (starts | new)[replicate] for replicate in asked}
 
 
 def draw(

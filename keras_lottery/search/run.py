@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +19,7 @@ from keras_lottery.search.best import Best, best_of
 from keras_lottery.search.records import Reader
 from keras_lottery.search.replicates import derive_seed
 from keras_lottery.search.settings import stored_objective
-from keras_lottery.search.store import MASK_FINDING, Store, TrainingId
+from keras_lottery.search.store import MASK_FINDING, Store, TrainingId, explain_missing
 from keras_lottery.search.stored import read_checked
 from keras_lottery.search.trainings import row
 from keras_lottery.startup import no_run
@@ -174,6 +175,20 @@ class Run:
             for which in ids
         }
 
+    def missing(self) -> list[TrainingId]:
+        """The reported trainings that are still to be done."""
+        return sorted(self.expected() - set(self.training_ids()))
+
+    def explain_missing(self, missing: Collection[TrainingId]) -> str:
+        """Which trainings are missing, in words: at least one."""
+        return explain_missing(missing, self.expected())
+
+    def _warn_of_missing(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # nothing was searched yet
+            if missing := self.missing():
+                what = f"'{self.directory}': {self.explain_missing(missing)}."
+                warnings.warn(what, stacklevel=3)
+
     def trainings(
         self, damaged: list[str] | None = None
     ) -> dict[TrainingId, dict[str, Any]]:
@@ -219,18 +234,22 @@ class Run:
     ) -> "pd.DataFrame":
         """By level: does the ticket match the dense network, and beat its controls?
 
+        Warns if trainings are missing.
+
         Args:
             on: the data to compare on: `"validation"` or `"test"`.
             margin: same as in `kl.results.verdict`, which has the columns, too; by
                 default the one that the search was asked for.
         """
+        self._warn_of_missing()
         return results.verdict(self.results(), on, **self._terms(margin))
 
     def best(self, margin: float | str | None = None) -> Best:
         """Which ticket is the best: the sparsest level shown to match, its median.
 
         It is chosen by the objective at the early stop, on the validation data. Where
-        no level is shown to match the dense network, it is a guess.
+        no level is shown to match the dense network, it is a guess. Warns if trainings
+        are missing.
 
         Args:
             margin: same as in `verdict`.
@@ -238,6 +257,7 @@ class Run:
         Raises:
             ValueError: if no ticket was trained yet.
         """
+        self._warn_of_missing()
         return best_of(self.results(), **self._terms(margin))
 
     def _terms(self, margin: float | str | None) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 import dataclasses
 import os
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +34,13 @@ from keras_lottery.search.arguments import (
     check_model,
     check_repair,
     checkpoint_steps,
+    read_part,
     reported,
     stored_arguments,
 )
 from keras_lottery.search.at_work import at_work
 from keras_lottery.search.levels import Replicate, count_trainings, levels
+from keras_lottery.search.locks import Locks
 from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import steps_to_find
 from keras_lottery.search.plan import Choices
@@ -70,6 +75,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LOOK = 2.0
+"""Seconds from one look at what other processes have to the next."""
 DEFAULT_SCHEDULE = schedules.geometric()
 
 
@@ -313,9 +320,14 @@ class LotteryTicketSearch(Run):
         shuffle: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         checkpoint: int | str | None = None,
+        part: Sequence[int] | None = None,
         verbose: int = 1,
     ) -> "pd.DataFrame":
         """Runs the search, or what is left of it.
+
+        Several processes may do so in one directory, on machines that share it: each
+        takes replicates that no other one has, and in the end waits for those that
+        others have, or takes them up if they were killed.
 
         Args:
             x: training inputs, as in `fit`: an array, tensor, or table of pandas, a
@@ -362,18 +374,23 @@ class LotteryTicketSearch(Run):
                 training is stored each time: an interrupted training continues from
                 there, to the bit. By default it starts again. The state of callbacks
                 cannot be stored, so none may be given.
+            part: the replicates that this process trains, such as `[3]` or
+                `range(0, 10)`; then it ends: for a job of a cluster, beside others. It
+                leaves what another process is training to that process, with a
+                warning. All by default.
             verbose: 0 is silent; 1 shows progress: bars on a terminal, elsewhere a line
                 for each training.
 
         Returns:
-            The table of `results()`.
+            The table of `results()`: of all that is there, by whichever process.
 
         Raises:
             ValueError: if arguments or data do not fit, or the directory holds a search
                 with other settings; nothing has been trained then.
             FloatingPointError: if a loss is not a number.
             OSError: if a result cannot be written. What was finished stays: run again.
-            BlockingIOError: if another search is running in this directory.
+            BlockingIOError: if `overwrite` is to remove what another process trains, or
+                another one has been writing settings for ten minutes.
         """
         if self._lacking is not None:
             raise ValueError(
@@ -385,6 +402,7 @@ class LotteryTicketSearch(Run):
         checks.verbose("verbose", verbose)
         if margin is not None:
             check_margin(margin)
+        numbers = read_part(part, self.replicates, self.overwrite)
         check_callbacks(callbacks)
         check_weights(y, sample_weight, class_weight)
         data = gather(
@@ -412,7 +430,7 @@ class LotteryTicketSearch(Run):
         validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
         plan = self._choices.plan(model, span, find, max(1, validations))
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
-        counts = [self.replicates * count for count in counts]
+        counts = [len(numbers) * count for count in counts]
         options = {
             "steps": length,
             "rewind_step": k,
@@ -438,7 +456,7 @@ class LotteryTicketSearch(Run):
         )
         # What draws without a seed of its own, in training, is repeated too.
         with seeded(derive_seed(self.seed, 0, "process")), work as site:
-            settings = self._settings(model) | site.settings(
+            asked = self._settings(model) | site.settings(
                 mask_steps=find,
                 steps_per_epoch=data.steps_per_epoch,
                 shuffle=shuffle,
@@ -448,24 +466,45 @@ class LotteryTicketSearch(Run):
                 margin=self._declared() if margin is None else margin,
                 initial=files.digest(initial),
             )
-            starts = begin(
-                site.records,
-                describe(settings),
-                initial,
-                partial(draw, *how, self.pretrained),
-                self.overwrite,
-            )
-            # Gone on with from here on.
-            self.overwrite = False
-            site.trainings.run(
-                levels(Replicate(plan, number, start, model, data.examples))
-                for number, start in enumerate(starts)
-            )
+            settings = describe(asked)
+
+            def run(left: Sequence[int], settling: AbstractContextManager) -> None:
+                with settling:
+                    # Nobody overwrites what is to come if a replicate is held.
+                    any(map(site.locks.take, left))
+                    drawing = partial(draw, *how, self.pretrained)
+                    begun = settings, initial, drawing, left, self.overwrite
+                    starts = begin(site.records, *begun)
+                self.overwrite = False  # Gone on with from here on.
+                site.trainings.run(
+                    levels(Replicate(plan, n, starts[n], model, data.examples))
+                    for n in left
+                    if site.locks.take(n)
+                )
+
+            run(numbers, site.settling)
+            while left := self._left_to_others(numbers, site.locks):
+                others = f"'{self.directory}': {site.locks.explain(left)}."
+                if part is not None:
+                    warnings.warn(f"{others} It is left to them.", stacklevel=2)
+                    break
+                warnings.warn(f"{others} This search waits.", stacklevel=2)
+                while not any(map(site.locks.take, left)):
+                    time.sleep(LOOK)
+                    if left != self._left_to_others(numbers, site.locks):
+                        break
+                run(left, self.store.alone())
         table = self.results()
-        files.write_atomically(
-            self.store.results, lambda file: table.to_csv(file, index=False)
-        )
+        with self.store.alone():
+            files.write_atomically(
+                self.store.results, lambda file: table.to_csv(file, index=False)
+            )
         return table
+
+    def _left_to_others(self, numbers: Sequence[int], locks: Locks) -> list[int]:
+        """Those replicates that other processes have and have not finished."""
+        unfinished = {which.replicate for which in self.missing()}
+        return sorted((unfinished & set(numbers)) - set(locks.held))
 
     def _declared(self) -> float | str:
         """The margin that the search began with, or the default."""

@@ -1,8 +1,10 @@
-"""The directory of one search: every path in it, and the lock on it."""
+"""The directory of one search: every path in it."""
 
 import contextlib
 import os
 import re
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,11 @@ MASK_FINDING = "mask_finding"
 """The variant of the runs that find masks, where the tickets' trainings do not."""
 
 
+LOCKS = ".locks"
+PATIENCE = 600.0
+"""Seconds to wait for a lock that is held for moments."""
+
+_LOCKED = re.compile(r"replicate_([0-9]{1,9})")
 _INITIAL = re.compile(r"replicate_([0-9]{1,9})/initial\.safetensors")
 _TRAINING = re.compile(
     r"replicate_([0-9]{1,9})/level_([0-9]{2,9})/([\w.-]+)_([0-9]{1,9})\.safetensors"
@@ -69,8 +76,22 @@ class Store:
 
     @property
     def lock(self) -> Path:
-        """Locked while a search runs here."""
+        """Locked while settings, initial weights or the table are written."""
         return self.directory / LOCK
+
+    def lock_of(self, replicate: int) -> Path:
+        """Locked while a process trains a replicate."""
+        return self.directory / LOCKS / f"replicate_{replicate}"
+
+    def holder_of(self, replicate: int) -> Path:
+        """Says which process trains a replicate."""
+        return self.lock_of(replicate).with_suffix(".holder")
+
+    def locked_before(self) -> list[int]:
+        """The replicates that a process trains, or did."""
+        names = (path.name for path in (self.directory / LOCKS).glob("replicate_*"))
+        found = (_LOCKED.fullmatch(name) for name in names)
+        return sorted(int(each[1]) for each in found if each)
 
     def initial(self, replicate: int) -> Path:
         """The weights that a replicate starts from."""
@@ -108,13 +129,19 @@ class Store:
     def _replicate(self, replicate: int) -> Path:
         return self.directory / f"replicate_{replicate}"
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other searches from writing here meanwhile.
+    def alone(
+        self, patience: float | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Keeps others from settings, initial weights and the table meanwhile.
+
+        Args:
+            patience: seconds to wait for them; ten minutes by default.
 
         Raises:
-            BlockingIOError: if another search is running here.
+            BlockingIOError: if another search is still writing then.
         """
-        return alone(self.directory, "search")
+        patience = PATIENCE if patience is None else patience
+        return alone(self.directory, "search", patience)
 
     def check_own(self) -> None:
         """Raises ValueError if files of a search's names are somebody else's."""
@@ -137,18 +164,23 @@ class Store:
                 "Choose another `directory`, or move what is there."
             )
 
-    def clean(self) -> None:
-        """Removes what a killed process was writing."""
-        # Only where this search writes: others may be running in folders below.
-        for folder in ("", "replicate_*/", "replicate_*/level_*/"):
-            for path in self.directory.glob(f"{folder}{TEMPORARY}*"):
+    def clean(self, replicate: int | None = None) -> None:
+        """Removes what a killed process was writing: of a replicate, or of the rest."""
+        # Only where this process writes: others may be running beside it and below.
+        root, folders = self.directory, [""]
+        if replicate is not None:
+            root, folders = self._replicate(replicate), ["", "level_*/"]
+        for folder in folders:
+            for path in root.glob(f"{folder}{TEMPORARY}*"):
                 path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes the search; its lock, and whatever else is there, stays."""
+        """Removes the search; its locks, and whatever else is there, stay."""
         self.clean()
         for path in (
             *self._records(),
+            *self.directory.glob(f"replicate_*/{TEMPORARY}*"),
+            *self.directory.glob(f"replicate_*/level_*/{TEMPORARY}*"),
             *self.directory.glob("replicate_*/level_*/*.unfinished"),
             self.settings,
             self.results,
@@ -161,6 +193,38 @@ class Store:
                 # Something else may be in it.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def explain_missing(
+    missing: Collection[TrainingId], expected: Collection[TrainingId]
+) -> str:
+    """Which trainings of a search are missing, in words.
+
+    Args:
+        missing: at least one.
+        expected: all that the search is to have.
+
+    >>> both = [TrainingId(r, level, "ticket") for r in (0, 1) for level in (0, 1)]
+    >>> explain_missing(both[2:], both)
+    '2 of 4 trainings are missing: all of replicate 1'
+    >>> explain_missing(both[1:2], both)
+    '1 of 4 trainings is missing: 1 of replicate 0, from level 1 on'
+    """
+    each = Counter(which.replicate for which in expected)
+    left = Counter(which.replicate for which in sorted(missing))
+    whole = [str(r) for r in left if left[r] == each[r]]
+    parts = []
+    if whole:
+        some = "replicates" if len(whole) > 1 else "replicate"
+        parts.append(f"all of {some} {', '.join(whole)}")
+    for r in (r for r in left if left[r] < each[r]):
+        first = min(which.level for which in missing if which.replicate == r)
+        parts.append(f"{left[r]} of replicate {r}, from level {first} on")
+    verb = "is" if len(missing) == 1 else "are"
+    return (
+        f"{len(missing)} of {len(expected)} trainings {verb} missing: "
+        f"{'; '.join(parts)}"
+    )
 
 
 def _id_of(path: Path) -> TrainingId | None:

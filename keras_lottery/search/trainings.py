@@ -4,6 +4,8 @@ Searches, transfers and the papers' experiments hand their tasks to `Trainings`:
 resume where they were interrupted, and train in as many processes as there are.
 """
 
+import contextlib
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,10 +24,13 @@ from keras_lottery.search.tasks import Levels, StoredTask, advance, alone
 from keras_lottery.search.workers import Trainer
 from keras_lottery.tickets import Ticket
 
+SECONDS = 30.0
+"""From one table on the way to the next: others' trainings are looked for each time."""
+
 
 @dataclass
 class Trainings:
-    """Trains what is not stored yet.
+    """Trains what is not stored yet, in replicates that no other process trains.
 
     Args:
         records: where results are kept.
@@ -35,23 +40,29 @@ class Trainings:
             again; 0 for never.
 
     Attributes:
-        rows: the table of results so far.
+        rows: of the table of results, what was asked for and is there so far.
     """
 
     records: Records
     trainer: Trainer
     progress: Progress
     checkpoint: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: dict[TrainingId, dict[str, Any]] = field(default_factory=dict)
+    _others: dict[TrainingId, dict[str, Any]] = field(default_factory=dict)
+    _tabulated: float = field(default_factory=time.monotonic)
 
     def run(self, replicates: Iterable[Levels]) -> None:
         """Runs replicates side by side: none waits for a level of another.
+
+        Each is begun once there is nothing else to do: the others are left to whoever
+        is there to take them.
 
         What is trained stays in memory no longer than something is made of it: the
         next level of the first training of each, nothing of the others.
 
         Args:
-            replicates: the levels of each, see `levels.levels`.
+            replicates: the levels of each, see `levels.levels`; they are asked for one
+                by one.
 
         Raises:
             FloatingPointError: if a training diverges that may not.
@@ -71,8 +82,16 @@ class Trainings:
                     needed[tasks[0]] = levels
                     return
 
-        for levels in replicates:
-            proceed(levels, None)
+        going = iter(replicates)
+
+        def fill() -> None:
+            """Begins replicates until there is enough to do."""
+            while len(waiting) < self.trainer.most:
+                if (levels := next(going, None)) is None:
+                    return
+                proceed(levels, None)
+
+        fill()
         for task, facts, result in self.trainer.train_all(waiting, self._show):
             assert isinstance(task, StoredTask)
             if isinstance(result, FloatingPointError):
@@ -80,7 +99,10 @@ class Trainings:
             self._finish(task, self._write(task, facts, result))
             if task in needed:
                 proceed(needed.pop(task), result)
-                self._tabulate()
+            fill()
+            if time.monotonic() - self._tabulated > SECONDS:
+                with contextlib.suppress(BlockingIOError):
+                    self._tabulate(patience=0)
         self._tabulate()
 
     def train(self, tasks: Iterable[StoredTask]) -> dict[TrainingId, Training]:
@@ -127,14 +149,14 @@ class Trainings:
             warnings.warn(f"{error}. This training is done again.", stacklevel=2)
             return None
         check_backend(meta["versions"], versions(), self.records.store.directory)
-        self.rows.append(row(meta))
+        self.rows[task.which] = row(meta)
         self.progress.leave_out()
         final, rewind_point = (states.get(n, {}) for n in ("final", "rewind_point"))
         passed = {step: states[name] for step, name in checkpoints.items()}
         return Training(final, rewind_point, meta["curve"], meta["metrics"], passed)
 
     def _finish(self, task: StoredTask, meta: dict[str, Any]) -> None:
-        self.rows.append(row(meta))
+        self.rows[task.which] = row(meta)
         objective, metrics = self.trainer.objective, meta["metrics"]
         gave = "diverged"
         if metrics:
@@ -142,12 +164,29 @@ class Trainings:
             gave = f"{objective.name} {value}, {metrics['seconds']:.1f} s"
         self.progress.finish(str(task), gave)
 
-    def _tabulate(self) -> None:
-        rows = [r for r in self.rows if r["variant"] != MASK_FINDING]
-        table = tabulate(rows, self.trainer.objective)
-        write_atomically(
-            self.records.store.results, lambda file: table.to_csv(file, index=False)
-        )
+    def _tabulate(self, patience: float | None = None) -> None:
+        """Writes the table of all that is stored, by whichever process.
+
+        Args:
+            patience: see `Store.alone`.
+
+        Raises:
+            BlockingIOError: if another process is still writing then.
+        """
+        store = self.records.store
+        with store.alone(patience):
+            for which in store.training_ids():
+                if which not in self.rows and which not in self._others:
+                    # What is damaged is done again, or named at the end.
+                    with contextlib.suppress(CorruptedFileError):
+                        self._others[which] = row(self.records.training_meta(which))
+            found = {**self._others, **self.rows}
+            rows = [r for r in found.values() if r["variant"] != MASK_FINDING]
+            table = tabulate(rows, self.trainer.objective)
+            write_atomically(
+                store.results, lambda file: table.to_csv(file, index=False)
+            )
+        self._tabulated = time.monotonic()
 
     def _write(
         self, task: StoredTask, facts: Facts, training: Training

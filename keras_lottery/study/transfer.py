@@ -237,10 +237,13 @@ def compare_transfer(
             controls=trials,
             report_levels=[1],
         )
-        starts = begin(site.records, describe(settings), own, transfer.draw, overwrite)
-        tasks = [transfer.tasks(number, start) for number, start in enumerate(starts)]
+        with site.settling:
+            site.locks.take_all(range(replicates))
+            how = describe(settings), own, transfer.draw, range(replicates), overwrite
+            starts = begin(site.records, *how)
+        tasks = [transfer.tasks(number, start) for number, start in starts.items()]
         site.trainings.train_and_store(itertools.chain.from_iterable(tasks))
-    return results.tabulate(site.trainings.rows, site.objective)
+    return results.tabulate(site.trainings.rows.values(), site.objective)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,10 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["--allocation", "net"], ["--allocation", "global", "layerwise"]),
         (["--rewind", "back"], ["--rewind", "learning_rate"]),
         (["--rewind-to", "soon"], ["rewind_to='soon'", "2ep"]),
+        (["--replicates", "3:2"], ["--replicates", "at least 4", "'2'"]),
+        (["--replicate", "1"], ["--replicate", "from 0 to 0"]),
+        (["--replicates", "0:2", "--replicate", "1"], ["--replicate", "0:2"]),
+        (["--replicate", "0", "--overwrite"], ["overwrite=True", "--replicate"]),
         (["--epochs", "2", "--steps", "3"], ["--steps", "--epochs"]),
         (["--controls", "reinit,magic"], ["--controls", "magic", "shuffle"]),
         (["--controls", "reinit:0"], ["--controls", "at least 1"]),
@@ -125,6 +129,34 @@ def test_options_reach_the_search(tmp_path):
     for name in ("figure.png", "table.txt"):
         assert (tmp_path / "run" / name).stat().st_size
     assert not (tmp_path / "saved_models").exists()
+
+
+def test_parts_in_one_directory_and_in_two(tmp_path, capsys):
+    how = [*QUICK[:4], "--engine", "fit", "--workers", "0", "--export", "none"]
+
+    def find(directory, *options):
+        arguments = [*how, "--directory", directory, *options]
+        assert cli.find(arguments) == 0
+        return capsys.readouterr().out
+
+    said = find("a", "--replicates", "3", "--replicate", "1")
+    assert "6 of 9 trainings are missing: all of replicates 0, 2" in said
+    assert not (tmp_path / "a" / "table.txt").exists()
+    assert Run.load("a").data == "digits"
+    find("a", "--replicate", "0")
+    assert "all trainings are there" in find("a", "--replicates", "2:3")
+    find("b", "--replicates", "0:2")
+    find("b", "--replicates", "2:3")
+    assert Run.load("b").settings["replicates"] == 3
+    assert cli.main(["merge", "a", "b", "--directory", "c"]) == 0
+    assert "c: complete" in capsys.readouterr().out
+    assert cli.main(["merge", "a", "b", "--directory", "c"]) == 2
+    assert "--directory" in capsys.readouterr().err
+    find("c", "--replicates", "3")
+    tables = [Run.load(name).results().drop(columns="seconds") for name in "abc"]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], check_exact=True)
+    assert (tmp_path / "c" / "table.txt").exists()
 
 
 class Asked(Exception):

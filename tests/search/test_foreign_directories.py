@@ -256,4 +256,4 @@ def test_foreign_files_are_left_alone(finished, tmp_path):
     assert numbers(again).equals(numbers(finished))
     run.store.clear()
     left = {p.relative_to(copied).as_posix() for p in copied.rglob("*") if p.is_file()}
-    assert left == {*FOREIGN, ".lock"}
+    assert left == {*FOREIGN, ".lock", ".locks/replicate_0", ".locks/replicate_1"}

@@ -85,7 +85,8 @@ def test_a_build_function_that_seeds_itself_is_refused_for_replicates(
     with pytest.raises(ValueError, match="sets a seed"):
         search.search(**FIT)
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert files - {tmp_path / ".lock"} == {kept}
+    locks = {search.store.lock, search.store.lock_of(0)}
+    assert files - locks == {kept}
 
 
 def test_a_training_that_diverges_says_where():

@@ -210,7 +210,7 @@ def test_workers_end_with_a_killed_parent(tmp_path, one_worker, begun):
         workers = [c for c in children if "popen_loky" in "".join(c.cmdline())]
     parent.kill()
     parent.wait()
-    with store.alone():  # It is free at once.
+    with store.alone(patience=0):  # It is free at once.
         pass
     # Python gives up its lock seldom while it imports TensorFlow.
     deadline = time.monotonic() + (2 if begun else 10)

@@ -327,7 +327,7 @@ def test_it_trains_in_workers(ticket):
 class Listing:
     """An engine that trains nothing, and keeps what it was asked for."""
 
-    name, objective, compact = "fit", ACCURACY, False
+    name, objective, compact, most = "fit", ACCURACY, False, 1
 
     def __init__(self, name, model, data, **options):
         self.model, self.data = model, data

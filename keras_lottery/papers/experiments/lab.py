@@ -269,7 +269,9 @@ class Lab:
                 trainings={n: describe_task(task) for n, task in tasks.items()},
                 **self._described_data,
             )
-            keep_settings(site.records.store, describe(settings))
+            with site.settling:
+                site.locks.take_all(replicates)
+                keep_settings(site.records.store, describe(settings))
             done = site.trainings.train(tasks.values())
         trained = {}
         for label, task in tasks.items():

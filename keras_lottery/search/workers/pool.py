@@ -64,6 +64,10 @@ class Trainer(Protocol):
     data: Data
     objective: Objective
 
+    @property
+    def most(self) -> int:
+        """How many trainings it is to be offered at once, so that none waits for it."""
+
     def train_all(
         self, waiting: list[Task], progress: Callable[[Task, Reached], None]
     ) -> Iterator[Done]:
@@ -83,6 +87,11 @@ class Workers:
         self.data = engine.data
         self.objective = engine.objective
         self.pool = pool
+
+    @property
+    def most(self) -> int:
+        """Same as `Pool.most`."""
+        return self.pool.most
 
     def train_all(
         self, waiting: list[Task], progress: Callable[[Task, Reached], None]

@@ -58,9 +58,9 @@ class Content:
     versions: dict[str, int]
 
     @property
-    def missing(self) -> int:
-        """How many trainings are still to be done."""
-        return len(self.run.expected() - self.curves.keys())
+    def missing(self) -> set[TrainingId]:
+        """The trainings that are still to be done."""
+        return self.run.expected() - self.curves.keys()
 
     @property
     def variants(self) -> list[str]:

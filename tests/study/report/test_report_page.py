@@ -233,7 +233,7 @@ def test_values_are_told_where_their_markers_are(page, finished):
 
 def test_the_numbers_are_those_of_the_results(page, finished):
     content = read_content(finished)
-    assert content.missing == 0
+    assert not content.missing
     assert len(content.results) == 2 * (1 + 2 * (1 + 1 + 2))
     for row in content.results.to_dict("records"):
         assert f"{100 * row['early_stop_test_accuracy']:.2f} %" in page.words
@@ -325,7 +325,7 @@ def test_an_unfinished_search_is_reported_as_such(copy, no_figures):
     (copy / "replicate_0" / "level_02" / "ticket_0.safetensors").unlink()
     page = Page(write_report(copy))
     assert page.source == (copy / "report.html").read_text()
-    assert "not finished: 10 of 18 trainings are missing" in page.words
+    assert "not finished: 10 of 18 trainings are missing: " in page.words
     assert "Does the ticket match" in page.words
 
 

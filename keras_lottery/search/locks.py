@@ -1,0 +1,86 @@
+"""Which process writes what, where several work in one directory.
+
+The settings, the initial weights and the table are written under one lock, which is
+held for moments. Each replicate has a lock of its own, which is held by the process
+that trains it, until that ends. The system takes locks from a process that is killed.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Collection, Iterable
+
+from filelock import FileLock, Timeout
+
+from keras_lottery.files import write_atomically
+from keras_lottery.search.store import Store
+
+
+class Locks:
+    """The replicates that this process alone writes to, until it closes.
+
+    Args:
+        store: the directory.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[int, FileLock] = {}
+
+    @property
+    def held(self) -> Collection[int]:
+        """The replicates that are this process's."""
+        return self._held.keys()
+
+    def take(self, replicate: int) -> bool:
+        """Whether a replicate is this process's, from now on."""
+        if replicate in self._held:
+            return True
+        path = self._store.lock_of(replicate)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        self._held[replicate] = lock
+        holder = f"{socket.gethostname()}, process {os.getpid()}"
+        write_atomically(
+            self._store.holder_of(replicate), lambda file: file.write(holder.encode())
+        )
+        self._store.clean(replicate)
+        return True
+
+    def take_all(self, replicates: Iterable[int]) -> None:
+        """Takes replicates.
+
+        Raises:
+            BlockingIOError: if another process holds one.
+        """
+        for replicate in replicates:
+            if not self.take(replicate):
+                raise BlockingIOError(
+                    f"Replicate {replicate} in the directory '{self._store.directory}' "
+                    f"is being trained by {self.holder(replicate)}. Wait for its end, "
+                    "or choose another directory."
+                )
+
+    def holder(self, replicate: int) -> str:
+        """Who has a replicate, or had it last."""
+        try:
+            return self._store.holder_of(replicate).read_text("utf-8")
+        except OSError:
+            return "another process"
+
+    def explain(self, replicates: Iterable[int]) -> str:
+        """Who has replicates, in words."""
+        each = (f"replicate {r} is trained by {self.holder(r)}" for r in replicates)
+        return "; ".join(each)
+
+    def close(self) -> None:
+        """Gives all replicates back."""
+        for replicate, lock in self._held.items():
+            with contextlib.suppress(OSError):
+                self._store.holder_of(replicate).unlink()
+            lock.release()
+        self._held.clear()

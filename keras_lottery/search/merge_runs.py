@@ -1,0 +1,156 @@
+"""One run of several that were made apart."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_lottery import checks
+from keras_lottery.files import TEMPORARY, digest, write_atomically, write_sealed
+from keras_lottery.search.records import Reader, Record
+from keras_lottery.search.run import Run
+from keras_lottery.search.settings import check_backend, differences
+from keras_lottery.search.store import Store, TrainingId
+
+MAY_DIFFER = ("replicates", "architecture", "versions")
+"""Settings of runs that may be merged: architectures differ in automatic names."""
+RUNS = "a list of the directories of runs, at least one"
+
+
+def merge_runs(runs: Sequence[str | os.PathLike], directory: str | os.PathLike) -> Run:
+    """Makes one run of several that were made apart, of other replicates each.
+
+    A replicate that several runs have is taken from the one that has most of it, if
+    what they have in common is equal but for the seconds that it took. The runs stay as
+    they are.
+
+    Args:
+        runs: their directories, made by searches that differ in `part` or `replicates`.
+        directory: where the merged run goes: one that does not exist, or is empty.
+
+    Returns:
+        The merged run. Replicates that no run has are missing from it: a search in the
+        directory, with the same settings, trains them.
+
+    Raises:
+        FileNotFoundError: if a directory has no run.
+        CorruptedFileError: if a file is damaged.
+        ValueError: if settings differ, or the same replicate was trained to different
+            results; both values are named, and nothing is written.
+
+    Example::
+
+        kl.merge_runs(["runs/a", "runs/b"], "runs/all").verdict()
+    """
+    checks.sequence("runs", runs, RUNS, 1)
+    target = checks.directory("directory", directory)
+    found = [Run.load(checks.existing("runs", each)) for each in runs]
+    if target.exists() and any(target.iterdir()):
+        remedy = "Choose another directory, or empty it."
+        checks.refuse("directory", "a new or empty directory", str(directory), remedy)
+    first, *others = found
+    for other in others:
+        _check_settings(first, other)
+    sources = _sources(found)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # It takes its place whole, or not at all.
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as folder:
+        merged = Run(Path(folder, "run"))
+        replicates = max(run.settings["replicates"] for run in found)
+        for replicate, source in sources.items():
+            _copy(source.store, merged.store, replicate)
+        write_sealed(
+            merged.store.settings, {**first.settings, "replicates": replicates}
+        )
+        cards = [run.store.card for run in found if run.store.card.exists()]
+        if cards:
+            shutil.copyfile(cards[0], merged.store.card)
+        table = merged.results()
+        write_atomically(
+            merged.store.results, lambda file: table.to_csv(file, index=False)
+        )
+        os.replace(merged.directory, target)
+    return Run(target)
+
+
+def _check_settings(one: Run, other: Run) -> None:
+    """Raises ValueError, with the differences, unless they differ where they may."""
+    settings, others = one.settings, other.settings
+    check_backend(settings["versions"], others["versions"], one.directory)
+    lines = [
+        f"  {path}: {here!r} in '{one.directory}', {there!r} in '{other.directory}'"
+        for path, here, there in differences(_fixed(settings), _fixed(others))
+    ]
+    if lines:
+        raise ValueError(
+            "Expected runs that differ in their replicates alone. Received:\n"
+            + "\n".join(lines)
+        )
+
+
+def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k not in MAY_DIFFER}
+
+
+def _sources(runs: Sequence[Run]) -> dict[int, Run]:
+    """The run that each replicate is taken from: the one that has most of it."""
+    held: dict[int, dict[int, list[TrainingId]]] = {}
+    for number, run in enumerate(runs):
+        for which in run.store.training_ids():
+            held.setdefault(which.replicate, {}).setdefault(number, []).append(which)
+    sources = {}
+    for replicate, ids in sorted(held.items()):
+        best = max(ids, key=lambda number: len(ids[number]))
+        for number in ids:
+            for which in set(ids[number]) & set(ids[best]):
+                _check_equal(which, runs[best], runs[number])
+        sources[replicate] = runs[best]
+    # The others may have drawn on the weights of the first.
+    return {0: runs[0]} | sources
+
+
+def _check_equal(which: TrainingId, one: Run, other: Run) -> None:
+    if one is other:
+        return
+    ours, theirs = (_result(Reader(run.store), which) for run in (one, other))
+    for path, here, there in differences(ours, theirs):
+        raise ValueError(
+            f"Expected runs that agree where they have the same training, {which}. "
+            f"Received: {path} is {here!r} in '{one.directory}', {there!r} in "
+            f"'{other.directory}'. Leave one of the runs out."
+        )
+
+
+def _result(reader: Reader, which: TrainingId) -> dict[str, Any]:
+    """What a training gave, but for the seconds that it took."""
+    meta, states, masks = _whole(reader, which)
+    metrics = {k: v for k, v in meta["metrics"].items() if k != "seconds"}
+    rest = {k: v for k, v in meta.items() if k not in ("elsewhere", "versions")}
+    return {
+        **rest,
+        "metrics": metrics,
+        "weights": {name: digest(state) for name, state in states.items()},
+        "masks": None if masks is None else digest(masks),
+    }
+
+
+def _whole(reader: Reader, which: TrainingId) -> Record:
+    """A training, with the states that are in other files."""
+    elsewhere = reader.training_meta(which)["elsewhere"]
+    return reader.training(which, *elsewhere)
+
+
+def _copy(source: Store, target: Store, replicate: int) -> None:
+    """Copies what a store has of a replicate, and reads all of the copy."""
+    ids = [which for which in source.training_ids() if which.replicate == replicate]
+    paths = [source.initial(replicate), *map(source.training, ids)]
+    for path in paths:
+        place = target.directory / path.relative_to(source.directory)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    reader = Reader(target)
+    reader.initial(replicate)
+    for which in ids:
+        _whole(reader, which)
