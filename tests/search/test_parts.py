@@ -312,7 +312,7 @@ PROCESS = """
 import sys
 from tests.search.test_parts import FIT, HOW, make
 
-make(sys.argv[1], replicates=3, **HOW).search(**FIT | {"epochs": 40})
+make(sys.argv[1], replicates=3, **HOW).search(**FIT | {"epochs": 4})
 """
 
 
@@ -320,7 +320,7 @@ make(sys.argv[1], replicates=3, **HOW).search(**FIT | {"epochs": 40})
 @pytest.mark.slow
 def test_processes_in_one_directory(tmp_path):
     """Three at once, one of which is killed: the others end what it began."""
-    make(tmp_path / "whole", replicates=3, **HOW).search(**FIT | {"epochs": 40})
+    make(tmp_path / "whole", replicates=3, **HOW).search(**FIT | {"epochs": 4})
     run = tmp_path / "run"
     processes = [
         subprocess.Popen([sys.executable, "-c", PROCESS, str(run)]) for _ in range(3)
