@@ -154,13 +154,14 @@ def _find(options: argparse.Namespace) -> None:
         part=part,
         verbose=options.verbose,
     )
-    # Several processes may come to their end at once.
     with search.store.alone():
         _note_card(search.store, options, whole=part is None)
-        if part is None:
+    if part is None:
+        # Several processes may come to their end at once.
+        with search.store.exporting():
             _write(search, results, splits, options, name)
-        elif options.verbose:
-            print(f"{search.directory}: {_state(search)}")
+    elif options.verbose:
+        print(f"{search.directory}: {_state(search)}")
 
 
 def _part(

@@ -88,6 +88,7 @@ def at_work(
     *,
     ticket: Ticket,
     counts: Sequence[int],
+    here: int | None = None,
     workers: int | str,
     resources: Mapping[str, Any] | None = None,
     checkpoint: int = 0,
@@ -106,6 +107,7 @@ def at_work(
         make: makes the engine of this process of it.
         ticket: one of those to train, to see how long a step takes.
         counts: how many trainings there are, level by level.
+        here: how many of them this process is to do; all by default.
         workers, resources: see `workers.employ`.
         checkpoint: see `Trainings`.
         verbose: 0 shows nothing.
@@ -119,19 +121,18 @@ def at_work(
     """
     store.check_own()
 
-    def is_new() -> bool:
-        return overwrite or not store.settings.exists()
-
     name = setup.engine
     with contextlib.ExitStack() as stack:
         locks = stack.enter_context(contextlib.closing(Locks(store)))
         settling = stack.enter_context(contextlib.ExitStack())
-        if is_new():
+        is_first = overwrite or not store.settings.exists()
+        if is_first:
             settling.enter_context(store.alone())
         if overwrite:
             locks.take_all(store.locked_before())
-        elif not is_new():
+        elif not is_first or store.settings.exists():
             settling.close()  # Another process was first.
+            is_first = False
             name, workers = as_before(store, name, workers)
         options = setup.options | {"checkpoint": checkpoint}
         setup = dataclasses.replace(setup, engine=name, options=options)
@@ -144,8 +145,9 @@ def at_work(
         many = max(counts), total * ticket.steps
         hired = employ(workers, engine, setup, ticket, *many, resources, verbose)
         trainer = stack.enter_context(hired)
-        progress = stack.enter_context(Progress(total, verbose))
-        if not is_new():
+        mine = total if here is None else here
+        progress = stack.enter_context(Progress(mine, verbose))
+        if not is_first:
             settling.enter_context(store.alone())
         yield Site(
             settling=settling,

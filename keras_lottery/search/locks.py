@@ -2,7 +2,7 @@
 
 The settings, the initial weights and the table are written under one lock, which is
 held for moments. Each replicate has a lock of its own, which is held by the process
-that trains it, until that ends. The system takes locks from a process that is killed.
+that trains it. The system takes locks from a process that is killed.
 """
 
 import contextlib
@@ -77,10 +77,13 @@ class Locks:
         each = (f"replicate {r} is trained by {self.holder(r)}" for r in replicates)
         return "; ".join(each)
 
-    def close(self) -> None:
-        """Gives all replicates back."""
-        for replicate, lock in self._held.items():
+    def give_back(self, replicates: Iterable[int]) -> None:
+        """Leaves replicates that are held to whoever takes them."""
+        for replicate in list(replicates):
             with contextlib.suppress(OSError):
                 self._store.holder_of(replicate).unlink()
-            lock.release()
-        self._held.clear()
+            self._held.pop(replicate).release()
+
+    def close(self) -> None:
+        """Gives all replicates back."""
+        self.give_back(self._held)

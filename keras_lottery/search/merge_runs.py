@@ -71,6 +71,8 @@ def merge_runs(runs: Sequence[str | os.PathLike], directory: str | os.PathLike) 
         write_atomically(
             merged.store.results, lambda file: table.to_csv(file, index=False)
         )
+        if target.exists():
+            target.rmdir()  # Windows puts nothing in the place of a folder.
         os.replace(merged.directory, target)
     return Run(target)
 

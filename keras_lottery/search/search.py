@@ -6,7 +6,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,11 @@ from keras_lottery.engines.compacted import Compact, check_compact
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge import architecture
+from keras_lottery.keras_bridge.internals.optimizers import exclude_from_decay
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
+from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.pruning import (
     check_by_layer,
     chosen,
@@ -40,7 +41,6 @@ from keras_lottery.search.arguments import (
 )
 from keras_lottery.search.at_work import at_work
 from keras_lottery.search.levels import Replicate, count_trainings, levels
-from keras_lottery.search.locks import Locks
 from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import steps_to_find
 from keras_lottery.search.plan import Choices
@@ -289,6 +289,9 @@ class LotteryTicketSearch(Run):
             arguments = stored_arguments(settings)
             model = architecture.from_text(settings["architecture"])
             model = with_stored_weights(model, run.store)
+            how = settings["model"]["optimizer"]
+            if excluded := how.get("excluded_from_weight_decay"):
+                exclude_from_decay(model.optimizer, excluded, named_variables(model))
             return cls(model, directory=directory, **(arguments | changes))
         except (ValueError, TypeError) as error:
             if changes:
@@ -430,7 +433,8 @@ class LotteryTicketSearch(Run):
         validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
         plan = self._choices.plan(model, span, find, max(1, validations))
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
-        counts = [len(numbers) * count for count in counts]
+        # All parts of a search choose the same, however large they are.
+        whole = [self.replicates * count for count in counts]
         options = {
             "steps": length,
             "rewind_step": k,
@@ -438,7 +442,7 @@ class LotteryTicketSearch(Run):
             "callbacks": list(callbacks),
             "class_weight": class_weight,
             "objective": self._objective,
-            "trainings": sum(counts),
+            "trainings": sum(whole),
             "compact": self.compact,
         }
         how = self._source, self.prunable, self.seed
@@ -447,7 +451,8 @@ class LotteryTicketSearch(Run):
             Setup(*how, self.engine, data, options),
             lambda setup: setup.make(model),
             ticket=Ticket(get_masks(model), initial, 0, length),
-            counts=counts,
+            counts=whole,
+            here=len(numbers) * sum(counts),
             workers=self.workers,
             resources=self.resources,
             checkpoint=every,
@@ -468,43 +473,52 @@ class LotteryTicketSearch(Run):
             )
             settings = describe(asked)
 
-            def run(left: Sequence[int], settling: AbstractContextManager) -> None:
-                with settling:
-                    # Nobody overwrites what is to come if a replicate is held.
-                    any(map(site.locks.take, left))
-                    drawing = partial(draw, *how, self.pretrained)
-                    begun = settings, initial, drawing, left, self.overwrite
-                    starts = begin(site.records, *begun)
-                self.overwrite = False  # Gone on with from here on.
+            done: set[int] = set()
+
+            def run(left: Sequence[int]) -> None:
                 site.trainings.run(
                     levels(Replicate(plan, n, starts[n], model, data.examples))
                     for n in left
                     if site.locks.take(n)
                 )
+                done.update(site.locks.held)
+                # Another process may have more to do there, and this one waits for it.
+                site.locks.close()
 
-            run(numbers, site.settling)
-            while left := self._left_to_others(numbers, site.locks):
+            with site.settling:
+                # Nobody overwrites what is to come if a replicate is held.
+                first = next(filter(site.locks.take, numbers), None)
+                drawing = partial(draw, *how, self.pretrained)
+                begun = settings, initial, drawing, numbers, self.overwrite
+                starts = begin(site.records, *begun)
+                site.locks.give_back(set(site.locks.held) - {first})
+            self.overwrite = False  # Gone on with from here on.
+            run(numbers)
+            while left := self._left_to_others(numbers, done):
                 others = f"'{self.directory}': {site.locks.explain(left)}."
+                if any(map(site.locks.take, left)):
+                    run(left)  # It was given back meanwhile.
+                    continue
                 if part is not None:
                     warnings.warn(f"{others} It is left to them.", stacklevel=2)
                     break
                 warnings.warn(f"{others} This search waits.", stacklevel=2)
                 while not any(map(site.locks.take, left)):
                     time.sleep(LOOK)
-                    if left != self._left_to_others(numbers, site.locks):
+                    if left != self._left_to_others(numbers, done):
                         break
-                run(left, self.store.alone())
-        table = self.results()
+                run(left)
         with self.store.alone():
+            table = self.results()
             files.write_atomically(
                 self.store.results, lambda file: table.to_csv(file, index=False)
             )
         return table
 
-    def _left_to_others(self, numbers: Sequence[int], locks: Locks) -> list[int]:
-        """Those replicates that other processes have and have not finished."""
+    def _left_to_others(self, numbers: Sequence[int], done: set[int]) -> list[int]:
+        """Those replicates that are not finished, and not done by this process."""
         unfinished = {which.replicate for which in self.missing()}
-        return sorted((unfinished & set(numbers)) - set(locks.held))
+        return sorted((unfinished & set(numbers)) - done)
 
     def _declared(self) -> float | str:
         """The margin that the search began with, or the default."""

@@ -143,6 +143,10 @@ class Store:
         patience = PATIENCE if patience is None else patience
         return alone(self.directory, "search", patience)
 
+    def exporting(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps others from figures and exported files meanwhile; errors as `alone`."""
+        return alone(self.directory / LOCKS, "search", PATIENCE)
+
     def check_own(self) -> None:
         """Raises ValueError if files of a search's names are somebody else's."""
         if self._records():
@@ -172,7 +176,8 @@ class Store:
             root, folders = self._replicate(replicate), ["", "level_*/"]
         for folder in folders:
             for path in root.glob(f"{folder}{TEMPORARY}*"):
-                path.unlink(missing_ok=True)
+                if path.is_file():
+                    path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Removes the search; its locks, and whatever else is there, stay."""

@@ -149,6 +149,8 @@ class Trainings:
             warnings.warn(f"{error}. This training is done again.", stacklevel=2)
             return None
         check_backend(meta["versions"], versions(), self.records.store.directory)
+        # Of a process that was killed before it could remove it.
+        self.records.store.unfinished(task.which).unlink(missing_ok=True)
         self.rows[task.which] = row(meta)
         self.progress.leave_out()
         final, rewind_point = (states.get(n, {}) for n in ("final", "rewind_point"))

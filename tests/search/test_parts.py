@@ -173,6 +173,34 @@ def test_a_search_waits_for_others_and_takes_up_what_they_left(
 
 
 @pytest.mark.once
+def test_what_a_process_has_done_waits_for_nobody(tmp_path, pretended):
+    """One that was asked for other controls takes it up, though the first goes on."""
+    small(tmp_path, controls=["reinit"]).search(**ONCE, part=[0])
+    with held(tmp_path, 1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'.*' holds more than is asked for")
+        warnings.filterwarnings("error", "replicate 0 is trained")
+        with pytest.warns(UserWarning, match="replicate 1 is trained by"):
+            small(tmp_path, controls=["random"]).search(**ONCE, part=[0, 1])
+    ids = Store(tmp_path).training_ids()
+    assert {i.variant for i in ids if not i.replicate} == {"ticket", "reinit", "random"}
+
+
+@pytest.mark.once
+def test_parts_choose_as_the_whole_search_does(tmp_path, pretended, monkeypatch):
+    asked = []
+
+    def employ(workers, engine, setup, ticket, at_once, steps, *rest):
+        asked.append((at_once, steps, setup.options["trainings"]))
+        return real(workers, engine, setup, ticket, at_once, steps, *rest)
+
+    real = at_work.employ
+    monkeypatch.setattr(at_work, "employ", employ)
+    small(tmp_path / "whole").search(**ONCE)
+    small(tmp_path / "part").search(**ONCE, part=[3])
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.once
 def test_two_processes_never_take_the_same(tmp_path, pretended, monkeypatch):
     """Each takes a replicate only once it has nothing else to do."""
     taken = []

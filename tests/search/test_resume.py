@@ -272,6 +272,24 @@ def test_clear_removes_the_search_and_nothing_else(copy):
 
 
 @pytest.mark.once
+@pytest.mark.once
+def test_a_loaded_search_excludes_the_same_from_weight_decay(tmp_path):
+    def build():
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+        optimizer = keras.optimizers.SGD(0.1, weight_decay=0.1)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma"])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        return model
+
+    how = {"schedule": [0.5], "controls": None, "workers": 0, "engine": "fit"}
+    LotteryTicketSearch(build, directory=tmp_path, **how).search(**FIT)
+    before = LotteryTicketSearch.load(tmp_path).results()
+    LotteryTicketSearch.load(tmp_path, replicates=2).search(**FIT)
+    after = LotteryTicketSearch.load(tmp_path).results()
+    assert len(after) == 2 * len(before)
+
+
 def test_a_loaded_search_of_a_graph_goes_on(tmp_path):
     arguments = {"schedule": [0.5], "controls": {}}
     fit = FIT | {"epochs": 1}

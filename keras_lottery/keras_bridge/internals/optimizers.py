@@ -72,8 +72,17 @@ def undecayed(
         keys: set[Any] = getattr(one, "_exclude_from_weight_decay", set())
         pattern = getattr(one, "_exclude_from_weight_decay_pattern", None)
         own = [name for name, each in variables.items() if one._var_key(each) in keys]
-        found.append((own, pattern and pattern.pattern))
+        found.append((own, pattern and _sorted(pattern.pattern)))
     return found
+
+
+def _sorted(pattern: str) -> str:
+    """A pattern that Keras joined of a set of names, which has any order."""
+    return (
+        pattern
+        if set(pattern) & set("()[]\\")
+        else "|".join(sorted(pattern.split("|")))
+    )
 
 
 def exclude_from_decay(

@@ -345,7 +345,10 @@ def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
     # A schedule of the user's need not be registered with Keras.
     own = {type(schedule).__name__: type(schedule)} if schedule else {}
     with keras.saving.custom_object_scope(own):
-        return type(optimizer).from_config(optimizer.get_config())
+        new = type(optimizer).from_config(optimizer.get_config())
+    # Of the names; the variables of another model are none of this one's.
+    exclude_from_decay(new, undecayed(optimizer, {}), {})
+    return new
 
 
 def _fresh_metrics(metrics: Any) -> Any:

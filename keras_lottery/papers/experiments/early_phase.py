@@ -248,7 +248,7 @@ EXPERIMENT = Experiment(
     {
         **cifar_10(
             "resnet_20",
-            "238 trainings of 56,160 steps, hours on a GPU",
+            "243 trainings of 56,160 steps, hours on a GPU",
             levels=6,
             report=(6,),
             small=partial(models.resnet, 8),
