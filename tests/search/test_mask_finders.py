@@ -44,6 +44,7 @@ class Instant:
 
     objective = ACCURACY
     name = "fit"
+    most = 1
     compact = False
 
     def __init__(self, name, model, data, **options):

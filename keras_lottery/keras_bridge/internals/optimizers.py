@@ -92,8 +92,9 @@ def exclude_from_decay(
 ) -> None:
     """Excludes from weight decay what `undecayed` found; names unknown do not matter.
 
-    Sets these attributes: the public method refuses an optimizer that is built, as
-    that of a model that was read from a file is.
+    Sets `Optimizer._exclude_from_weight_decay`, its pattern and its cache, seen on
+    Keras 3.15: the public method refuses an optimizer that is built, as that of a model
+    that was read from a file is.
     """
     for one, (names, pattern) in zip(_parts(optimizer), excluded, strict=True):
         own = {one._var_key(variables[n]) for n in names if n in variables}

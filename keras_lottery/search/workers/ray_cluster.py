@@ -106,6 +106,8 @@ class RayCluster:
         self._numbers = itertools.count()
         self._running: dict[int, tuple[Task | None, Any]] = {}
         self._seen: dict[int, Seen] = {}
+        # Also of what has ended: it may have begun again and be done in a moment.
+        self._names: dict[int, str] = {}
         self._asked: Any = None
         self._count = 0
         self._counted = self._answered = self._stalled = time.monotonic()
@@ -134,6 +136,8 @@ class RayCluster:
         pickled, arrays = self._sharing.dumps(task)
         reference = self._train.remote(*self._arguments, number, pickled, arrays)
         self._running[number] = task, reference
+        if task is not None:
+            self._names[number] = str(task)
         mine: Future[Any] = Future()
         reference.future().add_done_callback(partial(self._ended, number, mine))
         return mine
@@ -189,10 +193,10 @@ class RayCluster:
         """Warns of trainings that begin again since they were seen before."""
         for number, (_, places) in self._seen.items():
             known = len(before[number][1]) if number in before else 1
-            task, _ = self._running.get(number, (None, None))
-            if len(places) > known and task is not None:
+            name = self._names.get(number)
+            if len(places) > known and name is not None:
                 warnings.warn(
-                    f"The training of {task} was lost with {places[-2]}. Ray begins it "
+                    f"The training of {name} was lost with {places[-2]}. Ray begins it "
                     f"again on {places[-1]}.",
                     stacklevel=6,
                 )

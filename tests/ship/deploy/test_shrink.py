@@ -218,8 +218,8 @@ def test_whether_a_cross_entropy_is_of_logits_is_seen():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("data.txt", "expected a .keras file"),
-        ("none.keras", "expected a .keras file"),
+        ("data.txt", "expected an existing .keras file"),
+        ("none.keras", "expected an existing .keras file"),
         ("broken.keras", "Expected a .keras file that Keras can load"),
         ("net.keras --data none.npz", "There is no file 'none.npz'"),
         ("net.keras --data flat.npz", "Expected `data` to hold"),
