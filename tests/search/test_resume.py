@@ -272,7 +272,6 @@ def test_clear_removes_the_search_and_nothing_else(copy):
 
 
 @pytest.mark.once
-@pytest.mark.once
 def test_a_loaded_search_excludes_the_same_from_weight_decay(tmp_path):
     def build():
         model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
@@ -290,6 +289,7 @@ def test_a_loaded_search_excludes_the_same_from_weight_decay(tmp_path):
     assert len(after) == 2 * len(before)
 
 
+@pytest.mark.once
 def test_a_loaded_search_of_a_graph_goes_on(tmp_path):
     arguments = {"schedule": [0.5], "controls": {}}
     fit = FIT | {"epochs": 1}
