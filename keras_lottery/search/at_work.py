@@ -6,6 +6,8 @@ in the store, and hand their tasks to the `Trainings` that they get.
 
 import contextlib
 import dataclasses
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +21,13 @@ from keras_lottery.search.records import Records
 from keras_lottery.search.settings import describe_data, describe_model, versions
 from keras_lottery.search.setup import Setup
 from keras_lottery.search.store import Store
+from keras_lottery.search.tasks import Levels
 from keras_lottery.search.trainings import Trainings
 from keras_lottery.search.workers import as_before, employ
 from keras_lottery.tickets import Ticket
+
+LOOK = 2.0
+"""Seconds from one look at what other processes have to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,48 @@ class Site:
     def objective(self) -> Objective:
         """What the trainings are compared by."""
         return self.engine.objective
+
+    def train_free(
+        self,
+        begin: Callable[[int], Levels],
+        numbers: Sequence[int],
+        unfinished: Callable[[], set[int]],
+        *,
+        waits: bool,
+    ) -> None:
+        """Trains the replicates that no other process has, and what others give back.
+
+        Nothing is held while others are waited for: they may wait for this process.
+
+        Args:
+            begin: the levels of a replicate.
+            numbers: the replicates.
+            unfinished: those of which trainings are missing, whoever does them.
+            waits: whether what others have is waited for, or left to them; a warning
+                says who has it.
+        """
+        done: set[int] = set()
+
+        def run(left: Sequence[int]) -> None:
+            self.trainings.run(begin(n) for n in left if self.locks.take(n))
+            done.update(self.locks.held)
+            self.locks.close()
+
+        run(numbers)
+        said: list[int] = []
+        while left := sorted((unfinished() & set(numbers)) - done):
+            if any(map(self.locks.take, left)):
+                run(left)
+                continue
+            if left != said:
+                directory = self.records.store.directory
+                others = f"'{directory}': {self.locks.explain(left)}."
+                then = "This search waits." if waits else "It is left to them."
+                warnings.warn(f"{others} {then}", stacklevel=3)
+                said = left
+            if not waits:
+                return
+            time.sleep(LOOK)
 
     def settings(self, **others: Any) -> dict[str, Any]:
         """What makes trainings the same, wherever they are done: to be stored.

@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import tempfile
-import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,8 +73,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-LOOK = 2.0
-"""Seconds from one look at what other processes have to the next."""
 DEFAULT_SCHEDULE = schedules.geometric()
 
 
@@ -471,54 +467,29 @@ class LotteryTicketSearch(Run):
                 margin=self._declared() if margin is None else margin,
                 initial=files.digest(initial),
             )
-            settings = describe(asked)
-
-            done: set[int] = set()
-
-            def run(left: Sequence[int]) -> None:
-                site.trainings.run(
-                    levels(Replicate(plan, n, starts[n], model, data.examples))
-                    for n in left
-                    if site.locks.take(n)
-                )
-                done.update(site.locks.held)
-                # Another process may have more to do there, and this one waits for it.
-                site.locks.close()
-
             with site.settling:
                 # Nobody overwrites what is to come if a replicate is held.
                 first = next(filter(site.locks.take, numbers), None)
                 drawing = partial(draw, *how, self.pretrained)
-                begun = settings, initial, drawing, numbers, self.overwrite
+                begun = describe(asked), initial, drawing, numbers, self.overwrite
                 starts = begin(site.records, *begun)
                 site.locks.give_back(set(site.locks.held) - {first})
             self.overwrite = False  # Gone on with from here on.
-            run(numbers)
-            while left := self._left_to_others(numbers, done):
-                others = f"'{self.directory}': {site.locks.explain(left)}."
-                if any(map(site.locks.take, left)):
-                    run(left)  # It was given back meanwhile.
-                    continue
-                if part is not None:
-                    warnings.warn(f"{others} It is left to them.", stacklevel=2)
-                    break
-                warnings.warn(f"{others} This search waits.", stacklevel=2)
-                while not any(map(site.locks.take, left)):
-                    time.sleep(LOOK)
-                    if left != self._left_to_others(numbers, done):
-                        break
-                run(left)
+            replicates = {
+                n: Replicate(plan, n, starts[n], model, data.examples) for n in numbers
+            }
+            site.train_free(
+                lambda number: levels(replicates[number]),
+                numbers,
+                lambda: {which.replicate for which in self.missing()},
+                waits=part is None,
+            )
         with self.store.alone():
             table = self.results()
             files.write_atomically(
                 self.store.results, lambda file: table.to_csv(file, index=False)
             )
         return table
-
-    def _left_to_others(self, numbers: Sequence[int], done: set[int]) -> list[int]:
-        """Those replicates that are not finished, and not done by this process."""
-        unfinished = {which.replicate for which in self.missing()}
-        return sorted((unfinished & set(numbers)) - done)
 
     def _declared(self) -> float | str:
         """The margin that the search began with, or the default."""

@@ -22,7 +22,7 @@ from keras_lottery.keras_bridge.layers import (
     strip_masks,
     walk,
 )
-from keras_lottery.keras_bridge.layers.convert import masked_by_default
+from keras_lottery.keras_bridge.layers.convert import fresh_optimizer, masked_by_default
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.search.setup import Setup
@@ -228,6 +228,7 @@ def test_names_that_do_not_decay_are_described_in_one_order():
         ((_, text),) = undecayed(optimizer, {})
         found.add(text)
     assert found == {"beta|bias|gamma"}
+    assert undecayed(fresh_optimizer(optimizer), {}) == undecayed(optimizer, {})
     optimizer.exclude_from_weight_decay(var_names=["(b|a)c"])
     assert undecayed(optimizer, {}) == [([], "(b|a)c")]
 
