@@ -1,4 +1,4 @@
-"""Arguments of a search: checked, and put together again from what is stored."""
+"""Checks of a search's arguments, and the arguments of a stored search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,19 +19,19 @@ CALLBACKS = "a list of callbacks of Keras"
 
 
 def check_model(model: Any) -> None:
-    """Raises ValueError unless it is a compiled model, or may build one."""
+    """Raises ValueError unless it is a compiled model or a function that builds one."""
     if not callable(model) or isinstance(model, keras.Model):
         keras_checks.compiled("model", model)
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raises ValueError unless they are callbacks of Keras."""
+    """Raises ValueError unless these are Keras callbacks."""
     for callback in checks.sequence("callbacks", callbacks, CALLBACKS):
         checks.instance("callbacks", callback, keras.callbacks.Callback, CALLBACKS)
 
 
 def check_repair(repair: Repair | None, rewind: Rewind) -> None:
-    """Raises ValueError for repaired weights that no ticket would start from."""
+    """Raises ValueError if a rewind would discard the repaired weights."""
     if repair and rewind.ticket is rewinds.from_rewind_point:
         checks.refuse(
             "repair",
@@ -45,14 +45,14 @@ def check_repair(repair: Repair | None, rewind: Rewind) -> None:
 def checkpoint_steps(
     checkpoint: int | str | None, steps_per_epoch: int, callbacks: Sequence[Any] = ()
 ) -> int:
-    """Steps from one stored state of a training to the next; 0 for none.
+    """The number of steps between two stored states of a training; 0 for none.
 
     >>> checkpoint_steps("2ep", 100)
     200
 
     Raises:
-        ValueError: if it cannot be read, or there are callbacks, whose state nobody
-            knows.
+        ValueError: if the argument cannot be read, or there are callbacks, whose state
+            cannot be stored.
     """
     if checkpoint is None:
         return 0
@@ -66,14 +66,14 @@ def checkpoint_steps(
 def read_part(
     part: Sequence[int] | None, replicates: int, overwrite: bool
 ) -> list[int]:
-    """The replicates that this process trains, of so many; all by default.
+    """The replicates that this process trains; by default, all of them.
 
     >>> read_part(range(2, 4), 10, False)
     [2, 3]
 
     Raises:
-        ValueError: if there are no such replicates, or what is stored, of which they
-            are to be a part, is to be removed.
+        ValueError: if a replicate does not exist, or if `overwrite` would remove the
+            stored search that this process is to be a part of.
     """
     if part is None:
         return list(range(replicates))
@@ -87,13 +87,13 @@ def read_part(
 
 
 def reported(report_levels: Sequence[int] | None, count: int) -> list[int]:
-    """The levels to report, of so many; all by default.
+    """The levels to report; by default, all of them.
 
     >>> reported(None, 2)
     [1, 2]
 
     Raises:
-        ValueError: if there are no such levels, or the last one is not among them.
+        ValueError: if a level does not exist, or the last one is missing.
     """
     levels = range(1, count + 1)
     if report_levels is None:
@@ -110,10 +110,11 @@ def reported(report_levels: Sequence[int] | None, count: int) -> list[int]:
 
 
 def stored_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `LotteryTicketSearch` that settings are of, but for its model.
+    """The arguments of `LotteryTicketSearch`, except the model, from stored settings.
 
     Raises:
-        ValueError, TypeError: if something of the user's own is not known here.
+        ValueError, TypeError: if a function or class of the user's own is needed that
+            is not available here.
     """
     return {
         "schedule": restore(settings["schedule"], Schedule),

@@ -1,7 +1,7 @@
-"""The way from a store and an engine's setup to trainings: one for all who train.
+"""Opens a store and prepares an engine, for everything that trains many networks.
 
-A search, a transfer and the papers' experiments enter `at_work`, note their settings
-in the store, and hand their tasks to the `Trainings` that they get.
+A search, a transfer and the papers' experiments enter `at_work`, write their settings
+to the store, and hand their tasks to the `Trainings` that they receive.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ LOOK = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where trainings are done: a store, what this process has of it, and what trains.
+    """A place to train: a store, this process's share of it, and what trains.
 
     Args:
-        settling: nobody else changes the settings until it is closed, which is once
-            they are stored.
+        settling: a lock on the settings. Close it once they are stored: until then, no
+            other process changes them.
         locks: takes the replicates that this process alone trains.
-        trainings: does them.
-        setup: of the engine that was chosen.
-        engine: of this process.
-        compact: what was asked for: what comes of it depends on the machine, and
-            changes no result but in its last digits.
+        trainings: runs the tasks.
+        setup: describes the engine that was chosen.
+        engine: the engine of this process.
+        compact: what the user asked for. Its effect depends on the machine, and changes
+            results in their last digits only.
     """
 
     settling: contextlib.ExitStack
@@ -59,7 +59,7 @@ class Site:
 
     @property
     def objective(self) -> Objective:
-        """What the trainings are compared by."""
+        """The metric by which trainings are compared."""
         return self.engine.objective
 
     def train_free(
@@ -70,16 +70,17 @@ class Site:
         *,
         waits: bool,
     ) -> None:
-        """Trains the replicates that no other process has, and what others give back.
+        """Trains the replicates that no other process has, or that others give up.
 
-        Nothing is held while others are waited for: they may wait for this process.
+        No lock is held while this process waits for others, since they may be waiting
+        for this one.
 
         Args:
-            begin: the levels of a replicate.
+            begin: gives the levels of a replicate.
             numbers: the replicates.
-            unfinished: those of which trainings are missing, whoever does them.
-            waits: whether what others have is waited for, or left to them; a warning
-                says who has it.
+            unfinished: gives the replicates with missing trainings, in any process.
+            waits: whether to wait for replicates that other processes have. Otherwise
+                they are left to those processes, and a warning names them.
         """
         done: set[int] = set()
 
@@ -105,10 +106,10 @@ class Site:
             time.sleep(LOOK)
 
     def settings(self, **others: Any) -> dict[str, Any]:
-        """What makes trainings the same, wherever they are done: to be stored.
+        """The settings to store: all that determines the results of the trainings.
 
         Args:
-            others: further settings, or in the place of some.
+            others: further settings, or replacements.
         """
         data, options = self.setup.data, self.setup.options
         assert data is not None
@@ -120,7 +121,7 @@ class Site:
             "model": describe_model(self.engine.model),
             "engine": self.engine.name,
             "compact": self.compact,
-            # Workers have one thread each: their number changes nothing.
+            # Each worker has one thread, so their number changes no result.
             "in_workers": self.trainings.trainer is not self.engine,
             **{n: describe_data(part) for n, part in parts.items() if n not in others},
             "versions": versions(),
@@ -143,29 +144,29 @@ def at_work(
     verbose: int,
     overwrite: bool = False,
 ) -> Iterator[Site]:
-    """Trainings in a store, by an engine or by workers.
+    """Runs trainings in a store, by an engine or by workers.
 
-    Others may train in it, too. The first process that comes chooses engine and workers
-    for all.
+    Other processes may train in the same store. The first one chooses the engine and
+    the workers for all of them.
 
     Args:
         store: where results are kept.
-        setup: what workers make their engines of. Trainings that are stored go on by
-            the engine that they were begun with, where it says `"auto"`.
-        make: makes the engine of this process of it.
-        ticket: one of those to train, to see how long a step takes.
-        counts: how many trainings there are, level by level.
-        here: how many of them this process is to do; all by default.
+        setup: what workers build their engines from. If it says `"auto"`, stored
+            trainings continue with the engine that they were begun with.
+        make: builds the engine of this process from the setup.
+        ticket: one of the tickets to train, for timing a step.
+        counts: the number of trainings of each level.
+        here: how many of them this process is to run; by default, all of them.
         workers, resources: see `workers.employ`.
         checkpoint: see `Trainings`.
         verbose: 0 shows nothing.
-        overwrite: whether what is stored does not matter, as it will be removed.
+        overwrite: whether to ignore what is stored, as it will be removed.
 
     Raises:
         BlockingIOError: if another process writes settings for ten minutes, or trains
             what is to be overwritten.
-        ValueError: if workers were asked for and cannot be had, or the store holds
-            files that are somebody else's.
+        ValueError: if the workers that were asked for are not available, or the store
+            holds files that do not belong to a search.
     """
     store.check_own()
 

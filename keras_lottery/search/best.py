@@ -17,19 +17,21 @@ FEWEST = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """Which ticket is the best of a search, and why; `str()` says it in words.
+    """The best ticket of a search, and why it was chosen; `str()` says it in words.
 
     Attributes:
-        level, replicate: which ticket.
-        density: the share of weights that it has left.
+        level, replicate: which ticket it is.
+        density: the share of weights that it keeps.
         matches: whether its level is shown to match the dense network.
         levels, replicates: how many levels were compared, over how many replicates.
-        difference, low, high: its level less the dense network on the validation data,
-            mean over replicates, and the 95 % confidence interval.
-        margin: how much worse than the dense network a ticket may be and match it.
-        test, dense_test: what level and dense network have on the test data, which
-            chose nothing; NaN without any.
-        objective: what they are compared by.
+        difference, low, high: the level's objective less that of the dense network on
+            the validation data: the mean over replicates and its 95 % confidence
+            interval.
+        margin: how much worse than the dense network a ticket may be and still match
+            it.
+        test, dense_test: the objective of the level and of the dense network on the
+            test data, which played no part in the choice; NaN without test data.
+        objective: the metric by which they are compared.
     """
 
     level: int
@@ -98,17 +100,17 @@ def best_of(
     """The sparsest level that is shown to match the dense network, on validation data.
 
     Shown means `confirmed` in `kl.results.verdict`: after Holm's correction for the
-    number of levels. Where no level is, it is the sparsest one that is within the
-    margin on average, or else the best on average. Of its replicates, the ticket of the
-    median is taken, the lower one of an even number: the best one's value would be too
-    good to be true.
+    number of levels. If no level is confirmed, it is the sparsest one that is within
+    the margin on average, or else the best one on average. Among the replicates of that
+    level the median ticket is taken, the lower one of an even number: the value of the
+    best replicate would be too optimistic.
 
     Args:
         results: the table of `Run.results()`.
         margin, objective, examples: same as in `kl.results.verdict`.
 
     Raises:
-        ValueError: if no ticket was trained yet, or not the dense network.
+        ValueError: if no ticket, or no dense network, was trained yet.
     """
     objective = objective or objective_of(results)
     table = _on_validation(results, margin, objective, examples)
@@ -135,13 +137,13 @@ def best_of(
 
 
 def best_level(results: "pd.DataFrame", objective: Objective) -> int:
-    """The level, but for the dense one, that is the best on the validation data."""
+    """The best sparse level on the validation data."""
     table = _on_validation(results, 0.0, objective, None)
     return int(objective.best(table["difference"]))
 
 
 def median_replicate(results: "pd.DataFrame", level: int, objective: Objective) -> int:
-    """The replicate whose ticket of a level is the median on the validation data."""
+    """The replicate with the median ticket of a level on the validation data."""
     is_ticket = (results["variant"] == "ticket") & (results["level"] == level)
     tickets = results[is_ticket].dropna(subset=[objective.column("early_stop")])
     gains = objective.gain(tickets[objective.column("early_stop")], 0)
@@ -155,7 +157,7 @@ def _on_validation(
     objective: Objective,
     examples: int | None,
 ) -> "pd.DataFrame":
-    """The verdict by level, of those that have an objective to compare."""
+    """The verdict on each level that has an objective to compare."""
     levels = results.loc[results["variant"] == "ticket", "level"]
     if (levels == 0).any() and (levels > 0).any():
         table = verdict(results, "validation", margin, objective, examples)

@@ -21,19 +21,19 @@ LOOKS = 10
 
 @dataclass(kw_only=True)
 class Converged:
-    """Whether the masks that a training would give have converged.
+    """Tells whether the masks that a training would give have converged.
 
-    It is asked at every validation: of the weights that pruning now would take away,
-    which share would have stayed had it pruned an epoch before? So a training sees all
-    data twice, however often it validates. The share never falls to zero: weights near
-    the threshold go on changing places, to no harm.
+    It is asked at every validation: of the weights that would be pruned now, which
+    share would have been kept one epoch earlier? A training thus sees all data at least
+    twice, however often it validates. The share never falls to zero: weights near the
+    threshold keep changing places, which does no harm.
 
     Args:
-        masks: those that are trained with.
+        masks: the masks of the training.
         initial, rewind_point: the states that a criterion may compare with.
-        sparsity: of the masks to find.
-        criterion, allocation, grouping: how they are found.
-        validations: how many there are in an epoch.
+        sparsity: the sparsity of the masks to find.
+        criterion, allocation, grouping: how the masks are found.
+        validations: the number of validations in an epoch.
         tolerance: the share of newly pruned weights up to which masks count as
             converged.
 
@@ -54,8 +54,8 @@ class Converged:
     _before: deque[Masks] = field(default_factory=deque, init=False)
 
     def snapshot(self, state: State) -> Snapshot:
-        """What a criterion sees while the training is on its way: no model, no data."""
-        # The same random numbers each time: draws do not move the masks.
+        """The snapshot that a criterion sees in training: without model and data."""
+        # The same random numbers each time, so that draws do not change the masks.
         rng = np.random.default_rng(0)
         states = state, self.initial, self.rewind_point
         return Snapshot(self.masks, *states, rng, None, grouping=self.grouping)

@@ -1,4 +1,4 @@
-"""The algorithm: train, prune, rewind, repeat; and what is trained beside it."""
+"""The algorithm: train, prune, rewind, repeat, and train the controls beside it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +23,10 @@ from keras_lottery.tickets.criteria import Criterion
 
 
 def levels(replicate: "Replicate") -> Levels:
-    """The algorithm, for one replicate.
+    """Runs the algorithm for one replicate.
 
-    Yields what each level has to train, all independent, and is sent what its first
-    training gave.
+    Yields the trainings of each level, which are independent of each other, and is sent
+    the result of the first one.
     """
     plan, ticket, snapshot = replicate.plan, replicate.dense_ticket(), None
     tasks = [replicate.task(0, "ticket", ticket)]
@@ -45,14 +45,14 @@ def levels(replicate: "Replicate") -> Levels:
 
 @dataclass(frozen=True)
 class Replicate:
-    """What `levels` goes through, once for each seed: its tasks and snapshots.
+    """One run of `levels`, for one seed: it makes the tasks and the snapshots.
 
     Args:
         plan: what the search is to do.
-        number: which replicate.
+        number: the number of the replicate.
         initial: the weights that it starts from.
         model: the masked model.
-        data: what gives the training data (x, y).
+        data: returns the training data (x, y).
     """
 
     plan: Plan
@@ -62,18 +62,18 @@ class Replicate:
     data: Examples
 
     def seed(self, purpose: str, level: int = 0, trial: int = 0) -> int:
-        """A seed of its own for everything that is random."""
+        """A separate seed for each purpose that needs random numbers."""
         return derive_seed(self.plan.seed, self.number, purpose, level, trial)
 
     def dense_ticket(self) -> Ticket:
-        """All weights, from the beginning."""
+        """The dense network as a ticket: all weights, from step 0."""
         shapes = {name: mask.shape for name, mask in get_masks(self.model).items()}
         return Ticket(Masks.dense(shapes), self.initial, 0, self.plan.span.steps)
 
     def task(
         self, level: int, variant: str, ticket: Any, trial: int = 0, **how: Any
     ) -> StoredTask:
-        """A training of the level. All have their data in the same order."""
+        """A training of the level. All trainings see their data in the same order."""
         which = TrainingId(self.number, level, variant, trial)
         keep = ("start", "final") if level else ("start", "rewind_point", "final")
         how = {"keep": keep, **how}
@@ -82,7 +82,7 @@ class Replicate:
     def mask_task(
         self, level: int, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity
     ) -> StoredTask:
-        """The training of a level that the masks of the next one are found in."""
+        """The training of a level in which the masks of the next level are found."""
         plan = self.plan
         training = plan.finder(ticket, snapshot, sparsity, plan.span)
         variant = "ticket" if training.own else MASK_FINDING
@@ -95,7 +95,7 @@ class Replicate:
         trained: Training,
         before: Snapshot | None,
     ) -> Snapshot:
-        """What is known where the masks of a level are to be found."""
+        """The snapshot in which the masks of a level are found."""
         assert isinstance(found_in.ticket, Ticket)
         rewind_point = (
             before.rewind_point
@@ -132,7 +132,7 @@ class Replicate:
 
 
 def _not_twice(state: State, other: State) -> State:
-    """The state with the other's arrays where they are equal: kept, and sent, once."""
+    """Replaces equal arrays by those of the other state: each is kept and sent once."""
     return {
         name: other[name] if np.array_equal(array, other[name]) else array
         for name, array in state.items()
@@ -141,11 +141,11 @@ def _not_twice(state: State, other: State) -> State:
 
 @dataclass(frozen=True)
 class ControlTicket:
-    """Makes a control's ticket where it is trained.
+    """Makes a control's ticket in the process that trains it.
 
     Args:
         control: the control.
-        ticket: what it is held against.
+        ticket: the ticket that it is compared with.
         snapshot: the one that the ticket was found in, without model and data.
     """
 
@@ -161,13 +161,13 @@ class ControlTicket:
 def count_trainings(replicate: Replicate) -> list[int]:
     """Goes through the levels without training, and counts the trainings of each.
 
-    What cannot be pruned is known before anything is trained.
+    It finds out what cannot be pruned before anything is trained.
 
     Args:
         replicate: the first one.
 
     Returns:
-        For each level, how many trainings it has.
+        The number of trainings of each level.
     """
     plan, initial = replicate.plan, replicate.initial
     # A training would move the weights: there are criteria that compare.

@@ -1,8 +1,8 @@
-"""Which process writes what, where several work in one directory.
+"""Decides which process writes what when several processes share a directory.
 
 The settings, the initial weights and the table are written under one lock, which is
-held for moments. Each replicate has a lock of its own, which is held by the process
-that trains it. The system takes locks from a process that is killed.
+held for moments. Each replicate has a lock of its own, which the process that trains
+it holds. The operating system releases the locks of a process that is killed.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from keras_lottery.search.store import Store
 
 
 class Locks:
-    """The replicates that this process alone writes to, until it closes.
+    """The replicates that only this process writes to, until it is closed.
 
     Args:
         store: the directory.
@@ -29,11 +29,11 @@ class Locks:
 
     @property
     def held(self) -> Collection[int]:
-        """The replicates that are this process's."""
+        """The replicates that this process has."""
         return self._held.keys()
 
     def take(self, replicate: int) -> bool:
-        """Whether a replicate is this process's, from now on."""
+        """Takes a replicate if it is free; returns whether this process has it now."""
         if replicate in self._held:
             return True
         path = self._store.lock_of(replicate)
@@ -66,19 +66,19 @@ class Locks:
                 )
 
     def holder(self, replicate: int) -> str:
-        """Who has a replicate, or had it last."""
+        """The process that has a replicate, or had it last."""
         try:
             return self._store.holder_of(replicate).read_text("utf-8")
         except OSError:
             return "another process"
 
     def explain(self, replicates: Iterable[int]) -> str:
-        """Who has replicates, in words."""
+        """A sentence that says which process has which replicate."""
         each = (f"replicate {r} is trained by {self.holder(r)}" for r in replicates)
         return "; ".join(each)
 
     def give_back(self, replicates: Iterable[int]) -> None:
-        """Leaves replicates that are held to whoever takes them."""
+        """Gives back replicates that this process has, for others to take."""
         for replicate in list(replicates):
             with contextlib.suppress(OSError):
                 self._store.holder_of(replicate).unlink()

@@ -16,7 +16,7 @@ connectivity and the lottery ticket hypothesis"."""
 
 
 def check_margin(margin: float | str) -> None:
-    """Raises ValueError unless it is `"auto"` or a number from 0 on."""
+    """Raises ValueError unless this is `"auto"` or a number of at least 0."""
     if not isinstance(margin, str) or margin != "auto":
         remedy = (
             "Or 'auto'. It is in the objective's unit: of an accuracy, 0.002 is 0.2 "
@@ -31,12 +31,12 @@ def margin_of(
     objective: Objective,
     examples: int | None,
 ) -> float:
-    """The margin as a number; NaN where `"auto"` has too little to go by.
+    """The margin as a number; NaN if there is too little data for `"auto"`.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
         margin, examples: same as in `kl.results.verdict`.
-        objective: what the table is about.
+        objective: the objective of the table.
     """
     check_margin(margin)
     if not isinstance(margin, str):

@@ -1,8 +1,9 @@
-"""Where the masks of a level come from: in which training they are found.
+"""Mask finders: in which training the masks of a level are found.
 
-A mask finder is a function `(ticket, snapshot, sparsity, span) -> MaskTraining`: of the
-ticket of a level, and of the snapshot that it was found in (`None` for the dense
-network), it makes the training after which to prune. That may be the ticket's own.
+A mask finder is a function `(ticket, snapshot, sparsity, span) -> MaskTraining`. From
+the ticket of a level and the snapshot in which that ticket was found (`None` for the
+dense network), it makes the training after which the network is pruned. This may be
+the ticket's own training.
 """
 
 import dataclasses
@@ -23,12 +24,12 @@ from keras_lottery.tickets.rewind import Rewind, Span, Start, from_rewind_point
 
 
 class MaskTraining(NamedTuple):
-    """A training to find masks in.
+    """A training in which masks are found.
 
     Args:
-        ticket: what to train; for no steps at all, to prune what it starts from.
+        ticket: what to train. With no steps, its starting weights are pruned.
         stop: ends the training early, see `Engine.train`.
-        own: whether it is the ticket's own training, which is reported as well.
+        own: whether this is the ticket's own training, which is reported as well.
     """
 
     ticket: Ticket
@@ -37,7 +38,7 @@ class MaskTraining(NamedTuple):
 
 
 class MaskFinder(Protocol):
-    """Makes the training that a level's masks are found in."""
+    """Makes the training in which a level's masks are found."""
 
     def __call__(
         self, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
@@ -55,18 +56,18 @@ def own_training(
 def initial_weights(
     ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span
 ) -> MaskTraining:
-    """Finds each level's masks in the untrained dense network."""
+    """Finds the masks of each level in the untrained dense network."""
     dense = Masks.dense({name: mask.shape for name, mask in ticket.masks.items()})
     return MaskTraining(dataclasses.replace(ticket, masks=dense, steps=0))
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Finds masks in a second training that runs beside the tickets'.
+    """Finds masks in a second run of training that goes on beside the tickets' own.
 
     Args:
-        start: where the run starts from after a pruning. The dense network's own
-            training is the first part of it.
+        start: where this run starts from after each pruning. Its first part is the
+            training of the dense network.
     """
 
     start: Start
@@ -81,11 +82,11 @@ class Beside:
 
 @dataclass(frozen=True)
 class Shorter:
-    """The first steps of another finder's trainings, counted from the rewind point.
+    """Shortens another finder's trainings, counted from the rewind point.
 
     Args:
-        finder: whose trainings.
-        steps: how many.
+        finder: the other finder.
+        steps: the number of steps.
     """
 
     finder: MaskFinder
@@ -102,12 +103,12 @@ class Shorter:
 
 @dataclass(frozen=True, kw_only=True)
 class UntilConverged:
-    """Another finder's trainings, each ended once its masks have converged.
+    """Ends another finder's trainings as soon as the masks have converged.
 
     Args:
-        finder: whose trainings.
+        finder: the other finder.
         criterion, allocation, grouping: how the masks are found.
-        validations: how many there are in an epoch.
+        validations: the number of validations in an epoch.
     """
 
     finder: MaskFinder
@@ -131,7 +132,7 @@ class UntilConverged:
             validations=self.validations,
         )
         if snapshot is None:
-            # A criterion that cannot be asked in training says so before.
+            # A criterion that cannot be used during training says so beforehand.
             self.criterion(converged.snapshot(ticket.weights))
         return MaskTraining(found, converged)
 
@@ -143,7 +144,7 @@ def steps_to_find(
     mask_epochs: float | str | None,
     mask_steps: int | None,
 ) -> int | str | None:
-    """How long to train for the masks: steps, `"auto"`, or `None` for all the way.
+    """The length of mask-finding runs: steps, `"auto"`, or `None` for full length.
 
     Raises:
         ValueError: if `mask_epochs` and `mask_steps` do not fit the search.
@@ -185,15 +186,15 @@ def choose(
     prune_at_init: bool,
     until_converged: Callable[..., UntilConverged],
 ) -> MaskFinder:
-    """The mask finder that a search asks for.
+    """The mask finder for the arguments of a search.
 
     Args:
         rewind, span, prune_at_init: those of the search.
-        steps: what `steps_to_find` returned.
+        steps: the value that `steps_to_find` returned.
         until_converged: ends the trainings of a finder early.
 
     Raises:
-        ValueError: if tickets found at initialisation would start elsewhere.
+        ValueError: if tickets found at initialisation would start from other weights.
     """
     finder: MaskFinder = Beside(rewind.finder) if rewind.finder else own_training
     k = span.rewind_step

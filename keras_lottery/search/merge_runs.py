@@ -1,4 +1,4 @@
-"""One run of several that were made apart."""
+"""Merges runs that were made separately."""
 
 import os
 import shutil
@@ -20,25 +20,25 @@ RUNS = "a list of the directories of runs, at least one"
 
 
 def merge_runs(runs: Sequence[str | os.PathLike], directory: str | os.PathLike) -> Run:
-    """Makes one run of several that were made apart, of other replicates each.
+    """Merges runs that were made separately, each of other replicates, into one run.
 
-    A replicate that several runs have is taken from the one that has most of it, if
-    what they have in common is equal but for the seconds that it took. The runs stay as
-    they are.
+    If several runs have the same replicate, it is taken from the run that has most of
+    it, provided that the results they have in common are equal, except for the seconds
+    that they took. The runs themselves are not changed.
 
     Args:
         runs: their directories, made by searches that differ in `part` or `replicates`.
-        directory: where the merged run goes: one that does not exist, or is empty.
+        directory: where the merged run goes; it must not exist, or be empty.
 
     Returns:
         The merged run. Replicates that no run has are missing from it: a search in the
         directory, with the same settings, trains them.
 
     Raises:
-        FileNotFoundError: if a directory has no run.
+        FileNotFoundError: if a directory contains no run.
         CorruptedFileError: if a file is damaged.
-        ValueError: if settings differ, or the same replicate was trained to different
-            results; both values are named, and nothing is written.
+        ValueError: if settings differ, or the same replicate has different results. The
+            message names both values, and nothing is written.
 
     Example::
 
@@ -78,7 +78,7 @@ def merge_runs(runs: Sequence[str | os.PathLike], directory: str | os.PathLike) 
 
 
 def _check_settings(one: Run, other: Run) -> None:
-    """Raises ValueError, with the differences, unless they differ where they may."""
+    """Raises ValueError that shows the differences, unless all of them are allowed."""
     settings, others = one.settings, other.settings
     check_backend(settings["versions"], others["versions"], one.directory)
     lines = [
@@ -126,7 +126,7 @@ def _check_equal(which: TrainingId, one: Run, other: Run) -> None:
 
 
 def _result(reader: Reader, which: TrainingId) -> dict[str, Any]:
-    """What a training gave, but for the seconds that it took."""
+    """The result of a training, except for the seconds that it took."""
     meta, states, masks = _whole(reader, which)
     metrics = {k: v for k, v in meta["metrics"].items() if k != "seconds"}
     rest = {k: v for k, v in meta.items() if k not in ("elsewhere", "versions")}
@@ -139,13 +139,13 @@ def _result(reader: Reader, which: TrainingId) -> dict[str, Any]:
 
 
 def _whole(reader: Reader, which: TrainingId) -> Record:
-    """A training, with the states that are in other files."""
+    """A training with all its states, including those that are in other files."""
     elsewhere = reader.training_meta(which)["elsewhere"]
     return reader.training(which, *elsewhere)
 
 
 def _copy(source: Store, target: Store, replicate: int) -> None:
-    """Copies what a store has of a replicate, and reads all of the copy."""
+    """Copies the files of a replicate, and reads the whole copy."""
     ids = [which for which in source.training_ids() if which.replicate == replicate]
     paths = [source.initial(replicate), *map(source.training, ids)]
     for path in paths:

@@ -1,4 +1,4 @@
-"""Paired comparisons over replicates: intervals, and what they show."""
+"""Paired comparisons over replicates: confidence intervals, and what they show."""
 
 import numpy as np
 from scipy import stats
@@ -11,16 +11,17 @@ BETTER, MATCHING, WORSE, UNDECIDED = "better", "matching", "worse", "undecided"
 
 
 def interval(values: np.ndarray, step: float = 0.0) -> tuple[float, float, float]:
-    """The mean of replicates, and its 95 % confidence interval (Student's t).
+    """The mean over replicates, and its 95 % confidence interval (Student's t).
 
     Args:
         values: one for each replicate.
-        step: what the values are multiples of. Few accuracies of few examples are equal
-            by chance; their spread is taken to be no less than that of rounding.
+        step: the unit of which the values are multiples. Accuracies on few examples may
+            be equal by chance, so their spread is taken to be at least that of
+            rounding.
 
     >>> [round(x, 2) for x in interval(np.array([1.0, 2.0, 3.0]))]
     [2.0, -0.48, 4.48]
-    >>> interval(np.array([1.0]))  # of one replicate, the noise is not known
+    >>> interval(np.array([1.0]))  # the noise of a single replicate is unknown
     (1.0, nan, nan)
     """
     if not len(values):
@@ -33,7 +34,7 @@ def interval(values: np.ndarray, step: float = 0.0) -> tuple[float, float, float
 
 
 def word(low: float, high: float, margin: float) -> str:
-    """What the interval of a gain shows.
+    """The verdict on a gain, from its confidence interval.
 
     >>> word(-0.1, 0.3, margin=0.2), word(-0.3, 0.3, margin=0.2)
     ('matching', 'undecided')
@@ -46,9 +47,9 @@ def word(low: float, high: float, margin: float) -> str:
 
 
 def p_value(gains: np.ndarray, margin: float, step: float = 0.0) -> float:
-    """Of the test that the mean gain lies above -margin: one-sided, Student's t.
+    """The p-value for a mean gain above -margin (one-sided test, Student's t).
 
-    It is below 2.5 % where the lower end of the 95 % interval lies above -margin.
+    It is below 2.5 % exactly if the lower end of the 95 % interval is above -margin.
     """
     if len(gains) < 2 or np.isnan(margin):
         return np.nan
@@ -59,7 +60,7 @@ def p_value(gains: np.ndarray, margin: float, step: float = 0.0) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values that take into account how many there are.
+    """P-values corrected for the number of comparisons.
 
     Reference:
         Holm 1979, "A simple sequentially rejective multiple test procedure".
@@ -75,7 +76,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def resolution(values: np.ndarray) -> float:
-    """The least difference of measured values: of an accuracy, one example.
+    """The smallest difference between measured values; for an accuracy, one example.
 
     >>> round(resolution(np.array([0.9, 0.95, 0.95, 0.85])), 4)
     0.05

@@ -1,4 +1,4 @@
-"""What a search is to do: its choices, and what becomes of them for a model."""
+"""The plan of a search: the user's choices, applied to a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +24,11 @@ from keras_lottery.tickets.schedules import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The arguments of `LotteryTicketSearch`, found by their names.
+    """The arguments of `LotteryTicketSearch`, with names replaced by functions.
 
     Args:
         schedule, criterion, allocation, granularity, rewind, repair, report_levels,
-            seed, prune_at_init: same as there.
+            seed, prune_at_init: same as in `LotteryTicketSearch`.
         controls: one (name, control, trial) for each training of a control.
     """
 
@@ -46,13 +46,13 @@ class Choices:
     def plan(
         self, model: keras.Model, span: Span, find: int | str | None, validations: int
     ) -> "Plan":
-        """What `levels` follows.
+        """The plan that `levels` follows.
 
         Args:
             model: the masked model.
             span: the stretch of training that tickets repeat.
-            find: how long to train for the masks, see `mask_finders.steps_to_find`.
-            validations: how many there are in an epoch.
+            find: the length of mask-finding runs, see `mask_finders.steps_to_find`.
+            validations: the number of validations in an epoch.
 
         Raises:
             ValueError: see `mask_finders.choose`.
@@ -87,7 +87,7 @@ class Plan:
         grouping: what is pruned together.
         controls: one (name, control, trial) for each training of a control.
         span: the stretch of training that tickets repeat.
-        finder: makes the trainings that masks are found in.
+        finder: makes the trainings in which masks are found.
     """
 
     schedule: Schedule
@@ -103,7 +103,7 @@ class Plan:
     finder: MaskFinder
 
     def repaired(self, snapshot: Snapshot, masks: Masks) -> tuple[Snapshot, Masks]:
-        """The snapshot with the weights that tickets go on from, and their masks."""
+        """The snapshot with its masks and the weights that tickets continue from."""
         if self.repair is None:
             return snapshot, masks
         changed, masks = repaired_snapshot(self.repair, snapshot, masks)

@@ -25,14 +25,14 @@ SECONDS = 60.0
 
 
 class Progress:
-    """How far the trainings are, each and all, and the time that is left.
+    """Shows the progress of each training and of the whole search, and the time left.
 
-    Bars on a terminal: one for each training that is under way, and one for all.
-    Elsewhere, as in a notebook or a log file, a line for each training that is
-    finished, and one every minute if none is.
+    On a terminal there is a bar for each training that is running, and one for the
+    whole search. Elsewhere, as in a notebook or a log file, a line appears for each
+    training that has finished, and one every minute if none has.
 
     Args:
-        trainings: how many there are in the whole search.
+        trainings: the number of trainings in the whole search.
         verbose: 0 shows nothing.
     """
 
@@ -47,7 +47,7 @@ class Progress:
             TextColumn("gone,"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            # Trainings may take long: the pace is that of the last hour.
+            # Trainings may take long, so the pace is that of the last hour.
             speed_estimate_period=3600,
         )
         self._each = Bars(
@@ -75,7 +75,7 @@ class Progress:
         self._live.__exit__(kind, error, traceback)
 
     def show(self, name: str, reached: Reached) -> None:
-        """Shows how far a training is."""
+        """Shows how far a training has come."""
         if name not in self._under_way:
             self._under_way[name] = self._each.add_task(name, total=None, far="")
         far, end = _words(reached), reached.epochs or None
@@ -85,11 +85,11 @@ class Progress:
             self._say(f"{name}: {far}; {len(self._under_way)} under way")
 
     def finish(self, name: str, gave: str = "") -> None:
-        """Counts a training as done.
+        """Counts a training as finished.
 
         Args:
             name: same as in `show`.
-            gave: what came of it, in words.
+            gave: its result, in words.
         """
         if name in self._under_way:
             self._each.remove_task(self._under_way.pop(name))
@@ -98,7 +98,7 @@ class Progress:
             self._say(f"{name}: {gave}" if gave else name)
 
     def leave_out(self) -> None:
-        """Counts a training no longer: it was done before."""
+        """Takes a training out of the count, as it was finished earlier."""
         total = self._all.tasks[self._task].total or 1
         self._all.update(self._task, total=total - 1)
 
@@ -117,7 +117,7 @@ class Progress:
 
 
 def _words(reached: Reached) -> str:
-    """How far a training is, in words.
+    """How far a training has come, in words.
 
     >>> _words(Reached(300, 1.5, 8, 0.25))
     'epoch 1.5 of 8, val_loss 0.25'

@@ -1,7 +1,8 @@
-"""What trainings gave, on disk: a replicate's states are stored once, and referred to.
+"""The results of trainings on disk: each state of a replicate is stored only once.
 
 A ticket starts from the initial weights, from the rewind point, or from where another
-training ended: its start is in a file already, and its own file says in which.
+training ended. A file already holds these weights, and the ticket's own file refers
+to it.
 """
 
 from collections.abc import Mapping
@@ -26,26 +27,27 @@ Record = tuple[dict[str, Any], dict[str, State], Masks | None]
 
 
 class Reader:
-    """Reads the records of a store: whole, and each in its place.
+    """Reads the records of a store.
 
     Args:
         store: the directory.
 
     All methods raise FileNotFoundError if there is no such file, and CorruptedFileError
-    if it is damaged, another one than its name says, or refers to such a file.
+    if a file is damaged, is not the record that its name says, or refers to such a
+    file.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def read(self, path: Path, kind: str, *names: str) -> Record:
-        """Reads a record, with states that it refers to.
+        """Reads a record and the states that it refers to.
 
         Args:
             path: a file in the store.
             kind: see `files.read_record`.
-            names: the states that are wanted wherever they are stored; others are there
-                if they are in the file.
+            names: the states to read from wherever they are stored. Other states are
+                returned only if they are in the file itself.
         """
         meta, found, masks = read_record(path, kind)
         states: dict[str, State] = {**found}
@@ -58,7 +60,7 @@ class Reader:
         return meta, states, masks
 
     def training(self, which: TrainingId, *names: str) -> Record:
-        """What a training gave; `names` as in `read`."""
+        """The result of a training; `names` is the same as in `read`."""
         path = self.store.training(which)
         meta, states, masks = self.read(path, "training", *names)
         _check_place(path, meta, which)
@@ -69,7 +71,7 @@ class Reader:
         return meta, states, masks
 
     def training_meta(self, which: TrainingId) -> dict[str, Any]:
-        """What is noted of a training, without its weights and masks."""
+        """The metadata of a training, without its weights and masks."""
         path = self.store.training(which)
         meta = read_meta(path, "training")
         stored.check(path, meta, stored.Training)
@@ -88,7 +90,7 @@ class Reader:
         return meta, states, masks
 
     def _referred(self, path: Path, place: tuple[str, str, str]) -> State:
-        """A state that is in another record."""
+        """A state that is stored in another record."""
         file, kind, name = place
         own = "initial" if Path(file).stem == "initial" else "training"
         if kind != own or not self.store.is_record(file):
@@ -100,7 +102,7 @@ class Reader:
 
 
 class Records(Reader):
-    """The records of a store, while more are written.
+    """The records of a store that more records are written to.
 
     Args:
         store: the directory.
@@ -108,9 +110,9 @@ class Records(Reader):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        # By replicate and the digest of each state: its file, the file's kind, its name
-        # there. None is in the folder of another replicate, which may come from another
-        # process, or go elsewhere.
+        # For each replicate and digest of a state: its file, the file's kind, and its
+        # name there. A replicate never refers to the folder of another one, which
+        # another process may write, or which may be moved.
         self._places: dict[tuple[str, str], tuple[str, str, str]] = {}
 
     def write(
@@ -120,7 +122,7 @@ class Records(Reader):
         states: Mapping[str, State],
         masks: Masks | None = None,
     ) -> None:
-        """Writes a record, without those states that are in another one.
+        """Writes a record, without the states that another record holds already.
 
         Args:
             path: a file in the store.
@@ -133,14 +135,14 @@ class Records(Reader):
         write_record(path, {**meta, "elsewhere": elsewhere}, own, masks)
 
     def training(self, which: TrainingId, *names: str) -> Record:
-        """Same as `Reader.training`; what is written later may refer to the states."""
+        """Same as `Reader.training`; records written later may refer to its states."""
         return self._noted(self.store.training(which), super().training(which, *names))
 
     def _initial(self, replicate: int) -> Record:
         return self._noted(self.store.initial(replicate), super()._initial(replicate))
 
     def _noted(self, path: Path, record: Record) -> Record:
-        # One that was refused is not: its file is about to be written anew.
+        # A refused record is left out: its file is about to be written again.
         meta, states, _ = record
         own = {n: state for n, state in states.items() if n not in meta["elsewhere"]}
         self._note(path, meta["kind"], own)
@@ -149,7 +151,7 @@ class Records(Reader):
     def _note(
         self, path: Path, kind: str, states: Mapping[str, State]
     ) -> dict[str, tuple[str, str, str]]:
-        """Where states are: in this file, unless they are known from another one."""
+        """Notes that this file has these states, unless another one is known to."""
         file = self._name(path)
         replicate = Path(file).parts[0]
         return {

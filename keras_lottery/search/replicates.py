@@ -31,7 +31,7 @@ Pretrained = bool | str | Iterable[str]
 def derive_seed(
     seed: int, replicate: int, purpose: str, level: int = 0, trial: int = 0
 ) -> int:
-    """A seed of its own for everything in a search that is random."""
+    """A separate seed for each purpose in a search that needs random numbers."""
     entropy = [seed, replicate, level, trial, zlib.crc32(purpose.encode())]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
@@ -42,14 +42,14 @@ def build(
     seed: int,
     replicate: int,
 ) -> tuple[keras.Model, State]:
-    """The masked model, and the weights that a replicate starts from.
+    """Builds the masked model, and the initial weights of a replicate.
 
     Args:
         source: a compiled model, whose weights replicate 0 keeps, or a function that
             builds one.
         prunable: same as in `mask_model`.
         seed: the search's seed.
-        replicate: which replicate.
+        replicate: the number of the replicate.
 
     Raises:
         ValueError: if the model is not compiled, or cannot be masked.
@@ -64,10 +64,10 @@ def build(
 
 
 def read_pretrained(pretrained: Pretrained) -> bool | list[str]:
-    """Which layers were trained before: all, none, or those of names and patterns.
+    """Which layers are pre-trained: all, none, or those that match names and patterns.
 
     Raises:
-        ValueError: if it does not say so.
+        ValueError: if the argument is none of these.
     """
     if isinstance(pretrained, bool):
         return pretrained
@@ -84,11 +84,11 @@ def read_pretrained(pretrained: Pretrained) -> bool | list[str]:
 def trained_before(
     model: keras.Model, state: State, pretrained: Pretrained
 ) -> dict[str, np.ndarray]:
-    """Those weights of a state that every replicate starts from.
+    """The pre-trained weights of a state, from which every replicate starts.
 
     Args:
         model: the masked model.
-        state: what replicate 0 starts from.
+        state: the initial weights of replicate 0.
         pretrained: same as in `LotteryTicketSearch`.
 
     Raises:
@@ -96,7 +96,7 @@ def trained_before(
     """
     if pretrained is False:
         return {}
-    # The states of random generators are each replicate's own.
+    # Each replicate has its own states of random generators.
     weights = {n: a for n, a in state.items() if "float" in a.dtype.name}
     if pretrained is True:
         return weights
@@ -105,17 +105,17 @@ def trained_before(
 
 
 def stored_weights(records: Records, replicate: int, is_first: bool) -> State | None:
-    """A replicate's initial weights, or None if they are to be drawn.
+    """A replicate's stored initial weights, or None if they are still to be drawn.
 
-    Warns if the model that was given has others.
+    Warns if the given model has other weights.
 
     Args:
         records: where they are kept.
-        replicate: which replicate.
-        is_first: whether replicate 0 would start from the weights that it had.
+        replicate: the number of the replicate.
+        is_first: whether replicate 0 would start from the weights that the model had.
 
     Raises:
-        CorruptedFileError: if they are lost, and cannot be drawn again.
+        CorruptedFileError: if they are lost and cannot be drawn again.
     """
     try:
         found = records.initial(replicate)
@@ -144,7 +144,7 @@ def stored_weights(records: Records, replicate: int, is_first: bool) -> State | 
 
 
 def with_stored_weights(model: keras.Model, store: Store) -> keras.Model:
-    """The model with the weights that replicate 0 starts from, if they are there."""
+    """The model with the stored initial weights of replicate 0, if there are any."""
     with contextlib.suppress(FileNotFoundError, CorruptedFileError):
         set_state(model, Reader(store).initial(0))
     return model
@@ -158,27 +158,27 @@ def begin(
     replicates: Iterable[int],
     overwrite: bool,
 ) -> dict[int, State]:
-    """Stores the settings of many trainings, and what their replicates start from.
+    """Stores the settings of a study, and the initial weights of its replicates.
 
-    No other process may do so meanwhile, see `Site.settling`.
+    No other process may do so at the same time, see `Site.settling`.
 
     Args:
         records: where they are kept.
         settings: as JSON.
         first: the weights of replicate 0.
         draw: `(weights of replicate 0, replicate) -> weights` of another one.
-        replicates: those that are begun.
-        overwrite: whether what is stored is removed; otherwise it is gone on with.
+        replicates: the replicates to begin.
+        overwrite: whether to remove what is stored instead of continuing it.
 
     Returns:
-        The weights that each of them starts from: stored ones, where there are any.
+        The initial weights of each of these replicates: the stored ones, if any.
 
     Raises:
-        ValueError: if other trainings are stored, or from `draw`; nothing is written or
+        ValueError: if other trainings are stored, or from `draw`. Nothing is written or
             removed then.
     """
     store, asked = records.store, list(replicates)
-    # The others may have weights of the first.
+    # The others may share weights with the first.
     begun = sorted({0, *asked})
     starts: dict[int, State] = {}
     if not overwrite:
@@ -208,19 +208,19 @@ def draw(
     first: State,
     replicate: int,
 ) -> State:
-    """The initial weights of another replicate of a search.
+    """Draws the initial weights of another replicate of a search.
 
     Args:
         source, prunable, seed, replicate: see `build`.
-        pretrained: the layers that it has in common with replicate 0.
+        pretrained: the layers that it shares with replicate 0.
         first: the weights of replicate 0.
 
     Raises:
-        ValueError: if they are drawn equal to the first replicate's.
+        ValueError: if the drawn weights equal those of the first replicate.
     """
     model, weights = build(source, prunable, seed, replicate)
     shared = trained_before(model, first, pretrained)
-    # What is not constant is random: biases of zero tell nothing.
+    # Only weights that are not constant are random: zero biases tell nothing.
     drawn = [
         name
         for name, array in weights.items()

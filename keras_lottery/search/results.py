@@ -47,7 +47,7 @@ def columns(objective: Objective) -> list[str]:
 
 
 def tabulate(rows: Iterable[Mapping[str, Any]], objective: Objective) -> "pd.DataFrame":
-    """The table of results: one row a training, by level, variant and replicate."""
+    """The table of results: one row per training, by level, variant and replicate."""
     import pandas as pd
 
     table = pd.DataFrame(list(rows), columns=columns(objective))
@@ -56,9 +56,9 @@ def tabulate(rows: Iterable[Mapping[str, Any]], objective: Objective) -> "pd.Dat
 
 
 def objective_of(results: "pd.DataFrame") -> Objective:
-    """The objective that a table of results is about.
+    """The objective of a table of results.
 
-    Its direction is set if the name tells it, as that of an accuracy or a loss does.
+    Its direction is set if the name implies it, as for an accuracy or a loss.
 
     Raises:
         ValueError: if the table has no columns of an early stop.
@@ -88,47 +88,46 @@ def verdict(
     objective: str | Objective | None = None,
     examples: int | None = None,
 ) -> "pd.DataFrame":
-    """Whether the tickets of each level match the dense network, or beat it.
+    """Tells whether the tickets of each level match the dense network, or beat it.
 
-    What is compared is the objective at the early stop, the step of least validation
-    loss. Differences are paired: the same replicate's ticket and dense network, or
-    ticket and mean of those of the control's trials that did not diverge. Which ticket
-    is the best is chosen on the validation data; a verdict on the test data stands
-    beside it.
+    The objective is compared at the early stop, the step with the lowest validation
+    loss. Differences are paired: a replicate's ticket with its dense network, or with
+    the mean of those of its control's trials that did not diverge. The best ticket is
+    chosen on the validation data; a verdict on the test data is reported in addition.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
         on: the data to compare on: `"validation"` or `"test"`. The margin `"auto"` is
-            that of the validation data in both.
-        margin: how much worse than the dense network a ticket may be and match it, in
-            the objective's unit: of an accuracy, 0.002 is 0.2 percentage points.
-            `"auto"` is, of an accuracy, 0.2 percentage points, or its standard error on
-            so many validation `examples` if that is more; of another objective, the
-            standard deviation of the dense networks.
-        objective: what the table is about; needed only where the name does not tell
-            the direction, as that of an accuracy or a loss does.
-        examples: how many there are to validate on.
+            that of the validation data in both cases.
+        margin: how much worse than the dense network a ticket may be and still match
+            it, in the objective's unit: for an accuracy, 0.002 is 0.2 percentage
+            points. `"auto"` means, for an accuracy, 0.2 percentage points, or its
+            standard error on `examples` validation examples if that is larger; for
+            another objective, the standard deviation of the dense networks.
+        objective: the objective of the table; needed only if its name does not imply
+            the direction, as it does for an accuracy or a loss.
+        examples: the number of validation examples.
 
     Returns:
-        One row a level. Differences are in the objective's unit, ticket less dense
-        network or control; whether more or less is better, the objective says.
-        `difference` is ticket less dense, mean over replicates, with `low` and `high`,
-        its 95 % confidence interval (Student's t; NaN for a single replicate).
-        `verdict` is `"better"` where the whole interval is on the good side of zero,
-        `"matching"` where it is on the good side of the `margin`, `"worse"` where it is
-        on the bad side of zero, else `"undecided"`. `p` is the p-value of "worse by the
-        margin or more" after Holm's correction for the number of levels, and
-        `confirmed` is true where it is below 2.5 %.
+        One row per level. Differences are in the objective's unit, ticket less dense
+        network or control; the objective says whether more or less is better.
+        `difference` is ticket less dense network, mean over replicates, with `low` and
+        `high`, its 95 % confidence interval (Student's t; NaN for a single replicate).
+        `verdict` is `"better"` if the whole interval is on the good side of zero,
+        `"matching"` if it is on the good side of the `margin`, `"worse"` if it is on
+        the bad side of zero, and `"undecided"` otherwise. `p` is the p-value of "worse
+        by the margin or more" after Holm's correction for the number of levels, and
+        `confirmed` is true if it is below 2.5 %.
 
-        `winning` is the first paper's definition, on the means: fewer weights, at least
-        as good (`difference`), an early stop no later (`early_stop_difference`, in
-        steps that each trained itself). For each control: ticket less control
-        (`reinit_difference`, `reinit_low`, `reinit_high`,
-        `reinit_early_stop_difference`), and `beats_reinit`: the whole interval is on
-        the good side of zero.
+        `winning` is the first paper's definition, applied to the means: fewer weights,
+        at least as good (`difference`), and an early stop no later
+        (`early_stop_difference`, in steps of each network's own training). For each
+        control, there is ticket less control (`reinit_difference`, `reinit_low`,
+        `reinit_high`, `reinit_early_stop_difference`), and `beats_reinit`: whether the
+        whole interval is on the good side of zero.
 
     Raises:
-        ValueError: if an argument is something else, the objective's direction is not
+        ValueError: if an argument is none of these, the objective's direction is not
             known, or no ticket was trained yet.
 
     Reference:
@@ -208,7 +207,7 @@ def verdict(
 def _gains(
     objective: Objective, ticket: "pd.DataFrame", other: "pd.DataFrame"
 ) -> np.ndarray:
-    """By how much the ticket is better, of each replicate that both have."""
+    """How much better the ticket is, for each replicate that has both."""
     gains = objective.gain(ticket["value"], other["value"])
     return gains.dropna().to_numpy(float)
 
@@ -216,7 +215,7 @@ def _gains(
 def _as_differences(
     objective: Objective, mean: float, low: float, high: float, prefix: str = ""
 ) -> dict[str, float]:
-    """A gain and its interval as a difference: of an error, less is better."""
+    """A gain and its interval as a difference: for an error, less is better."""
     ends = sorted([objective.gain(low, 0), objective.gain(high, 0)])
     values = (objective.gain(mean, 0), *ends)
     names = ("difference", "low", "high")
@@ -224,7 +223,7 @@ def _as_differences(
 
 
 def _directed(results: "pd.DataFrame", objective: str | Objective | None) -> Objective:
-    """The objective of a table of results, whose direction is known."""
+    """The objective of a table of results, with its direction."""
     found = objective_of(results) if objective is None else named(objective)
     if found.direction is None:
         raise ValueError(
@@ -235,10 +234,10 @@ def _directed(results: "pd.DataFrame", objective: str | Objective | None) -> Obj
 
 
 def own_steps(results: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with each training's steps counted from its own start.
+    """The table with the steps of each training counted from its own start.
 
-    Fine-tuning begins where the dense training ended: of the absolute step of its early
-    stop, most was not its own.
+    Fine-tuning begins where the dense training ended, so most of the steps up to its
+    early stop were not its own.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"start_step": [0, 900], "early_stop_step": [500, 1000]})
@@ -250,7 +249,7 @@ def own_steps(results: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def in_words(verdict: "pd.DataFrame") -> dict[int, str]:
-    """The verdict of each level, for people: a star stands for `confirmed`.
+    """The verdict on each level, for people to read: a star stands for `confirmed`.
 
     >>> import pandas as pd
     >>> row = {"level": 1, "verdict": "matching", "confirmed": True}
@@ -259,7 +258,7 @@ def in_words(verdict: "pd.DataFrame") -> dict[int, str]:
     """
     words = {}
     for row in verdict.to_dict("records"):
-        # Of a control that this level lacks, it is NaN.
+        # It is NaN for a control that this level lacks.
         beaten = [
             name.removeprefix("beats_")
             for name, value in row.items()

@@ -1,4 +1,4 @@
-"""The reader of a run: its settings, its tables, its tickets."""
+"""Reads a stored run: its settings, its tables and its tickets."""
 
 import contextlib
 import os
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 def check_run(name: str, value: Any) -> None:
-    """Raises ValueError unless it is a search, or the reader of one."""
+    """Raises ValueError unless it is a search, or a `Run`."""
     form = "a LotteryTicketSearch or a Run"
     remedy = "Open a stored one with `kl.Run.load(directory)`."
     checks.instance(name, value, Run, form, remedy)
 
 
 class Run:
-    """What a directory holds of a search, finished or not.
+    """A stored search, finished or not.
 
-    It reads when it is asked, builds no Keras model, and needs none of the functions
-    that the search was made of.
+    A run reads files when it is asked, builds no Keras model, and needs none of the
+    functions that the search used.
 
     Args:
         directory: that of a `LotteryTicketSearch`. `Run.load` checks that it is one.
@@ -58,7 +58,7 @@ class Run:
         self._reader = Reader(self.store)
 
     def __repr__(self) -> str:
-        """Where it is, and how many of its trainings are stored.
+        """The directory, and how many of its trainings are stored.
 
         >>> Run("no/such/directory")
         <Run 'no/such/directory', not begun>
@@ -70,7 +70,7 @@ class Run:
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> Self:
-        """Opens a stored search, to read it.
+        """Opens a stored search for reading.
 
         Raises:
             FileNotFoundError: if there is no search in the directory.
@@ -87,16 +87,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of its directory."""
+        """The name of the directory."""
         return self.directory.resolve().name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the search was asked for.
+        """The settings of the search.
 
         Raises:
             FileNotFoundError: if there is no search in the directory.
-            CorruptedFileError: if they are damaged.
+            CorruptedFileError: if the settings are damaged.
         """
         try:
             return read_checked(self.store.settings, stored.Settings)
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def objective(self) -> Objective:
-        """What the trainings are compared by; the accuracy, as long as there are none.
+        """The metric by which trainings are compared; the accuracy if there are none.
 
         Raises:
             CorruptedFileError: if the settings are damaged.
@@ -117,33 +117,33 @@ class Run:
 
     @property
     def margin(self) -> float | str:
-        """What was asked for: how much worse a ticket may be and match, or `"auto"`."""
+        """The margin of the search: how much worse a ticket may be and still match."""
         return self.settings["margin"]
 
     @property
     def examples(self) -> int | None:
-        """How many there are to validate on; of a data set, that is not known."""
+        """The number of validation examples; unknown for a data set."""
         # Of arrays: ["(540, 8, 8, 1) float32 …", …].
         found = re.match(r"\['\((\d+)", str(self.settings["validation"]))
         return int(found[1]) if found else None
 
     @property
     def data(self) -> str | None:
-        """The name of its data, where `keras-lottery find` noted it."""
+        """The name of the data set, if `keras-lottery find` noted it."""
         with contextlib.suppress(FileNotFoundError):
             return read_checked(self.store.card, stored.Card)["data"]
         return None
 
     @property
     def command(self) -> str | None:
-        """The command that made it, where it was `keras-lottery find`."""
+        """The command that ran the search, if it was `keras-lottery find`."""
         with contextlib.suppress(FileNotFoundError):
             return read_checked(self.store.card, stored.Card).get("command")
         return None
 
     @property
     def exports(self) -> dict[str, Any] | None:
-        """What `keras-lottery find` measured on the files that it exported."""
+        """The measurements that `keras-lottery find` made on the files it exported."""
         with contextlib.suppress(FileNotFoundError):
             return read_checked(self.store.exports, stored.Exports)
         return None
@@ -157,7 +157,7 @@ class Run:
         ]
 
     def expected(self) -> set[TrainingId]:
-        """The trainings that are reported once the search is finished."""
+        """The trainings that a finished search reports."""
         settings = self.settings
         variants = {"ticket": 1}
         for name, given in settings["controls"].items():
@@ -180,7 +180,7 @@ class Run:
         return sorted(self.expected() - set(self.training_ids()))
 
     def explain_missing(self, missing: Collection[TrainingId]) -> str:
-        """Which trainings are missing, in words: at least one."""
+        """Says in words which trainings are missing; there must be at least one."""
         return explain_missing(missing, self.expected())
 
     def _warn_of_missing(self) -> None:
@@ -192,11 +192,11 @@ class Run:
     def trainings(
         self, damaged: list[str] | None = None
     ) -> dict[TrainingId, dict[str, Any]]:
-        """What is known of each training: its metrics and its curve, without weights.
+        """The metrics and the learning curve of each training, without weights.
 
         Args:
-            damaged: takes what is wrong with each file that cannot be read; by default
-                the first one raises.
+            damaged: a list to which the problem with each unreadable file is added. By
+                default, the first one raises.
 
         Raises:
             CorruptedFileError: if a file is damaged.
@@ -212,11 +212,12 @@ class Run:
         return found
 
     def results(self) -> "pd.DataFrame":
-        """The table of what was trained so far: one row a training.
+        """The table of what was trained so far, with one row per training.
 
         Columns: level, sparsity, density, variant (`"ticket"` or a control's name),
         replicate, trial, seconds (of training alone), and the objective, losses and
-        steps: at the early stop, the step of least validation loss, and at the end.
+        steps: at the early stop, the step with the lowest validation loss, and at the
+        end.
         """
         return results.tabulate(map(row, self.trainings().values()), self.objective)
 
@@ -238,18 +239,18 @@ class Run:
 
         Args:
             on: the data to compare on: `"validation"` or `"test"`.
-            margin: same as in `kl.results.verdict`, which has the columns, too; by
-                default the one that the search was asked for.
+            margin: same as in `kl.results.verdict`, which also describes the columns.
+                By default, the margin of the search.
         """
         self._warn_of_missing()
         return results.verdict(self.results(), on, **self._terms(margin))
 
     def best(self, margin: float | str | None = None) -> Best:
-        """Which ticket is the best: the sparsest level shown to match, its median.
+        """Chooses the best ticket: the median one of the sparsest level shown to match.
 
-        It is chosen by the objective at the early stop, on the validation data. Where
-        no level is shown to match the dense network, it is a guess. Warns if trainings
-        are missing.
+        It is chosen by the objective at the early stop, on the validation data. If no
+        level is shown to match the dense network, the choice is a guess. Warns if
+        trainings are missing.
 
         Args:
             margin: same as in `verdict`.
@@ -266,10 +267,10 @@ class Run:
     def best_ticket(self, margin: float | str | None = None) -> Ticket:
         """The ticket that `best` chooses.
 
-        Its `trained_model` is that of the end of training. Warns if no level is shown
-        to match the dense network.
+        Its `trained_model` has the weights at the end of training. Warns if no level is
+        shown to match the dense network.
 
-        Arguments and errors are those of `best`.
+        Arguments and errors are the same as in `best`.
         """
         best = self.best(margin)
         if not best.matches:
@@ -280,7 +281,7 @@ class Run:
         """A ticket that was trained.
 
         Raises:
-            FileNotFoundError: if it was not.
+            FileNotFoundError: if it was not trained.
         """
         settings = self.settings
         meta, states, masks = self._read(level, replicate, "start", "final")
@@ -307,7 +308,7 @@ class Run:
         """The masks of a ticket that was trained.
 
         Raises:
-            FileNotFoundError: if it was not.
+            FileNotFoundError: if it was not trained.
         """
         return self._read(level, replicate)[2]
 
@@ -320,17 +321,17 @@ class Run:
         return self._read(level, replicate, "final")[1]["final"]
 
     def initial(self, replicate: int = 0) -> State:
-        """The weights that a replicate has before any training."""
+        """The weights of a replicate before any training."""
         return self._reader.initial(replicate)
 
     def curve(
         self, level: int, variant: str = "ticket", replicate: int = 0, trial: int = 0
     ) -> dict[str, list[float]]:
-        """Validation loss and objective by step, of one training.
+        """Validation loss and objective of one training, by step.
 
         Returns:
-            Lists of equal length: `step`, `val_loss`, and the objective's, such as
-            `val_accuracy`; nothing of a training that diverged.
+            Lists of equal length: `step`, `val_loss`, and the objective, such as
+            `val_accuracy`. They are empty for a training that diverged.
         """
         which = TrainingId(replicate, level, variant, trial)
         self._check_stored(which)
@@ -350,7 +351,7 @@ class Run:
         return meta, found, masks
 
     def _check_stored(self, which: TrainingId) -> None:
-        """Raises FileNotFoundError for a training that is not stored, with what is."""
+        """Raises FileNotFoundError for a missing training; lists the stored ones."""
         if self.store.training(which).is_file():
             return
         ids = self.training_ids()

@@ -171,7 +171,7 @@ class LotteryTicketSearch(Run):
         search.best_ticket().save("winner.ticket")
     """
 
-    # What is wrong with a stored search that can only be read.
+    # Why a stored search can only be read, if so.
     _lacking: Exception | None = None
 
     def __init__(
@@ -267,13 +267,13 @@ class LotteryTicketSearch(Run):
     ) -> "LotteryTicketSearch":
         """Opens a stored search, to read it or to continue it.
 
-        Reading needs neither functions nor layers of your own; going on with it does.
+        Only continuing it needs the functions and layers of your own that it used.
 
         Args:
             directory: where it is stored.
-            changes: arguments to replace the stored ones: more `replicates`, other
-                `controls`, and the functions that were given as such, which are not
-                stored.
+            changes: arguments that replace the stored ones: more `replicates`, other
+                `controls`, and functions that were given as arguments, since these
+                are not stored.
 
         Raises:
             FileNotFoundError: if there is no search in the directory.
@@ -322,29 +322,29 @@ class LotteryTicketSearch(Run):
         part: Sequence[int] | None = None,
         verbose: int = 1,
     ) -> "pd.DataFrame":
-        """Runs the search, or what is left of it.
+        """Runs the search, or the rest of it.
 
-        Several processes may do so in one directory, on machines that share it: each
-        takes replicates that no other one has, and in the end waits for those that
-        others have, or takes them up if they were killed.
+        Several processes may run a search in one directory, on machines that share it.
+        Each one takes replicates that no other process has. In the end it waits for
+        the others, and takes over the replicates of those that were killed.
 
         Args:
-            x: training inputs, as in `fit`: an array, tensor, or table of pandas, a
-                list or dictionary of them; or batches (inputs, targets) or (inputs,
-                targets, sample weights) of a `keras.utils.PyDataset`, a
-                `tf.data.Dataset` or a Python generator. A data set that reshuffles
-                itself does not resume to the bit. A generator cannot be rewound:
-                `steps_per_epoch` batches of it are read once, kept in memory, and then
-                used like arrays.
+            x: training inputs, as in `fit`: an array, a tensor or a pandas table, or a
+                list or dictionary of them; or a `keras.utils.PyDataset`, a
+                `tf.data.Dataset` or a Python generator of batches (inputs, targets) or
+                (inputs, targets, sample weights). A search on a data set that
+                reshuffles itself does not resume to the bit. A generator cannot be
+                rewound: `steps_per_epoch` batches of it are read once, kept in memory,
+                and then used like arrays.
             y: targets, for arrays; a list or dictionary for several outputs.
             validation_data: (x, y), (x, y, sample_weight), a data set or a generator;
-                finds the early stop and the best ticket.
-            validation_split: takes this share of the arrays, the last examples, for
+                it determines the early stop and the best ticket.
+            validation_split: the share of the arrays, taken from their end, to use for
                 validation instead.
-            test_data: (x, y), (x, y, sample_weight) or a data set; is reported, and
-                never chooses.
-            batch_size: examples in a step, for arrays; what is left over in an epoch is
-                dropped.
+            test_data: (x, y), (x, y, sample_weight) or a data set; results on it are
+                reported, and nothing is chosen by them.
+            batch_size: examples per step, for arrays; the last, incomplete batch of an
+                epoch is dropped.
             steps_per_epoch: batches per epoch, for a generator, or for a data set of
                 unknown length, whose next epoch continues from there.
             validation_steps: batches per validation, for a generator or a
@@ -354,12 +354,12 @@ class LotteryTicketSearch(Run):
             eval_freq: steps from one validation to the next, or `"epoch"`. With
                 `steps_per_execution` in `compile`, validation comes at the end of the
                 execution that the step falls into.
-            mask_epochs: finds the masks by shorter trainings than the tickets': so many
-                epochs at each level, from the rewind point on, or `"auto"`: until
-                pruning would remove much the same weights as an epoch before.
+            mask_epochs: finds the masks in shorter trainings than the tickets' own: the
+                number of epochs at each level, from the rewind point on, or `"auto"`:
+                until pruning would remove nearly the same weights as an epoch earlier.
             mask_steps: the same in optimizer steps.
             sample_weight: weights of the training examples, for arrays.
-            class_weight: same as `fit`.
+            class_weight: same as in `fit`.
             margin: how much worse than the dense network a ticket may be and still
                 match it, in the objective's unit: for an accuracy, 0.002 is 0.2
                 percentage points. By default the margin that was declared when the
@@ -369,27 +369,28 @@ class LotteryTicketSearch(Run):
                 every epoch.
             callbacks: Keras callbacks, copied for each training. At the end of an epoch
                 they see the loss and the objective of the last validation.
-            checkpoint: steps, or epochs such as `"1ep"`, after which the state of a
-                training is stored each time: an interrupted training continues from
-                there, to the bit. By default it starts again. The state of callbacks
-                cannot be stored, so none may be given.
-            part: the replicates that this process trains, such as `[3]` or
-                `range(0, 10)`; then it ends: for a job of a cluster, beside others. It
-                leaves what another process is training to that process, with a
-                warning. All by default.
+            checkpoint: how often the state of a training is stored: in steps, or in
+                epochs such as `"1ep"`. An interrupted training then continues from its
+                last state, to the bit; by default, it starts again. The state of
+                callbacks cannot be stored, so `callbacks` must be empty.
+            part: the replicates that this process trains before it ends, such as `[3]`
+                or `range(0, 10)`, for one of several jobs on a cluster. It leaves
+                replicates that another process is training to that process, with a
+                warning. All replicates by default.
             verbose: 0 is silent; 1 shows progress: bars on a terminal, elsewhere a line
                 for each training.
 
         Returns:
-            The table of `results()`: of all that is there, by whichever process.
+            The table of `results()`: of all trainings that are stored, by any process.
 
         Raises:
             ValueError: if arguments or data do not fit, or the directory holds a search
-                with other settings; nothing has been trained then.
+                with other settings. Nothing has been trained then.
             FloatingPointError: if a loss is not a number.
-            OSError: if a result cannot be written. What was finished stays: run again.
-            BlockingIOError: if `overwrite` is to remove what another process trains, or
-                another one has been writing settings for ten minutes.
+            OSError: if a result cannot be written. What was finished is kept: run the
+                search again.
+            BlockingIOError: if `overwrite` would remove what another process trains, or
+                if another process writes settings for ten minutes.
         """
         if self._lacking is not None:
             raise ValueError(
@@ -429,7 +430,7 @@ class LotteryTicketSearch(Run):
         validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
         plan = self._choices.plan(model, span, find, max(1, validations))
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
-        # All parts of a search choose the same, however large they are.
+        # All parts of a search make the same choice, whatever their size.
         whole = [self.replicates * count for count in counts]
         options = {
             "steps": length,
@@ -455,7 +456,7 @@ class LotteryTicketSearch(Run):
             verbose=verbose,
             overwrite=self.overwrite,
         )
-        # What draws without a seed of its own, in training, is repeated too.
+        # Layers that draw without a seed of their own repeat their draws, too.
         with seeded(derive_seed(self.seed, 0, "process")), work as site:
             asked = self._settings(model) | site.settings(
                 mask_steps=find,
@@ -468,13 +469,13 @@ class LotteryTicketSearch(Run):
                 initial=files.digest(initial),
             )
             with site.settling:
-                # Nobody overwrites what is to come if a replicate is held.
+                # While a replicate is held, no other process overwrites the search.
                 first = next(filter(site.locks.take, numbers), None)
                 drawing = partial(draw, *how, self.pretrained)
                 begun = describe(asked), initial, drawing, numbers, self.overwrite
                 starts = begin(site.records, *begun)
                 site.locks.give_back(set(site.locks.held) - {first})
-            self.overwrite = False  # Gone on with from here on.
+            self.overwrite = False  # From here on, the search is continued.
             replicates = {
                 n: Replicate(plan, n, starts[n], model, data.examples) for n in numbers
             }

@@ -1,4 +1,4 @@
-"""What a search was asked for, in a form that can be stored and compared."""
+"""The settings of a search, in a form that can be stored and compared."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from keras_lottery.search import stored
 from keras_lottery.search.store import Store
 from keras_lottery.search.stored import read_checked
 
-# More of these may be asked for later: what is there stays valid.
+# These may be extended later: what is stored stays valid.
 MAY_GROW = ("replicates", "controls", "report_levels", "schedule")
 NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "margin", "versions")
 
@@ -33,7 +33,7 @@ NOT_COMPARED = (*MAY_GROW, "architecture", "initial", "margin", "versions")
 def describe(value: Any) -> Any:
     """A value as JSON: numbers, texts, the settings of objects, the names of functions.
 
-    What a function does is not described: a changed one of the same name is the same.
+    Functions are described by name only, so a changed function counts as the same one.
 
     >>> describe({"rates": (0.5, np.float32(0.25)), "score": functools.reduce})
     {'rates': [0.5, 0.25], 'score': '_functools.reduce'}
@@ -63,7 +63,7 @@ def describe(value: Any) -> Any:
 def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
     """A callback's class, and the numbers and lists of texts that it was made with.
 
-    Single texts are left out: most are paths, which may have the time in them.
+    Single texts are left out: most of them are paths, which may contain the time.
     """
     numbers = {
         name: getattr(callback, name, None)
@@ -82,7 +82,7 @@ def describe_callback(callback: keras.callbacks.Callback) -> dict[str, Any]:
 
 
 def restore(described: Any, *classes: type) -> Any:
-    """The object that `describe` was given, if of one of the classes; else its name."""
+    """The object that was described, if its class is given; otherwise its name."""
     if isinstance(described, Mapping):
         known = {kind.__name__: kind for kind in classes}
         name = described.get("class")
@@ -101,9 +101,9 @@ def restore(described: Any, *classes: type) -> Any:
 
 
 def describe_model(model: keras.Model) -> dict[str, Any]:
-    """A model's layers, their wiring, and how it is compiled.
+    """A model's layers, their connections, and how it is compiled.
 
-    Automatic names are left out.
+    Names that Keras generated are left out.
     """
     layers = {}
     for path, layer in walk(model):
@@ -127,9 +127,9 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
 
 
 def _describe_wiring(model: keras.Model) -> dict[str, Any]:
-    """How the layers of a model, and of those inside of it, follow one another.
+    """How the layers of a model, and of models inside it, are connected.
 
-    They are numbered, as Keras counts the names of those that have none.
+    Layers are numbered in the way Keras numbers layers without a name.
     """
     wirings: dict[str, Any] = {}
     for path, part in [("", model), *walk(model)]:
@@ -151,7 +151,7 @@ def _describe_wiring(model: keras.Model) -> dict[str, Any]:
 
 
 def _numbered(config: Any, place: Mapping[str, int]) -> Any:
-    """A wiring with numbers for the names of layers."""
+    """The connections, with numbers in place of layer names."""
     if isinstance(config, dict):
         return {key: _numbered(value, place) for key, value in config.items()}
     if isinstance(config, list | tuple):
@@ -162,7 +162,7 @@ def _numbered(config: Any, place: Mapping[str, int]) -> Any:
 
 
 def _without_names(config: Any) -> Any:
-    """Names of layers, which Keras may have given, are in the paths."""
+    """Paths without the names of layers, which Keras may have generated."""
     if isinstance(config, dict):
         return {k: _without_names(v) for k, v in config.items() if k != "name"}
     if isinstance(config, list):
@@ -171,7 +171,7 @@ def _without_names(config: Any) -> Any:
 
 
 def describe_data(data: Any) -> Any:
-    """Shapes and digests of arrays; of a data set its form alone."""
+    """Shapes and digests of arrays; only the form of a data set."""
     if data is None:
         return None
     if is_tf_dataset(data):
@@ -184,7 +184,7 @@ def describe_data(data: Any) -> Any:
 
 
 def describe_array(array: Any) -> str:
-    """Shape, type and digest.
+    """The shape, type and digest of an array.
 
     >>> describe_array(np.zeros((2, 3)))
     '(2, 3) float64 17b0761f87b081d5cf10757ccc89f12b'
@@ -197,7 +197,7 @@ def describe_array(array: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Keras, its backend and this library."""
+    """The versions of Keras, its backend and this library."""
     backend = keras.backend.backend()
     return {
         "backend": backend,
@@ -207,23 +207,23 @@ def versions() -> dict[str, str]:
     }
 
 
-# Each training notes them, and to look one up takes milliseconds.
+# Each training notes them, and looking one up takes milliseconds.
 _version = functools.cache(version)
 
 
 def stored_objective(settings: Mapping[str, Any]) -> Objective:
-    """What the trainings of a stored search are compared by."""
+    """The metric by which the trainings of a stored search are compared."""
     return restore(settings["objective"], Objective)
 
 
 def merge(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the store is to have from now on, which is not changed.
+    """The settings to store from now on. This function does not change the store.
 
-    The weights and the versions that the search began with stay those that it is known
-    by, and what was asked for before is still there; a warning says what.
+    The initial weights and the versions that the search began with stay part of its
+    identity. Anything that was asked for earlier is kept, with a warning.
 
     Raises:
-        ValueError: if it holds another search; the differences are shown.
+        ValueError: if the store holds another search; the differences are shown.
         CorruptedFileError: if its settings are damaged.
     """
     try:
@@ -265,10 +265,10 @@ def merge(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compared(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be the same in both.
+    """The settings that have to be the same in both.
 
-    Of controls, that is the functions of the user's own, stored as [name, trials], that
-    were asked for in both; of the levels, those that both have.
+    For controls, these are the user's own functions, stored as [name, trials], that are
+    in both; for levels, those that are in both.
     """
     fixed = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
     fixed["controls"] = {
@@ -284,11 +284,11 @@ def _compared(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
 
 
 def keep_settings(store: Store, settings: Mapping[str, Any]) -> None:
-    """Writes the settings of trainings, unless they are there.
+    """Writes the settings of trainings, unless they are stored already.
 
     Raises:
-        ValueError: if others are; the differences are shown.
-        CorruptedFileError: if they are damaged.
+        ValueError: if other settings are stored; the differences are shown.
+        CorruptedFileError: if the stored settings are damaged.
     """
     try:
         there = read_checked(store.settings, stored.Begun)
@@ -307,7 +307,7 @@ def _check_versions(
 
     Args:
         there: the settings that are stored.
-        here: those that are asked for.
+        here: the settings of this search.
         directory: where they are stored.
     """
     check_backend(there["versions"], here["versions"], directory)
@@ -324,7 +324,7 @@ def _check_versions(
 def check_backend(
     there: Mapping[str, str], here: Mapping[str, str], directory: Any
 ) -> None:
-    """Raises ValueError if the versions of trainings are those of other backends."""
+    """Raises ValueError if trainings were made with another backend."""
     if there.get("backend") != here["backend"]:
         raise ValueError(
             f"'{directory}' was trained on the backend {there.get('backend')}, which "
@@ -335,11 +335,11 @@ def check_backend(
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -> None:
-    """Raises ValueError, with the differences, unless settings are the same.
+    """Raises ValueError, with the differences, unless both settings are the same.
 
     Args:
         old: those that are stored.
-        new: those that are asked for.
+        new: those of this search.
         directory: where they are stored.
     """
     # What was stored went through JSON; compare what JSON makes of the new one.
@@ -354,7 +354,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], directory: Any) -
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two values of JSON differ, and what either has there.
+    """Where two JSON values differ, and the two values there.
 
     >>> list(differences({"a": 1, "b": [1, {"c": 2}]}, {"a": 1, "b": [1, {"c": 3}]}))
     [('b[1].c', 2, 3)]

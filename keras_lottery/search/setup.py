@@ -1,4 +1,4 @@
-"""What every process that trains makes its engine of."""
+"""The description from which every process builds its engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ from keras_lottery.search.replicates import build
 
 @dataclass(frozen=True)
 class Setup:
-    """What every process makes its engine of.
+    """Describes the engine that every process builds.
 
     Args:
-        source, prunable, seed: same as `replicates.build`.
+        source, prunable, seed: same as in `replicates.build`.
         engine: name of the engine.
-        data: what to train and judge on; `None` where they are sent apart.
+        data: the training, validation and test data; `None` if they are sent
+            separately.
         options: further arguments of the engine.
     """
 
@@ -40,7 +41,7 @@ class Setup:
     image_data_format: str = field(default_factory=keras.config.image_data_format)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled, a model forgets what its optimizer excludes from weight decay."""
+        """Adds what pickling loses: the weights that the optimizer does not decay."""
         excluded = None
         if isinstance(self.source, keras.Model) and self.source.optimizer is not None:
             excluded = undecayed(self.source.optimizer, named_variables(self.source))
@@ -53,9 +54,10 @@ class Setup:
         vars(self).update(state)
 
     def make(self, model: keras.Model | None = None) -> Engine:
-        """The engine, of a model that was built before or, in a worker, of a new one.
+        """Builds the engine for an existing model or, in a worker, for a new one.
 
-        A worker does not choose again: it may see another amount of free memory.
+        A worker does not choose the engine again, since it may see another amount of
+        free memory.
         """
         assert self.data is not None
         if model is not None:

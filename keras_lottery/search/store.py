@@ -27,7 +27,7 @@ _TRAINING = re.compile(
 
 
 class TrainingId(NamedTuple):
-    """Which training of a search."""
+    """Identifies a training of a search."""
 
     replicate: int
     level: int
@@ -35,7 +35,7 @@ class TrainingId(NamedTuple):
     trial: int = 0
 
     def __str__(self) -> str:
-        """In words.
+        """The training in words.
 
         >>> str(TrainingId(0, 2, "reinit", 1))
         'replicate 0, level 2: reinit 1'
@@ -48,7 +48,7 @@ class Store:
     """The directory of one search.
 
     Args:
-        directory: is made if it does not exist.
+        directory: it is created if it does not exist.
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
@@ -56,60 +56,60 @@ class Store:
 
     @property
     def settings(self) -> Path:
-        """What the search was asked for."""
+        """The file of the settings of the search."""
         return self.directory / "settings.json"
 
     @property
     def results(self) -> Path:
-        """The table of results."""
+        """The file of the table of results."""
         return self.directory / "results.csv"
 
     @property
     def card(self) -> Path:
-        """What `keras-lottery find` notes: the command, the names of data and model."""
+        """The file in which `keras-lottery find` notes the command, data and model."""
         return self.directory / "run.json"
 
     @property
     def exports(self) -> Path:
-        """What `keras-lottery find` measured on the files that it exported."""
+        """The file in which `keras-lottery find` notes what it measured on exports."""
         return self.directory / "reports.json"
 
     @property
     def lock(self) -> Path:
-        """Locked while settings, initial weights or the table are written."""
+        """The lock that is held to write settings, initial weights or the table."""
         return self.directory / LOCK
 
     def lock_of(self, replicate: int) -> Path:
-        """Locked while a process trains a replicate."""
+        """The lock that is held while a process trains a replicate."""
         return self.directory / LOCKS / f"replicate_{replicate}"
 
     def holder_of(self, replicate: int) -> Path:
-        """Says which process trains a replicate."""
+        """The file that says which process trains a replicate."""
         return self.lock_of(replicate).with_suffix(".holder")
 
     def locked_before(self) -> list[int]:
-        """The replicates that a process trains, or did."""
+        """The replicates that a process trains, or has trained."""
         names = (path.name for path in (self.directory / LOCKS).glob("replicate_*"))
         found = (_LOCKED.fullmatch(name) for name in names)
         return sorted(int(each[1]) for each in found if each)
 
     def initial(self, replicate: int) -> Path:
-        """The weights that a replicate starts from."""
+        """The file of the weights that a replicate starts from."""
         return self._replicate(replicate) / "initial.safetensors"
 
     def training(self, which: TrainingId) -> Path:
-        """What one training gave."""
+        """The file of the result of one training."""
         folder = self._replicate(which.replicate) / f"level_{which.level:02}"
         return folder / f"{which.variant}_{which.trial}.safetensors"
 
     def unfinished(self, which: TrainingId) -> Path:
-        """The state of a training that is not finished."""
+        """The file of the state of an unfinished training."""
         return self.training(which).with_suffix(".unfinished")
 
     def training_ids(self) -> list[TrainingId]:
         """The trainings that are stored, in the order of the search.
 
-        Files and folders of other names, such as copies, are not looked at.
+        Files and folders with other names, such as copies, are ignored.
         """
         return sorted(which for path in self._records() if (which := _id_of(path)))
 
@@ -132,23 +132,24 @@ class Store:
     def alone(
         self, patience: float | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        """Keeps others from settings, initial weights and the table meanwhile.
+        """Locks the settings, initial weights and the table against other processes.
 
         Args:
-            patience: seconds to wait for them; ten minutes by default.
+            patience: how many seconds to wait for other processes; ten minutes by
+                default.
 
         Raises:
-            BlockingIOError: if another search is still writing then.
+            BlockingIOError: if another search is still writing after that time.
         """
         patience = PATIENCE if patience is None else patience
         return alone(self.directory, "search", patience)
 
     def exporting(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps others from figures and exported files meanwhile; errors as `alone`."""
+        """Locks figures and exported files against others; errors same as `alone`."""
         return alone(self.directory / LOCKS, "search", PATIENCE)
 
     def check_own(self) -> None:
-        """Raises ValueError if files of a search's names are somebody else's."""
+        """Raises ValueError if files of a search's names come from elsewhere."""
         if self._records():
             return
         if self.settings.exists():
@@ -170,7 +171,7 @@ class Store:
 
     def clean(self, replicate: int | None = None) -> None:
         """Removes what a killed process was writing: of a replicate, or of the rest."""
-        # Only where this process writes: others may be running beside it and below.
+        # Only where this process writes: others may be writing beside it and below.
         root, folders = self.directory, [""]
         if replicate is not None:
             root, folders = self._replicate(replicate), ["", "level_*/"]
@@ -180,7 +181,7 @@ class Store:
                     path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes the search; its locks, and whatever else is there, stay."""
+        """Removes the search, but not its locks, nor anything else that is there."""
         self.clean()
         for path in (
             *self._records(),
@@ -195,7 +196,7 @@ class Store:
             path.unlink(missing_ok=True)
         for pattern in ("replicate_*/level_*", "replicate_*"):
             for folder in self.directory.glob(pattern):
-                # Something else may be in it.
+                # The directory may hold other files.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -203,11 +204,11 @@ class Store:
 def explain_missing(
     missing: Collection[TrainingId], expected: Collection[TrainingId]
 ) -> str:
-    """Which trainings of a search are missing, in words.
+    """Says in words which trainings of a search are missing.
 
     Args:
-        missing: at least one.
-        expected: all that the search is to have.
+        missing: the missing ones, at least one.
+        expected: all trainings of the search.
 
     >>> both = [TrainingId(r, level, "ticket") for r in (0, 1) for level in (0, 1)]
     >>> explain_missing(both[2:], both)
@@ -233,6 +234,6 @@ def explain_missing(
 
 
 def _id_of(path: Path) -> TrainingId | None:
-    """The training that a path is named after."""
+    """The training whose file has this path."""
     found = _TRAINING.fullmatch("/".join(path.parts[-3:]))
     return found and TrainingId(int(found[1]), int(found[2]), found[3], int(found[4]))

@@ -1,6 +1,7 @@
-"""What the files of a search hold: declared, and checked where they are read.
+"""The contents of a search's files: declared here, and checked whenever they are read.
 
-A directory may come from anybody. What is not declared here is only compared or shown.
+A directory may come from an untrusted source. Values that are not declared here are
+only compared or shown.
 """
 
 import json
@@ -104,7 +105,7 @@ class Model(TypedDict):
 
 @with_config(_OPEN)
 class Begun(TypedDict):
-    """Settings of any trainings that are stored."""
+    """The settings of any stored trainings."""
 
     engine: str
     in_workers: bool
@@ -113,7 +114,7 @@ class Begun(TypedDict):
 
 @with_config(_OPEN)
 class Growing(Begun):
-    """Settings of trainings, of which more may be asked for later."""
+    """Settings of trainings to which more may be added later."""
 
     replicates: Few
     controls: dict[Word, Few | Own]
@@ -124,7 +125,7 @@ class Growing(Begun):
 
 @with_config(_OPEN)
 class Settings(Growing):
-    """Settings of a search."""
+    """The settings of a search."""
 
     schedule: Schedule
     criterion: Described
@@ -169,7 +170,7 @@ class Export(TypedDict):
 
 @with_config(_OPEN)
 class Exports(TypedDict):
-    """What `keras-lottery find` measured on the files that it exported."""
+    """The measurements that `keras-lottery find` made on the files it exported."""
 
     level: Count
     density: Share
@@ -178,7 +179,7 @@ class Exports(TypedDict):
 
 @with_config(_OPEN)
 class Initial(TypedDict):
-    """What is noted of the weights that a replicate starts from."""
+    """The metadata of the weights that a replicate starts from."""
 
     replicate: Count
     elsewhere: Elsewhere
@@ -186,7 +187,7 @@ class Initial(TypedDict):
 
 @with_config(_OPEN)
 class Training(TypedDict):
-    """What is noted of a training."""
+    """The metadata of a training."""
 
     replicate: Count
     level: Count
@@ -212,12 +213,12 @@ _SCHEMAS: dict[Any, TypeAdapter] = {
 
 
 def check(path: str | os.PathLike, value: Any, kind: type) -> None:
-    """Raises CorruptedFileError unless what a file holds is of its kind.
+    """Raises CorruptedFileError unless the contents of a file are of the expected kind.
 
     Args:
         path: the file.
-        value: what it holds, as JSON.
-        kind: what it is to be: one of the classes above.
+        value: its contents, as JSON.
+        kind: the expected kind, one of the classes above.
     """
     if _is_deep(value):
         raise CorruptedFileError(
@@ -236,7 +237,7 @@ def check(path: str | os.PathLike, value: Any, kind: type) -> None:
 
 
 def read_checked(path: str | os.PathLike, kind: type) -> dict[str, Any]:
-    """Reads a JSON file of a search: whole, and of its kind.
+    """Reads a JSON file of a search, and checks that it is complete and of its kind.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -1,4 +1,4 @@
-"""The trainings of a search, before they are done."""
+"""The trainings of a search, as tasks to be done."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from keras_lottery.tickets import Ticket
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StoredTask(Task):
-    """A training to do, unless it is stored. One of no steps is not trained.
+    """A training to run, unless its result is stored. With no steps, it is not trained.
 
     Args:
-        which: its place in the store.
-        keep: the states to store: `"start"`, `"rewind_point"` and `"final"`; nothing by
-            default. With them, the masks are stored. What makes its ticket where it is
-            trained stores no start.
-        may_diverge: whether the others go on if its loss is not a number.
+        which: identifies it in the store.
+        keep: the states to store: `"start"`, `"rewind_point"` and `"final"`; none by
+            default. The masks are stored with them. The start is not stored if the
+            ticket is made where it is trained.
+        may_diverge: whether the other trainings continue if its loss is not a number.
     """
 
     which: TrainingId
@@ -25,11 +25,11 @@ class StoredTask(Task):
     keep: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Which training it is."""
+        """The training in words."""
         return str(self.which)
 
     def untrained(self) -> Training:
-        """What a training of no steps gives: its start."""
+        """The result of a training with no steps: its start."""
         assert isinstance(self.ticket, Ticket)
         return Training(self.ticket.weights, self.ticket.weights, {}, {})
 
@@ -46,8 +46,8 @@ def advance(levels: Levels, training: Training | None) -> list[StoredTask] | Non
     """The tasks of the next level, or `None` at the end.
 
     Args:
-        levels: what makes them.
-        training: what the first task of the last level gave.
+        levels: the generator of the tasks.
+        training: the result of the first task of the last level.
     """
     try:
         tasks = next(levels) if training is None else levels.send(training)
@@ -60,5 +60,5 @@ def advance(levels: Levels, training: Training | None) -> list[StoredTask] | Non
 
 
 def alone(task: StoredTask) -> Levels:
-    """A training that nothing depends on."""
+    """A training that no other one depends on."""
     yield [task]

@@ -1,7 +1,7 @@
-"""Trainings, each done once: trained and stored, or read.
+"""Runs each training once: it trains and stores the result, or reads a stored one.
 
-Searches, transfers and the papers' experiments hand their tasks to `Trainings`: so they
-resume where they were interrupted, and train in as many processes as there are.
+Searches, transfers and the papers' experiments hand their tasks to `Trainings`. This is
+how they resume after an interruption, and train in several processes.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ SECONDS = 30.0
 
 @dataclass
 class Trainings:
-    """Trains what is not stored yet, in replicates that no other process trains.
+    """Runs trainings that are not stored yet, in replicates that this process has.
 
     Args:
         records: where results are kept.
         trainer: what trains tickets.
         progress: what the user sees.
-        checkpoint: steps after which the state of a training is stored, again and
-            again; 0 for never.
+        checkpoint: the number of steps after which the state of a training is stored
+            each time; 0 for never.
 
     Attributes:
-        rows: of the table of results, what was asked for and is there so far.
+        rows: the rows of the table of results that are there so far.
     """
 
     records: Records
@@ -52,26 +52,26 @@ class Trainings:
     _tabulated: float = field(default_factory=time.monotonic)
 
     def run(self, replicates: Iterable[Levels]) -> None:
-        """Runs replicates side by side: none waits for a level of another.
+        """Runs replicates side by side: none waits for a level of another one.
 
-        Each is begun once there is nothing else to do: the others are left to whoever
-        is there to take them.
+        A replicate begins when there is nothing else to do, so that other processes can
+        take those that have not begun.
 
-        What is trained stays in memory no longer than something is made of it: the
-        next level of the first training of each, nothing of the others.
+        A result stays in memory only as long as it is needed: the first training of
+        each level until the next level has been made, and the others not at all.
 
         Args:
-            replicates: the levels of each, see `levels.levels`; they are asked for one
-                by one.
+            replicates: the levels of each replicate, see `levels.levels`; they are
+                requested one by one.
 
         Raises:
-            FloatingPointError: if a training diverges that may not.
+            FloatingPointError: if a training diverges that is not allowed to.
         """
         waiting: list[Task] = []
         needed: dict[Task, Levels] = {}
 
         def proceed(levels: Levels, training: Training | None) -> None:
-            """Goes on to the next level whose first training is to be done."""
+            """Goes on to the next level whose first training still has to be done."""
             while tasks := advance(levels, training):
                 tasks = list(map(self._interruptible, tasks))
                 known = [self._known(task) for task in tasks]
@@ -106,12 +106,12 @@ class Trainings:
         self._tabulate()
 
     def train(self, tasks: Iterable[StoredTask]) -> dict[TrainingId, Training]:
-        """Trains what does not depend on one another.
+        """Runs trainings that do not depend on one another.
 
         Returns:
-            What each training gave.
+            The result of each training.
 
-        Errors are those of `run`.
+        Errors are the same as in `run`.
         """
         trained: dict[TrainingId, Training] = {}
 
@@ -122,21 +122,21 @@ class Trainings:
         return trained
 
     def train_and_store(self, tasks: Iterable[StoredTask]) -> None:
-        """The same as `train`, for those who read the table alone."""
+        """Same as `train`, for callers that only read the table."""
         self.run(map(alone, tasks))
 
     def _show(self, task: Task, reached: Reached) -> None:
         self.progress.show(str(task), reached)
 
     def _interruptible(self, task: StoredTask) -> StoredTask:
-        """The task with a place for its state, unless `stop` has one of its own."""
+        """Gives a task a path for checkpoints, unless `stop` has a state of its own."""
         if not self.checkpoint or task.stop is not None:
             return task
         path = self.records.store.unfinished(task.which).absolute()
         return replace(task, checkpoint=Checkpoint(path, self.checkpoint))
 
     def _known(self, task: StoredTask) -> Training | None:
-        """What was trained before, or needs no training."""
+        """The result of a task that was trained before, or that needs no training."""
         if not task.has_steps:
             return task.untrained()
         checkpoints = {step: f"step_{step}" for step in task.checkpoints}
@@ -149,7 +149,7 @@ class Trainings:
             warnings.warn(f"{error}. This training is done again.", stacklevel=2)
             return None
         check_backend(meta["versions"], versions(), self.records.store.directory)
-        # Of a process that was killed before it could remove it.
+        # Left by a process that was killed before it could remove it.
         self.records.store.unfinished(task.which).unlink(missing_ok=True)
         self.rows[task.which] = row(meta)
         self.progress.leave_out()
@@ -167,7 +167,7 @@ class Trainings:
         self.progress.finish(str(task), gave)
 
     def _tabulate(self, patience: float | None = None) -> None:
-        """Writes the table of all that is stored, by whichever process.
+        """Writes the table of all that is stored, by any process.
 
         Args:
             patience: see `Store.alone`.
@@ -226,7 +226,7 @@ def _diverged(task: StoredTask, error: FloatingPointError) -> Training:
 def row(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A training's row in the table of results.
 
-    Numbers that a training which diverged does not have are NaN.
+    Numbers that do not exist for a training that diverged are NaN.
     """
     derived = {"density": 1 - meta["sparsity"], "start_step": meta["step"]}
     rest = {name: value for name, value in meta.items() if name != "curve"}

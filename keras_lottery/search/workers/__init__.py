@@ -1,4 +1,4 @@
-"""Processes that train: on this machine, or on those of a Ray cluster."""
+"""Worker processes that train, on this machine or in a Ray cluster."""
 
 from keras_lottery.search.workers.choose import as_before as as_before
 from keras_lottery.search.workers.choose import check_workers as check_workers

@@ -1,4 +1,4 @@
-"""Whether a search trains in workers, and in how many."""
+"""Decides whether a search trains in workers, and in how many."""
 
 import contextlib
 import dataclasses
@@ -56,20 +56,21 @@ def employ(
     resources: Mapping[str, Any] | None = None,
     verbose: int = 0,
 ) -> Iterator[Trainer]:
-    """What trains, for as long as the context lasts: the engine, or workers.
+    """Provides what trains, as a context: the engine of this process, or workers.
 
     Args:
         workers: a number, 0 for none, `"auto"`, `"ray"`, or `AS_BEFORE`.
-        engine: of this process.
-        setup: what workers make their engines of.
-        ticket: one of those to train, to see how long a step takes.
+        engine: the engine of this process.
+        setup: what workers build their engines from.
+        ticket: one of the tickets to train, for timing a step.
         at_once: how many trainings of a level are independent.
-        steps: of all trainings together.
+        steps: the number of steps of all trainings together.
         resources: what each training needs of a Ray cluster.
-        verbose: 0 says nothing of Ray's dashboard.
+        verbose: 0 hides the address of Ray's dashboard.
 
     Raises:
-        ValueError: if workers were asked for, or trained before, and cannot be had.
+        ValueError: if the workers that were asked for, or that trained before, are not
+            available.
     """
     count = workers
     if workers == "auto":
@@ -104,7 +105,7 @@ def employ(
 def check_workers(
     workers: int | str, resources: Mapping[str, Any] | None = None
 ) -> None:
-    """Raises ValueError if there cannot be so many, or not with these resources."""
+    """Raises ValueError if so many workers, or these resources, are impossible."""
     if isinstance(workers, str):
         checks.choice("workers", workers, ["auto", "ray"], "a number of processes")
     else:
@@ -135,7 +136,7 @@ def _mapping(resources: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int | str]:
-    """What `"auto"` stands for where trainings go on: what they were begun with."""
+    """The choice with which stored trainings began, in place of `"auto"`."""
     try:
         stored = read_checked(store.settings, Begun)
     except FileNotFoundError:
@@ -143,7 +144,7 @@ def as_before(store: Store, engine: str, workers: int | str) -> tuple[str, int |
     if engine == "auto":
         engine = stored["engine"]
     if workers == "auto":
-        # Workers have one thread each: their number changes nothing.
+        # Each worker has one thread, so their number changes no result.
         workers = AS_BEFORE if stored["in_workers"] else 0
     return engine, workers
 
@@ -161,31 +162,31 @@ def _pool(
 def _choose(
     engine: Engine, setup: Setup, ticket: Ticket, at_once: int, steps: int
 ) -> int:
-    """How many workers are worth their starting."""
+    """The number of workers that pays for the time they take to start."""
     if _obstacle(engine, setup):
         return 0
     count = _most(setup, at_once)
     if count < 2 or engine.name == "vectorized" or current().on_accelerator():
         return 0
-    # No step is so slow that so few would be worth workers' starting.
+    # However slow a step is, so few of them are not worth starting workers for.
     if steps < SEVERAL or steps * engine.seconds_per_step(ticket) < WORTHWHILE:
         return 0
     return count
 
 
 def _most(setup: Setup, at_once: int) -> int:
-    """How many workers have something to do, and memory for it."""
+    """The largest number of workers that have something to do, and enough memory."""
     assert setup.data is not None
     count = min(loky.cpu_count(), at_once)
     if setup.engine == "fused":
-        # Each has the data once, and some on their way.
+        # Each worker has the data once, and some of it in transit.
         size = sum(a.nbytes for a in keras.tree.flatten(setup.data.parts))
         count = min(count, int(free_memory() // (2 * size + 1)))
     return count
 
 
 def _obstacle(engine: Engine, setup: Setup) -> str | None:
-    """Why other processes cannot train, if they cannot."""
+    """The reason why other processes cannot train, or `None`."""
     if any(is_dataset(part) for part in engine.data.parts.values()):
         return "a `tf.data.Dataset` or `PyDataset` stays in its process"
     if is_distributed(engine.model):
@@ -198,9 +199,9 @@ def _obstacle(engine: Engine, setup: Setup) -> str | None:
 
 
 def _obstacle_there(pool: Pool) -> str | None:
-    """Why workers cannot train, if they cannot: only they know that.
+    """The reason why workers cannot train, or `None`: only the workers can tell.
 
-    All begin to make the model; what is said waits for the first one alone.
+    All of them begin to build the model, but only the first one is waited for.
     """
     try:
         first, *_ = [pool.submit(None) for _ in range(pool.count)]

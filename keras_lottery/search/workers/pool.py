@@ -1,7 +1,7 @@
-"""Many trainings at once, in processes of their own.
+"""Trains many networks at once, in separate processes.
 
 A small network does not keep several threads busy: two processes with one thread each
-train half as much again as one process with two.
+get half as much again done as one process with two threads.
 """
 
 import warnings
@@ -32,14 +32,14 @@ class Pool(Protocol):
 
     @property
     def count(self) -> int:
-        """How many run at once, now."""
+        """How many trainings run at once now."""
 
     @property
     def most(self) -> int:
-        """How many may be handed over at once: some wait, so that no worker does."""
+        """How many trainings to accept at once: a few wait, so that no worker does."""
 
     def submit(self, task: Task | None) -> "Future[Any]":
-        """Begins a training, or only makes an engine, in a worker.
+        """Begins a training in a worker; for `None`, it only builds an engine.
 
         The future gives what `worker.train` returns. It raises BrokenProcessPool if its
         worker dies and the training may be handed over again, and RuntimeError if it
@@ -47,18 +47,18 @@ class Pool(Protocol):
         """
 
     def look(self) -> dict[Task, Reached]:
-        """How far the tasks are that are trained; is called again and again.
+        """The progress of the tasks that are being trained; it is called repeatedly.
 
         Raises:
-            RuntimeError: if nothing will be trained any more.
+            RuntimeError: if no more trainings will finish.
         """
 
     def close(self) -> None:
-        """Ends all workers, whatever they are doing."""
+        """Ends all workers at once, even while they train."""
 
 
 class Trainer(Protocol):
-    """What trains tickets: an engine, or workers that have one each."""
+    """Trains tickets: an engine, or a pool of workers with an engine each."""
 
     model: keras.Model
     data: Data
@@ -66,7 +66,7 @@ class Trainer(Protocol):
 
     @property
     def most(self) -> int:
-        """How many trainings it is to be offered at once, so that none waits for it."""
+        """How many trainings to offer it at once, so that it never waits for one."""
 
     def train_all(
         self, waiting: list[Task], progress: Callable[[Task, Reached], None]
@@ -78,7 +78,7 @@ class Workers:
     """Trains in a pool.
 
     Args:
-        engine: of this process, which prunes and makes the tickets.
+        engine: the engine of this process, which prunes and makes the tickets.
         pool: where tickets are trained.
     """
 
@@ -96,14 +96,14 @@ class Workers:
     def train_all(
         self, waiting: list[Task], progress: Callable[[Task, Reached], None]
     ) -> Iterator[Done]:
-        """Trains them all, see `Engine.train_all`.
+        """Trains all tasks, see `Engine.train_all`.
 
         Raises:
-            RuntimeError: if the worker of a training dies again and again.
+            RuntimeError: if the worker of a training dies repeatedly.
         """
         lost: list[Task] = []
         running: dict[Future[Any], Task] = {}
-        # Of each training: a pool that breaks once takes all that run with it.
+        # Counted for each training: a broken pool takes all running ones with it.
         deaths: Counter[Task] = Counter()
         while waiting or lost or running:
             while (lost or waiting) and len(running) < self.pool.most:
@@ -128,7 +128,7 @@ class Workers:
         running: dict[Future[Any], Task],
         progress: Callable[[Task, Reached], None],
     ) -> set[Future[Any]]:
-        """Those that are done, once there are any; shows how far the others are."""
+        """Waits for tasks to be done; shows the progress of the others."""
         while True:
             done, _ = wait(running, timeout=LOOK, return_when=FIRST_COMPLETED)
             for task, reached in self.pool.look().items():

@@ -29,17 +29,17 @@ from keras_lottery.search.workers.worker import ONE_THREAD, train
 class Processes:
     """Workers on this machine.
 
-    Data, and the large arrays of tasks, are written once, and mapped into the memory of
-    every worker.
+    The data and the large arrays of tasks are written to disk once, and mapped into the
+    memory of every worker.
 
     Args:
-        setup: what they make their engines of.
-        count: how many.
+        setup: what they build their engines from.
+        count: the number of workers.
     """
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.count = count
-        # One more than there are, so that none waits for the next.
+        # One more than there are workers, so that none has to wait.
         self.most = count + 1
         # Windows removes no file that a worker, which is ending, still has mapped.
         self._folder = tempfile.TemporaryDirectory(
@@ -72,7 +72,7 @@ class Processes:
         return future
 
     def look(self) -> dict[Task, Reached]:
-        """How far the tasks are that are trained."""
+        """The progress of the tasks that are being trained."""
         found = {}
         for task, path in list(self._running.items()):
             with contextlib.suppress(OSError, ValueError):
@@ -93,8 +93,8 @@ class Processes:
             environment = {
                 **ONE_THREAD,
                 "KERAS_BACKEND": keras.backend.backend(),
-                # A worker that grows is made anew: by the size of a network, its data
-                # and its compiled programs it may, without being taken for a leak.
+                # A worker that grows is replaced. It may grow by the size of a network,
+                # its data and its compiled programs without being taken for a leak.
                 "LOKY_MAX_MEMORY_LEAK_SIZE": "4e9",
             }
             self._executor = loky.ProcessPoolExecutor(
@@ -103,17 +103,18 @@ class Processes:
         return self._executor
 
     def close(self) -> None:
-        """Ends all workers, whatever they are doing."""
+        """Ends all workers at once, even while they train."""
         if self._executor is not None:
             self._executor.shutdown(kill_workers=True)
         self._folder.cleanup()
 
 
 def _ending_with(parent: int) -> Callable[[], None]:
-    """What ends a worker as soon as its parent has ended, in whatever way.
+    """A function that ends a worker as soon as its parent has ended for any reason.
 
-    A function inside of a function is sent by value: the worker watches before it
-    imports Keras, which takes seconds in which it would outlive its parent for good.
+    A nested function is pickled by value, so the worker watches its parent before it
+    imports Keras. That takes seconds, in which it could otherwise lose its parent and
+    run on for ever.
     """
 
     def watch_parent() -> None:

@@ -1,4 +1,4 @@
-"""Trainings on the machines of a Ray cluster."""
+"""Trains on the machines of a Ray cluster."""
 
 import contextlib
 import dataclasses
@@ -41,17 +41,17 @@ SHARED_GPU = {
 
 
 class RayCluster:
-    """Workers of a Ray cluster: as many as have what a training needs.
+    """Workers of a Ray cluster, as many as its resources allow.
 
-    A cluster that this process is connected to, or that `RAY_ADDRESS` names, is used;
-    otherwise one is started on this machine. keras_lottery has to be installed on all
-    machines of the cluster. Each training is a task of Ray's: a machine that joins gets
-    some, and Ray itself starts one again whose worker or machine was lost.
+    If this process is connected to a cluster, or `RAY_ADDRESS` names one, that cluster
+    is used; otherwise one is started on this machine. keras_lottery has to be installed
+    on all machines of the cluster. Each training is a Ray task: a machine that joins
+    receives tasks, and Ray itself restarts a task whose worker or machine was lost.
 
     Args:
-        setup: what the workers make their engines of.
-        resources: what each training needs, as options of a task of Ray's.
-        verbose: 0 says nothing of Ray's dashboard.
+        setup: what the workers build their engines from.
+        resources: what each training needs, as options of a Ray task.
+        verbose: 0 hides the address of Ray's dashboard.
 
     Raises:
         ImportError: if Ray is not installed.
@@ -115,7 +115,7 @@ class RayCluster:
 
     @property
     def count(self) -> int:
-        """How many trainings the cluster has room for, now."""
+        """How many trainings the cluster has room for now."""
         stale = not self._count or time.monotonic() - self._counted > 1
         # Ray would wait for a lost head, and end this process after a minute.
         if stale and self._answers():
@@ -127,7 +127,7 @@ class RayCluster:
 
     @property
     def most(self) -> int:
-        """As many again wait in Ray's queue, where an autoscaler sees them."""
+        """Twice as many: half wait in Ray's queue, where an autoscaler sees them."""
         return 2 * self.count
 
     def submit(self, task: Task | None) -> "Future[Any]":
@@ -160,9 +160,10 @@ class RayCluster:
         mine.set_result(_copied(result))
 
     def look(self) -> dict[Task, Reached]:
-        """How far the tasks are that are trained.
+        """The progress of the tasks that are being trained.
 
-        Warns if a training begins again, or if none begins with what the cluster has.
+        Warns if a training begins again, or if none can begin with the cluster's
+        resources.
 
         Raises:
             RuntimeError: if the head of the cluster is lost.
@@ -190,7 +191,7 @@ class RayCluster:
         }
 
     def _warn_of_losses(self, before: dict[int, Seen]) -> None:
-        """Warns of trainings that begin again since they were seen before."""
+        """Warns of trainings that have begun again since the last look."""
         for number, (_, places) in self._seen.items():
             known = len(before[number][1]) if number in before else 1
             name = self._names.get(number)
@@ -222,7 +223,7 @@ class RayCluster:
         )
 
     def _answers(self) -> bool:
-        """Whether the head of the cluster does."""
+        """Whether the head of the cluster answers."""
         host, port = self._address.rsplit(":", 1)
         try:
             socket.create_connection((host, int(port)), timeout=2).close()
@@ -244,7 +245,7 @@ class RayCluster:
 
 
 def _needs(options: Mapping[str, Any]) -> dict[str, float]:
-    """What a task asks for, by Ray's names of what machines have."""
+    """The resources that a task asks for, by Ray's names of them."""
     names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
     needs = {names[name]: options[name] for name in names if options.get(name)}
     return needs | dict(options.get("resources") or {})
@@ -275,24 +276,24 @@ def _train(
 
 
 class _Board:
-    """Where workers note how far they are, for the one who asks."""
+    """Where workers note their progress, for the process that asks for it."""
 
     def __init__(self) -> None:
         self._seen: dict[int, Seen] = {}
 
     def note(self, number: int, reached: Reached, place: str) -> None:
-        """Notes how far a task is, and where it is trained."""
+        """Notes the progress of a task, and where it is trained."""
         _, places = self._seen.get(number, (reached, []))
         places = places if place in places else [*places, place]
         self._seen[number] = reached, places
 
     def seen(self) -> dict[int, Seen]:
-        """What was noted last, by task."""
+        """The last note on each task."""
         return self._seen
 
 
 def _copied(result: Any) -> Any:
-    """The result in memory of its own: in Ray's, it would stay for as long as it is."""
+    """Copies a result out of Ray's memory, which it would otherwise keep occupied."""
     if not isinstance(result, Outcome):
         return result
     if isinstance(result.result, FloatingPointError):

@@ -1,8 +1,8 @@
-"""Tasks on their way to workers: large arrays go out once, however many tasks use them.
+"""Sends tasks to workers: a large array is sent once, however many tasks use it.
 
-The controls of a level are made of the same weights, masks and scores, and so are the
-tickets of all levels that start from the same weights. A task is pickled without its
-large arrays, which are put aside once for as long as this process holds them.
+The controls of a level share weights, masks and scores, and the tickets of all levels
+often start from the same weights. A task is pickled without its large arrays, which are
+put aside once, for as long as this process holds them.
 """
 
 import io
@@ -22,8 +22,8 @@ class Sharing:
     """Pickles objects, and puts their large arrays aside.
 
     Args:
-        put: puts an array aside, and gives a handle by which workers get it.
-        drop: is called with the handle once the array is not held any more.
+        put: puts an array aside, and returns a handle by which workers get it.
+        drop: is called with the handle when the array is no longer held.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Sharing:
     ) -> None:
         self._put = put
         self._drop = drop
-        # By the array's address, for as long as it lives.
+        # By the array's address, which is valid for as long as it lives.
         self._handles: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -73,17 +73,17 @@ class _Pickler(cloudpickle.Pickler):
         if type(value) is not np.ndarray or value.nbytes < LARGE:
             return None
         if value.dtype.isbuiltin != 1 or value.dtype.hasobject:
-            return None  # Files of arrays know no others, such as bfloat16.
+            return None  # Files of arrays cannot hold others, such as bfloat16.
         self._handles.append(self._handle(value))
         return len(self._handles) - 1
 
 
 def loads(pickled: bytes, arrays: Sequence[np.ndarray]) -> Any:
-    """The object, in a worker.
+    """Unpickles an object in a worker.
 
     Args:
-        pickled: what `Sharing.dumps` gave.
-        arrays: those of its handles.
+        pickled: the bytes that `Sharing.dumps` returned.
+        arrays: the arrays of its handles.
     """
     unpickler = pickle.Unpickler(io.BytesIO(pickled))
     unpickler.persistent_load = arrays.__getitem__  # type: ignore[method-assign]

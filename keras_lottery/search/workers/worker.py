@@ -1,4 +1,4 @@
-"""What happens in a worker: it makes an engine, and trains what it is sent."""
+"""The code that runs in a worker: it builds an engine and trains what it is sent."""
 
 import time
 import traceback
@@ -26,7 +26,7 @@ SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong in a worker.
+    """An error in a worker.
 
     Args:
         traceback: as text.
@@ -36,7 +36,7 @@ class Failure:
 
 
 class Outcome(NamedTuple):
-    """What is sent back of a task that is done, see `engines.Done`."""
+    """What a worker sends back when a task is done, see `engines.Done`."""
 
     facts: Facts
     result: Training | FloatingPointError
@@ -51,13 +51,13 @@ def train(
     read: Callable[[], Task | None],
     report: Callable[[Reached], None],
 ) -> Outcome | Failure | None:
-    """Does a task in a worker, which keeps its engine for the next one.
+    """Runs a task in a worker, which keeps its engine for the next one.
 
     Args:
-        key: names the search.
-        load: gives its setup.
-        read: gives what to train; `None` only makes the engine.
-        report: is told how far the training is, now and then.
+        key: identifies the search.
+        load: returns its setup.
+        read: returns the task; for `None`, only the engine is built.
+        report: is called with the training's progress now and then.
     """
     report(Reached())
     try:
@@ -69,7 +69,7 @@ def train(
             return None
         _, facts, result = _engines[key].do(task, _now_and_then(report))
         return Outcome(facts, result)
-    # Not every exception survives being sent; its text does.
+    # Not every exception can be pickled; its text can.
     except Exception:
         return Failure(traceback.format_exc())
 
