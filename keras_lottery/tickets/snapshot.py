@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Self
 
 import keras
@@ -26,6 +25,17 @@ from keras_lottery.tickets.grouping import Grouping, Weights
 
 CALIBRATION = 1024
 """How many examples of a search's training data calibration takes."""
+
+
+@dataclass
+class _Read:
+    """What was read of data for calibration; copies and pickles leave it behind."""
+
+    data: Any = None
+    x: Any = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ class Snapshot:
     grouping: Grouping = field(default_factory=Weights)
     exclude: Sequence[str] = ()
     others: Masks = field(default_factory=lambda: Masks({}))
+    # `dataclasses.replace` passes it on: a data set may draw other images each time.
+    _read: _Read = field(default_factory=_Read, repr=False, compare=False)
 
     @classmethod
     def untrained(cls, masks: Masks, state: State, **fields: Any) -> Self:
@@ -140,23 +152,24 @@ class Snapshot:
     def inputs(self) -> Any:
         """The inputs x of `data`, which need no targets, in arrays: for calibration.
 
-        Of a search's training data, `CALIBRATION` examples at random. They are the same
-        for every criterion and repair of the snapshot.
+        Of a search's training data, `CALIBRATION` examples at random. They are read once
+        for every criterion and repair, also after `dataclasses.replace`.
 
         Raises:
             ValueError: if there are none.
         """
-        return self._calibration
-
-    @cached_property
-    def _calibration(self) -> Any:
-        """Read once: a data set may draw other images each time."""
         if self.data is None or self.shared_model is None:
             raise ValueError(
                 "Calibration needs inputs of the model, without targets. Pass "
                 "`data=x` to `prune` or to the callback. In a search, mask_epochs="
                 "'auto' has none."
             )
+        if self._read.data is not self.data:
+            self._read.x = self._calibration()
+            self._read.data = self.data
+        return self._read.x
+
+    def _calibration(self) -> Any:
         if not callable(self.data):
             return inputs_alone(self.data, self.shared_model)
         x = inputs_alone(self.data(), self.shared_model)

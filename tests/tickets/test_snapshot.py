@@ -1,6 +1,7 @@
 """What a snapshot tells of its model, which others use too."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -44,3 +45,27 @@ def test_gradients_are_those_of_the_snapshot(pair):
 
 def test_a_snapshot_without_a_model_has_none(pair):
     assert dataclasses.replace(pair[0], shared_model=None).model is None
+
+
+def test_inputs_are_read_once_by_all_that_are_made_of_a_snapshot(pair):
+    rng = np.random.default_rng(0)
+    drawn = []
+
+    def data():
+        drawn.append(rng.normal(size=(5, 6, 6, 1)).astype("float32"))
+        return drawn[-1], np.zeros(5)
+
+    first = dataclasses.replace(pair[0], data=data)
+    pruned = dataclasses.replace(first, masks=pair[1].masks)
+    for snapshot in (first.leaving_out(["conv"]), pruned, first):
+        assert snapshot.inputs() is drawn[0]
+    assert len(drawn) == 1
+    other = dataclasses.replace(first, data=(x := drawn[0] + 1, np.zeros(5)))
+    np.testing.assert_array_equal(other.inputs(), x)
+    alone = dataclasses.replace(first, shared_model=None, data=None)
+    size = len(pickle.dumps(alone))
+    assert size == len(
+        pickle.dumps(dataclasses.replace(pair[0], shared_model=None, data=None))
+    )
+    with pytest.raises(ValueError, match="Calibration needs inputs"):
+        alone.inputs()
