@@ -9,6 +9,7 @@ file of that size can fill.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -241,15 +242,44 @@ def alone(directory: Path, work: str, patience: float = 0) -> Iterator[None]:
         BlockingIOError: if another one is running there.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(directory / LOCK, timeout=patience))
-        except Timeout as error:
-            raise BlockingIOError(
-                f"Another {work} is running in the directory '{directory}'. "
-                "Wait until it ends, or choose another directory."
-            ) from error
+    try:
+        held = lock(directory / LOCK, patience)
+    except Timeout as error:
+        raise BlockingIOError(
+            f"Another {work} is running in the directory '{directory}'. "
+            "Wait until it ends, or choose another directory."
+        ) from error
+    try:
         yield
+    finally:
+        held.release()
+
+
+def lock(path: Path, patience: float = 0) -> FileLock:
+    """Locks a file until it is released, or the process ends, however it does.
+
+    Args:
+        path: the file; it is made if it does not exist.
+        patience: seconds to wait for another process.
+
+    Raises:
+        filelock.Timeout: if another process still holds it after `patience` seconds.
+        OSError: if the file system cannot lock. A file that marks what is locked is
+            no substitute: it would stay when its process is killed.
+    """
+    found = FileLock(path, timeout=patience, fallback_to_soft=False)
+    try:
+        found.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        raise OSError(
+            error.errno,
+            "Expected a file system that locks files, so that processes do not write "
+            f"over each other. Received: '{path.parent}', where the system answers "
+            f"{error.strerror!r}. Choose a directory on another file system.",
+        ) from error
+    return found
 
 
 @contextlib.contextmanager

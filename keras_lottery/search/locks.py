@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 
 from filelock import FileLock, Timeout
 
-from keras_lottery.files import write_atomically
+from keras_lottery.files import lock
 from keras_lottery.search.store import Store
 
 
@@ -38,16 +38,13 @@ class Locks:
             return True
         path = self._store.lock_of(replicate)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
         try:
-            lock.acquire()
+            self._held[replicate] = lock(path)
         except Timeout:
             return False
-        self._held[replicate] = lock
         holder = f"{socket.gethostname()}, process {os.getpid()}"
-        write_atomically(
-            self._store.holder_of(replicate), lambda file: file.write(holder.encode())
-        )
+        # Not beside its place first: nobody knows whose what is left there would be.
+        self._store.holder_of(replicate).write_text(holder, "utf-8")
         self._store.clean(replicate)
         return True
 
@@ -68,9 +65,10 @@ class Locks:
     def holder(self, replicate: int) -> str:
         """The process that has a replicate, or had it last."""
         try:
-            return self._store.holder_of(replicate).read_text("utf-8")
-        except OSError:
-            return "another process"
+            name = self._store.holder_of(replicate).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            name = ""
+        return name or "another process"
 
     def explain(self, replicates: Iterable[int]) -> str:
         """A sentence that says which process has which replicate."""

@@ -152,8 +152,8 @@ class Snapshot:
     def inputs(self) -> Any:
         """The inputs x of `data`, which need no targets, in arrays: for calibration.
 
-        Of a search's training data, `CALIBRATION` examples at random. They are read once
-        for every criterion and repair, also after `dataclasses.replace`.
+        Of a search's training data, `CALIBRATION` examples at random. They are read
+        once for every criterion and repair, also after `dataclasses.replace`.
 
         Raises:
             ValueError: if there are none.

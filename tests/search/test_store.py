@@ -1,5 +1,7 @@
 """The directory of a search: its paths, its lock, and what is removed from it."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from keras_lottery.files import (
     write_json,
     write_record,
 )
+from keras_lottery.search.locks import Locks
 from keras_lottery.search.store import Store, TrainingId
 
 pytestmark = pytest.mark.once
@@ -90,6 +93,33 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     for _ in range(2):
         with store.alone():
             pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_that_cannot_lock_is_refused(tmp_path, monkeypatch, code):
+    fcntl = pytest.importorskip("fcntl", reason="Windows locks in another way")
+
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store = Store(tmp_path)
+    with (
+        pytest.raises(OSError, match=r"that locks files.*another file system"),
+        store.alone(),
+    ):
+        pytest.fail("nothing is locked")
+    with pytest.raises(OSError, match=r"that locks files.*another file system"):
+        Locks(store).take(0)
+
+
+def test_who_trains_a_replicate_is_said(tmp_path):
+    store = Store(tmp_path)
+    locks = Locks(store)
+    assert locks.take(3)
+    assert f"process {os.getpid()}" in Locks(store).holder(3)
+    store.holder_of(3).write_text("")  # The disk was full.
+    assert Locks(store).holder(3) == "another process"
 
 
 def test_searches_in_other_directories_do_not_meet(tmp_path):
