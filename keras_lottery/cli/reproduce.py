@@ -1,11 +1,17 @@
 """`keras-lottery reproduce`, which is also `scripts/reproduce.py`."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_lottery.cli.parsing import Parser, add_verbose, directory
+from keras_lottery.files import CorruptedFileError
 from keras_lottery.papers import experiments
-from keras_lottery.papers.experiments.reproduce import directory_of, measured_seconds
+from keras_lottery.papers.experiments.reproduce import (
+    SUMMARY,
+    directory_of,
+    measured_seconds,
+)
 from keras_lottery.tables import text_table
 
 if TYPE_CHECKING:
@@ -57,17 +63,25 @@ def _reproduce(options: argparse.Namespace) -> None:
 def listed() -> str:
     """A line for each experiment: its name, its cost by scale, and its title.
 
-    Where a run has ended in its usual directory, the cost is what it measured, too.
+    Where a run has ended in its usual directory, the cost is what it measured, too. If
+    its summary is damaged, the line says so.
     """
     rows = []
     for name, experiment in experiments.EXPERIMENTS.items():
         costs = []
         for key, scale in experiment.scales.items():
-            seconds = measured_seconds(directory_of(name, key))
-            measured = "" if seconds is None else f", measured: {_duration(seconds)}"
-            costs.append(f"{key}: {scale.cost}{measured}")
+            costs.append(f"{key}: {scale.cost}{_measured(directory_of(name, key))}")
         rows.append([name, f"{experiment.title} ({'; '.join(costs)})"])
     return text_table(rows)
+
+
+def _measured(directory: Path) -> str:
+    """What a run measured of its cost, for a line of `listed`."""
+    try:
+        seconds = measured_seconds(directory)
+    except CorruptedFileError:
+        return f", measured: unknown, '{directory / SUMMARY}' is damaged"
+    return "" if seconds is None else f", measured: {_duration(seconds)}"
 
 
 def _duration(seconds: float) -> str:

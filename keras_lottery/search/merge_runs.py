@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,20 @@ def merge_runs(runs: Sequence[str | os.PathLike], directory: str | os.PathLike) 
 
 
 def _check_settings(one: Run, other: Run) -> None:
-    """Raises ValueError that shows the differences, unless all of them are allowed."""
+    """Raises ValueError that shows the differences, unless all of them are allowed.
+
+    A warning says which versions differ.
+    """
     settings, others = one.settings, other.settings
     check_backend(settings["versions"], others["versions"], one.directory)
+    found = differences(settings["versions"], others["versions"])
+    if versions := [f"{name} {here} and {there}" for name, here, there in found]:
+        warnings.warn(
+            f"'{one.directory}' and '{other.directory}' were begun with different "
+            f"versions: {', '.join(versions)}. Replicates may differ by more than "
+            "their seeds; each training keeps its versions on record.",
+            stacklevel=3,
+        )
     lines = [
         f"  {path}: {here!r} in '{one.directory}', {there!r} in '{other.directory}'"
         for path, here, there in differences(_fixed(settings), _fixed(others))

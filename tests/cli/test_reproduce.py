@@ -1,5 +1,6 @@
 """`keras-lottery reproduce`."""
 
+import os
 import runpy
 import sys
 
@@ -41,6 +42,18 @@ def test_a_list_has_the_times_of_runs_that_ended(capsys, tmp_path):
     assert "measured: 90 minutes of training; paper: " in lines["layers"]
     assert "measured: 4 s of training; cpu: " in lines["layers"]
     assert sum("measured" in line for line in lines.values()) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[5]", '{"seconds": "many"}'])
+def test_a_list_names_what_is_damaged_and_has_the_rest(capsys, tmp_path, text):
+    folder = tmp_path / "runs" / "reproduce" / "layers_cpu"
+    folder.mkdir(parents=True)
+    (folder / "reproduction.json").write_text(text)
+    assert cli.main(["reproduce", "--list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    path = os.path.join("runs", "reproduce", "layers_cpu", "reproduction.json")
+    assert f"measured: unknown, '{path}' is damaged; paper: " in lines["layers"]
+    assert list(lines) == list(EXPERIMENTS)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 import keras_lottery as kl
 from keras_lottery.engines import Training
 from keras_lottery.engines.fit import FitEngine
-from keras_lottery.files import CorruptedFileError
+from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.search import LotteryTicketSearch, at_work
 from keras_lottery.search.locks import Locks
 from keras_lottery.search.store import Store, TrainingId
@@ -239,6 +239,23 @@ def test_the_first_process_chooses_the_engine_for_all(tmp_path, pretended, monke
 
 
 @pytest.mark.once
+def test_the_table_is_read_under_its_lock(tmp_path, pretended, monkeypatch):
+    """Otherwise an older table could go over the newer one of another process."""
+    real, read = LotteryTicketSearch.results, []
+
+    def results(self):
+        with pytest.raises(BlockingIOError), Store(tmp_path).alone(patience=0):
+            pass
+        read.append(self)
+        return real(self)
+
+    monkeypatch.setattr(LotteryTicketSearch, "results", results)
+    search = small(tmp_path)
+    search.search(**ONCE)
+    assert read == [search]
+
+
+@pytest.mark.once
 def test_what_others_train_is_not_overwritten(tmp_path, pretended):
     small(tmp_path).search(**ONCE)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.safetensors")}
@@ -300,6 +317,22 @@ def test_runs_of_other_settings_are_not_merged(apart, tmp_path, pretended):
     small(tmp_path / "c", seed=3).search(**ONCE, part=[3])
     words = rf"seed: 0 in '{apart / 'a'}', 3 in '{tmp_path / 'c'}'"
     refused([apart / "a", tmp_path / "c"], tmp_path / "all", ValueError, words)
+
+
+@pytest.mark.once
+def test_runs_of_other_versions_are_merged_with_a_warning(apart, tmp_path):
+    other = Path(shutil.copytree(apart / "b", tmp_path / "b"))
+    settings = Store(other).settings
+    changed = read_sealed(settings)
+    keras = changed["versions"]["keras"]
+    changed["versions"]["keras"] = "3.0.0"
+    write_sealed(settings, changed)
+    words = (
+        f"a' and '{other}' were begun with different versions: keras {keras} and 3.0.0"
+    )
+    with pytest.warns(UserWarning, match=words):
+        run = kl.merge_runs([apart / "a", other], tmp_path / "all")
+    assert not run.missing() and run.settings["versions"]["keras"] == keras
 
 
 @pytest.mark.once

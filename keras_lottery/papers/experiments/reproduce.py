@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_lottery.files import read_json, write_atomically, write_json
+from keras_lottery.files import (
+    CorruptedFileError,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from keras_lottery.papers.experiments.experiment import Experiment, Values
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.search.settings import versions
@@ -110,26 +115,37 @@ def measured_seconds(directory: Path) -> float | None:
     Raises:
         CorruptedFileError: if its summary is damaged.
     """
+    seconds = (_summary(directory) or {}).get("seconds")
+    if isinstance(seconds, int | float | None):
+        return seconds
+    path = directory / SUMMARY
+    raise CorruptedFileError(f"'{path}' is damaged: its seconds are {seconds!r}")
+
+
+def _summary(directory: Path) -> dict[str, Any] | None:
+    """What a run noted, or None if there is no run; errors as in `measured_seconds`."""
+    path = directory / SUMMARY
     try:
-        summary = read_json(directory / SUMMARY)
+        summary = read_json(path)
     except FileNotFoundError:
         return None
-    return summary.get("seconds")
+    if isinstance(summary, dict):
+        return summary
+    raise CorruptedFileError(f"'{path}' is damaged: it holds no JSON object")
 
 
 def _occupy(directory: Path, name: str, scale: str) -> None:
     """Makes a directory that of a run, or checks that it is."""
-    path, own = directory / SUMMARY, {"experiment": name, "scale": scale}
-    try:
-        found = read_json(path)
-    except FileNotFoundError:
+    own = {"experiment": name, "scale": scale}
+    found = _summary(directory)
+    if found is None:
         if (directory / README).exists():
             raise ValueError(
                 f"The directory '{directory}' holds a {README} of something else. "
                 "Choose another directory."
-            ) from None
+            )
         found = own
-        write_json(path, own)
+        write_json(directory / SUMMARY, own)
     if {key: found.get(key) for key in own} != own:
         raise ValueError(
             f"The directory '{directory}' holds {found.get('experiment')} at scale "
