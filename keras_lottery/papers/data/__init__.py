@@ -1,4 +1,4 @@
-"""Data sets of images and of texts, as arrays: `load` finds them by name."""
+"""Data sets of images and texts, as arrays: `load` finds them by name."""
 
 import os
 from pathlib import Path
@@ -16,45 +16,46 @@ __all__ = ["Splits", "load"]
 def load(
     name: str | os.PathLike[str], validation: Size | None = None, seed: int = 0
 ) -> Splits:
-    """Loads a data set of images, in training, validation and test parts.
+    """Loads a data set of images or texts, in training, validation and test parts.
 
-    Images are scaled to [0, 1]; texts are numbers of words. Nothing is downloaded.
+    Images are scaled to [0, 1]; texts are word indices. Nothing is downloaded.
 
     Args:
         name: one of
 
-            - `"digits"`: the 1,797 digits of scikit-learn, 8x8 pixels; in 897
+            - `"digits"`: the 1,797 digits of scikit-learn, 8x8 pixels, in 897
               training, 540 validation and 360 test examples;
             - an image-classification data set of
               [TFDS](https://www.tensorflow.org/datasets/catalog), such as `"mnist"`,
               prepared in `~/tensorflow_datasets` or in the folder that the environment
-              variable `TFDS_DATA_DIR` names. Its validation part stands in for a
-              missing test part; without either, a fixed fifth is the test part;
-            - a task of the glosses of [WordNet](https://wordnet.princeton.edu), which
-              Debian's package `wordnet-base` brings; the environment variable
-              `WNSEARCHDIR` names another folder. Texts are of 32 words, of a
-              vocabulary of 8,192. `"wordnet_mlm"`: the five words that are masked;
-              `"wordnet_noun_class"`: which of 26 kinds of nouns a gloss is of;
-              `"wordnet_part_of_speech"`: one of 4; `"wordnet_is_a"`: whether the first
-              gloss is of a kind of the second. All have the same synsets for training,
-              validation and test;
+              variable `TFDS_DATA_DIR` names. If it has no test part, its validation
+              part is used instead; if it has neither, a fixed fifth is held out;
+            - a task on the glosses of [WordNet](https://wordnet.princeton.edu), which
+              Debian's package `wordnet-base` installs; the environment variable
+              `WNSEARCHDIR` names another folder. Texts have 32 words from a vocabulary
+              of 8,192. The tasks are `"wordnet_mlm"`: to find five masked words;
+              `"wordnet_noun_class"`: which of 26 kinds of nouns a gloss describes;
+              `"wordnet_part_of_speech"`: which of 4; and `"wordnet_is_a"`: whether the
+              first gloss describes a kind of the second. All tasks split the synsets
+              into training, validation and test in the same way;
             - the path of an .npz file with `x_train`, `y_train`, `x_test`, `y_test`
-              and, if wanted, `x_validation`, `y_validation`. Images of unsigned
-              integers are scaled, floats are taken as they are.
-        validation: the validation part that is held out of the training part: a
-            number of examples, or a share between 0 and 1. By default the data set's
-            own; where it has none, 5,000 examples of MNIST and CIFAR-10, as in
-            Frankle & Carbin, and a tenth of others.
-        seed: chooses the validation examples. The test part is the same for all.
+              and, optionally, `x_validation`, `y_validation`. Images of unsigned
+              integers are scaled; floats are left as they are.
+        validation: the validation part to hold out of the training part: a number of
+            examples, or a share between 0 and 1. By default the data set's own; if it
+            has none, 5,000 examples of MNIST and CIFAR-10, as in Frankle & Carbin, and
+            a tenth of others.
+        seed: chooses the validation examples. The test part does not depend on it.
 
     Returns:
         The arrays with the data set's name, image shape and number of classes.
 
     Raises:
-        FileNotFoundError: if the data set is not on this machine; says how to get it.
-        ImportError: if it is one of TFDS, which is not installed.
-        ValueError: if there is no such data set, or it is not one of images of one
-            size and their classes.
+        FileNotFoundError: if the data set is not on this machine; the message says how
+            to get it.
+        ImportError: if the data set needs TFDS, which is not installed.
+        ValueError: if there is no such data set, or it does not consist of images of
+            one size and their classes.
 
     Example:
 

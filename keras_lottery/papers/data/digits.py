@@ -1,4 +1,4 @@
-"""The digits of scikit-learn: 1,797 images of 8x8 pixels, on the machine already."""
+"""The digits of scikit-learn: 1,797 images of 8x8 pixels, which need no download."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from keras_lottery.papers.data.splits import Size, Splits, hold_out, make_splits
 
 
 def load_digits(validation: Size | None, seed: int) -> Splits:
-    """Loads scikit-learn's digits; every part has the same shares of classes."""
+    """Loads scikit-learn's digits; every part has the same distribution of classes."""
     from sklearn import datasets
 
     x, y = datasets.load_digits(return_X_y=True)
     x = (x / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-    # The set has no test part: a fifth becomes one, the same whatever the seed.
+    # The data set has no test part: a fifth becomes one, whatever the seed.
     train, test = hold_out((x, y), 360, seed=0, stratify=True)
     return make_splits(
         "digits",

@@ -37,9 +37,9 @@ def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
 
 
 def load_arrays(path: Path) -> Splits:
-    """The arrays of an .npz file as they are, of whatever shape and type.
+    """The arrays of an .npz file as they are, of any shape and type.
 
-    Several inputs or outputs lie under names: `y_train/age`, `y_train/name`.
+    Several inputs or outputs have names: `y_train/age`, `y_train/name`.
     """
     found = load_parts(path)
     missing = [
@@ -58,9 +58,9 @@ PARTS = "train", "validation", "test"
 
 
 def load_parts(path: Path) -> dict[str, tuple[Any, Any]]:
-    """What there is of the parts of an .npz file, (x, y) by the parts' names.
+    """The parts of an .npz file, (x, y) by the part's name.
 
-    `x` and `y` without a part are those to train on. What is lacking is `None`.
+    `x` and `y` without a part's name are the training part. A missing part is `None`.
     """
     arrays = _read(checks.existing_file("name", path))
     sides: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def _refuse(path: Path, found: list[str], missing: list[str]) -> NoReturn:
 
 def _part(arrays: dict[str, np.ndarray], path: Path, part: str) -> Arrays:
     x, y = _arrays(arrays, path, part)
-    # As Keras's own data sets have them: grey images without channels, labels (n, 1).
+    # The form of Keras's own data sets: grey images without channels, labels (n, 1).
     x = x[..., np.newaxis] if x.ndim == 3 else x
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     return x, y

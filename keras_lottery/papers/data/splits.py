@@ -1,4 +1,4 @@
-"""Training, validation and test arrays, and how one is held out of another."""
+"""Training, validation and test arrays, and how a part is held out of another."""
 
 import math
 from collections.abc import Mapping
@@ -28,8 +28,8 @@ class Splits:
         input_shape: (height, width, channels), or (words,).
         classes: number of classes; they count from 0.
 
-    Those of your own, for `kl.deploy`, may hold whatever your model takes: other
-    arrays, and dictionaries of them. They need no `input_shape` and no `classes`.
+    Your own data, for `kl.deploy`, may be whatever your model takes: other arrays, or
+    dictionaries of arrays. They need no `input_shape` and no `classes`.
     """
 
     name: str
@@ -44,27 +44,28 @@ class Splits:
 
     @property
     def train(self) -> Arrays:
-        """(x, y) to train on."""
+        """(x, y) for training."""
         return self.x_train, self.y_train
 
     @property
     def validation(self) -> Arrays:
-        """(x, y) to choose by."""
+        """(x, y) for choosing."""
         return self.x_validation, self.y_validation
 
     @property
     def test(self) -> Arrays:
-        """(x, y) to report on."""
+        """(x, y) for reporting."""
         return self.x_test, self.y_test
 
     def averaged(self, size: int) -> "Splits":
-        """The same data in smaller images: a pixel is the mean of `size` x `size`.
+        """The same data in smaller images: each pixel is the mean of `size` x `size`.
 
         Args:
-            size: pixels in height and in width; it divides those of the images.
+            size: the number of pixels to average in height and in width; it must divide
+                the size of the images.
 
         Raises:
-            ValueError: if it does not, or the data are no images.
+            ValueError: if it does not, or the data are not images.
 
         Example:
 
@@ -102,17 +103,17 @@ def make_splits(
     seed: int,
     stratify: bool = False,
 ) -> Splits:
-    """Checks raw arrays and makes them a data set with a validation part.
+    """Checks raw arrays, and turns them into a data set with a validation part.
 
     Args:
         name: the data set's name.
         parts: "train", "test" and, if the data set has one, "validation".
         classes: number of classes.
-        validation: the validation part to hold out of "train" that the user asked
-            for, if any.
-        default: the one to hold out otherwise.
+        validation: the validation part to hold out of "train", if the user asked for
+            one.
+        default: the part to hold out otherwise.
         seed: chooses the examples that are held out.
-        stratify: keep the shares of the classes.
+        stratify: whether to keep the distribution of the classes.
 
     Raises:
         ValueError: if the arrays do not fit together, or a validation part is asked
@@ -140,7 +141,7 @@ def make_splits(
 def hold_out(
     arrays: Arrays, size: Size, seed: int, stratify: bool = False
 ) -> tuple[Arrays, Arrays]:
-    """Holds random examples out: returns the arrays without them, and them."""
+    """Holds out random examples; returns the other examples, and the held-out ones."""
     from sklearn.model_selection import train_test_split
 
     x, y = arrays
@@ -159,7 +160,7 @@ def hold_out(
 
 
 def scale(images: np.ndarray) -> np.ndarray:
-    """Unsigned integers to float32 in [0, 1]; floats as they are, to float32."""
+    """Scales unsigned integers to float32 in [0, 1]; casts floats to float32."""
     if np.issubdtype(images.dtype, np.unsignedinteger):
         largest = np.float32(np.iinfo(images.dtype).max)
         return np.divide(images, largest, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Image-classification data sets of TensorFlow Datasets, read where prepared."""
+"""Image-classification data sets of TensorFlow Datasets that are prepared here."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ _VALIDATION = {"mnist": 5_000, "cifar10": 5_000}
 
 
 def load_tfds(name: str, validation: Size | None, seed: int) -> Splits:
-    """Loads a data set of TFDS that is on this machine; downloads nothing."""
+    """Loads a TFDS data set that is on this machine, without downloading anything."""
     builder = _find(name)
     classes = _check_features(name, dict(builder.info.features.items()))
     if not builder.is_prepared():
@@ -45,7 +45,7 @@ def _find(name: str) -> Any:
             "TFDS: pip install tensorflow tensorflow-datasets importlib_resources"
         ) from error
     try:
-        # TFDS reads the variable when it is imported, which may have been long ago.
+        # TFDS reads the variable on import, which may have been long ago.
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except (ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -58,7 +58,7 @@ def _find(name: str) -> Any:
 
 
 def _check_features(name: str, features: dict[str, Any]) -> int:
-    """Refuses what is not image classification; returns the number of classes."""
+    """Refuses data other than classified images; returns the number of classes."""
     import tensorflow_datasets as tfds
 
     image, label = features.get("image"), features.get("label")

@@ -1,7 +1,7 @@
-"""WordNet's glosses: text to train a language model on, and three tasks from it.
+"""WordNet's glosses: text for training a language model, and three tasks on it.
 
-The synsets are split once, before any task: no task trains on a gloss that another one
-is tested on.
+The synsets are split once for all tasks, so that no task trains on a gloss that another
+task is tested on.
 """
 
 import functools
@@ -40,14 +40,14 @@ _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9]+")
 
 @dataclass(frozen=True)
 class Synset:
-    """A meaning, its definition, and what it is a kind of.
+    """A meaning, its definition, and the meanings that it is a kind of.
 
     Args:
-        offset: its number in the file, which others know it by.
+        offset: its number in the file, by which others refer to it.
         file: the number of its lexicographers' file.
         kind: `"n"`, `"v"`, `"a"` (adjective) or `"r"` (adverb).
-        parents: numbers of those that it is a kind, or an instance, of.
-        words: of the gloss.
+        parents: numbers of the synsets that it is a kind or an instance of.
+        words: the words of the gloss.
     """
 
     offset: int
@@ -58,10 +58,10 @@ class Synset:
 
 
 def folder() -> Path:
-    """Where WordNet is.
+    """The folder of WordNet.
 
     Raises:
-        FileNotFoundError: if it is not there; says how to get it.
+        FileNotFoundError: if there is none; the message says how to get it.
     """
     found = Path(os.environ.get(VARIABLE) or FOLDER)
     if not (found / "data.noun").is_file():
@@ -75,7 +75,7 @@ def folder() -> Path:
 
 
 def read_synset(line: str) -> Synset:
-    """A synset from a line of a data file, in the format of wndb(5WN).
+    """Reads a synset from a line of a data file, in the format of wndb(5WN).
 
     >>> read_synset("00001930 03 n 01 physical_entity 0 002 @ 00001740 n 0000 "
     ...             "~ 00002452 n 0000 | an entity that has physical existence")
@@ -97,7 +97,7 @@ def read_synset(line: str) -> Synset:
 
 @functools.lru_cache(1)
 def read_parts(place: Path) -> dict[str, list[Synset]]:
-    """The synsets of the database in a folder, in their three parts.
+    """The synsets in a folder, split into training, validation and test.
 
     Raises:
         ValueError: if a file is not in WordNet's format.
@@ -124,15 +124,15 @@ def read_parts(place: Path) -> dict[str, list[Synset]]:
 
 
 def vocabulary(synsets: Sequence[Synset]) -> dict[str, int]:
-    """The number of each of the most frequent words, above those of special words."""
+    """The numbers of the most frequent words, which follow those of special words."""
     counts = Counter(word for synset in synsets for word in synset.words)
-    # Of equally frequent ones the first in the alphabet, whatever the order.
+    # Equally frequent words are in alphabetical order, whatever the input's.
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return {word: SPECIAL + i for i, word in enumerate(ranked[: VOCABULARY - SPECIAL])}
 
 
 def encode(texts: Sequence[Sequence[str]], numbers: dict[str, int]) -> np.ndarray:
-    """A row of an example: its texts, cut to equal lengths, with separators.
+    """The row of an example: its texts, cut to equal lengths, with separators.
 
     >>> encode([["a", "cat"], ["b"]], {"a": 5, "cat": 6})[:7]
     array([1, 5, 6, 2, 4, 0, 0], dtype=int32)
@@ -148,16 +148,16 @@ def encode(texts: Sequence[Sequence[str]], numbers: dict[str, int]) -> np.ndarra
 def mask_words(
     rows: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hides words of each row: returns the rows, and the words, by their position.
+    """Masks words of each row; returns the rows, and the words in order of position.
 
-    Rows of fewer words are left out. All are replaced by a mask: of the 80-10-10 rule
-    of BERT, Wettig et al. 2023 ("Should you mask 15 % in masked language modeling?")
-    find no advantage.
+    Rows with fewer words are left out. All chosen words are replaced by the mask:
+    Wettig et al. 2023 ("Should you mask 15 % in masked language modeling?") find no
+    advantage in BERT's 80-10-10 rule.
 
     Args:
-        rows: numbers of words, of shape (examples, length).
-        count: how many of each row.
-        rng: chooses them.
+        rows: word indices, of shape (examples, length).
+        count: how many words to mask in each row.
+        rng: chooses the words.
     """
     is_word = rows >= SPECIAL
     rows, is_word = (array[is_word.sum(axis=1) >= count] for array in (rows, is_word))
@@ -170,7 +170,7 @@ def mask_words(
 
 
 def _language(part: list[Synset], numbers: dict[str, int], is_train: bool) -> Arrays:
-    """Texts of whole glosses behind each other, with masked words."""
+    """Texts of whole glosses, one after another, with masked words."""
     stream: list[int] = []
     for synset in part:
         stream += [numbers.get(word, UNKNOWN) for word in synset.words] + [SEPARATOR]
@@ -178,7 +178,7 @@ def _language(part: list[Synset], numbers: dict[str, int], is_train: bool) -> Ar
     whole = len(stream) // room * room
     rows = np.array(stream[:whole], "int32").reshape(-1, room)
     rows = np.pad(rows, ((0, 0), (1, 0)), constant_values=START)
-    # Several masks of each text to train on, as in BERT.
+    # Each training text has several masked copies, as in BERT.
     rng = np.random.default_rng(0)
     return mask_words(np.repeat(rows, 4 if is_train else 1, axis=0), MASKED, rng)
 
@@ -191,16 +191,16 @@ def _noun_class(part: list[Synset], numbers: dict[str, int], _: bool) -> Arrays:
 
 
 def _part_of_speech(part: list[Synset], numbers: dict[str, int], _: bool) -> Arrays:
-    """Whether a gloss is of a noun, a verb, an adjective or an adverb."""
+    """Whether a gloss describes a noun, a verb, an adjective or an adverb."""
     rows = [encode([synset.words], numbers) for synset in part]
     return np.array(rows), np.array([PARTS_OF_SPEECH.index(s.kind) for s in part])
 
 
 def _is_a(part: list[Synset], numbers: dict[str, int], _: bool) -> Arrays:
-    """Whether the first gloss is of a kind of the second: as many yes as no.
+    """Whether the first gloss describes a kind of the second, in half of the examples.
 
-    The second is the nearest ancestor in the same part, or an ancestor of another one:
-    alone, it tells nothing.
+    The second is the nearest ancestor in the same part, or an ancestor of another
+    gloss, so that the second gloss alone tells nothing.
     """
     nouns = {synset.offset: synset for synset in part if synset.kind == "n"}
     every = _nouns(folder())
@@ -250,7 +250,7 @@ TASKS = {
 
 
 def load_wordnet(name: str, validation: Size | None) -> Splits:
-    """Loads a task of WordNet's glosses, see `data.load`."""
+    """Loads a task on WordNet's glosses, see `data.load`."""
     if validation is not None:
         raise ValueError(
             f"Expected validation=None, as the data set {name!r} has a validation part "

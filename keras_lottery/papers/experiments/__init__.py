@@ -1,8 +1,8 @@
-"""The papers' experiments, each one command, held against the published figures.
+"""The papers' experiments, each one command, compared with the published figures.
 
-An experiment is a file with an `Experiment`: scales, a function that trains in a `Lab`
-and returns what it measured, and the paper's claims. A new one is such a file, and a
-line in `EXPERIMENTS`.
+An experiment is a file with an `Experiment`: its scales, a function that trains in a
+`Lab` and returns measured values, and the paper's claims. A new experiment needs such a
+file, and a line in `EXPERIMENTS`.
 """
 
 from keras_lottery.checks import did_you_mean
@@ -73,7 +73,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         bert_tickets.EXPERIMENT,
     )
 }
-"""By name, in the order of `keras-lottery reproduce --list`."""
+"""The experiments by name, in the order of `keras-lottery reproduce --list`."""
 
 
 def get(name: str) -> Experiment:

@@ -1,4 +1,4 @@
-"""Zhang et al. and Ren et al.: LeNet-5 pruned, and quantised, by ADMM."""
+"""Zhang et al. and Ren et al.: LeNet-5, pruned and quantised by ADMM."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -37,17 +37,17 @@ REN = (
     "1812.11677)"
 )
 FEWER = {"admm_pruning": 71.2, "admm_nn": 85.0}
-"""How many times fewer weights."""
+"""The factor by which there are fewer weights."""
 BITS: dict[str, Any] = {"lenet_5": {"conv*": 3, "*": 2}}
-"""Of the levels; 2 in other networks."""
+"""Bits of the quantisation levels; 2 in other networks."""
 GROWTH = 1.3
-"""Of rho: the papers' trainings are long enough for a constant one."""
+"""The growth of rho. The papers train long enough for a constant rho."""
 DROPS = (0.6, 0.85)
 """Where the learning rate drops, as shares of a training; the papers print none."""
 
 
 def run_pruning(lab: Lab) -> Mapping[str, Values]:
-    """Dense, with ADMM, and fine-tuned; beside it the largest weights at once."""
+    """Trains, prunes by ADMM and fine-tunes; compares it with pruning at once."""
     rows: list[dict[str, float]] = []
     for replicate in lab.replicates:
         dense = lab.train(f"dense_{replicate}", replicate=replicate)
@@ -74,7 +74,7 @@ def run_pruning(lab: Lab) -> Mapping[str, Values]:
 
 
 def run_quantisation(lab: Lab) -> Mapping[str, Values]:
-    """Pruned and fine-tuned as above; then levels, their training, and the file."""
+    """Prunes and fine-tunes, quantises, trains the levels, and measures the file."""
     rows: list[dict[str, float]] = []
     for replicate in lab.replicates:
         dense = lab.train(f"dense_{replicate}", replicate=replicate)
@@ -124,7 +124,7 @@ def by_admm(
 def largest(
     lab: Lab, dense: Trained, sparsity: float, replicate: int
 ) -> tuple[Masks, Masks]:
-    """The masks of the largest weights, and of all."""
+    """The masks of the largest weights, and those of all weights."""
     model, _ = lab.model(replicate)
     set_state(model, dense.final)
     masks = masks_after(model, sparsity)
@@ -149,7 +149,7 @@ def _on(
     *callbacks: Configured,
     length: int = 1,
 ) -> Trained:
-    """A training of as many updates as the scale has levels, or a multiple of it."""
+    """Trains for as many updates as the scale has levels, or a multiple of them."""
     steps = length * lab.scale.levels * _update(lab)
     return lab.train(
         f"{name}_{replicate}",
@@ -166,7 +166,7 @@ def _accuracy(trained: Trained) -> float:
 
 
 def _table(lab: Lab, rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
-    """Keeps the table of replicates; its columns."""
+    """Keeps the table of replicates, and returns its columns."""
     import pandas as pd
 
     table = pd.DataFrame(rows)
@@ -175,7 +175,7 @@ def _table(lab: Lab, rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarra
 
 
 def _scales(trainings: int, minutes: str) -> dict[str, Scale]:
-    """LeNet-5 on MNIST; on digits, which are too small for it, LeNet-300-100."""
+    """LeNet-5 on MNIST; LeNet-300-100 on digits, which are too small for LeNet-5."""
     recipe = dataclasses.replace(models.recipe("lenet_5"), learning_rate=1e-3)
     cpu = of_length(dataclasses.replace(recipe, batch_size=128), 1720, 430, DROPS)
     paper = of_length(dataclasses.replace(recipe, batch_size=50), 20_000, 1000, DROPS)
@@ -199,7 +199,7 @@ def _scales(trainings: int, minutes: str) -> dict[str, Scale]:
 
 PRUNING = Experiment(
     "admm_pruning",
-    "LeNet-5 with 71 times fewer weights, by ADMM",
+    "LeNet-5 pruned by ADMM to 71 times fewer weights",
     ZHANG,
     _scales(4, "about 25 minutes"),
     run_pruning,
@@ -207,13 +207,13 @@ PRUNING = Experiment(
         Claim(
             "With 71.2 times fewer weights, test accuracy stays near 99.2 %",
             published="99.2 %",
-            source="table 1 (in a far longer training)",
+            source="table 1 (after a far longer training)",
             value="tuned",
             reproduced=(99.0, 100),
             unit="%",
         ),
         Claim(
-            "That is no worse than the dense network",
+            "With 71.2 times fewer weights, the network is no worse than the dense one",
             published="no accuracy loss",
             source="section 4.1",
             value="over dense",
@@ -222,7 +222,7 @@ PRUNING = Experiment(
             sign=(-0.3, INFINITY),
         ),
         effect(
-            "It beats pruning the largest weights at once, fine-tuned for as long",
+            "ADMM beats pruning by magnitude at once, fine-tuned for as long",
             published="higher rates than earlier work",
             source="table 1",
             value="over at once",
@@ -234,7 +234,7 @@ PRUNING = Experiment(
 
 QUANTISATION = Experiment(
     "admm_nn",
-    "LeNet-5 with 85 times fewer weights of two and three bits, as a file",
+    "LeNet-5 with 85 times fewer weights, of two or three bits each, as a file",
     REN,
     _scales(5, "about 30 minutes"),
     run_quantisation,
@@ -248,7 +248,7 @@ QUANTISATION = Experiment(
             unit="%",
         ),
         Claim(
-            "Levels of 3 bits (convolutions) and 2 bits cost no accuracy",
+            "Quantisation to 3 bits (convolutions) and 2 bits costs no accuracy",
             published="no accuracy loss",
             source="abstract",
             value="file over tuned",
@@ -256,7 +256,7 @@ QUANTISATION = Experiment(
             unit="pp",
         ),
         Claim(
-            "Bits of weights alone, without their positions: 1,910 times fewer",
+            "The weights alone, without their positions, take 1,910 times fewer bits",
             published="1,910 times",
             source="abstract",
             value="data smaller",
@@ -274,7 +274,7 @@ QUANTISATION = Experiment(
             unit="times",
         ),
         Claim(
-            "The file that was read back has at least 99.0 %",
+            "The model read from the file has at least 99.0 % accuracy",
             published="open",
             source="Deep Compression: 39 times smaller at 99.26 %",
             value="file",

@@ -1,4 +1,4 @@
-"""Chen et al.: lottery tickets in a pre-trained BERT, and where they transfer to."""
+"""Chen et al.: lottery tickets in a pre-trained BERT, and how they transfer."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ from keras_lottery.tickets import schedules
 MLM = "mlm"
 TASKS = ("noun_class", "part_of_speech", "is_a")
 ENCODER = ("embeddings", "positions", "norm", "block_*")
-"""The layers that every task has from the pre-training. The heads are its own."""
+"""The pre-trained layers that all tasks share. Each task has a head of its own."""
 CONTROLS = ("shuffle", "reinit", "permute_layers")
 LEVELS = (5, 7)
-"""Half of the blocks' weights pruned, and 70 %."""
+"""The levels at which 50 and 70 % of the blocks' weights are pruned."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
@@ -52,7 +52,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def laboratories(lab: Lab) -> dict[str, Lab]:
-    """A laboratory for each task, whose networks have the pre-trained weights."""
+    """A lab for each task, whose networks start from the pre-trained weights."""
     texts = glosses() if lab.scale.is_faithful else pixels(lab.splits)
     words = texts[MLM].classes
     size: dict[str, Any] = {}
@@ -80,14 +80,14 @@ def laboratories(lab: Lab) -> dict[str, Lab]:
 
 
 def glosses() -> dict[str, Splits]:
-    """The language model's text and the tasks, of WordNet."""
+    """The text for the language model, and the tasks, from WordNet."""
     return {task: data.load(f"wordnet_{task}") for task in (MLM, *TASKS)}
 
 
 def pixels(digits: Splits) -> dict[str, Splits]:
-    """The same of scikit-learn's digits: every second pixel is a word.
+    """Stand-ins made of scikit-learn's digits, in which every second pixel is a word.
 
-    They run through all of the experiment, and say nothing of language.
+    They run through the whole experiment, but say nothing about language.
     """
     rng = np.random.default_rng(0)
     arrays: dict[str, dict[str, np.ndarray]] = {task: {} for task in (MLM, *TASKS)}
@@ -106,7 +106,7 @@ def pixels(digits: Splits) -> dict[str, Splits]:
 
 
 def search(lab: Lab, task: str) -> LotteryTicketSearch:
-    """Tickets of a task, a tenth of the blocks' weights a round."""
+    """Finds tickets of a task, pruning a tenth of the blocks' weights each round."""
     levels = lab.scale.levels
     report = [k for k in lab.scale.report or () if k < levels]
     return lab.search(
@@ -122,7 +122,7 @@ def search(lab: Lab, task: str) -> LotteryTicketSearch:
 def transfers(
     lab: Lab, labs: Mapping[str, Lab], searches: Mapping[str, LotteryTicketSearch]
 ) -> dict[str, Values]:
-    """Trains the mask of each task on the others, from the pre-trained weights."""
+    """Trains with the masks of each task on the others, from pre-trained weights."""
     import pandas as pd
 
     level = min(LEVELS[-1], lab.scale.levels)
@@ -166,7 +166,7 @@ def transfers(
 
 def _matching(task: str, published: str) -> Claim:
     return Claim(
-        f"At 50 % the ticket of {task} matches the dense network",
+        f"At 50 % sparsity, the ticket of {task} matches the dense network",
         published,
         source="section 4.1 and supplement",
         value=f"{task} over dense 50",
@@ -178,9 +178,9 @@ def _matching(task: str, published: str) -> Claim:
 def _over(control: str, words: str, size: float, published: str) -> tuple[Claim, ...]:
     return tuple(
         effect(
-            f"At 70 % the ticket of {task} beats {words}",
+            f"At 70 % sparsity, the ticket of {task} beats {words}",
             published,
-            source="the table of section 3, as others quote it",
+            source="the table of section 3, as quoted by others",
             value=f"{task} over {control} 70",
             size=size,
             unit="pp",
@@ -199,8 +199,8 @@ EXPERIMENT = Experiment(
     "bert_tickets",
     "Tickets in a pre-trained BERT, and the tasks that they transfer to",
     "Chen et al. 2020, [The lottery ticket hypothesis for pre-trained BERT networks]("
-    "https://arxiv.org/abs/2007.12223), with a BERT of 128 for 768 and WordNet's "
-    "glosses for GLUE",
+    "https://arxiv.org/abs/2007.12223); here with a BERT of width 128 instead of 768, "
+    "and WordNet's glosses instead of GLUE",
     {
         "smoke": _scale(
             "a minute",
@@ -234,11 +234,11 @@ EXPERIMENT = Experiment(
         _matching("part_of_speech", "QQP 90 %, CoLA 50 % within a deviation"),
         _matching("is_a", "RTE 60 %, MRPC 50 % within a deviation"),
         _matching(MLM, "70 % within a deviation"),
-        *_over("shuffle", "a random mask", 0, "9 points (SST-2) to 27 (QNLI)"),
-        *_over("reinit", "its mask on random weights", 0, "above, on every task"),
-        *_over("permute_layers", "permuted layers", 0, "above, on every task"),
+        *_over("shuffle", "a random mask", 0, "by 9 points (SST-2) to 27 (QNLI)"),
+        *_over("reinit", "its mask on random weights", 0, "on every task"),
+        *_over("permute_layers", "permuted layers", 0, "on every task"),
         Claim(
-            "The MLM mask of 70 % matches the dense network on the tasks",
+            "The MLM mask of 70 % sparsity matches the dense network on the tasks",
             "it transfers universally",
             source="abstract",
             value="mlm transfers over dense",

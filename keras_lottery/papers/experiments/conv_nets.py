@@ -33,16 +33,16 @@ def conv_net(
     Args:
         model: its name.
         levels: rounds of pruning.
-        faster: how many times sooner tickets stop at best, and at which density.
-        better: how many percentage points they gain at best, and at which density.
-        dropout: what dropout gains the dense network, and its tickets beyond it at
-            best.
-        dropout_rate: how many times as high the learning rate is with dropout.
-        others: scales beside `"smoke"` and `"paper"`.
+        faster: the largest factor by which tickets stop sooner, and its density.
+        better: the largest gain of tickets in percentage points, and its density.
+        dropout: how much the dense network gains from dropout, and how much more its
+            best tickets gain.
+        dropout_rate: the factor by which the learning rate is higher with dropout.
+        others: scales besides `"smoke"` and `"paper"`.
     """
 
     def run(lab: Lab) -> Mapping[str, Values]:
-        # Fewer rounds, where a scale has fewer, prune as much.
+        # If a scale has fewer rounds, each of them prunes more.
         rate = 1 - 0.8 ** (levels / lab.scale.levels) if lab.scale.is_faithful else 0.2
         plain = lab.search("plain", rate=rate, controls={"reinit": 3})
         dropped = lab.search(
@@ -55,7 +55,7 @@ def conv_net(
         )
         tables = lab.panels("accuracy", {"plain": plain, "dropout": dropped})
         table, other = tables["plain"], tables["dropout"]
-        # The best density is that of the highest validation accuracy.
+        # The best density is the one with the highest validation accuracy.
         sparse = other[other["level"] > 0].groupby("density")
         best = sparse["early_stop_val_accuracy"].mean().idxmax()
         return {
@@ -85,7 +85,7 @@ def conv_net(
         run,
         (
             Claim(
-                f"At {100 * faster[1]:.1f} % tickets stop sooner than dense networks",
+                f"At {100 * faster[1]:.1f} %, tickets stop sooner than dense networks",
                 published=f"{faster[0]} times",
                 source=source,
                 value="faster",
@@ -94,7 +94,7 @@ def conv_net(
                 sign=(1, INFINITY),
             ),
             effect(
-                f"At {100 * better[1]:.1f} % they are more accurate",
+                f"At {100 * better[1]:.1f} %, tickets beat dense networks",
                 published=f"{better[0]} pp",
                 source=source,
                 value="better",
@@ -102,8 +102,8 @@ def conv_net(
                 unit="pp",
             ),
             effect(
-                "There, they are more accurate than their reinitialisations",
-                published="far more",
+                f"At {100 * better[1]:.1f} %, tickets beat reinitialised ones",
+                published="far more accurate",
                 source=source,
                 value="over reinit",
                 size=0,
@@ -118,8 +118,8 @@ def conv_net(
                 unit="pp",
             ),
             effect(
-                "With dropout, tickets are more accurate than the dense network (best "
-                "density)",
+                "With dropout, tickets of the best density are more accurate than the "
+                "dense network",
                 published=f"up to {dropout[1]} pp",
                 source="section 3",
                 value="dropout ticket",
@@ -134,7 +134,7 @@ CPU = Scale(
     "81 trainings of 8,000 steps, about an hour on 2 cores",
     small_images,
     narrow_conv_2,
-    # At the paper's rate 8,000 steps would not do.
+    # At the paper's learning rate, 8,000 steps would not be enough.
     of_length(
         dataclasses.replace(models.recipe("conv_2"), learning_rate=1e-3), 8_000, 250
     ),

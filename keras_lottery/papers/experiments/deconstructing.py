@@ -1,4 +1,4 @@
-"""Zhou et al.: which mask criterion, and what of the initial weights matters."""
+"""Zhou et al.: which mask criterion works, and what matters in initial weights."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -41,12 +41,12 @@ CRITERIA = (
 
 
 def reshuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The ticket's own weights, shuffled among those that it keeps in a layer."""
+    """Shuffles the weights that a ticket keeps within each layer."""
     return _shuffled(ticket, snapshot, same_sign=False)
 
 
 def reshuffle_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same, each with the sign of the weight whose place it takes."""
+    """Same as `reshuffle`, but each weight takes the sign of the one it replaces."""
     return _shuffled(ticket, snapshot, same_sign=True)
 
 
@@ -70,7 +70,7 @@ CONTROLS = {
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """A search for each criterion; weights of the first one's tickets changed."""
+    """Searches with each criterion, and changes the weights of the first's tickets."""
     searches = {
         name: lab.search(
             name,
@@ -84,7 +84,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
     table = lab.compare("weights", {"large_final": searches["large_final"]})
     signs = gain(table, 0.0635, "constant_same_sign", over="constant")
     ticket = gain(table, 0.0635, over="constant")
-    # Masks that keep what grew without changing its sign.
+    # Masks that keep the weights that grew without changing sign.
     masked = searches["large_final_same_sign"]
     untrained = [_untrained(lab, masked, replicate) for replicate in lab.replicates]
     return {
@@ -100,9 +100,9 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def _untrained(lab: Lab, search: LotteryTicketSearch, replicate: int) -> float:
-    """Test accuracy of constants with the initial signs, masked and not trained.
+    """Test accuracy of masked constants with the initial signs, without training.
 
-    It is of the level that has the highest validation accuracy.
+    The level is the one with the highest validation accuracy.
     """
     model, _ = lab.model(replicate)
     found = []
@@ -124,7 +124,7 @@ def _untrained(lab: Lab, search: LotteryTicketSearch, replicate: int) -> float:
 
 EXPERIMENT = Experiment(
     "deconstructing",
-    "Mask criteria, and signs against magnitudes",
+    "Mask criteria, and signs versus magnitudes",
     ZHOU,
     lenet(
         cpu="201 trainings of 7,328 steps, about 22 minutes on 2 cores",
@@ -135,7 +135,7 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "magnitude_increase does as well as large_final at 6 %",
+            "At 6 %, magnitude_increase does as well as large_final",
             published="as well or better",
             source="figure 4",
             value="magnitude increase",
@@ -143,16 +143,16 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "large_final is above random masks at 6 %",
-            published="above",
+            "At 6 %, large_final is more accurate than random masks",
+            published="more accurate",
             source="figure 4",
             value="over random",
             size=0,
             unit="pp",
         ),
         effect(
-            "large_final is above small_final at 6 %",
-            published="above",
+            "At 6 %, large_final is more accurate than small_final",
+            published="more accurate",
             source="figure 4",
             value="over small final",
             size=0,
@@ -183,7 +183,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "Signs explain most of the ticket's gain over constants of random signs",
+            "Signs explain most of the ticket's gain over constants with random signs",
             published="most",
             source="figure 5",
             value="share of signs",
@@ -192,7 +192,8 @@ EXPERIMENT = Experiment(
             sign=ABOVE_ZERO,
         ),
         Claim(
-            "Masked and not trained, constants with signs are far above chance (best)",
+            "Masked constants with the ticket's signs are far above chance without any "
+            "training (best level)",
             published="86 %",
             source="section 5",
             value="untrained",

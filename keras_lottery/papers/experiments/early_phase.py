@@ -1,4 +1,4 @@
-"""Frankle et al.: what a ticket owes to the first steps, and what can replace them."""
+"""Frankle et al.: what tickets owe to the first steps, and what can replace them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -31,12 +31,12 @@ from keras_lottery.tickets.allocation import Global
 from keras_lottery.tickets.controls import Control, Noise
 
 DENSITY = 0.262
-"""The ticket's: six rounds that prune a fifth."""
+"""The density of the tickets, after six rounds that prune a fifth each."""
 REWIND_POINT = 500
 BODY = ("conv_*", "norm_*", "shortcut_*")
-"""The layers that are kept where a pre-training has other classes."""
+"""The layers that keep their weights if the pre-training had other classes."""
 PRE_TRAINING = 4
-"""It takes a quarter of a training: 40 of the paper's 160 epochs."""
+"""Pre-training takes a quarter of the steps: 40 of the paper's 160 epochs."""
 CONTROLS: dict[str, Control] = {
     **{
         name: controls.get(name)
@@ -57,7 +57,7 @@ CONTROLS: dict[str, Control] = {
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Tickets by where they start from: perturbed, or trained before on other tasks."""
+    """Trains tickets from perturbed weights, and from weights of other tasks."""
     k = min(REWIND_POINT, lab.recipe.steps // 4)
     searches = {f"from_{at}": search(lab, f"from_{at}", rewind_to=at) for at in (k, 0)}
     for task, change in TASKS.items():
@@ -78,7 +78,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def search(lab: Lab, name: str, **how: Any) -> LotteryTicketSearch:
-    """Tickets of 26 % by as many rounds as the scale has."""
+    """Finds tickets of 26 % in as many rounds as the scale has."""
     rate = 1 - DENSITY ** (1 / lab.scale.levels)
     return lab.search(name, rate=rate, allocation=Global(floor=0), **how)
 
@@ -92,9 +92,9 @@ def perturbed(lab: Lab, found: LotteryTicketSearch, k: int) -> dict[str, Values]
         k: the rewind point.
 
     Returns:
-        `"<control> costs"`, what each costs of the ticket's accuracy in percentage
-        points; others, see the claims; and `"correlation"` of the perturbations' size
-        with accuracy.
+        `"<control> costs"`, the accuracy that each control costs the ticket, in
+        percentage points; other values of the claims; and `"correlation"`, the rank
+        correlation of the size of a perturbation with the accuracy.
     """
     import pandas as pd
 
@@ -147,7 +147,7 @@ def perturbed(lab: Lab, found: LotteryTicketSearch, k: int) -> dict[str, Values]
 def at_rewind_point(
     lab: Lab, found: LotteryTicketSearch, replicate: int
 ) -> tuple[Ticket, Snapshot]:
-    """A replicate's sparsest ticket, and the snapshot that its masks are from."""
+    """A replicate's sparsest ticket, and the snapshot that its masks come from."""
     level = lab.scale.levels
     ticket = found.ticket(level, replicate)
     snapshot = Snapshot(
@@ -162,9 +162,9 @@ def at_rewind_point(
 
 
 def deviation(ticket: Ticket, made: Ticket, snapshot: Snapshot) -> float:
-    """The standard deviation of what changed, in those of each layer's initial weights.
+    """The standard deviation of the changes, in units of the initial weights'.
 
-    Of the weights that are left, over all layers.
+    It is over the remaining weights of all layers; the unit is each layer's own.
     """
     changes = [
         (made.weights[name] - ticket.weights[name])[mask] / snapshot.initial[name].std()
@@ -174,14 +174,14 @@ def deviation(ticket: Ticket, made: Ticket, snapshot: Snapshot) -> float:
 
 
 def pre_trained(lab: Lab, task: str, splits: Splits) -> LotteryTicketSearch:
-    """Tickets of networks that were trained on other data before, in place of k steps.
+    """Finds tickets of networks that are pre-trained on other data for the k steps.
 
     All replicates start from one pre-training, at the highest learning rate. Rewinding
-    returns to it.
+    returns to its weights.
     """
     recipe = lab.recipe
     steps = max(1, recipe.steps // PRE_TRAINING)
-    # A mirrored image that was turned to the left looks like one turned to the right.
+    # A mirrored image that was turned left looks like one that was turned right.
     augment = recipe.augment and task != "rotation"
     recipe = dataclasses.replace(of_length(recipe, steps, steps), augment=augment)
     before = lab.with_data(splits, recipe=recipe, replicates=1)
@@ -196,7 +196,7 @@ def pre_trained(lab: Lab, task: str, splits: Splits) -> LotteryTicketSearch:
 
 
 def rotation(splits: Splits) -> Splits:
-    """Images turned by quarters of a circle; the task is by how many."""
+    """Images rotated by multiples of 90°; the task is to tell by how many."""
     rng = np.random.default_rng(0)
     parts: dict[str, Any] = {}
     for part in ("train", "validation", "test"):
@@ -210,13 +210,13 @@ def rotation(splits: Splits) -> Splits:
 
 
 def blur(splits: Splits) -> Splits:
-    """Training images of a quarter of the pixels: each the mean of four."""
+    """Training images with a quarter of the pixels, each the mean of four."""
     x = splits.averaged(2).x_train.repeat(2, axis=1).repeat(2, axis=2)
     return dataclasses.replace(splits, name=f"{splits.name}_blur", x_train=x)
 
 
 def random_labels(splits: Splits) -> Splits:
-    """Training images with labels that have nothing to do with them."""
+    """Training images with random labels."""
     y = np.random.default_rng(0).integers(splits.classes, size=len(splits.y_train))
     name = f"{splits.name}_random_labels"
     return dataclasses.replace(splits, name=name, y_train=y.astype("int32"))
@@ -231,8 +231,8 @@ TASKS: dict[str, Callable[[Splits], Splits]] = {
 
 def _costs(control: str, words: str, source: str = "abstract") -> Claim:
     return effect(
-        f"Rewound to step {REWIND_POINT}, {words}, a ticket of 26 % is less accurate",
-        published="less",
+        f"Rewound to step {REWIND_POINT}, a ticket of 26 % is less accurate {words}",
+        published="less accurate",
         source=source,
         value=f"{control} costs",
         size=0,
@@ -265,16 +265,17 @@ EXPERIMENT = Experiment(
     },
     run,
     (
-        _costs("redraw_same_sign", "with nothing but its signs kept"),
+        _costs("redraw_same_sign", "if only its signs are kept"),
         _costs("initial_weights", "with the weights of step 0", "section 4"),
-        _costs("shuffle_weights", "with its weights shuffled in layers", "section 4"),
+        _costs("shuffle_weights", "with weights shuffled in layers", "section 4"),
         _costs(
             "shuffle_in_filters_same_sign",
-            "with its weights shuffled in filters among those of one sign",
+            "with weights shuffled in filters among those of the same sign",
             "section 4",
         ),
         Claim(
-            "Shuffled in filters, it is as accurate as shuffled in layers, or more",
+            "A ticket shuffled in filters is at least as accurate as one shuffled in "
+            "layers",
             published="about equal (curves, from memory)",
             source="section 4",
             value="filters over layers",
@@ -282,7 +283,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "Noise of half the initial standard deviation costs it little",
+            "Noise of half the initial standard deviation costs a ticket little",
             published="nearly nothing (curves, from memory)",
             source="section 4",
             value="noise_0.5 costs",
@@ -298,7 +299,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "The larger a change is, the less accurate: rank correlation",
+            "The larger the change, the lower the accuracy (rank correlation)",
             published="-0.67 (Pearson, from memory)",
             source="section 4",
             value="correlation",

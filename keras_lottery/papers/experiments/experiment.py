@@ -1,4 +1,4 @@
-"""What an experiment is: trainings at a scale, and the claims that they test."""
+"""Experiments: trainings at a scale, and the claims that they test."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ ABOVE_ZERO: Range = (0.0, INFINITY)
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, and when a measured value agrees with it.
+    """A claim of a paper, and the measured values that agree with it.
 
     Args:
-        what: the claim, in a few words.
-        published: the figure as it is printed, or the words where there is none;
-            `"open"` for a question that nobody has answered.
-        source: where it is printed.
+        what: the claim, in a short sentence.
+        published: the published figure, or the words if there is no figure; `"open"`
+            for a question that no paper has answered.
+        source: where it was published.
         value: the name of the measured value.
-        reproduced: the values that count as reproduced.
-        unit: of the value.
-        sign: those that at least have its direction; `None` where there is none.
-            That of a claim of direction alone is the same as `reproduced`.
+        reproduced: the range of values that counts as reproduced.
+        unit: the unit of the value.
+        sign: the range of values that at least have the right direction, or `None`.
+            For a claim about the direction only, it is the same as `reproduced`.
     """
 
     what: str
@@ -52,14 +52,14 @@ class Claim:
     def verdict(self, measured: Mapping[str, Values]) -> str:
         """`"reproduced"`, `"sign reproduced"`, `"not reproduced"` or `"not run"`.
 
-        It is reproduced if the mean over replicates counts as such and, where there is
-        a sign, the 95 % confidence interval of the mean has it whole. The sign alone is
-        reproduced if the mean has it. Of an open question, the words are `"holds"`,
-        `"not certain"` and `"does not hold"`.
+        A claim is reproduced if the mean over replicates is in the range `reproduced`
+        and the whole 95 % confidence interval of the mean is in the range `sign`, if
+        there is one. The sign is reproduced if only the mean is in that range. For an
+        open question, the words are `"holds"`, `"not certain"` and `"does not hold"`.
 
         Args:
-            measured: values by name, a number or one for each replicate. NaN is a
-                replicate that diverged: it is left out.
+            measured: values by name, a number or one for each replicate. NaN stands for
+                a replicate that diverged, and is left out.
 
         Example:
 
@@ -86,7 +86,7 @@ class Claim:
         return words[1 if self.sign and _within(mean, self.sign) else 2]
 
     def format(self, measured: Mapping[str, Values]) -> str:
-        """The measured value, with its standard deviation over the replicates."""
+        """The measured value as text, with its standard deviation over replicates."""
         values, diverged = self._values(measured)
         if not len(values):
             return "not measured"
@@ -102,7 +102,7 @@ class Claim:
 
     @property
     def counts(self) -> str:
-        """Which values count as reproduced.
+        """The values that count as reproduced, in words.
 
         >>> Claim("", "", "", "", reproduced=(0.5, INFINITY), unit="pp").counts
         'above 0.5 pp'
@@ -126,7 +126,7 @@ class Claim:
         return f"{low:g} to {high:g}{unit}"
 
     def _values(self, measured: Mapping[str, Values]) -> tuple[np.ndarray, int]:
-        """What was measured, and how many replicates diverged."""
+        """The measured values, and how many replicates diverged."""
         values = np.atleast_1d(np.asarray(measured.get(self.value, np.nan), float))
         is_left = ~np.isnan(values)
         return values[is_left], int((~is_left).sum())
@@ -135,12 +135,12 @@ class Claim:
 def effect(
     what: str, published: str, source: str, value: str, size: float, unit: str
 ) -> Claim:
-    """A claim of an effect above zero, whose mean has to be above half of its size.
+    """A claim of a positive effect, whose mean has to be above half of its size.
 
     Args:
-        what, published, source, value, unit: same as `Claim`.
-        size: the published effect; 0 where a paper has a figure of curves alone: the
-            claim is then one of direction alone.
+        what, published, source, value, unit: same as in `Claim`.
+        size: the published effect; 0 if the paper only shows curves, which makes it a
+            claim about the direction only.
     """
     return Claim(
         what, published, source, value, (size / 2, INFINITY), unit, sign=ABOVE_ZERO
@@ -153,17 +153,17 @@ def _within(value: float, limits: Range) -> bool:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large an experiment is run.
+    """The size of an experiment.
 
     Args:
         cost: how long it takes, in words.
         data: the data set's name, or a function that loads it.
         model: the network's name, or a function `(input_shape, classes) -> model`.
-        recipe: its training.
-        replicates: how often all is repeated.
+        recipe: how the network is trained.
+        replicates: how often everything is repeated.
         levels: rounds of pruning.
         report: the levels at which controls are trained; all by default.
-        is_faithful: whether results at this scale say something on the claims.
+        is_faithful: whether results at this scale can test the claims.
     """
 
     cost: str
@@ -181,14 +181,14 @@ class Experiment:
     """A paper's experiment.
 
     Args:
-        name: what it is asked for by.
+        name: its name on the command line.
         title: what it shows, in a few words.
-        paper: authors, year, title, and where it can be read.
+        paper: authors, year, title, and where to read it.
         scales: `"smoke"` runs through everything in seconds, `"cpu"` takes minutes,
-            `"paper"` has the paper's lengths.
-        run: trains in a laboratory, which keeps tables and figures; returns what it
-            measured, by name.
-        claims: what the paper says of it.
+            `"paper"` trains as long as the paper.
+        run: trains in a lab, which keeps tables and figures; returns measured values by
+            name.
+        claims: the paper's claims.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Figures of what experiments measure, beside those of searches."""
+"""Figures of an experiment's measurements, in addition to those of searches."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW = 20
-"""So many points of a line at most have marks."""
+"""The largest number of points of a line that have marks."""
 MANY = 8
-"""So many lines at most are named inside of a figure's axes."""
+"""The largest number of lines whose legend is inside the axes."""
 
 
 def lines(
@@ -24,14 +24,16 @@ def lines(
     panels: str | None = None,
     x_label: str | None = None,
 ) -> "Figure":
-    """Means against x, with bars from the smallest to the largest value.
+    """Plots means against x, with bars from the smallest to the largest value.
 
     Args:
-        table: one row a measurement.
-        x, y, by, panels: columns: of the axes; of what has a line each; of what has a
-            panel each. The `density` is drawn from dense to sparse, in % on a log axis.
-        label: of the y axis.
-        x_label: of the x axis; the column's name by default.
+        table: one row per measurement.
+        x, y: the columns of the axes. The `density` is drawn from dense to sparse, in %
+            on a log axis.
+        label: the label of the y axis.
+        by: the column whose values have a line each.
+        panels: the column whose values have a panel each.
+        x_label: the label of the x axis; the column's name by default.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -51,7 +53,7 @@ def lines(
     for axes, (title, part) in zip(grid.flat, parts, strict=False):
         kinds = [("", part)] if by is None else list(part.groupby(by, sort=False))
         for kind, rows_ in kinds:
-            # Of one look in all panels, whatever else is in them.
+            # A line looks the same in all panels.
             index = looks.index(kind)
             values = rows_.groupby(x)[y]
             mean = values.mean()
@@ -95,13 +97,13 @@ def heat_map(
     labels: Sequence[str] = ("", ""),
     digits: int = 1,
 ) -> "Figure":
-    """A table of numbers as colours, each number written into its field.
+    """Plots a table of numbers as colours, with each number written into its cell.
 
     Args:
-        table: rows and columns by name.
-        title: of what the numbers are.
-        labels: of columns and rows.
-        digits: after the point.
+        table: the numbers, with names of rows and columns.
+        title: says what the numbers are.
+        labels: those of the columns and of the rows.
+        digits: the number of decimals.
     """
     from matplotlib.figure import Figure
 

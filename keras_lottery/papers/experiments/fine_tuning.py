@@ -1,4 +1,4 @@
-"""Liu et al.'s pruning and fine-tuning, masks by ADMM, and their R_p."""
+"""Liu et al.'s pruning and fine-tuning, masks found by ADMM, and their R_p."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ from keras_lottery.study.analysis import weight_correlation
 from keras_lottery.tickets.allocation import Allocation
 
 DROPS = (80 / 150, 120 / 150)
-"""Where Liu et al.'s learning rate drops, as shares of a training."""
+"""Where the learning rate drops in Liu et al., as shares of a training."""
 UPDATES = 15
 GROWTH = 1.3
-"""As in benchmarks/methods.py: the pull has to win before the training ends."""
+"""Same as in benchmarks/methods.py: ADMM has to converge within the training."""
 
 
 def fine_tune(
@@ -27,21 +27,21 @@ def fine_tune(
     recipe: Recipe,
     model: Model | None = None,
 ) -> dict[int, Trained]:
-    """Pruning and fine-tuning: the trained weights in masks, trained once more.
+    """Prunes trained weights by masks, and trains them once more.
 
-    As long as before, and by the same schedule: only the masks tell one way of pruning
-    from another.
+    Fine-tuning is as long as the first training, with the same schedule, so that ways
+    of pruning differ in their masks only.
 
     Args:
         lab: where to train, all replicates side by side.
-        name: of the masks.
+        name: the name of the masks.
         trained: the weights of the dense network at the end of its training, by
             replicate.
-        masks: what is left, by replicate.
-        recipe, model: same as `Lab.train`.
+        masks: by replicate.
+        recipe, model: same as in `Lab.train`.
 
     Returns:
-        What each replicate's training gave.
+        The result of each replicate's training.
     """
     starts = {
         f"replicate_{replicate}": Start(
@@ -66,11 +66,11 @@ def admm(
 
     Args:
         lab: where to train, all replicates side by side.
-        name: of the network.
+        name: the name of the network.
         trained: the weights to start from, by replicate.
         sparsity: the share of weights to prune.
-        recipe, model: same as `Lab.train`.
-        allocation: of the sparsity.
+        recipe, model: same as in `Lab.train`.
+        allocation: how the sparsity is spread over the layers.
     """
     half = recipe.steps // 2
     pruning = ADMMPruning(
@@ -99,7 +99,7 @@ def admm(
 def r_p(before: State, after: State) -> float:
     """R_p of all weights for p = 20 %, in %.
 
-    Of a sparse network, p has to lie below its density: its zeros are the smallest.
+    For a sparse network, p has to be below its density, since zeros are the smallest.
 
     >>> import numpy as np
     >>> state = {"kernel": np.arange(10.0).reshape(2, 5)}

@@ -1,4 +1,4 @@
-"""Frankle & Carbin: LeNet-300-100 by all three ways of finding tickets."""
+"""Frankle & Carbin: tickets of LeNet-300-100, found in all three ways."""
 
 from collections.abc import Mapping
 
@@ -20,14 +20,14 @@ PAPER = (
     "Frankle & Carbin 2019, [The lottery ticket hypothesis: finding sparse, trainable "
     "neural networks](https://arxiv.org/abs/1803.03635)"
 )
-# Between two levels the dense network's last weights only pass through a step that
-# does not move them: all masks come from one training.
+# All masks come from one training: between two levels, the trained weights of the
+# dense network only pass through a step that does not move them.
 ONE_SHOT = Rewind(from_rewind_point, finder=FineTune(steps=1, learning_rate=0.0))
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Iterative with resetting, one-shot, and iterative with continued training."""
-    # Three trials of each control are the paper's number, at its length.
+    """Prunes iteratively with resetting, in one shot, and with continued training."""
+    # At the paper's length there are three trials of each control, as in the paper.
     trials = 3 if lab.recipe.steps == models.recipe("lenet_300_100").steps else 1
     controls = {"reinit": trials, "random": trials}
     table = lab.compare(
@@ -71,7 +71,7 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "At 21.1 % of the weights the ticket stops sooner than the dense network",
+            "At 21.1 % of the weights, tickets stop sooner than the dense network",
             published="38 % sooner",
             source="section 2",
             value="sooner at 21 %",
@@ -80,7 +80,7 @@ EXPERIMENT = Experiment(
             sign=ABOVE_ZERO,
         ),
         effect(
-            "At 13.5 % it is more accurate than the dense network",
+            "At 13.5 %, tickets are more accurate than the dense network",
             published="more than 0.3 pp",
             source="section 2",
             value="gain at 13.5 %",
@@ -88,7 +88,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "At 3.6 % it is as accurate",
+            "At 3.6 %, tickets are as accurate as the dense network",
             published="as accurate",
             source="section 2",
             value="gain at 3.6 %",
@@ -96,8 +96,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "At 2.9 % it is less accurate",
-            published="from 2.9 % on",
+            "At 2.9 %, tickets are less accurate than the dense network",
+            published="at 2.9 % and below",
             source="section 2",
             value="gain at 2.9 %",
             reproduced=(-INFINITY, 0),
@@ -105,8 +105,8 @@ EXPERIMENT = Experiment(
             sign=(-INFINITY, 0),
         ),
         Claim(
-            "Reinitialised, it is less accurate than the dense network at 21.1 %",
-            published="from 21.1 % on",
+            "At 21.1 %, reinitialised tickets are less accurate than the dense network",
+            published="at 21.1 % and below",
             source="section 2",
             value="reinit",
             reproduced=(-INFINITY, 0),
@@ -114,7 +114,7 @@ EXPERIMENT = Experiment(
             sign=(-INFINITY, 0),
         ),
         Claim(
-            "At 21.1 % it learns faster than its reinitialisation",
+            "At 21.1 %, tickets learn faster than when reinitialised",
             published="2.51 times",
             source="section 2",
             value="speed over reinit",
@@ -123,7 +123,7 @@ EXPERIMENT = Experiment(
             sign=(1, INFINITY),
         ),
         effect(
-            "At 21.1 % it is more accurate than its reinitialisation",
+            "At 21.1 %, tickets are more accurate than when reinitialised",
             published="0.5 pp",
             source="section 2",
             value="gain over reinit",
@@ -131,48 +131,48 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "At 21.1 % its reinitialisation is more accurate than random masks",
-            published="above",
+            "At 21.1 %, reinitialised tickets are more accurate than random masks",
+            published="more accurate",
             source="appendix E",
             value="reinit over random",
             size=0,
             unit="pp",
         ),
         Claim(
-            "At 2.9 % it still fits the training data",
-            published="about 100 % (to 2 %)",
+            "At 2.9 %, tickets still fit the training data",
+            published="about 100 % (down to a density of 2 %)",
             source="appendix D",
             value="train accuracy",
             reproduced=(99.5, 100),
             unit="%",
         ),
         effect(
-            "One-shot at 13.5 % is more accurate than the dense network",
-            published="for 95.0 to 5.17 %",
+            "At 13.5 %, one-shot tickets are more accurate than the dense network",
+            published="from 95.0 to 5.17 %",
             source="section 2",
             value="one-shot gain",
             size=0,
             unit="pp",
         ),
         effect(
-            "One-shot at 21.1 % stops sooner than the dense network",
-            published="for 67.5 to 17.6 %",
+            "At 21.1 %, one-shot tickets stop sooner than the dense network",
+            published="from 67.5 to 17.6 %",
             source="section 2",
             value="one-shot sooner",
             size=0,
             unit="%",
         ),
         effect(
-            "At 3.6 % one-shot is below iterative pruning",
-            published="below",
+            "At 3.6 %, one-shot pruning is less accurate than iterative pruning",
+            published="less accurate",
             source="figure 4",
             value="iterative over one-shot",
             size=0,
             unit="pp",
         ),
         effect(
-            "At 3.6 % resetting is above continued training",
-            published="above",
+            "At 3.6 %, resetting is more accurate than continued training",
+            published="more accurate",
             source="appendix B",
             value="resetting over continued",
             size=0,

@@ -1,4 +1,4 @@
-"""Where an experiment runs: what it trains is kept, and done once."""
+"""Runs the trainings of an experiment: each is done once, and its result kept."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ Model = str | Callable[..., keras.Model]
 
 
 def with_kernel(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is masked: frozen and depthwise ones too, as papers have it."""
+    """Whether a layer has a kernel to mask; frozen and depthwise ones count, too."""
     return is_multiplied(class_of(layer))
 
 
@@ -63,18 +63,18 @@ class Lab:
     """Trains at a scale, in a directory.
 
     Args:
-        scale: how large.
+        scale: the size of the experiment.
         directory: where everything is kept.
         verbose: 0 is silent; 1 shows progress.
-        splits: the data; the scale's by default.
+        splits: the data; those of the scale by default.
 
     Raises:
         FileNotFoundError: if the data are not on this machine.
 
     Attributes:
-        tables: those that were made, by name.
-        figures: names of those that were made.
-        networks: names of those that were built, in this order.
+        tables: the tables made so far, by name.
+        figures: the names of the figures made so far.
+        networks: the names of the networks built so far, in order.
     """
 
     scale: Scale
@@ -89,33 +89,33 @@ class Lab:
 
     @property
     def seconds(self) -> float:
-        """Of the trainings in the tables, done now or before."""
+        """The time of all trainings in the tables, done now or earlier."""
         return sum(self._seconds)
 
     @property
     def recipe(self) -> Recipe:
-        """The scale's training."""
+        """The recipe of the scale."""
         return self.scale.recipe
 
     @property
     def replicates(self) -> range:
-        """The replicates."""
+        """The numbers of the replicates."""
         return range(self.scale.replicates)
 
     def __post_init__(self) -> None:
-        # What is missing is named before anything is written.
+        # Missing data raise an error before anything is written.
         if self.splits is None:
             source = self.scale.data
             self.splits = source() if callable(source) else data.load(source)
 
     def with_data(self, splits: Splits, **changes: Any) -> "Lab":
-        """A laboratory of other data, in the same directory.
+        """A lab with other data, in the same directory.
 
-        What it trains and keeps is shown and counted here as well.
+        Its tables, figures and training times are part of this lab as well.
 
         Args:
             splits: the data.
-            changes: to the scale: its recipe, its model.
+            changes: changes to the scale, such as its recipe or its model.
         """
         scale = replace(self.scale, data=splits.name, **changes)
         return replace(self, scale=scale, splits=splits, _last=("", None))
@@ -139,22 +139,25 @@ class Lab:
         model: Model | None = None,
         **arguments: Any,
     ) -> LotteryTicketSearch:
-        """Searches for tickets, or for those that are missing.
+        """Runs a search for tickets, or the rest of it.
 
         Args:
-            name: of the search, in the experiment.
-            rate: share of what is left that each round prunes; the recipe's by default.
-            levels: rounds of pruning; the scale's by default.
+            name: the name of the search within the experiment.
+            rate: the share of the remaining weights that each round prunes; that of the
+                recipe by default.
+            levels: rounds of pruning; those of the scale by default.
             schedule: the sparsities, instead of rate and levels.
-            allocation: by default each layer at the recipe's rate, which `rate` scales.
-            report_levels: the scale's by default, as far as there are such levels.
-            recipe: another training than the scale's.
-            model: another network than the scale's: a name, or a function
+            allocation: by default, each layer is pruned at the rate of the recipe,
+                scaled by `rate`.
+            report_levels: those of the scale by default, up to the last level.
+            recipe: another recipe than that of the scale.
+            model: another network than that of the scale: a name, or a function
                 `(input_shape, classes) -> model`.
-            arguments: others of `LotteryTicketSearch`; no controls by default.
+            arguments: other arguments of `LotteryTicketSearch`; there are no controls
+                by default.
 
         Returns:
-            The search, gone through.
+            The finished search.
         """
         recipe = recipe or self.recipe
         highest = max(recipe.rates.values())
@@ -203,13 +206,14 @@ class Lab:
         model: Model | None = None,
         callbacks: Sequence[Configured] = (),
     ) -> Trained:
-        """Trains one network outside of a search, unless that was done before.
+        """Trains one network outside a search, unless that was done before.
 
         Args:
-            name: of the training, in the experiment.
+            name: the name of the training within the experiment.
             start, masks, step, checkpoints, replicate, order: see `Start`.
             recipe, model: same as in `search`.
-            callbacks: the library's own; what they prune is zero at the end.
+            callbacks: callbacks of this library. Weights that they prune are zero at
+                the end.
         """
         one = Start(
             weights=start,
@@ -234,15 +238,15 @@ class Lab:
         """Trains networks that do not depend on one another, side by side.
 
         Args:
-            name: of them all, in the experiment.
-            starts: where each starts from, by a label.
-            recipe, model, callbacks: same as in `train`, for all.
+            name: the name of all these trainings within the experiment.
+            starts: the start of each training, by label.
+            recipe, model, callbacks: same as in `train`, for all trainings.
 
         Returns:
-            What each gave, by its label.
+            The result of each training, by its label.
 
         Raises:
-            ValueError: if others are kept by this name.
+            ValueError: if other trainings are kept under this name.
         """
         recipe = recipe or self.recipe
         replicates = sorted({start.replicate for start in starts.values()})
@@ -288,7 +292,7 @@ class Lab:
         recipe: Recipe | None = None,
         model: Model | None = None,
     ) -> tuple[keras.Model, State]:
-        """The masked model, compiled, and a replicate's initial weights."""
+        """The masked, compiled model, and a replicate's initial weights."""
         source = self._source(recipe or self.recipe, model)
         return build(source, _prunable(recipe or self.recipe), 0, replicate)
 
@@ -310,19 +314,19 @@ class Lab:
         column: str = ACCURACY,
         controls: bool = True,
     ) -> "pd.DataFrame":
-        """Keeps searches of the same network beside each other, in one drawing.
+        """Keeps the results of searches of the same network, in one plot.
 
         Args:
-            name: of the table and the figure.
+            name: the name of the table and the figure.
             searches: by label.
-            column: the accuracy to show, the one that claims are judged on:
-                `measures.ACCURACY` or `measures.FINAL`.
-            controls: whether controls are shown, too.
+            column: the accuracy to show, which should be the one that claims are judged
+                by: `measures.ACCURACY` or `measures.FINAL`.
+            controls: whether to show controls, too.
 
         Returns:
-            Their results as `measures.join` makes them one table, early stops counted
-            from where each training began. It is kept as
-            `<name>_trainings.csv`, its means by level and variant as `<name>.csv`.
+            The results in one table, made by `measures.join`. Early stops are counted
+            from the start of each training. The table is kept as
+            `<name>_trainings.csv`, and its means by level and variant as `<name>.csv`.
         """
         tables = {label: own_steps(s.results()) for label, s in searches.items()}
         if not controls:
@@ -342,12 +346,12 @@ class Lab:
         searches: Mapping[str, LotteryTicketSearch],
         column: str = ACCURACY,
     ) -> dict[str, "pd.DataFrame"]:
-        """Keeps searches beside each other, each in a drawing of its own.
+        """Keeps the results of searches, each in a plot of its own.
 
-        Arguments and files are those of `compare`.
+        Arguments and files are the same as in `compare`.
 
         Returns:
-            Their results by label.
+            The results by label.
         """
         import pandas as pd
 
@@ -373,7 +377,7 @@ class Lab:
     def _source(self, recipe: Recipe, model: Model | None) -> Callable[[], keras.Model]:
         builder = models.get(model or self.scale.model)
         shape, classes = self.splits.input_shape, self.splits.classes
-        networks = self.networks  # the laboratory itself would go to the workers
+        networks = self.networks  # so that the lab itself is not sent to workers
 
         def build_network() -> keras.Model:
             network = models.build(builder, recipe, shape, classes)
@@ -389,7 +393,7 @@ class Lab:
         model: Model | None,
         callbacks: Sequence[Configured],
     ) -> Setup:
-        """What every process that trains makes its engine of."""
+        """The description from which every process builds its engine."""
         options = {
             "steps": recipe.steps,
             "eval_freq": recipe.eval_freq,
@@ -402,7 +406,7 @@ class Lab:
         return Setup(source, _prunable(recipe), 0, "auto", data, options)
 
     def _engine(self, setup: Setup, model: keras.Model) -> Engine:
-        """What trains a model. The last one is kept: it may train the next as well."""
+        """The engine of a model. The last one is kept, as the next may be the same."""
         callbacks = [_describe(c) for c in setup.options["callbacks"]]
         options = {**setup.options, "callbacks": callbacks}
         assert setup.data is not None

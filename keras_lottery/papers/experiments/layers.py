@@ -18,11 +18,11 @@ from keras_lottery.study.analysis import layer_criticality
 
 WIDE = dense([256, 256, 256])
 SHARES = (0.02, 0.05, 0.125, 0.25, 0.5)
-"""Of the training, where checkpoints are."""
+"""Where the checkpoints are, as shares of the training."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Puts each layer back to each checkpoint, and draws it anew."""
+    """Resets each layer to each checkpoint, and initialises it again."""
     import pandas as pd
 
     often, steps = lab.recipe.eval_freq, lab.recipe.steps
@@ -77,7 +77,7 @@ EXPERIMENT = Experiment(
     run,
     (
         effect(
-            "Put back to its initial weights, the first layer loses accuracy",
+            "Resetting the first layer to its initial weights costs accuracy",
             published="critical",
             source="section 3 (MLP on MNIST)",
             value="first",
@@ -86,14 +86,14 @@ EXPERIMENT = Experiment(
         ),
         effect(
             "The first layer is more critical than the third",
-            published="the critical one",
+            published="the first is critical",
             source="section 3",
             value="first over third",
             size=0,
             unit="pp",
         ),
         Claim(
-            "The third layer loses little",
+            "Resetting the third layer to its initial weights costs little accuracy",
             published="little (heat map)",
             source="section 3",
             value="third",
@@ -101,7 +101,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "Drawn anew, a layer loses more than put back to its own initial weights",
+            "New random weights for the third layer cost more than its initial weights",
             published="more",
             source="section 3",
             value="third drawn anew",

@@ -1,4 +1,4 @@
-"""Frankle & Carbin, appendix G: tickets of LeNet-300-100 by other recipes."""
+"""Frankle & Carbin, appendix G: tickets of LeNet-300-100 with other recipes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ from keras_lottery.papers.experiments.networks import with_dropout
 from keras_lottery.papers.experiments.scales import MOMENTUM, lenet
 from keras_lottery.tickets.allocation import Global
 
-# What differs from Adam at 0.0012.
+# The differences from Adam at 0.0012.
 RECIPES: dict[str, dict[str, Any]] = {
     "adam": {},
     "adam_slow": {"learning_rate": 2e-4},
     "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
     "sgd_fast": {"optimizer": "sgd", "learning_rate": 0.4},
     "momentum": MOMENTUM,
-    # Beside Adam, whose rate is small, a decay of this size would do nothing.
+    # With Adam, whose learning rate is small, this decay would have no effect.
     "weight_decay": {**MOMENTUM, "weight_decay": 1e-4},
 }
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """A search for each recipe, with large steps from level to level."""
+    """Runs a search for each recipe, which halves the weights at each level."""
     how: dict[str, Any] = {"rate": 0.5, "controls": ["reinit"]}
     searches = {
         name: lab.search(name, recipe=dataclasses.replace(lab.recipe, **changes), **how)
@@ -52,18 +52,18 @@ WORDS = {
     "adam_slow": "Adam at 0.0002",
     "sgd": "SGD at 0.1",
     "sgd_fast": "SGD at 0.4",
-    "momentum": "momentum 0.9 at 0.05",
-    "weight_decay": "momentum and weight decay 0.0001",
+    "momentum": "SGD with momentum 0.9 at 0.05",
+    "weight_decay": "SGD with momentum and weight decay 0.0001",
     "dropout": "Adam and dropout",
-    "global": "Adam, pruned as a whole",
+    "global": "Adam and global pruning",
 }
-# Of these, it has other networks alone.
+# The paper has these for other networks only.
 NOT_IN_THE_PAPER = ("weight_decay", "dropout", "global")
-NOWHERE = "no figure is known"
+NOWHERE = "no published figure"
 
 
 def claims(name: str, words: str) -> tuple[Claim, Claim]:
-    """Tickets win by a recipe, and they would not by other weights."""
+    """The claims that tickets win with a recipe, and would not with other weights."""
     is_open = name in NOT_IN_THE_PAPER
     return (
         effect(
@@ -75,8 +75,8 @@ def claims(name: str, words: str) -> tuple[Claim, Claim]:
             unit="pp",
         ),
         effect(
-            f"With {words}, tickets of 13 % beat their reinitialisations",
-            published="above" if name == "adam" else "open",
+            f"With {words}, tickets of 13 % beat reinitialised ones",
+            published="more accurate" if name == "adam" else "open",
             source="figure 4" if name == "adam" else NOWHERE,
             value=f"{name} over reinit",
             size=0,
@@ -87,7 +87,7 @@ def claims(name: str, words: str) -> tuple[Claim, Claim]:
 
 EXPERIMENT = Experiment(
     "lenet_recipes",
-    "Tickets of LeNet-300-100 by other optimizers, learning rates and regularisation",
+    "Tickets of LeNet-300-100 with other optimizers, learning rates and regularisation",
     PAPER,
     lenet(
         cpu="168 trainings of 7,328 steps, about 20 minutes on 2 cores",

@@ -1,4 +1,4 @@
-"""Frankle et al.: are trainings of other noise linked by a line of low error?"""
+"""Frankle et al.: does a line of low error link trainings with different noise?"""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ STABLE = (-INFINITY, 2.0)
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Error barriers between copies of a network, trained in two orders of data."""
+    """Measures error barriers between copies trained on the data in two orders."""
     import pandas as pd
 
     often = lab.recipe.eval_freq
@@ -75,13 +75,13 @@ def barrier_from(
     k: int,
     replicate: int,
 ) -> float:
-    """Instability in percentage points, of two copies in other orders of the data.
+    """Instability, in percentage points, of copies that see the data in two orders.
 
     Args:
         lab: where to train.
-        name: of the copies.
+        name: the name of the copies.
         start: the weights at step k.
-        masks: those that are left.
+        masks: the masks of the copies.
         k: the step that the copies start at.
         replicate: same as in `Lab.train`.
     """
@@ -97,7 +97,7 @@ def barrier_from(
 
 EXPERIMENT = Experiment(
     "linear_mode_connectivity",
-    "Trainings of LeNet in different orders of the data end in one valley",
+    "LeNet ends in one valley of the loss, whatever the order of the data",
     "Frankle et al. 2020, [Linear mode connectivity and the lottery ticket hypothesis]("
     "https://arxiv.org/abs/1912.05671)",
     lenet(
@@ -109,7 +109,7 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "The dense LeNet is stable from initialisation: instability below 2 pp",
+            "The dense LeNet is stable from initialisation (instability below 2 pp)",
             published="stable from init",
             source="section 3",
             value="dense",
@@ -117,8 +117,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "Copies that part later are no less stable",
-            published="falls with k",
+            "Copies that separate later are no less stable",
+            published="instability falls with k",
             source="section 3",
             value="falls with k",
             reproduced=(-0.2, INFINITY),
@@ -133,7 +133,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "Tickets of 21 % match: at most 0.2 pp below the dense network",
+            "Tickets of 21 % match the dense network (at most 0.2 pp below it)",
             published="matching",
             source="section 4",
             value="matching",

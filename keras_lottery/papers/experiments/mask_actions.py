@@ -19,7 +19,7 @@ from keras_lottery.search import LotteryTicketSearch
 
 
 def with_frozen(name: str, units: int, inputs: Any) -> Any:
-    """The product of a trained kernel, and of one beside it that stays what it is."""
+    """The sum of the products of a trained kernel, and of a frozen one beside it."""
     trained = layers.Dense(units, use_bias=False, name=name)
     frozen = layers.Dense(units, use_bias=False, trainable=False, name=f"{name}_frozen")
     return layers.Add(name=f"{name}_sum")([trained(inputs), frozen(inputs)])
@@ -29,7 +29,7 @@ NETWORK = lenet_of("lenet_300_100_frozen", with_frozen)
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Tickets, trained as well with all or some of the pruned weights frozen."""
+    """Trains tickets with pruned weights at zero, or all or some of them frozen."""
     import pandas as pd
 
     search = lab.search("iterative", rate=0.5)
@@ -71,11 +71,11 @@ def run(lab: Lab) -> Mapping[str, Values]:
 def pruned(
     search: LotteryTicketSearch, levels: int, replicate: int
 ) -> Iterator[tuple[int, Masks, dict[str, np.ndarray]]]:
-    """What each level prunes, and how it had moved.
+    """The masks of each level, and which pruned weights had moved towards zero.
 
     Yields:
-        The level, its masks, and where a pruned weight was nearer to zero at the end of
-        its last training than initially.
+        The level, its masks, and for each weight whether it was pruned and was nearer
+        to zero at the end of its last training than initially.
     """
     before = search.ticket(0, replicate)
     initial = before.weights
@@ -93,7 +93,7 @@ def pruned(
 def _frozen(
     arrays: Mapping[str, np.ndarray], names: Iterable[str]
 ) -> dict[str, np.ndarray]:
-    """Arrays of the layers that are frozen, by those of the layers beside them."""
+    """Arrays under the names of the frozen layers instead of the trained ones."""
     return {name.replace("/", "_frozen/"): arrays[name] for name in names}
 
 
@@ -109,7 +109,8 @@ EXPERIMENT = Experiment(
     run,
     (
         effect(
-            "Pruned weights set to zero do better than frozen at their start (6 %)",
+            "Pruned weights do better at zero than frozen at their initial values (6 "
+            "%)",
             published="better",
             source="section 4",
             value="zero over frozen",
@@ -117,7 +118,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "Frozen at their start unless they had moved towards zero, better still",
+            "Pruned weights do better still if only those that had moved towards zero "
+            "are set to zero, and the others are frozen (6 %)",
             published="better",
             source="section 4",
             value="some over zero",

@@ -1,4 +1,4 @@
-"""Numbers out of tables of results: one for each replicate, to be compared in pairs."""
+"""Numbers from tables of results, one for each replicate, to be compared in pairs."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,18 +15,18 @@ LABELS = {
     ACCURACY: "test accuracy at the early stop (%)",
     FINAL: "test accuracy at the end (%)",
 }
-"""Accuracies in words, by column."""
+"""The accuracy of each column, in words."""
 
 NEAR = 0.1
-"""How far the density of a level may be from the one asked for, as a share of it."""
+"""How far a level's density may be from the requested one, as a share of it."""
 
 
 def join(tables: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
-    """Tables of results as one. The first one's variants keep their names.
+    """Joins tables of results. Variants of the first table keep their names.
 
     Args:
-        tables: by label. Of the second on, the ticket is called by the label, and
-            controls by `<label>_<control>`.
+        tables: by label. From the second one on, the ticket is called `<label>`, and
+            controls are called `<label>_<control>`.
     """
     import pandas as pd
 
@@ -43,17 +43,17 @@ def join(tables: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
 def summarise(
     table: "pd.DataFrame", by: str | None = None, column: str = ACCURACY
 ) -> "pd.DataFrame":
-    """Means by level and variant, to be read.
+    """Means by level and variant, for people to read.
 
     Args:
-        table: of results.
-        by: another column to tell rows by.
+        table: a table of results.
+        by: another column by which rows are grouped.
         column: which accuracy.
 
     Returns:
         A row for each: `density` in %, `accuracy` in % and its standard deviation over
-        the trainings, the step of the `early_stop`, and `trainings`. An accuracy at the
-        end is called `final_accuracy`.
+        the trainings, the step of the `early_stop`, and the number of `trainings`. The
+        accuracy at the end of training is called `final_accuracy`.
     """
     accuracy = "final_accuracy" if column == FINAL else "accuracy"
     keys = [*([by] if by else []), "variant", "level"]
@@ -76,10 +76,10 @@ def at(
     column: str = ACCURACY,
     variant: str = "ticket",
 ) -> np.ndarray:
-    """A column of the level of a density: one value a replicate, the mean of trials.
+    """A column at a density: one value per replicate, the mean of its trials.
 
-    A level whose density lies within a tenth of the one asked for will do; of none,
-    or where NaN is asked for, there is one NaN.
+    The level's density may differ from the requested one by a tenth of it. If there is
+    no such level, or the requested density is NaN, the result is one NaN.
 
     Example:
 
@@ -107,13 +107,13 @@ def gain(
     over: str = "dense",
     column: str = ACCURACY,
 ) -> np.ndarray:
-    """Percentage points of accuracy that one variant is above another, by replicate.
+    """Percentage points of accuracy by which a variant beats another, by replicate.
 
     Args:
-        table: of results.
-        density: the level's, see `at`.
+        table: a table of results.
+        density: that of the level, see `at`.
         variant: which variant.
-        over: another one at the same level, or `"dense"`.
+        over: another variant at the same level, or `"dense"`.
         column: which accuracy.
     """
     other = ("ticket", 1.0) if over == "dense" else (over, density)
@@ -125,9 +125,9 @@ def gain(
 def sooner(
     table: "pd.DataFrame", density: float, variant: str = "ticket", over: str = "dense"
 ) -> np.ndarray:
-    """By how many percent of its steps a variant stops sooner than another.
+    """The percentage of steps by which a variant stops sooner than another.
 
-    Arguments are those of `gain`.
+    Arguments are the same as in `gain`.
     """
     other = ("ticket", 1.0) if over == "dense" else (over, density)
     return 100 * (

@@ -1,4 +1,4 @@
-"""Frankle et al.: what methods of pruning before training learn of the weights."""
+"""Frankle et al.: what methods that prune before training know of single weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ SPARSITIES = (0.9, 0.98)
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Methods before training beside magnitude after it; each with its ablations."""
+    """Compares methods before training with magnitude after it, and their ablations."""
     how: dict[str, Any] = {"schedule": SPARSITIES, "allocation": Global(floor=0)}
     searches = {
         "after": lab.search("after", controls=ABLATIONS, **how),
@@ -57,9 +57,9 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def same(method: str, ablation: str, words: str) -> Claim:
-    """An ablation leaves the accuracy of a method before training as it was."""
+    """The claim that an ablation does not change a method's accuracy."""
     return Claim(
-        f"{method}: {words}, accuracy is equal or higher (10 %)",
+        f"At 10 %, {method} with {words} is as accurate, or more",
         published="equal or higher",
         source="section 5",
         value=f"{method} over its {ablation}",
@@ -70,7 +70,7 @@ def same(method: str, ablation: str, words: str) -> Claim:
 
 EXPERIMENT = Experiment(
     "missing_the_mark",
-    "Pruning before training: shuffled, reinitialised and inverted",
+    "Pruning before training: shuffled, reinitialised and inverted tickets",
     "Frankle et al. 2021, [Pruning neural networks at initialization: why are we "
     "missing the mark?](https://arxiv.org/abs/2009.08576)",
     lenet(
@@ -82,8 +82,8 @@ EXPERIMENT = Experiment(
     (
         *(
             effect(
-                f"{method} is above random pruning (2 %)",
-                published="above",
+                f"At 2 %, {method} is more accurate than random pruning",
+                published="more accurate",
                 source="section 4",
                 value=f"{method} over random",
                 size=0,
@@ -93,8 +93,8 @@ EXPERIMENT = Experiment(
         ),
         *(
             effect(
-                f"Magnitude after training is above {method} (10 %)",
-                published="above",
+                f"At 10 %, magnitude after training is more accurate than {method}",
+                published="more accurate",
                 source="section 4",
                 value=f"after over {method}",
                 size=0,
@@ -107,20 +107,20 @@ EXPERIMENT = Experiment(
             for method in ("magnitude", "snip", "grasp", "synflow")
             for ablation, words in {
                 "shuffle": "masks shuffled within layers",
-                "reinit": "reinitialised",
+                "reinit": "reinitialised weights",
             }.items()
         ),
         effect(
-            "Magnitude after training loses accuracy when shuffled (10 %)",
-            published="loses",
+            "At 10 %, magnitude after training loses accuracy when shuffled",
+            published="loses accuracy",
             source="section 5",
             value="after over its shuffle",
             size=0,
             unit="pp",
         ),
         effect(
-            "Magnitude after training loses accuracy when reinitialised (10 %)",
-            published="loses",
+            "At 10 %, magnitude after training loses accuracy when reinitialised",
+            published="loses accuracy",
             source="section 5",
             value="after over its reinit",
             size=0,

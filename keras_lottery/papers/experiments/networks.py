@@ -1,4 +1,4 @@
-"""Networks that experiments train beside those of `models`."""
+"""Networks that experiments train in addition to those of `models`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Builder = Callable[..., keras.Model]
 
 
 def with_dropout(model: str | Builder, rate: float = 0.5) -> Builder:
-    """A network, or one of `models` by name, with dropout after each hidden layer.
+    """Adds dropout after each hidden layer of a network, given itself or by name.
 
     >>> model = with_dropout("lenet_300_100")((8, 8, 1))
     >>> [layer.name for layer in model.layers if "dropout" in layer.name]
@@ -36,7 +36,7 @@ def with_dropout(model: str | Builder, rate: float = 0.5) -> Builder:
 
 
 def dense(widths: Sequence[int], name: str | None = None) -> Builder:
-    """LeNet-300-100 with hidden layers of other widths, which name it by default.
+    """LeNet-300-100 with hidden layers of other widths; its name says which.
 
     >>> model = dense([30, 20])((8, 8, 1))
     >>> model.name, model.count_params()
@@ -83,10 +83,10 @@ class Bias(layers.Layer):
 
 
 def lenet_of(name: str, product: Callable[[str, int, Any], Any]) -> Builder:
-    """LeNet-300-100 with something else in the place of inputs times kernel.
+    """LeNet-300-100 with another operation in place of inputs times kernel.
 
     Args:
-        name: of the network.
+        name: the name of the network.
         product: `(layer's name, units, inputs) -> outputs`, before bias and activation.
 
     >>> def plain(name, units, inputs):
@@ -111,7 +111,7 @@ def lenet_of(name: str, product: Callable[[str, int, Any], Any]) -> Builder:
 
 
 def biases_apart(state: State) -> dict[str, np.ndarray]:
-    """A state of LeNet-300-100, as `lenet_of` names its biases.
+    """A state of LeNet-300-100 with the names that `lenet_of` gives its biases.
 
     >>> list(biases_apart({"out/kernel": np.ones((1, 1)), "out/bias": np.ones(1)}))
     ['out/kernel', 'out_bias/bias']
@@ -121,11 +121,11 @@ def biases_apart(state: State) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class PreTrained:
-    """Builds a network with the weights of another one, as far as their names agree.
+    """Builds a network that takes all weights of the same name from another one.
 
     Args:
         builder: `(input_shape, classes) -> model`.
-        weights: those that were trained before.
+        weights: the pre-trained weights.
     """
 
     builder: Builder
@@ -134,7 +134,7 @@ class PreTrained:
     def __call__(
         self, input_shape: tuple[int, ...], classes: int, **how: Any
     ) -> keras.Model:
-        """The network; its head is drawn where the other one has none like it."""
+        """Builds the network; a head that the other one lacks is initialised."""
         model = self.builder(input_shape, classes, **how)
         own = get_state(model)
         known = {name: a for name, a in self.weights.items() if name in own}
@@ -166,7 +166,7 @@ def narrow_conv_2(input_shape: tuple[int, ...], classes: int = 10) -> keras.Mode
 
 
 def small_conv(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
-    """A small convolutional network, which processors train in minutes.
+    """A small convolutional network that CPUs train in minutes.
 
     >>> small_conv((28, 28, 1)).count_params()
     52138

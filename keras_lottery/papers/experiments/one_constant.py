@@ -1,4 +1,4 @@
-"""An open question: what is a ticket with one magnitude for all of its weights?"""
+"""An open question: how good is a ticket with one magnitude for all its weights?"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ from keras_lottery.papers.experiments.training import Start
 
 @keras.saving.register_keras_serializable("keras_lottery")
 class Constant(layers.Layer):
-    """Multiplies what it is given by a number that it learns, the same at each call.
+    """Multiplies its inputs by one learned number, the same at each call.
 
     >>> float(Constant()(np.ones(1))[0])
     1.0
@@ -43,8 +43,8 @@ class Constant(layers.Layer):
 def one_constant(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
     """LeNet-300-100 with frozen kernels, and one number that multiplies all of them.
 
-    Biases are trained. Without them the number would only scale the outputs, since
-    ReLUs pass a factor through, and no training would change a prediction.
+    Biases are trained. Without them, the number would only scale the outputs, since
+    ReLUs are homogeneous, and training would change no prediction.
 
     >>> model = one_constant((8, 8, 1))
     >>> [weight.path for weight in model.trainable_weights]
@@ -61,10 +61,9 @@ def one_constant(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model
 
 
 def start(weights: State, masks: Masks, rng: np.random.Generator | None) -> State:
-    """The signs of a ticket's kernels, or random ones, its biases, and a constant.
+    """The signs of a ticket's kernels, or random signs; its biases; and a constant.
 
-    The constant is the root mean square of the weights that are left, as if each of
-    them had the magnitude that they have on average.
+    The constant is the root mean square of the remaining weights.
 
     >>> weights = {"a/kernel": np.array([-1.0, 7.0]), "a/bias": np.zeros(1)}
     >>> state = start(weights, Masks({"a/kernel": np.array([True, True])}), None)
@@ -81,7 +80,7 @@ def start(weights: State, masks: Masks, rng: np.random.Generator | None) -> Stat
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Tickets and the dense network, beside networks of one constant of their signs."""
+    """Compares tickets and dense networks with networks of one constant."""
     import pandas as pd
 
     search = lab.search("iterative", rate=0.5)
@@ -131,8 +130,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 EXPERIMENT = Experiment(
     "one_constant",
-    "One learnable constant for the magnitudes of all weights",
-    f"An open question; section 3 of {ZHOU}",
+    "One learnable magnitude for all weights",
+    f"An open question, from section 3 of {ZHOU}",
     lenet(
         cpu="45 trainings of 7,328 steps, about 4 minutes on 2 cores",
         paper="75 trainings of 50,000 steps",
@@ -141,25 +140,27 @@ EXPERIMENT = Experiment(
     run,
     (
         effect(
-            "With one constant, a ticket's signs beat random ones in its masks (6 %)",
+            "With one magnitude at 6 %, a ticket's signs beat random signs in its "
+            "masks",
             published="open",
-            source="no figure is known",
+            source="no published figure",
             value="over random",
             size=0,
             unit="pp",
         ),
         effect(
-            "With one constant, a ticket's signs beat the whole network's initial ones",
+            "With one magnitude, a ticket's signs beat the dense network's initial "
+            "signs",
             published="open",
-            source="no figure is known",
+            source="no published figure",
             value="over dense",
             size=0,
             unit="pp",
         ),
         Claim(
-            "With one constant, a ticket is within 2 pp of the ticket itself (6 %)",
+            "At 6 %, a ticket with one magnitude is within 2 pp of the ticket itself",
             published="open",
-            source="no figure is known",
+            source="no published figure",
             value="over ticket",
             reproduced=(-2, INFINITY),
             unit="pp",

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOISE = (0.2, 0.4, 0.6)
-"""Standard deviations of what is added to images in [0, 1]."""
+"""Standard deviations of the noise that is added to images in [0, 1]."""
 SHIFTS = (1, 2)
 """Pixels that images are moved by, up, down, left and right."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Train less test accuracy by density, and the accuracy on noisy, moved images."""
+    """Measures the generalisation gap, and accuracy on noisy and on moved images."""
     import pandas as pd
 
     search = lab.search("iterative", rate=0.5, controls=["reinit"])
@@ -65,7 +65,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 def disturbed(
     x: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Images as they are, with noise, and moved, each with a name for it."""
+    """Images as they are, with noise, and moved, each with the name of the change."""
     yield "as they are", x
     for noise in NOISE:
         yield f"noise {noise}", x + noise * rng.standard_normal(x.shape, np.float32)
@@ -75,7 +75,7 @@ def disturbed(
 
 
 def moved(x: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Images moved by pixels, with zeros where nothing is left.
+    """Images moved by a number of pixels, with zeros in the empty places.
 
     >>> moved(np.arange(1, 5).reshape(1, 2, 2, 1), 0, 1)[0, :, :, 0].tolist()
     [[0, 1], [0, 3]]
@@ -89,8 +89,8 @@ def moved(x: np.ndarray, down: int, right: int) -> np.ndarray:
 def as_accurate(results: "pd.DataFrame") -> float:
     """The density of the sparsest tickets as accurate as the dense network, or NaN.
 
-    They are by their mean accuracy at the end on validation data, so that the test
-    data have no part in the choice.
+    They are chosen by their mean accuracy at the end on the validation data, so that
+    the test data play no part in the choice.
     """
     tickets = results[results["variant"] == "ticket"]
     means = tickets.groupby("density")["final_val_accuracy"].mean()
@@ -100,8 +100,8 @@ def as_accurate(results: "pd.DataFrame") -> float:
 
 EXPERIMENT = Experiment(
     "overfitting_gap",
-    "Do tickets overfit less, and stand more noise and shifts?",
-    f"An open question; section 5 of {PAPER}",
+    "Do tickets overfit less, and tolerate more noise and shifts?",
+    f"An open question, from section 5 of {PAPER}",
     lenet(
         cpu="33 trainings of 7,328 steps, about 4 minutes on 2 cores",
         paper="55 trainings of 50,000 steps",
@@ -110,7 +110,7 @@ EXPERIMENT = Experiment(
     run,
     (
         effect(
-            "The gap between train and test accuracy is smaller for tickets of 13 %",
+            "The gap between training and test accuracy is smaller for tickets of 13 %",
             published="smaller",
             source="section 5",
             value="gap",
@@ -119,17 +119,18 @@ EXPERIMENT = Experiment(
         ),
         *(
             effect(
-                f"{disturbance} costs the sparsest ticket that is as accurate as the "
-                "dense network less accuracy",
+                f"{disturbance} costs the sparsest ticket that matches the dense "
+                "network "
+                "less accuracy than the dense network",
                 published="open",
-                source="no figure is known",
+                source="no published figure",
                 value=value,
                 size=0,
                 unit="pp",
             )
             for disturbance, value in (
-                ("Noise of 0.4", "noise"),
-                ("A shift by a pixel", "shift"),
+                ("Noise of standard deviation 0.4", "noise"),
+                ("A shift by one pixel", "shift"),
             )
         ),
     ),

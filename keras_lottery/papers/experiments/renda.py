@@ -10,7 +10,7 @@ from keras_lottery.papers.experiments.scales import EPOCH, MOMENTUM, lenet
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """The same search three times, each with its own way to go on after pruning."""
+    """Runs the same search with three ways to continue after pruning."""
     k = min(EPOCH, lab.recipe.steps) // 2
     searches = {
         way: lab.search(way, rate=0.5, rewind=rewind, rewind_to=k)
@@ -26,7 +26,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 EXPERIMENT = Experiment(
     "renda",
-    "Rewinding against fine-tuning after pruning",
+    "Rewinding versus fine-tuning after pruning",
     "Renda, Frankle & Carbin 2020, [Comparing rewinding and fine-tuning in neural "
     "network pruning](https://arxiv.org/abs/2003.02389)",
     lenet(
@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
     run,
     tuple(
         effect(
-            f"At {percent} % {WORDS[way]} beats fine-tuning",
+            f"At {percent} %, {WORDS[way]} beats fine-tuning",
             published=f"{points} pp (ResNet-56, {SMALLER[percent]} times smaller)",
             source="the authors' data",
             value=f"{way} {percent}",

@@ -25,13 +25,13 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
     Args:
         depth: of the ResNet.
         dense: the dense network's published accuracy, in %.
-        published: whether `GAINS` are this network's; the claims are of
-            direction alone where they are another's.
+        published: whether `GAINS` were published for this network. If not, the claims
+            are about the direction only.
     """
 
     def run(lab: Lab) -> Mapping[str, Values]:
         built = partial(models.resnet, depth if lab.scale.is_faithful else 8)
-        # Epoch 32 of 182: what is pruned is trained for 150 epochs more.
+        # Epoch 32 of 182: after pruning, training goes on for 150 epochs.
         k = round(32 / 182 * lab.recipe.steps)
         how: dict[str, Any] = {
             "model": built,
@@ -51,9 +51,9 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
 
     return Experiment(
         f"renda_resnet_{depth}",
-        f"Rewinding against fine-tuning after pruning ResNet-{depth}",
+        f"Rewinding versus fine-tuning after pruning ResNet-{depth}",
         ON_LENET.paper,
-        # The paper trains both by one recipe.
+        # The paper trains both networks with the same recipe.
         cifar_10(
             "resnet_56",
             "15 trainings of 63,882 steps and 255 of 52,650, days on a GPU",
@@ -62,7 +62,7 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
         run,
         (
             Claim(
-                "The dense network's accuracy",
+                "Accuracy of the dense network",
                 published=f"{dense} %",
                 source="the authors' data",
                 value="dense",
@@ -71,7 +71,7 @@ def experiment(depth: int, dense: float, published: bool) -> Experiment:
             ),
             *(
                 effect(
-                    f"{smaller} times smaller, {WORDS[way]} beats fine-tuning",
+                    f"At {smaller} times fewer weights, {WORDS[way]} beats fine-tuning",
                     published=f"{figure} pp{'' if published else ' (ResNet-56)'}",
                     source="the authors' data",
                     value=f"{way} {smaller}",

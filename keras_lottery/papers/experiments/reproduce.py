@@ -1,4 +1,4 @@
-"""Runs an experiment, and holds what it measured against what was published."""
+"""Runs an experiment, and compares its measurements with the published figures."""
 
 import os
 from pathlib import Path
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY = "reproduction.json"
-"""What a run's directory is known by, and what it measured."""
+"""The file that marks a run's directory, and holds the measured values."""
 README = "README.md"
 ROWS = 80
-"""Longer tables are not shown in the Markdown: they are in their .csv files."""
+"""Longer tables are only in their .csv files, not in the Markdown."""
 
 
 def reproduce(
@@ -32,24 +32,25 @@ def reproduce(
     directory: str | os.PathLike[str] | None = None,
     verbose: int = 1,
 ) -> "pd.DataFrame":
-    """Runs an experiment, or what is left of it, and judges its claims.
+    """Runs an experiment, or the rest of it, and judges its claims.
 
     Args:
-        experiment: which one.
+        experiment: the experiment.
         scale: `"smoke"`, `"cpu"` or `"paper"`.
-        directory: where it is kept: trainings, tables (.csv), figures (.png, .svg),
-            `reproduction.json` and `README.md`. By default
+        directory: where everything is kept: trainings, tables (.csv), figures (.png,
+            .svg), `reproduction.json` and `README.md`. By default
             `runs/reproduce/<name>_<scale>`.
         verbose: 0 is silent; 1 shows progress.
 
     Returns:
-        A row for each claim: `claim`, `published`, `measured`, `counts` (which values
-        count as reproduced), `verdict` and `source`. At smoke scale no claim is run.
+        A row for each claim: `claim`, `published`, `measured`, `counts` (the values
+        that count as reproduced), `verdict` and `source`. At scale smoke, every verdict
+        is `"not run"`.
 
     Raises:
         ValueError: if there is no such scale, or the directory holds another run.
         FileNotFoundError: if the data are not on this machine.
-        KeyError: if the experiment does not measure what one of its claims is on.
+        KeyError: if the experiment does not return the value of one of its claims.
     """
     import pandas as pd
 
@@ -102,15 +103,15 @@ def reproduce(
 
 
 def directory_of(name: str, scale: str) -> Path:
-    """Where a run is kept if nothing else is said."""
+    """The default directory of a run."""
     return Path("runs/reproduce") / f"{name}_{scale}"
 
 
 def measured_seconds(directory: Path) -> float | None:
-    """How long the trainings of a run took, one after another; None if it has no end.
+    """The total training time of a run in seconds, or None if it has not finished.
 
     Args:
-        directory: the run's.
+        directory: that of the run.
 
     Raises:
         CorruptedFileError: if its summary is damaged.
@@ -135,7 +136,7 @@ def _summary(directory: Path) -> dict[str, Any] | None:
 
 
 def _occupy(directory: Path, name: str, scale: str) -> None:
-    """Makes a directory that of a run, or checks that it is."""
+    """Marks a directory as that of a run, or checks that it is marked so."""
     own = {"experiment": name, "scale": scale}
     found = _summary(directory)
     if found is None:
@@ -166,7 +167,7 @@ def _markdown(
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_lottery.papers.experiments", "."),
-        # Markdown is not HTML: its tables need their columns kept apart.
+        # Markdown is not HTML. `_cell` escapes what would split a table's cell.
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,

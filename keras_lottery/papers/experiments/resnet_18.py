@@ -1,4 +1,4 @@
-"""Frankle & Carbin, section 4: the residual network, whose tickets need warm-up."""
+"""Frankle & Carbin, section 4: a residual network, whose tickets need warm-up."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from keras_lottery.tickets.allocation import Global
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Three learning rates, one with a warm-up of two thirds of the training."""
+    """Trains at three learning rates, one with a warm-up of two thirds of the steps."""
     arms = {
         "lr_0.1": {"learning_rate": 0.1},
         "lr_0.01": {"learning_rate": 0.01},
@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "The dense network at learning rate 0.1",
+            "Accuracy of the dense network at learning rate 0.1",
             published="90.5 %",
             source="section 4",
             value="dense",
@@ -67,7 +67,7 @@ EXPERIMENT = Experiment(
             unit="%",
         ),
         Claim(
-            "Tickets of 27 % at learning rate 0.01",
+            "Accuracy of tickets of 27 % at learning rate 0.01",
             published="89.5 %",
             source="section 4",
             value="small",
@@ -75,7 +75,7 @@ EXPERIMENT = Experiment(
             unit="%",
         ),
         Claim(
-            "Tickets of 27 % at 0.03 with warm-up",
+            "Accuracy of tickets of 27 % at learning rate 0.03 with warm-up",
             published="90.5 %",
             source="section 4",
             value="warm",
@@ -83,7 +83,8 @@ EXPERIMENT = Experiment(
             unit="%",
         ),
         Claim(
-            "At 0.1 tickets of 22 % are no better than reinitialised",
+            "At learning rate 0.1, tickets of 22 % are no better than reinitialised "
+            "ones",
             published="no winning tickets",
             source="section 4",
             value="none",
@@ -91,7 +92,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "At 0.03 with warm-up, tickets of 11.8 % beat their reinitialisations",
+            "At 0.03 with warm-up, tickets of 11.8 % beat reinitialised ones",
             published="winning tickets",
             source="section 4",
             value="warm tickets",

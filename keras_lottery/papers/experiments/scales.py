@@ -12,19 +12,19 @@ from keras_lottery.papers.models import Builder, Recipe
 EPOCH = 916
 """Steps in an epoch of MNIST: 55,000 images in batches of 60."""
 MOMENTUM: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9}
-"""A recipe for LeNet-300-100 beside Adam."""
+"""A recipe for LeNet-300-100 other than Adam."""
 NARROW_STEPS = 4_000
-"""Steps of a training of the narrow ResNet."""
+"""Steps of one training of the narrow ResNet."""
 
 
 def lenet(
     cpu: str, paper: str, levels: int, report: tuple[int, ...] | None = None, **how: Any
 ) -> dict[str, Scale]:
-    """LeNet-300-100: on digits for seconds, and on MNIST in short and at full length.
+    """Scales of LeNet-300-100: digits for seconds, MNIST for 8 epochs or full length.
 
     Args:
         cpu, paper: the cost at these scales, in words.
-        levels, report: same as `Scale`; two levels at smoke scale.
+        levels, report: same as in `Scale`; there are two levels at scale smoke.
         how: changes to the recipe. `drops` and `warm_up` are shares of the training.
     """
     recipe = models.recipe("lenet_300_100")
@@ -69,17 +69,17 @@ def cifar_10(
     small: Builder | None = None,
     **how: Any,
 ) -> dict[str, Scale]:
-    """A convolutional network: on digits for seconds, and as in the paper for a GPU.
+    """Scales of a convolutional network: digits for seconds, CIFAR-10 on a GPU.
 
     Args:
-        model: its name, in `models`.
+        model: its name in `models`.
         paper, smoke: the cost at these scales, in words.
-        levels, report: same as `Scale`; two levels at smoke scale.
-        small: a smaller one of its kind for the smoke scale.
+        levels, report: same as in `Scale`; there are two levels at scale smoke.
+        small: a smaller network of its kind, for scale smoke.
         how: changes to the recipe.
     """
     recipe = dataclasses.replace(models.recipe(model), **how)
-    # Digits have a left and a right.
+    # Digits must not be mirrored.
     short = dataclasses.replace(recipe, steps_per_execution=1, augment=False)
     return {
         "smoke": Scale(
@@ -96,23 +96,24 @@ def cifar_10(
 
 
 def small_images() -> Splits:
-    """CIFAR-10 in images of 16x16 pixels, means of 2x2."""
+    """CIFAR-10 in 16x16 pixels, each the mean of 2x2."""
     return data.load("cifar10").averaged(2)
 
 
 def narrow_resnet(
     cpu: str, levels: int, report: tuple[int, ...] | None = None, **how: Any
 ) -> Scale:
-    """A deep network for the scale `cpu`: a ResNet-8 of 8 filters, on small images.
+    """A deep network for scale cpu: a ResNet-8 with 8 filters, on small images.
 
-    Size, length and decay were chosen by measurement, for Liu et al.'s two regimes to
-    show in a minute or two of one core: after training at the rate 0.1, R_p (p = 20 %)
-    of initial and final weights is near 20 %, and far above at 0.01. Weights decay five
-    times as fast as in the papers, whose trainings are ten times as long.
+    Its size, length and weight decay were chosen by measurement, so that Liu et al.'s
+    two regimes appear within a minute or two of one core: R_p (p = 20 %) of initial and
+    final weights is near 20 % after training at learning rate 0.1, and far above it at
+    0.01. Weights decay five times as fast as in the papers, which train ten times as
+    long.
 
     Args:
         cpu: the cost, in words.
-        levels, report: same as `Scale`.
+        levels, report: same as in `Scale`.
         how: changes to the recipe. `drops` and `warm_up` are shares of the training.
     """
     recipe = dataclasses.replace(
@@ -140,12 +141,12 @@ def of_length(
     warm_up: float = 0.0,
     **how: Any,
 ) -> Recipe:
-    """A recipe of another length.
+    """A recipe with another length.
 
     Args:
         recipe: the recipe.
-        steps, eval_freq: same as `Recipe`.
-        drops, warm_up: same as `Recipe`, but as shares of the training.
+        steps, eval_freq: same as in `Recipe`.
+        drops, warm_up: same as in `Recipe`, but as shares of the training.
         how: other changes.
     """
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""An open question: is criticality an order to put back, or to prune, layers in?"""
+"""An open question: is criticality a good order for resetting or pruning layers?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -37,7 +37,7 @@ OTHERS: dict[str, Function] = {"uniform": Uniform(), "global": Global(floor=0)}
 
 
 def by_place(order: Sequence[str]) -> Function:
-    """Layers as dense as their place in an order is high, the least critical first.
+    """An allocation by order: the later a layer in the order, the denser it is.
 
     >>> masks = Masks.dense({"a/kernel": (10, 10), "b/kernel": (10, 10)})
     >>> scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
@@ -59,7 +59,7 @@ def by_place(order: Sequence[str]) -> Function:
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Puts layers back one after another; prunes by criticality, and trains again."""
+    """Resets layers one after another; prunes by criticality, and trains again."""
     import pandas as pd
 
     put_back, pruned = [], []
@@ -68,7 +68,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
     for replicate, dense in zip(lab.replicates, networks.values(), strict=True):
         model, _ = lab.model(replicate, model=WIDE)
         set_state(model, dense.final)
-        # The order is of validation data, the accuracies are of test data.
+        # The order comes from validation data, the accuracies from test data.
         table = layer_criticality(
             model, {0: dense.states[0]}, lab.splits.validation, replicates=0
         )
@@ -129,10 +129,10 @@ def run(lab: Lab) -> Mapping[str, Values]:
 def put_back_in(
     order: Sequence[str], trained: Trained, groups: Mapping[str, Sequence[str]]
 ) -> list[State]:
-    """States of a trained net with none, one, two and at last all layers put back.
+    """States of a trained network with none, one, two and finally all layers reset.
 
     Args:
-        order: of the layers that go back to their initial weights.
+        order: the order in which layers return to their initial weights.
         trained: the training.
         groups: names of the variables of each layer.
     """
@@ -145,8 +145,8 @@ def put_back_in(
 
 EXPERIMENT = Experiment(
     "sequential_reinit",
-    "Layers put back one after another, and pruned, in the order of their criticality",
-    f"An open question; the criticality is that of {LAYERS.paper}",
+    "Resetting and pruning layers in the order of their criticality",
+    f"An open question; criticality is defined as in {LAYERS.paper}",
     lenet(
         cpu="30 trainings of 7,328 steps, about 3 minutes on 2 cores",
         paper="50 trainings of 50,000 steps",
@@ -155,27 +155,27 @@ EXPERIMENT = Experiment(
     run,
     (
         effect(
-            "Half of the layers put back, the least critical, leave more accuracy than "
-            "the most critical",
+            "Resetting the less critical half of the layers leaves more accuracy than "
+            "resetting the more critical half",
             published="open",
-            source="no figure is known",
+            source="no published figure",
             value="order",
             size=0,
             unit="pp",
         ),
         Claim(
-            "Half of the layers put back, the least critical, cost little accuracy",
+            "Resetting the less critical half of the layers costs little accuracy",
             published="open",
-            source="no figure is known",
+            source="no published figure",
             value="lost",
             reproduced=(-1, 5),
             unit="pp",
         ),
         *(
             effect(
-                f"Less critical layers pruned more beat {way} pruning (10 %)",
+                f"At 10 %, pruning less critical layers more beats {way} pruning",
                 published="open",
-                source="no figure is known",
+                source="no published figure",
                 value=f"over {way}",
                 size=0,
                 unit="pp",

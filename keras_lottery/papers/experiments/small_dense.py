@@ -13,7 +13,7 @@ from keras_lottery.study.analysis import layer_densities
 
 
 def widths(masks: Masks) -> list[int]:
-    """Widths of hidden layers whose dense kernels have as many weights as a ticket's.
+    """Widths of hidden layers whose dense kernels have as many weights as a ticket.
 
     >>> import numpy as np
     >>> masks = Masks({"hidden_1/kernel": np.ones((4, 6)) > 0,
@@ -30,7 +30,7 @@ def widths(masks: Masks) -> list[int]:
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Tickets, and dense networks of as many weights in each layer, trained alike."""
+    """Trains tickets, and dense networks with as many weights in each layer."""
     import pandas as pd
 
     search = lab.search("iterative", rate=0.5, controls=["reinit"])
@@ -64,8 +64,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 EXPERIMENT = Experiment(
     "small_dense",
-    "A smaller dense network of a ticket's layer densities, trained beside it",
-    f"An open question; sections 1 and 5 of {PAPER}",
+    "A smaller dense network with a ticket's layer densities",
+    f"An open question, from sections 1 and 5 of {PAPER}",
     lenet(
         cpu="48 trainings of 7,328 steps, about 6 minutes on 2 cores",
         paper="80 trainings of 50,000 steps",
@@ -74,9 +74,10 @@ EXPERIMENT = Experiment(
     run,
     (
         effect(
-            "A ticket of 13 % is more accurate than a dense network of as many weights",
+            "A ticket of 13 % is more accurate than a dense network with as many "
+            "weights",
             published="open",
-            source="no figure is known",
+            source="no published figure",
             value="gain",
             size=0,
             unit="pp",

@@ -1,4 +1,4 @@
-"""Frankle et al.: tickets that are rewound to a step early in training."""
+"""Frankle et al.: tickets that are rewound to an early step of training."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,17 +33,17 @@ PAPERS = (
 def rewound(
     lab: Lab, shares: Sequence[float], density: float, **how: Any
 ) -> dict[str, Values]:
-    """Searches by rewind point, and how stable their sparsest tickets are.
+    """Searches with each rewind point, and measures how stable the tickets are.
 
     Args:
         lab: where to train.
-        shares: of a training, where the rewind points are.
-        density: the tickets' that are compared.
-        how: others of `Lab.search`.
+        shares: the rewind points, as shares of a training.
+        density: that of the tickets to compare.
+        how: other arguments of `Lab.search`.
 
     Returns:
-        By rewind point, from the first: `"gain 0"` and so on over the dense network in
-        percentage points, and `"instability 0"` and so on.
+        For each rewind point, from the first: `"gain 0"` and so on, the gain over the
+        dense network in percentage points, and `"instability 0"` and so on.
     """
     import pandas as pd
 
@@ -74,14 +74,14 @@ def rewound(
 
 
 def lenet_300_100(lab: Lab) -> Mapping[str, Values]:
-    """LeNet-300-100, rewound to the start, and to 1 and 5 % of the training."""
+    """Rewinds LeNet-300-100 to the start, and to 1 and 5 % of the training."""
     measured = rewound(lab, (0.0, 0.0137, 0.055), 0.0635, rate=0.5)
     late = np.subtract(measured["gain 0"], measured["gain 2"])
     return {**measured, "start over late": late}
 
 
 def resnet_20(lab: Lab) -> Mapping[str, Values]:
-    """ResNet-20, or a smaller one, rewound to the start and to step 2000 at most."""
+    """Rewinds ResNet-20, or a smaller one, to the start and to at most step 2000."""
     steps = lab.recipe.steps
     late = min(2000, steps // 8)
     rate = 1 - 0.134 ** (1 / lab.scale.levels)
@@ -91,7 +91,7 @@ def resnet_20(lab: Lab) -> Mapping[str, Values]:
 
 LENET_300_100 = Experiment(
     "stabilizing",
-    "Tickets of LeNet-300-100 that are rewound to the start, and to later steps",
+    "Tickets of LeNet-300-100, rewound to the start and to later steps",
     PAPERS,
     lenet(
         cpu="63 trainings of 7,328 steps, about 8 minutes on 2 cores",
@@ -101,7 +101,8 @@ LENET_300_100 = Experiment(
     lenet_300_100,
     (
         Claim(
-            "Tickets of 6 % rewound to the start match those rewound to step 403",
+            "Tickets of 6 % rewound to the start are as accurate as those rewound to "
+            "step 403",
             published="LeNet needs no rewinding",
             source="2020, section 4",
             value="start over late",
@@ -120,9 +121,9 @@ LENET_300_100 = Experiment(
 )
 RESNET_20 = Experiment(
     "stabilizing_resnet_20",
-    "Tickets of ResNet-20 that are rewound to the start, and to step 2000",
+    "Tickets of ResNet-20, rewound to the start and to step 2000",
     PAPERS,
-    # Length, rate and drops are those of the 2020 paper, from memory.
+    # The length, learning rate and drops are those of the 2020 paper, from memory.
     {
         **cifar_10(
             "resnet_20",
@@ -151,7 +152,7 @@ RESNET_20 = Experiment(
             sign=(2, INFINITY),
         ),
         Claim(
-            "Rewound to step 2000 (500 at the scale cpu), tickets of 13 % are stable",
+            "Rewound to step 2000 (500 at scale cpu), tickets of 13 % are stable",
             published="stable from step 500 on",
             source="2020, section 4",
             value="instability 1",
@@ -160,7 +161,7 @@ RESNET_20 = Experiment(
         ),
         Claim(
             "Rewound to the start, tickets of 13 % are below the dense network",
-            published="no match",
+            published="they do not match",
             source="2020, section 4",
             value="gain 0",
             reproduced=(-INFINITY, -0.2),
@@ -168,8 +169,8 @@ RESNET_20 = Experiment(
             sign=(-INFINITY, 0),
         ),
         Claim(
-            "Rewound there, tickets of 13 % match the dense network",
-            published="match at 80.0 to 13.4 %",
+            "Rewound to that step, tickets of 13 % match the dense network",
+            published="they match from 80.0 to 13.4 %",
             source="2020, section 4",
             value="gain 1",
             reproduced=(-0.2, INFINITY),

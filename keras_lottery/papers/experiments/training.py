@@ -1,4 +1,4 @@
-"""Trainings of an experiment outside of a search."""
+"""Trainings of an experiment outside a search."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from keras_lottery.tickets import Ticket
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where a training starts from, and what is kept of it.
+    """The start of a training, and the states to keep.
 
     Args:
-        weights: the weights to start from; the replicate's initial ones by default,
-            which are those of its searches.
-        masks: the weights that are left; all by default.
+        weights: the weights to start from; by default the replicate's initial weights,
+            which are the same as in its searches.
+        masks: the masks; by default, nothing is pruned.
         step: the step that the training starts at.
         checkpoints: steps whose states are kept, multiples of the recipe's
-            `eval_freq`. Those of the start and the end are kept always.
+            `eval_freq`. The states of the start and the end are always kept.
         replicate: chooses the initial weights and the order of the data.
         order: chooses another order of the data.
     """
@@ -41,8 +41,9 @@ class Start:
     def task(
         self, label: str, recipe: Recipe, model: keras.Model, initial: State
     ) -> StoredTask:
-        """The training, by a label, of a model with these initial weights."""
-        # Named as in a search, so that the first order is that of its dense network.
+        """The task of training a model with these initial weights, under a label."""
+        # The first order has the same name, and so is the same, as that of the dense
+        # network in a search.
         order = f"order {self.order}" if self.order else "order"
         ticket = Ticket(
             self.masks or get_masks(model),
@@ -61,10 +62,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave.
+    """The result of a training.
 
     Args:
-        states: by step: the start, those asked for, and the end.
+        states: by step: the start, the checkpoints, and the end.
         metrics: see `engines.Training`.
     """
 
@@ -78,7 +79,7 @@ class Trained:
 
 
 def describe_task(task: StoredTask) -> dict[str, Any]:
-    """What makes it another training, as JSON."""
+    """All that determines the result of a training, as JSON."""
     assert isinstance(task.ticket, Ticket)
     return {
         "seed": task.seed,

@@ -1,4 +1,4 @@
-"""Frankle & Carbin, section 4: VGG-19, pruned as a whole, with warm-up."""
+"""Frankle & Carbin, section 4: VGG-19, pruned globally, with warm-up."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from keras_lottery.tickets.allocation import Global
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Two learning rates, and the large one with warm-up, pruned in two ways."""
+    """Trains at two learning rates; with warm-up, it prunes in two ways."""
     warm_up = round(10_000 / 112_480 * lab.recipe.steps)
     whole = Global(exclude=lab.recipe.left_alone, floor=0)
     arms = {
@@ -62,7 +62,8 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "At learning rate 0.1, tickets of 7 % are no better than reinitialised",
+            "At learning rate 0.1, tickets of 7 % are no better than reinitialised "
+            "ones",
             published="no winning tickets",
             source="section 4",
             value="none",
@@ -70,7 +71,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "At 0.01, tickets of 3.5 % are within 1 pp of the dense network",
+            "At learning rate 0.01, tickets of 3.5 % are within 1 pp of the dense "
+            "network",
             published="within 1 pp",
             source="section 4",
             value="small",
@@ -78,7 +80,7 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "At 0.1 with warm-up, tickets of 1.5 % are as accurate as it",
+            "At 0.1 with warm-up, tickets of 1.5 % match the dense network",
             published="winning tickets",
             source="section 4",
             value="warm",
@@ -86,7 +88,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "Pruned layer by layer, with warm-up, those of 6.9 % are as accurate as it",
+            "Pruned layer by layer, with warm-up, tickets of 6.9 % match the dense "
+            "network",
             published="winning tickets",
             source="section 4",
             value="layerwise",

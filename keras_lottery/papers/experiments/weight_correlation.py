@@ -1,4 +1,4 @@
-"""Liu et al.: does a ticket only win because training moves its weights too little?"""
+"""Liu et al.: do tickets win only because training moves the weights too little?"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ Searches = Mapping[tuple[str, str], LotteryTicketSearch]
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """R_p of dense and of pruned networks; tickets beside their fine-tuned masks."""
+    """Measures R_p of dense and pruned networks; compares tickets with fine-tuning."""
     searches = {
         (rate, way): lab.search(
             f"{way}_{rate}",
@@ -79,7 +79,7 @@ def at_rate(recipe: Recipe, rate: str) -> Recipe:
 
 
 def correlations(lab: Lab, searches: Searches) -> dict[str, Values]:
-    """R_p of the initial and the trained weights of dense networks."""
+    """R_p between the initial and the trained weights of dense networks."""
     import pandas as pd
 
     parts = []
@@ -114,7 +114,7 @@ def correlations(lab: Lab, searches: Searches) -> dict[str, Values]:
 
 
 def pruned_correlations(lab: Lab, searches: Searches) -> dict[str, Values]:
-    """R_p of networks half pruned by ADMM and fine-tuned, at the large rate."""
+    """R_p of networks that ADMM pruned by half, after fine-tuning at the large rate."""
     search, recipe = searches["large", "iterative"], at_rate(lab.recipe, "large")
     convs = {r: _conv(lab, "large", r) for r in lab.replicates}
     initial = {r: search.initial(r) for r in lab.replicates}
@@ -143,7 +143,7 @@ def dense_trained(lab: Lab, search: LotteryTicketSearch) -> dict[int, State]:
 
 
 def accuracies(lab: Lab, searches: Searches) -> "pd.DataFrame":
-    """Tickets, their reinitialisations, and their masks fine-tuned; those of ADMM."""
+    """Accuracies of tickets, of reinitialised ones, and of fine-tuned weights."""
     import pandas as pd
 
     rows = []
@@ -176,7 +176,7 @@ def accuracies(lab: Lab, searches: Searches) -> "pd.DataFrame":
 
 
 def _short(recipe: Recipe) -> Recipe:
-    """A quarter of a training: convolutions take their time."""
+    """The recipe for a quarter of the steps, as convolutions are slow."""
     return of_length(recipe, recipe.steps // 4, recipe.eval_freq, DROPS)
 
 
@@ -207,8 +207,8 @@ EXPERIMENT = Experiment(
             for words, network in NETWORKS.items()
             for claim in (
                 Claim(
-                    f"{words}, large learning rate, half pruned by ADMM: R_p of the "
-                    "initial weights is near 20 %",
+                    f"{words}, large learning rate, pruned by half with ADMM: R_p with "
+                    "the initial weights is near 20 %",
                     published="20.1 to 20.4 %",
                     source="appendix F, table 1 (ResNet-20 and others)",
                     value=f"{network} pruned, initial",
@@ -216,7 +216,7 @@ EXPERIMENT = Experiment(
                     unit="%",
                 ),
                 Claim(
-                    f"{words}: R_p of the trained weights is far above",
+                    f"{words}: R_p with the trained weights is far higher",
                     published="48.08 to 64.71 %",
                     source="appendix F, table 1",
                     value=f"{network} pruned, trained",
@@ -228,7 +228,7 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "LeNet, small learning rate: R_p is well above 20 %",
-            published="above (curves)",
+            published="above 20 % (curves)",
             source="section 4.3",
             value="lenet_300_100 small",
             reproduced=(30, INFINITY),
@@ -237,7 +237,7 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "LeNet, large learning rate: R_p is near 20 %",
-            published="near (curves)",
+            published="near 20 % (curves)",
             source="section 4.3",
             value="lenet_300_100 large",
             reproduced=(15, 25),
@@ -253,7 +253,7 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "Small conv net, small learning rate: R_p is well above 20 %",
-            published="above (curves)",
+            published="above 20 % (curves)",
             source="section 4.3",
             value="small_conv small",
             reproduced=(30, INFINITY),
@@ -261,15 +261,16 @@ EXPERIMENT = Experiment(
             sign=(20, INFINITY),
         ),
         effect(
-            "Small learning rate, 80 % sparsity: the ticket beats its reinitialisation",
-            published="it does",
+            "Small learning rate, 80 % sparsity: tickets beat reinitialised ones",
+            published="they do",
             source="section 4.1",
             value="over reinit small",
             size=0,
             unit="pp",
         ),
         Claim(
-            "Large learning rate, 80 %: it is about as accurate",
+            "Large learning rate, 80 % sparsity: tickets and reinitialised ones are "
+            "about as accurate",
             published="about equal",
             source="section 4.1",
             value="over reinit large",
@@ -277,7 +278,9 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "Large learning rate, 80 %: fine-tuned, a ticket's masks beat the ticket",
+            "Large learning rate, 80 % sparsity: fine-tuned weights in a ticket's "
+            "masks "
+            "beat the ticket",
             published="they do",
             source="section 5",
             value="tuned over ticket",
@@ -285,16 +288,18 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "Fine-tuned, 90 %: masks by ADMM are above those of iterative pruning",
-            published="above",
+            "Fine-tuned at 90 % sparsity, masks of ADMM beat those of iterative "
+            "pruning",
+            published="they do",
             source="section 5",
             value="ADMM over iterative",
             size=0,
             unit="pp",
         ),
         effect(
-            "Fine-tuned, 90 %: masks of iterative pruning are above those of one-shot",
-            published="above",
+            "Fine-tuned at 90 % sparsity, masks of iterative pruning beat one-shot "
+            "masks",
+            published="they do",
             source="section 5",
             value="iterative over one-shot",
             size=0,

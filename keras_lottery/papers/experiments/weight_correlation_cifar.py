@@ -1,4 +1,4 @@
-"""Liu et al.: the same questions of the paper's own networks, on CIFAR-10."""
+"""Liu et al.: weight correlation in the paper's own networks, on CIFAR-10."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -101,15 +101,16 @@ def recipes(lab: Lab) -> dict[str, Recipe]:
 def correlate(
     lab: Lab, sparsities: Sequence[float], allocation: Allocation
 ) -> tuple[dict[str, Any], dict[str, LotteryTicketSearch]]:
-    """Tickets and their reinitialisations by learning rate; R_p.
+    """Searches at each learning rate, with reinitialised controls; measures R_p.
 
     Args:
         lab: where to train.
-        sparsities: the tickets'.
-        allocation: of the sparsities. The first convolution is left alone.
+        sparsities: those of the tickets.
+        allocation: how each sparsity is spread over the layers. The first convolution
+            is not pruned.
 
     Returns:
-        What is measured, and the searches by learning rate.
+        The measured values, and the searches by learning rate.
     """
     measured: dict[str, Any] = {}
     searches = {}
@@ -142,16 +143,16 @@ def accuracies(
     highest: float,
     allocation: Allocation,
 ) -> "pd.DataFrame":
-    """Tickets, their reinitialisations, and masks with the trained weights fine-tuned.
+    """Accuracies of tickets, of reinitialised ones, and of fine-tuned trained weights.
 
-    Masks are those of the tickets, found iteratively, and of the highest sparsity
-    those found in one shot; at the large rate also those of ADMM.
+    The masks for fine-tuning are those of the tickets, found iteratively; at the
+    highest sparsity also one-shot masks and, at the large rate, those of ADMM.
 
     Args:
         lab: where to train.
         searches: by learning rate.
         highest: the sparsity of the last level.
-        allocation: of the sparsities.
+        allocation: how each sparsity is spread over the layers.
 
     Returns:
         A row for each training: `learning_rate`, `variant`, `density`, `replicate` and
@@ -211,15 +212,15 @@ def experiment(
     Args:
         model: its name in `models`.
         title: its name in words.
-        run: same as `Experiment`.
-        trainings: how many there are at the paper's scale.
-        published: the R_p of the trained weights and those half pruned by ADMM,
-            in %, and the data set that it is of.
+        run: same as in `Experiment`.
+        trainings: their number at the paper's scale.
+        published: the published R_p, in %, between the trained weights and the weights
+            that ADMM pruned by half, and the data set that it was measured on.
         levels: rounds of pruning at the paper's scale.
         small: a smaller network of its kind, for the smoke scale.
-        accuracies: those of the dense network that are published, by learning rate.
-        claims: others.
-        others: scales beside `"smoke"` and `"paper"`.
+        accuracies: the published ones of the dense network, by learning rate.
+        claims: further claims.
+        others: scales besides `"smoke"` and `"paper"`.
     """
     of_dense = zip(RATES.items(), accuracies, strict=False)
     r_trained, data = published
@@ -243,7 +244,7 @@ def experiment(
         (
             *(
                 Claim(
-                    f"The dense network's accuracy at learning rate {rate}",
+                    f"Accuracy of the dense network at learning rate {rate}",
                     published=f"{accuracy} %",
                     source="section 4.1",
                     value=f"dense {label}",
@@ -253,7 +254,8 @@ def experiment(
                 for (label, rate), accuracy in of_dense
             ),
             Claim(
-                "At 0.1, half pruned by ADMM: R_p of the initial weights is near 20 %",
+                "At learning rate 0.1, pruned by half with ADMM: R_p with the initial "
+                "weights is near 20 %",
                 published="20.1 to 20.4 %",
                 source="appendix F, table 1",
                 value="pruned, initial",
@@ -261,7 +263,8 @@ def experiment(
                 unit="%",
             ),
             Claim(
-                "R_p of the trained weights is far above",
+                "At learning rate 0.1, pruned by half with ADMM: R_p with the trained "
+                "weights is far higher",
                 published=f"{r_trained} % ({data})",
                 source="appendix F, table 1",
                 value="pruned, trained",
@@ -276,8 +279,8 @@ def experiment(
 
 RESNET_20 = (
     Claim(
-        "At 0.01, R_p of initial and trained weights, not pruned, is well above 20 %",
-        published="above (curves)",
+        "At learning rate 0.01, R_p of the dense network is well above 20 %",
+        published="above 20 % (curves)",
         source="section 4.3",
         value="R_p small",
         reproduced=(30, INFINITY),
@@ -285,8 +288,8 @@ RESNET_20 = (
         sign=(20, INFINITY),
     ),
     Claim(
-        "At 0.1, it is near 20 %",
-        published="near (curves)",
+        "At learning rate 0.1, R_p of the dense network is near 20 %",
+        published="near 20 % (curves)",
         source="section 4.3",
         value="R_p large",
         reproduced=(15, 25),
@@ -297,16 +300,16 @@ RESNET_20 = (
         for percent in (62, 80)
         for claim in (
             effect(
-                f"At 0.01, the ticket of {percent} % sparsity beats its "
-                "reinitialisation",
-                published="it does",
+                f"At 0.01 and {percent} % sparsity, tickets beat reinitialised ones",
+                published="they do",
                 source="section 4.1",
                 value=f"small {percent}",
                 size=0,
                 unit="pp",
             ),
             Claim(
-                f"At 0.1, {percent} %: it is about as accurate",
+                f"At 0.1 and {percent} % sparsity, tickets and reinitialised ones are "
+                "about as accurate",
                 published="about equal",
                 source="section 4.1",
                 value=f"large {percent}",
@@ -314,7 +317,9 @@ RESNET_20 = (
                 unit="pp",
             ),
             effect(
-                f"{percent} %: it gains less over it at 0.1 than at 0.01",
+                f"At {percent} % sparsity, tickets gain less over reinitialised ones "
+                "at "
+                "0.1 than at 0.01",
                 published="less (curves)",
                 source="section 4.1",
                 value=f"less at large {percent}",
@@ -322,8 +327,8 @@ RESNET_20 = (
                 unit="pp",
             ),
             effect(
-                f"At 0.1, {percent} %: the trained weights in its masks, fine-tuned, "
-                "beat the ticket",
+                f"At 0.1 and {percent} % sparsity, fine-tuned weights in a ticket's "
+                "masks beat the ticket",
                 published="they do",
                 source="section 5",
                 value=f"tuned over ticket {percent}",
@@ -331,7 +336,8 @@ RESNET_20 = (
                 unit="pp",
             ),
             effect(
-                f"At 0.1, {percent} %: they beat the reinitialisation",
+                f"At 0.1 and {percent} % sparsity, fine-tuned weights in a ticket's "
+                "masks beat the reinitialised ticket",
                 published="they do",
                 source="section 5",
                 value=f"tuned over reinit {percent}",
@@ -341,8 +347,8 @@ RESNET_20 = (
         )
     ),
     effect(
-        "At 0.1, the trained weights in the masks of 70 %, fine-tuned, beat the dense "
-        "network",
+        "At 0.1 and 70 % sparsity, fine-tuned weights in a ticket's masks beat the "
+        "dense network",
         published="they do",
         source="section 5",
         value="tuned 70",
@@ -350,7 +356,8 @@ RESNET_20 = (
         unit="pp",
     ),
     Claim(
-        "At 0.1, pruned by ADMM to 80 % sparsity, it is as accurate as when dense",
+        "At 0.1, a network pruned by ADMM to 80 % sparsity is as accurate as the dense "
+        "one",
         published="it is",
         source="section 5",
         value="ADMM",
@@ -358,16 +365,16 @@ RESNET_20 = (
         unit="pp",
     ),
     effect(
-        "Fine-tuned, 80 %: masks by ADMM are above those of iterative pruning",
-        published="above",
+        "Fine-tuned at 80 % sparsity, masks of ADMM beat those of iterative pruning",
+        published="they do",
         source="section 5",
         value="ADMM over iterative",
         size=0,
         unit="pp",
     ),
     effect(
-        "Fine-tuned, 80 %: masks of iterative pruning are above those of one-shot",
-        published="above",
+        "Fine-tuned at 80 % sparsity, masks of iterative pruning beat one-shot masks",
+        published="they do",
         source="section 5",
         value="iterative over one-shot",
         size=0,

@@ -17,7 +17,7 @@ from keras_lottery.study.analysis import weight_histograms, weight_movement
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """How far weights travel in the dense training, inside and outside of tickets."""
+    """Measures how far weights move in dense training, inside and outside tickets."""
     import pandas as pd
 
     search = lab.search("iterative")
@@ -32,7 +32,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
             moved.append(weight_movement(*weights).assign(**where))
             if not replicate:
                 histograms.append(weight_histograms(*weights).assign(**where))
-        # Of the last level, the sparsest.
+        # These are the masks of the last level, the sparsest.
         spreads.append(
             {
                 name: dense.weights[name][mask].std() / dense.weights[name].std()
@@ -71,7 +71,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 EXPERIMENT = Experiment(
     "weights_of_tickets",
-    "How far the weights of winning tickets travel, and where they start",
+    "How far the weights of winning tickets move, and where they start",
     PAPER,
     lenet(
         cpu="48 trainings of 7,328 steps, about 5 minutes on 2 cores",
@@ -82,7 +82,7 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "Weights of tickets move further than the others (least of four levels)",
+            "Weights of tickets move further than pruned ones (least of four levels)",
             published="further",
             source="section 5",
             value="distance",
@@ -91,16 +91,17 @@ EXPERIMENT = Experiment(
             sign=(1, INFINITY),
         ),
         effect(
-            "Their magnitudes grow",
-            published="larger (figures)",
+            "Weights of tickets grow in magnitude",
+            published="they grow (figures)",
             source="appendix F",
             value="growth",
             size=0,
             unit="",
         ),
         Claim(
-            "Initial values left in the first layer are spread as all of its (3.6 %)",
-            published="as all",
+            "Initial values kept in the first layer are spread like all of them (3.6 "
+            "%)",
+            published="alike",
             source="appendix F.1",
             value="hidden_1/kernel",
             reproduced=(0.9, 1.1),
@@ -108,7 +109,7 @@ EXPERIMENT = Experiment(
         ),
         *(
             Claim(
-                f"Those left in {layer} are spread more widely than all of its (3.6 %)",
+                f"Initial values kept in {layer} are spread more widely (3.6 %)",
                 published="bimodal",
                 source="appendix F.1",
                 value=f"{layer}/kernel",

@@ -1,6 +1,6 @@
 """The networks of the lottery-ticket papers, each with the paper's recipe.
 
-A new one is a function that builds a plain, uncompiled Keras model with explicit
+A new model is a function that builds a plain, uncompiled Keras model with explicit
 layer names, its `Recipe`, and a line in `MODELS`.
 """
 
@@ -95,7 +95,7 @@ def names() -> list[str]:
 
 
 def get(model: str | Builder) -> Builder:
-    """A function that builds a model, by name, or the one given.
+    """The function that builds a model, given by name or as the function itself.
 
     Raises:
         ValueError: if the name is unknown.
@@ -107,7 +107,7 @@ def get(model: str | Builder) -> Builder:
 
 
 def recipe(model: str | Builder) -> Recipe:
-    """The recipe of a model, by the model's name or the function that builds it.
+    """The recipe of a model, given by name or as the function that builds it.
 
     Raises:
         ValueError: if the model is unknown.

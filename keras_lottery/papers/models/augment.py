@@ -1,4 +1,4 @@
-"""What training does to the images of CIFAR-10."""
+"""Augmentation of the images of CIFAR-10."""
 
 import keras
 from keras import layers
@@ -8,10 +8,10 @@ def augmentation(seed: int | None = None) -> list[keras.layers.Layer]:
     """Layers that move images by up to an eighth and mirror half of them, in training.
 
     Args:
-        seed: of what they draw; by default it differs at each call.
+        seed: seed of the random numbers; by default it differs at each call.
 
     Reference:
-        He et al. 2016, section 4.2: a crop out of the image with 4 more pixels on each
+        He et al. 2016, section 4.2: a crop of the image padded by 4 pixels on each
         side, and a horizontal flip.
 
     Example:

@@ -1,4 +1,4 @@
-"""A small BERT for the glosses of WordNet, of Keras's own layers."""
+"""A small BERT for the glosses of WordNet, built of Keras's own layers."""
 
 import contextlib
 
@@ -17,7 +17,7 @@ from keras_lottery.papers.data.wordnet import (
 )
 from keras_lottery.papers.models.recipe import Recipe, check_sizes
 
-# Chen et al. fine-tune by Adam, without weight decay, at a rate that falls to zero.
+# Chen et al. fine-tune with Adam, no weight decay, and a rate that falls to zero.
 BERT_SMALL = Recipe(
     optimizer="adam",
     learning_rate=3e-4,
@@ -51,26 +51,26 @@ def bert_small(
 ) -> keras.Model:
     """A small BERT that classifies texts: 1.65 million parameters.
 
-    As in BERT, blocks normalise behind each sum, and a unit has four times the width
-    between; heads are 32 wide. There are no segments and no dropout, and the class is
-    read from the mean over the words instead of a pooler.
+    As in BERT, blocks normalise after each sum, and their hidden layers are four times
+    as wide; heads are 32 wide. There are no segments and no dropout, and the class is
+    computed from the mean over the words instead of a pooler.
 
     Args:
-        input_shape: (length,) of a text in numbers of words; 0 is padding.
+        input_shape: (length,) of a text as word indices; 0 is padding.
         classes: Number of classes.
         seed: Seed of the initial weights; by default they differ at each call.
         blocks: Number of blocks.
-        width: Numbers for each word; a multiple of 32.
+        width: Width of the embeddings; a multiple of 32.
         vocabulary: Number of words.
 
     Returns:
-        An uncompiled model that outputs logits. It prunes its blocks alone by
-        `mask_model(model, "block_*")`.
+        An uncompiled model that outputs logits. `mask_model(model, "block_*")` prunes
+        its blocks only.
 
     Reference:
         Devlin et al. 2019, [BERT](https://arxiv.org/abs/1810.04805); Turc et al. 2019,
-        [Well-read students learn better](https://arxiv.org/abs/1908.08962), for
-        widths such as 128.
+        [Well-read students learn better](https://arxiv.org/abs/1908.08962), for widths
+        such as 128.
 
     Example:
 
@@ -94,17 +94,17 @@ def bert_small_mlm(
     width: int = 128,
     masked: int = MASKED,
 ) -> keras.Model:
-    """The same encoder, with a head that finds masked words: `bert_small` before tasks.
+    """The encoder of `bert_small` with a head for masked words, for pre-training.
 
-    The head has the embeddings' weights for its last layer, as in BERT.
+    As in BERT, the last layer of the head shares its weights with the embeddings.
 
     Args:
         input_shape, seed, blocks, width: Same as in `bert_small`.
         classes: Number of words.
-        masked: How many words of each text are masked, by the number 3.
+        masked: How many words of each text are masked; the mask is number 3.
 
     Returns:
-        An uncompiled model that outputs logits of shape (masked, classes), of the
+        An uncompiled model that outputs logits of shape (masked, classes), for the
         masked words from left to right.
 
     Example:
@@ -115,7 +115,7 @@ def bert_small_mlm(
     checks.count("masked", masked, 1)
     with _drawn_by(seed):
         encoder = _Encoder(input_shape, blocks, width, classes)
-        # The first ones score highest: no two scores of masked words are equal.
+        # Earlier words score higher: no two scores of masked words are equal.
         from_right = input_shape[0] - encoder.positions
         score = ops.where(ops.equal(encoder.words, MASK), from_right, 0)
         _, places = ops.top_k(score, masked)
@@ -127,10 +127,10 @@ def bert_small_mlm(
 
 
 def _drawn_by(seed: int | None) -> contextlib.AbstractContextManager:
-    """Draws all weights by a seed.
+    """Draws all weights from a seed.
 
-    Attention gives its initializer to three layers of one shape: with a seed, they
-    would have equal weights.
+    Attention uses its initializer for three layers of the same shape: with a seed,
+    they would have equal weights.
     """
     if seed is None:
         return contextlib.nullcontext()
@@ -146,14 +146,14 @@ def _dense(name: str, units: int, activation: str | None = None) -> layers.Dense
 
 
 class _Encoder:
-    """Words, and what the blocks make of them.
+    """The inputs and outputs of the blocks.
 
     Attributes:
         words: the input.
-        is_word: what of it is no padding.
+        is_word: which inputs are words, not padding.
         positions: 0, 1, 2, … for each word.
         embed: the layer of the words' embeddings.
-        outputs: of the last block.
+        outputs: those of the last block.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class _Encoder:
             embeddings_initializer=_normal(),
             name="embeddings",
         )
-        # Keras's own masks of padding end where the positions are added.
+        # Keras loses its own mask of padding where the positions are added.
         self.is_word = ops.not_equal(self.words, PAD)
         self.positions = ops.cumsum(ops.ones_like(self.words), axis=1) - 1
         place = layers.Embedding(
@@ -192,7 +192,7 @@ class _Encoder:
         self.outputs = x
 
     def _block(self, x: keras.KerasTensor, name: str, width: int) -> keras.KerasTensor:
-        """Attention and units, as a model of its own."""
+        """A block of attention and dense layers, as a model of its own."""
         words = layers.Input(x.shape[1:], name="vectors")
         is_word = layers.Input(self.is_word.shape[1:], dtype="bool", name="is_word")
         attention = layers.MultiHeadAttention(

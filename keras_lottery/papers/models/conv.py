@@ -66,7 +66,7 @@ def conv_4(
 ) -> keras.Model:
     """Conv-4: Conv-2 and two convolutions of 128 filters; 2.4 million parameters.
 
-    Arguments, result and reference are those of `conv_2`.
+    Arguments, result and reference are the same as in `conv_2`.
 
     Example:
 
@@ -83,9 +83,9 @@ def conv_6(
 ) -> keras.Model:
     """Conv-6: Conv-4 and two convolutions of 256 filters; 2.3 million parameters.
 
-    Arguments, result and reference are those of `conv_2`. The paper prints 1.7
-    million weights, which its own layers do not add up to: the 1.1 million it
-    gives for the convolutions are right, the hidden layers hold as many again.
+    Arguments, result and reference are the same as in `conv_2`. The paper prints 1.7
+    million weights, but its own layers add up to more: the 1.1 million that it gives
+    for the convolutions are right, and the dense layers have as many again.
 
     Example:
 
@@ -98,7 +98,7 @@ def conv_6(
 def _vgg(
     filters: list[int], input_shape: tuple[int, ...], classes: int, seed: int | None
 ) -> keras.Model:
-    """Two 3x3 convolutions and a pooling per entry of filters, then 256-256-classes."""
+    """Two 3x3 convolutions and a pooling for each of `filters`, then dense layers."""
     check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     stack: list[layers.Layer] = []

@@ -1,4 +1,4 @@
-"""The recipes of the deep networks for CIFAR-10, each as it differs from another."""
+"""The recipes of the deep networks for CIFAR-10, by their differences."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from keras_lottery.papers.models.recipe import Recipe
 EPOCH = 351
 """Steps in an epoch of CIFAR-10: 45,000 images in batches of 128."""
 
-# Frankle & Carbin 2019, figure 2: what they call ResNet-18.
+# Frankle & Carbin 2019, figure 2, where the network is called ResNet-18.
 RESNET_20 = Recipe(
     optimizer="sgd",
     learning_rate=0.01,
@@ -34,7 +34,7 @@ RESNET_56 = replace(
     weight_decay=2e-4,
     drops=(91 * EPOCH, 136 * EPOCH),
 )
-# Liu et al. 2021: 150 epochs. The decay is that of Frankle & Carbin.
+# Liu et al. 2021: 150 epochs. The weight decay is that of Frankle & Carbin.
 VGG_11 = replace(
     RESNET_20,
     learning_rate=0.1,
@@ -52,6 +52,6 @@ MOBILENET_V2 = replace(
         "head": 0.2,
         "output": 0.2,
     },
-    # Depthwise kernels too.
+    # Depthwise kernels are pruned, too.
     prunable=("stem", "expand_*", "depthwise_*", "project_*", "head", "output"),
 )

@@ -1,4 +1,4 @@
-"""The paper's initialisation."""
+"""The initialisation of the first paper."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from keras_lottery import checks
 
 
 def glorot_normals(seed: int | None) -> Iterator[keras.initializers.Initializer]:
-    """Gaussian Glorot initialisers without end, one for each layer.
+    """An endless sequence of Gaussian Glorot initialisers, one for each layer.
 
-    Every layer gets a seed of its own: with one seed for all, layers of the same
-    shape would start from the same weights. Without a seed Keras draws one
-    (`keras.utils.set_random_seed` governs it).
+    Every layer gets a seed of its own: with the same seed, layers of the same shape
+    would start from the same weights. Without a seed, Keras draws one, which
+    `keras.utils.set_random_seed` governs.
     """
     if seed is not None:
         checks.seed("seed", seed)
@@ -25,5 +25,5 @@ def _glorot_normals(seed: int | None) -> Iterator[keras.initializers.Initializer
     while True:
         own = None if seed is None else int(sequence.spawn(1)[0].generate_state(1)[0])
         if own is not None and keras.backend.backend() == "torch":
-            own %= 2**31  # Keras 3.12 takes no larger ones there.
+            own %= 2**31  # Keras 3.12 accepts no larger seeds there.
         yield keras.initializers.GlorotNormal(seed=own)

@@ -16,8 +16,8 @@ LENET_300_100 = Recipe(
     steps_per_execution=100,
 )
 
-# Frankle & Carbin train no LeNet-5: its optimizer is that of their LeNet-300-100,
-# its length and pruning rates are those of their smallest convolutional network.
+# Frankle & Carbin do not train LeNet-5. The optimizer is that of their LeNet-300-100;
+# the length and pruning rates are those of their smallest convolutional network.
 LENET_5 = Recipe(
     optimizer="adam",
     learning_rate=1.2e-3,
@@ -74,8 +74,8 @@ def lenet_5(
 ) -> keras.Model:
     """LeNet-5 as the pruning literature counts it: 430,500 weights on MNIST.
 
-    This is Caffe's form (20 and 50 filters of 5x5, unpadded, then 500 units),
-    with a ReLU after every layer but the last.
+    This is Caffe's version (20 and 50 filters of 5x5, unpadded, then 500 units), with
+    a ReLU after every layer except the last.
 
     Args:
         input_shape: Shape of one image, at least 16 pixels wide and high.

@@ -11,8 +11,8 @@ from keras_lottery.papers.models.initializers import glorot_normals
 from keras_lottery.papers.models.normalization import normalization
 from keras_lottery.papers.models.recipe import check_images
 
-# Expansion, filters, blocks, strides of the first block: Sandler et al. 2018, table 2,
-# where the stem and the stage of 24 filters have strides of 2.
+# Expansion, filters, blocks, stride of the first block: Sandler et al. 2018, table 2,
+# except that the stem and the stage of 24 filters have a stride of 2 there.
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -32,8 +32,8 @@ def mobilenet_v2(
 ) -> keras.Model:
     """MobileNetV2 for CIFAR-10: 2,236,682 trained parameters.
 
-    The stem and the stage of 24 filters keep the size of the image, which they halve
-    on larger ones.
+    The stem and the stage of 24 filters keep the size of the image; in the original
+    network, for larger images, they halve it.
 
     Args:
         input_shape: Shape of one image.

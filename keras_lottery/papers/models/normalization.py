@@ -1,12 +1,12 @@
-"""Batch normalisation as the papers' networks have it."""
+"""Batch normalisation as in the papers' networks."""
 
 from keras import layers
 
 
 def normalization(name: str) -> layers.BatchNormalization:
-    """A layer whose moving statistics follow the weights within some tens of steps.
+    """A layer whose moving statistics follow the weights within tens of steps.
 
-    A momentum of 0.9 is that of the papers' frameworks. Keras's own, 0.99, leaves
-    evaluations some hundred steps behind the training.
+    The momentum of 0.9 is the default of the papers' frameworks. With Keras's default
+    of 0.99, evaluations lag hundreds of steps behind the training.
     """
     return layers.BatchNormalization(momentum=0.9, name=name)

@@ -1,4 +1,4 @@
-"""How a model of a paper is trained: the recipe, and compiling by it."""
+"""The recipe by which a paper trains a model, and how to compile with it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,27 +25,27 @@ class Recipe:
         learning_rate: The optimizer's learning rate.
         batch_size: Examples per step.
         steps: Steps (optimizer updates) of one training.
-        rates: Layer name or pattern to the share of the layer's remaining weights
-            that is pruned at each level, 0 for layers that are left alone. No layer
-            matches two of them.
-        prunable: The layers to mask, same as in `mask_model`, where the paper prunes
-            others than it does by default.
+        rates: For each layer name or pattern, the share of the layer's remaining
+            weights to prune at each level; 0 for layers that are not pruned. No layer
+            may match two of them.
+        prunable: The layers to mask, same as in `mask_model`, if the paper prunes other
+            layers than `mask_model` masks by default.
         eval_freq: Steps between two evaluations on the validation data.
-        jit_compile: As in `keras.Model.compile`. XLA makes dense networks faster
-            everywhere, and convolutions up to four times slower on CPUs: recipes
-            of convolutional networks keep Keras's `"auto"`, which leaves XLA out
-            when TensorFlow has CPUs alone. On torch, whose compiler needs one of C++
-            and minutes, it is `"auto"`, which leaves it out.
-        steps_per_execution: As in `keras.Model.compile`; it divides `eval_freq`. On
-            torch, where Keras takes one step alone, it is 1.
-        momentum: Of the optimizer `"sgd"`.
-        weight_decay: With the optimizer `"sgd"`, λ of the penalty λ/2 ‖w‖²: it is taken
-            off the weights beside the gradient, as much as momentum would make of it:
-            λ / (1 - momentum) times the learning rate. With another optimizer, what its
-            own `weight_decay` is: λ times the learning rate, whatever the gradients.
-        drops: Steps from which the learning rate is a tenth of what it was before.
-        warm_up: Steps over which it rises from zero, linearly.
-        linear_decay: Whether the learning rate falls to zero, linearly, over all steps.
+        jit_compile: Same as in `keras.Model.compile`. XLA makes dense networks faster
+            everywhere, but convolutions up to four times slower on CPUs. Recipes of
+            convolutional networks therefore keep Keras's `"auto"`, which does not use
+            XLA if TensorFlow has only CPUs. On torch, whose compiler needs a C++
+            compiler and minutes, it is always `"auto"`, which does not compile.
+        steps_per_execution: Same as in `keras.Model.compile`; it divides `eval_freq`.
+            On torch, where Keras only executes single steps, it is 1.
+        momentum: That of the optimizer `"sgd"`.
+        weight_decay: With the optimizer `"sgd"`, λ of the penalty λ/2 ‖w‖². It is
+            decoupled from the gradient and scaled as momentum would scale it: λ / (1 -
+            momentum) times the learning rate. With another optimizer, it is that
+            optimizer's own `weight_decay`: λ times the learning rate.
+        drops: Steps at which the learning rate is divided by ten.
+        warm_up: Steps over which the learning rate rises linearly from zero.
+        linear_decay: Whether the learning rate falls linearly to zero over all steps.
         augment: Whether training crops and mirrors the images, as `augmentation` does.
     """
 
@@ -83,7 +83,7 @@ class Recipe:
 
     @property
     def left_alone(self) -> tuple[str, ...]:
-        """Names or patterns of the layers that the paper does not prune.
+        """The names or patterns of the layers that the paper does not prune.
 
         >>> from keras_lottery import models
         >>> models.recipe("resnet_20").left_alone
@@ -94,13 +94,14 @@ class Recipe:
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class Steps(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises from zero, if so asked, and drops to a tenth or falls.
+    """A learning rate with optional warm-up, drops to a tenth, and linear decay.
 
     Args:
         learning_rate: The highest rate.
-        drops: Steps from which the rate is a tenth of what it was before.
-        warm_up: Steps over which it rises.
-        end: The step at which it has fallen to zero, linearly; by default it does not.
+        drops: Steps at which the rate is divided by ten.
+        warm_up: Steps over which it rises linearly from zero.
+        end: The step at which it reaches zero by linear decay; by default, it does not
+            decay.
 
     Reference:
         Frankle & Carbin 2019, section 4 and figure 2.
@@ -141,7 +142,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments."""
+        """The arguments, as a dictionary."""
         return {
             "learning_rate": self.learning_rate,
             "drops": self.drops,
@@ -163,17 +164,17 @@ def build(
     classes: int,
     **compiling: Any,
 ) -> keras.Model:
-    """A classifier as its recipe trains it: with its augmentation, and compiled.
+    """Builds a classifier with the augmentation of its recipe, and compiles it.
 
     Args:
-        builder: `(input_shape, classes) -> model`; with an argument `augment`, where
-            the recipe augments.
+        builder: `(input_shape, classes) -> model`, with an argument `augment` if the
+            recipe augments.
         recipe: The recipe.
-        input_shape, classes: As of the builder.
+        input_shape, classes: Arguments of the builder.
         compiling: `optimizer` and `learning_rate`, see `compile_model`.
 
     Returns:
-        The model, compiled.
+        The compiled model.
 
     Example:
 
@@ -199,21 +200,22 @@ def compile_model(
     | keras.optimizers.schedules.LearningRateSchedule
     | None = None,
 ) -> keras.Model:
-    """Compiles a classifier that outputs logits as its recipe says.
+    """Compiles a classifier that outputs logits, by its recipe.
 
     Args:
-        model: The model, compiled in place.
+        model: The model, which is compiled in place.
         recipe: Its recipe.
-        optimizer: A name, or an optimizer used as it is; by default the recipe's.
-        learning_rate: A number, which drops and warms up as the recipe says, or a
-            schedule, used as it is; by default the recipe's.
+        optimizer: A name, or an optimizer, which is used as it is; by default that of
+            the recipe.
+        learning_rate: A number, to which the drops and warm-up of the recipe apply, or
+            a schedule, which is used as it is; by default that of the recipe.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: if the optimizer is unknown, or an object beside which a learning
-            rate is given.
+        ValueError: if the optimizer is unknown, or if it is an object and a learning
+            rate is given as well.
 
     Example:
 
@@ -242,7 +244,7 @@ def compile_model(
         end = recipe.steps if recipe.linear_decay else None
         if isinstance(rate, Real) and (recipe.drops or recipe.warm_up or end):
             rate = Steps(float(rate), recipe.drops, recipe.warm_up, end)
-        # Named, as Keras would number it by a counter of the process.
+        # It has a name, since Keras would number it by a counter of the process.
         config = {"name": name, "learning_rate": rate}
         momentum = recipe.momentum if name.lower() == "sgd" else 0.0
         if momentum:
@@ -267,7 +269,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_images(input_shape: Sequence[int], classes: int) -> None:
-    """Raises ValueError unless a classifier of images can be of these sizes."""
+    """Raises ValueError unless an image classifier can have these sizes."""
     form = "the shape of an image, such as (height, width, channels)"
     check_sizes("input_shape", input_shape, form)
     checks.count("classes", classes, 1)
@@ -276,7 +278,7 @@ def check_images(input_shape: Sequence[int], classes: int) -> None:
 def check_sizes(
     name: str, shape: Sequence[int], form: str, dimensions: int | None = None
 ) -> None:
-    """Raises ValueError unless it is a shape, of so many dimensions."""
+    """Raises ValueError unless it is a shape with this number of dimensions."""
     known = isinstance(shape, tuple | list) and shape
     if not known or dimensions not in (None, len(shape)):
         checks.refuse(name, form, shape)

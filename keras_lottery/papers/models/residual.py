@@ -23,7 +23,7 @@ def resnet(
     """A residual network of three stages of 16, 32 and 64 filters.
 
     Args:
-        depth: Layers with weights, shortcuts not counted: 6 n + 2.
+        depth: Number of layers with weights, without shortcuts: 6 n + 2.
         input_shape: Shape of one image.
         classes: Number of classes.
         seed: Seed of the initial weights; by default they differ at each call.
@@ -38,8 +38,8 @@ def resnet(
 
     Reference:
         He et al. 2016, [Deep residual learning for image recognition](
-        https://arxiv.org/abs/1512.03385), section 4.2; shortcuts of other widths are
-        1x1 convolutions, as in Frankle & Carbin 2019.
+        https://arxiv.org/abs/1512.03385), section 4.2. Shortcuts that change the width
+        are 1x1 convolutions, as in Frankle & Carbin 2019.
 
     Example:
 
@@ -104,7 +104,7 @@ def resnet_20(
 ) -> keras.Model:
     """ResNet-20, which Frankle & Carbin call ResNet-18.
 
-    Arguments, result and reference are those of `resnet`.
+    Arguments, result and reference are the same as in `resnet`.
 
     Example:
 
@@ -122,7 +122,7 @@ def resnet_56(
 ) -> keras.Model:
     """ResNet-56: 855,770 trained parameters.
 
-    Arguments, result and reference are those of `resnet`; the recipe is that of Renda
+    Arguments, result and reference are the same as in `resnet`; the recipe is by Renda
     et al. 2020, [Comparing rewinding and fine-tuning](
     https://arxiv.org/abs/2003.02389).
     """

@@ -20,11 +20,11 @@ def vgg(
     seed: int | None = None,
     augment: bool = False,
 ) -> keras.Model:
-    """Blocks of 3x3 convolutions, a pooling between them, then one dense layer.
+    """Blocks of 3x3 convolutions with pooling between them, then one dense layer.
 
     Args:
         blocks: Convolutions in each block.
-        width: Filters in the first block; they double up to eight times as many.
+        width: Filters in the first block; they double in each, up to eight times.
         input_shape: Shape of one image.
         classes: Number of classes.
         seed: Seed of the initial weights; by default they differ at each call.
@@ -35,7 +35,7 @@ def vgg(
 
     Reference:
         Simonyan & Zisserman 2015, [Very deep convolutional networks](
-        https://arxiv.org/abs/1409.1556); the form for CIFAR-10, with batch
+        https://arxiv.org/abs/1409.1556). The version for CIFAR-10, with batch
         normalisation, is that of Frankle & Carbin 2019.
 
     Example:
@@ -88,7 +88,7 @@ def vgg_19(
 ) -> keras.Model:
     """VGG-19: sixteen convolutions; 20 million parameters.
 
-    Arguments, result and reference are those of `vgg`.
+    Arguments, result and reference are the same as in `vgg`.
 
     Example:
 
@@ -106,8 +106,8 @@ def vgg_11(
 ) -> keras.Model:
     """VGG-11: eight convolutions; 9.2 million parameters.
 
-    Arguments, result and reference are those of `vgg`; the recipe is that of Liu et al.
-    2021, [Lottery ticket preserves weight correlation](
+    Arguments, result and reference are the same as in `vgg`; the recipe is that of Liu
+    et al. 2021, [Lottery ticket preserves weight correlation](
     https://arxiv.org/abs/2102.11068).
     """
     return vgg((1, 1, 2, 2, 2), 64, input_shape, classes, seed, augment)
