@@ -112,6 +112,9 @@ class Engine:
         """The engine of a smaller model, on the same data."""
         return type(self)(model, *self._how)
 
+    def prepare(self) -> None:
+        """Does ahead what the first training would have to wait for, if anything."""
+
     def train(
         self,
         ticket: Ticket,

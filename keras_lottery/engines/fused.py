@@ -86,6 +86,10 @@ class FusedEngine(FitEngine):
         weights = class_weights(parts["train"][1], self.class_weight)
         return placed, _backend().on_device(weights)
 
+    def prepare(self) -> None:
+        """Compiles the loops."""
+        self._compiled()
+
     def _compiled(self) -> Loop | None:
         """The loops, compiled when they are needed first; None if they cannot be."""
         if self._loop is None and self._compiles:

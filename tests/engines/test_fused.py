@@ -152,6 +152,18 @@ def test_twice_is_the_same_to_the_bit():
     assert one.curve == other.curve
 
 
+def test_it_is_compiled_ahead():
+    engine, work = made("fused", "momentum"), ticket(untouched("momentum"), 30)
+    engine.prepare()
+    compiled = engine._loop
+    assert compiled
+    one, other = engine.train(work, 3), engine_of("fused", "momentum").train(work, 3)
+    assert engine._loop is compiled
+    assert one.curve == other.curve
+    for name, value in one.final.items():
+        np.testing.assert_array_equal(value, other.final[name])
+
+
 def test_seconds_are_those_of_training(monkeypatch):
     engine, work = engine_of("fused", "adam"), ticket(untouched("adam"), 40)
     engine.train(work, 0)  # Everything is compiled.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -13,9 +14,10 @@ import pandas as pd
 import psutil
 import pytest
 
+from keras_lottery.engines.engine import Engine
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.store import Store
-from keras_lottery.search.workers import pool
+from keras_lottery.search.workers import pool, worker
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +58,15 @@ def search(directory=None, **arguments):
     defaults = {"schedule": [0.5], "controls": {"reinit": 1}, "replicates": 2}
     made = LotteryTicketSearch(build, directory=directory, **(defaults | arguments))
     return made.search(**FIT).drop(columns="seconds")
+
+
+@pytest.mark.once
+def test_a_worker_gets_ready_before_there_is_a_task():
+    setup = mock.Mock()
+    setup.make.return_value = engine = mock.Mock(Engine)
+    assert worker.train("its own", lambda: setup, lambda: None, print) is None
+    engine.prepare.assert_called_once_with()
+    engine.do.assert_not_called()
 
 
 @pytest.mark.once

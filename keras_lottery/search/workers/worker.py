@@ -56,7 +56,8 @@ def train(
     Args:
         key: identifies the search.
         load: returns its setup.
-        read: returns the task; for `None`, only the engine is built.
+        read: returns the task; for `None`, only the engine is built and
+            compiled.
         report: is called with the training's progress now and then.
     """
     report(Reached())
@@ -66,6 +67,7 @@ def train(
             _engines[key] = load().make()
         task = read()
         if task is None:
+            _engines[key].prepare()
             return None
         _, facts, result = _engines[key].do(task, _now_and_then(report))
         return Outcome(facts, result)
