@@ -520,6 +520,14 @@ def good_calls(folder, run):
         "kl.allocation.largest": Good(
             {"scores": scores, "alive": dense, "keep": 3}, keep="count"
         ),
+        "kl.analysis.calibration_error": Good(
+            {"probabilities": np.eye(3), "labels": np.arange(3)}, bins="positive"
+        ),
+        "kl.analysis.fast_gradient_sign": Good(
+            {"model": masked, "data": data, "epsilon": 0.1},
+            epsilon="from_0",
+            wrong_models="uncompiled",
+        ),
         "kl.analysis.instability": Good(
             {
                 "model": masked,

@@ -1,4 +1,4 @@
-"""First and second derivatives by a model's weights.
+"""First and second derivatives by a model's weights, and first ones by its inputs.
 
 Weights are the variables behind the masks: pruned ones have derivatives too, those that
 they would have if they were alive.
@@ -167,6 +167,56 @@ def hessian_vector_product(
         batches = in_batches(model, x, y, batch_size)
         product = current().hessian_product
         return _mean(_evaluate(product, model, scalar, batches, vector))
+
+
+def input_gradients(
+    model: keras.Model, x: Any, y: Any, batch_size: int = BATCH_SIZE
+) -> Any:
+    """The gradient of each example's share of the loss by its inputs.
+
+    Args:
+        model: a compiled model, masked or not, in inference mode.
+        x, y: inputs and targets: arrays, or structures of them. All inputs are floats.
+        batch_size: examples in a batch: what memory has room for.
+
+    Returns:
+        Arrays of the shapes of `x`, in the same structure: the gradient of each batch's
+        loss, without regularisers' penalties, times its number of examples.
+
+    Raises:
+        ValueError: if the model is not compiled.
+        FloatingPointError: if a gradient is not finite.
+    """
+    check_compiled(model)
+    states = recurrent_states(model)
+    fixed = [*model.variables, *model.metrics_variables]
+    held = [*fixed, *states]
+
+    def differentiate(inputs: list[Any], others: list[Any], y: Any) -> list[Any]:
+        def function(inputs: list[Any]) -> Any:
+            given = keras.tree.pack_sequence_as(x, inputs)
+            pairs = zip(held, others, strict=True)
+            with keras.StatelessScope(list(pairs), collect_losses=True):
+                return loss(model, given, y)
+
+        return derivative(function, inputs)
+
+    # TensorFlow would follow an import inside of what it compiles.
+    derivative, compiled = current().gradient, current().compiled(differentiate)
+    # The masks are among them. Each batch is a sequence of its own.
+    others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
+    others += [keras.ops.zeros(v.shape, v.dtype) for v in states]
+    parts = []
+    for batch in in_batches(model, x, y, batch_size):
+        inputs, targets = _map(keras.ops.convert_to_tensor, batch)
+        with current().seeded(0):
+            found = compiled(keras.tree.flatten(inputs), others, targets)
+        arrays = [length(inputs) * current().array(gradient) for gradient in found]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise FloatingPointError("A gradient by the inputs is not finite.")
+        parts.append(arrays)
+    whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return keras.tree.pack_sequence_as(x, whole)
 
 
 def check_compiled(model: keras.Model) -> None:

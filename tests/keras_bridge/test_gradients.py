@@ -12,6 +12,7 @@ from keras_lottery.keras_bridge.gradients import (
     compiled_once,
     gradients,
     hessian_vector_product,
+    input_gradients,
 )
 from keras_lottery.keras_bridge.layers import (
     get_masks,
@@ -364,3 +365,33 @@ def test_derivatives_of_a_snapshot():
     for method in (lacking.gradients, lambda: lacking.hessian_vector_product({})):
         with pytest.raises(ValueError, match=r"training data.*data=\(x, y\)"):
             method()
+
+
+def two_inputs():
+    one, other = keras.Input((3,), name="one"), keras.Input((2,), name="other")
+    both = layers.Concatenate()([layers.Dense(3, "tanh")(one), other])
+    return keras.Model({"one": one, "other": other}, layers.Dense(2)(both))
+
+
+@pytest.mark.representative
+@pytest.mark.parametrize("build", [linear, two_inputs])
+def test_finite_differences_of_inputs(build):
+    model = pruned(compiled(scramble(build())))
+    x, y = inputs(model), outputs(model, inputs(model)) + 1
+    before = arrays(model)
+    # The last batch is smaller.
+    found = input_gradients(model, x, y, batch_size=3)
+    keras.tree.assert_same_structure(found, x)
+    assert_equal(arrays(model), before)
+
+    def loss(x):
+        return ((outputs(model, x).astype("float64") - y) ** 2).reshape(len(y), -1)
+
+    for index, array in enumerate(keras.tree.flatten(x)):
+        for position in list(np.ndindex(array.shape))[::7]:
+            one, other = (keras.tree.map_structure(np.copy, x) for _ in range(2))
+            keras.tree.flatten(one)[index][position] += 1e-2
+            keras.tree.flatten(other)[index][position] -= 1e-2
+            slope = (loss(one) - loss(other)).mean(1).sum() / 2e-2
+            gradient = keras.tree.flatten(found)[index][position]
+            np.testing.assert_allclose(gradient, slope, rtol=1e-2, atol=1e-3)

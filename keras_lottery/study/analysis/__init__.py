@@ -6,6 +6,8 @@ search's tickets, whose level 0 holds the dense network's first and last weights
 are tidy: one row a measurement.
 """
 
+from keras_lottery.study.analysis.adversarial import fast_gradient_sign
+from keras_lottery.study.analysis.calibration import calibration_error
 from keras_lottery.study.analysis.connectivity import instability, interpolate
 from keras_lottery.study.analysis.correlation import weight_correlation
 from keras_lottery.study.analysis.criticality import layer_criticality
@@ -19,7 +21,9 @@ from keras_lottery.study.analysis.noise import (
 from keras_lottery.study.analysis.overlap import mask_overlap
 
 __all__ = [
+    "calibration_error",
     "densities_by_level",
+    "fast_gradient_sign",
     "generalisation_gap",
     "instability",
     "interpolate",

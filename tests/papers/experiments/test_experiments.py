@@ -70,7 +70,9 @@ def test_a_run_ends_with_its_verdicts(run):
     assert summary["scale"] == "smoke" and summary["seconds"] > 0
     text = (directory / "README.md").read_text()
     assert "keras-lottery reproduce layers --scale smoke" in text
-    assert "dense_256_256_256, trained on digits" in text  # not the scale's lenet_300_100
+    assert (
+        "dense_256_256_256, trained on digits" in text
+    )  # not the scale's lenet_300_100
     assert summary["networks"] == ["dense_256_256_256"]
     assert all(claim.published in text for claim in CHEAPEST.claims)
     for name in ("layers.csv", "layers.png", "layers.svg"):
