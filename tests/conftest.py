@@ -69,3 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(name):
                 reason = f"{reason}; the backend is {BACKEND}"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings by `fit` take no time; see `pretend`."""
+    from keras_lottery.engines.fit import FitEngine
+    from tests.search.small_search import pretend
+
+    monkeypatch.setattr(FitEngine, "train", pretend)

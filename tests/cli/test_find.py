@@ -131,7 +131,7 @@ def test_options_reach_the_search(tmp_path):
     assert not (tmp_path / "saved_models").exists()
 
 
-def test_parts_in_one_directory_and_in_two(tmp_path, capsys):
+def test_parts_in_one_directory_and_in_two(tmp_path, capsys, pretended):
     how = [*QUICK[:4], "--engine", "fit", "--workers", "0", "--export", "none"]
 
     def find(directory, *options):

@@ -10,20 +10,12 @@ from keras_lottery import cli
 pytestmark = pytest.mark.once
 
 QUICK = [
-    "--levels",
-    "1",
-    "--steps",
-    "4",
-    "--replicates",
-    "1",
-    "--controls",
-    "none",
-    "--verbose",
-    "0",
+    *("--levels", "1", "--steps", "4", "--replicates", "1", "--controls", "none"),
+    *("--verbose", "0", "--engine", "fit", "--workers", "0"),
 ]
 
 
-def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys):
+def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys, pretended):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["find", *QUICK, "--directory", "run", "--export", "none"]) == 0
     capsys.readouterr()

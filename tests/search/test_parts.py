@@ -10,44 +10,20 @@ import warnings
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.engines import Training
 from keras_lottery.engines.fit import FitEngine
 from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.search import LotteryTicketSearch, at_work
 from keras_lottery.search.locks import Locks
 from keras_lottery.search.store import Store, TrainingId
-from tests.search.small_search import FIT, make, numbers
+from tests.search.small_search import FIT, make, numbers, pretend
 
 SMALL = {"schedule": [0.5], "controls": {"shuffle": 1}, "replicates": 4}
 HOW = {"engine": "fit", "workers": 0}
 ONCE = FIT | {"epochs": 1}
-
-
-def pretend(self, ticket, seed, *how):
-    """A training in no time: what it gives depends on the ticket and the seed alone."""
-    rng = np.random.default_rng([seed, ticket.masks.kept])
-    final = {
-        name: (weights + rng.normal(size=weights.shape)).astype(weights.dtype)
-        for name, weights in ticket.weights.items()
-    }
-    parts = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
-    metrics = {
-        f"{when}_{p}": rng.random() for when in ("early_stop", "final") for p in parts
-    }
-    metrics |= {"early_stop_step": 4, "seconds": time.perf_counter()}
-    curve = {name: [rng.random()] for name in ("val_loss", "val_accuracy")}
-    return Training(final, ticket.weights, {"step": [4], **curve}, metrics)
-
-
-@pytest.fixture
-def pretended(monkeypatch):
-    """Trainings take no time."""
-    monkeypatch.setattr(FitEngine, "train", pretend)
 
 
 def small(directory, **changes):
