@@ -18,6 +18,7 @@ from keras_lottery.engines.engine import Engine
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.search.store import Store
 from keras_lottery.search.workers import pool, worker
+from keras_lottery.search.workers.processes import Processes
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +59,19 @@ def search(directory=None, **arguments):
     defaults = {"schedule": [0.5], "controls": {"reinit": 1}, "replicates": 2}
     made = LotteryTicketSearch(build, directory=directory, **(defaults | arguments))
     return made.search(**FIT).drop(columns="seconds")
+
+
+@pytest.mark.once
+def test_where_all_is_stored_no_worker_starts(tmp_path, monkeypatch):
+    table = search(tmp_path, workers=1, replicates=1)
+
+    def submit(self, task):
+        raise AssertionError(f"{task} went to a worker")
+
+    monkeypatch.setattr(Processes, "submit", submit)
+    pd.testing.assert_frame_equal(search(tmp_path, replicates=1), table)
+    with pytest.raises(AssertionError, match="went to a worker"):
+        search(tmp_path)
 
 
 @pytest.mark.once

@@ -85,7 +85,9 @@ def employ(
                 count = max(1, _most(setup, at_once))
             found = _pool(count, setup, resources, verbose)
             pool = stack.enter_context(contextlib.closing(found))
-            obstacle = _obstacle_there(pool)
+            # Workers that trained before can: they start once there is a task, as all
+            # may be stored.
+            obstacle = None if workers == AS_BEFORE else _obstacle_there(pool)
             if obstacle is None:
                 yield Workers(engine, pool)
                 return
