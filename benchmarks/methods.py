@@ -1,9 +1,9 @@
 """Which method finds the best sparse network? Accuracy against density and cost.
 
     TFDS_DATA_DIR=... python benchmarks/methods.py [--data mnist]
-                      [--model lenet_300_100] [--epochs 5] [--replicates 3]
-                      [--densities 50 20 10 5 2 1] [--only imp snip rigl]
-                      [--out runs/methods]
+                      [--averaged 1] [--model lenet_300_100] [--epochs 5]
+                      [--replicates 3] [--densities 50 20 10 5 2 1]
+                      [--only imp snip rigl] [--out runs/methods]
 
 Every method ends in a training of the same length, after which the test accuracy is
 read: the mean over replicates, ± their standard deviation. "cost" is what it took to
@@ -59,25 +59,41 @@ def small_conv(shape: tuple[int, ...], classes: int, seed: int | None) -> keras.
     return keras.Sequential(layers)
 
 
+def small_resnet(shape: tuple[int, ...], classes: int, seed: int | None) -> keras.Model:
+    """A ResNet-8 with 8, 16 and 32 filters."""
+    return kl.models.resnet(8, shape, classes, width=8, seed=seed)
+
+
+SMALL: dict[str, tuple[Callable[..., keras.Model], str, float]] = {
+    "small_conv": (small_conv, "conv_2", 1e-3),
+    "small_resnet": (small_resnet, "resnet_20", 0.02),
+}
+"""Networks for two cores: each with the recipe that it has, and its learning rate."""
+
+
 class Study:
     """The settings that all methods share."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.splits = kl.data.load(options.data)
-        self.small = options.model == "small_conv"
-        self.recipe = kl.models.recipe("conv_2" if self.small else options.model)
+        splits = kl.data.load(options.data)
+        many = options.averaged
+        self.splits = splits if many == 1 else splits.averaged(many)
+        self.rate: float | None = None
+        if options.model in SMALL:
+            self.builder, recipe, self.rate = SMALL[options.model]
+        else:
+            self.builder, recipe = kl.models.get(options.model), options.model
+        self.recipe = kl.models.recipe(recipe)
         self.batch_size = options.batch_size or self.recipe.batch_size
         self.steps = options.epochs * (len(self.splits.x_train) // self.batch_size)
 
     def build(self, seed: int | None = None) -> keras.Model:
         shape, classes = self.splits.input_shape, self.splits.classes
-        builder = small_conv if self.small else kl.models.get(self.options.model)
-        return self.compile(builder(shape, classes, seed=seed))
+        return self.compile(self.builder(shape, classes, seed=seed))
 
     def compile(self, model: keras.Model) -> keras.Model:
-        rate = 1e-3 if self.small else None
-        return kl.models.compile_model(model, self.recipe, learning_rate=rate)
+        return kl.models.compile_model(model, self.recipe, learning_rate=self.rate)
 
     def search(self, name: str, levels: list[float], **settings) -> pd.DataFrame:
         """The tickets of a search: columns replicate, density, accuracy."""
@@ -262,7 +278,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--data", default="mnist")
-    add("--model", default="lenet_300_100", choices=["small_conv", *kl.models.names()])
+    add("--model", default="lenet_300_100", choices=[*SMALL, *kl.models.names()])
+    add("--averaged", type=int, default=1, help="average pixels of so many by so many")
     add("--epochs", type=int, default=5)
     add("--batch-size", type=int, help="default: the model's recipe")
     add("--replicates", type=int, default=3)
@@ -317,7 +334,7 @@ def draw(results: pd.DataFrame, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7.2, 4.6), layout="constrained")
-    colours = pyplot.get_cmap("tab10").colors
+    colours = pyplot.get_cmap("tab20").colors
     for i, method in enumerate(METHODS):
         found = results.query("method == @method and density < 1")
         if len(found):

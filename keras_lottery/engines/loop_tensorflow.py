@@ -1,6 +1,6 @@
 """The fused engine's loops on TensorFlow."""
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -60,7 +60,11 @@ class Loop:
     def _compile(self) -> None:
         import tensorflow as tf
 
-        compiled = partial(tf.function, jit_compile=self.xla, autograph=False)
+        def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+            traced = tf.function(function, jit_compile=self.xla, autograph=False)
+            # Called as it is, it would warn of retracing: each engine has its own.
+            return lambda *given: traced.get_concrete_function(*given)(*given)
+
         self._train = compiled(self._steps)
         self._evaluations = {name: compiled(self._evaluation) for name in self.parts}
         self.train(np.zeros(self.shape, "int32"), 0, 0)

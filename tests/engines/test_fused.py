@@ -164,6 +164,13 @@ def test_it_is_compiled_ahead():
         np.testing.assert_array_equal(value, other.final[name])
 
 
+@pytest.mark.once
+def test_many_engines_are_no_retracing(caplog):
+    for _ in range(8):
+        made("fused", "dropout").prepare()
+    assert "retracing" not in caplog.text
+
+
 def test_seconds_are_those_of_training(monkeypatch):
     engine, work = engine_of("fused", "adam"), ticket(untouched("adam"), 40)
     engine.train(work, 0)  # Everything is compiled.
