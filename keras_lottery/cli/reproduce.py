@@ -1,14 +1,20 @@
 """`keras-lottery reproduce`, which is also `scripts/reproduce.py`."""
 
+import _thread
 import argparse
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_lottery.cli.parsing import Parser, add_verbose, directory
+from keras_lottery.cli.parsing import Parser, add_verbose, directory, positive
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.papers import experiments
+from keras_lottery.papers.experiments import Experiment
 from keras_lottery.papers.experiments.reproduce import (
     SUMMARY,
+    check_scale,
     directory_of,
     measured_seconds,
 )
@@ -17,14 +23,19 @@ from keras_lottery.tables import text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-HELP = "run a paper's experiment, and compare it with the published figures"
+HELP = "run papers' experiments, and compare them with the published figures"
 
 
 def add_options(parser: Parser) -> None:
     """The options of the command, and what it runs."""
     parser.set_defaults(function=_reproduce)
     add = parser.add_argument
-    add("name", nargs="?", help="name of the experiment; --list shows all")
+    add("names", nargs="*", metavar="name", help="an experiment; --list shows all")
+    add(
+        "--all",
+        action="store_true",
+        help="run all experiments that have the scale, in the order of --list",
+    )
     add(
         "--scale",
         default="cpu",
@@ -37,7 +48,13 @@ def add_options(parser: Parser) -> None:
         "--directory",
         type=directory,
         metavar="DIR",
-        help="where the run is stored (default: runs/reproduce/<name>_<scale>)",
+        help="where the run of one experiment is stored (default: "
+        "runs/reproduce/<name>_<scale>)",
+    )
+    add(
+        "--hours",
+        type=positive,
+        help="stop after so many hours; the same command goes on later",
     )
     add("--list", action="store_true", help="show all experiments and their cost")
     add_verbose(parser)
@@ -47,17 +64,81 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.list:
         print(listed())
         return
-    if options.name is None:
+    with _no_longer_than(options.hours):
+        chosen = _chosen(options)
+        if len(chosen) == 1:
+            _run(chosen[0], options)
+        else:
+            _run_all(chosen, options)
+
+
+def _chosen(options: argparse.Namespace) -> list[Experiment]:
+    """The experiments that were asked for, each once.
+
+    Raises:
+        ValueError: if there are none, or they do not go with the other options.
+    """
+    if options.all and options.names:
+        raise ValueError("Name experiments or use `--all`, not both.")
+    found = [experiments.get(name) for name in dict.fromkeys(options.names)]
+    if options.all:
+        every = experiments.EXPERIMENTS.values()
+        found = [one for one in every if options.scale in one.scales]
+    if not found:
         raise ValueError("The name of an experiment is missing. `--list` shows all.")
-    experiment = experiments.get(options.name)
-    directory = options.directory or directory_of(options.name, options.scale)
-    verdicts = experiments.reproduce(
-        experiment, options.scale, directory, options.verbose
-    )
+    for experiment in found:
+        check_scale(experiment, options.scale)
+    if len(found) > 1 and options.directory:
+        raise ValueError("`--directory` is for one experiment. Leave it out.")
+    return found
+
+
+def _run_all(chosen: list[Experiment], options: argparse.Namespace) -> None:
+    """Runs experiments that have not ended yet; missing data end only their own.
+
+    Raises:
+        FileNotFoundError: at the end, if there were any.
+    """
+    missing = []
+    for experiment in chosen:
+        place = directory_of(experiment.name, options.scale)
+        if measured_seconds(place) is not None:
+            print(f"{experiment.name}: is in {place}")
+            continue
+        print(f"{experiment.name}:", flush=True)
+        try:
+            _run(experiment, options)
+        except (FileNotFoundError, ImportError) as error:
+            print(error, flush=True)
+            missing.append(experiment.name)
+    if missing:
+        raise FileNotFoundError(
+            f"Not run, because something is missing: {', '.join(missing)}. See above."
+        )
+
+
+def _run(experiment: Experiment, options: argparse.Namespace) -> None:
+    place = options.directory or directory_of(experiment.name, options.scale)
+    verdicts = experiments.reproduce(experiment, options.scale, place, options.verbose)
     if options.verbose:
         print(f"{experiment.title}\n{experiment.paper}\n")
         print(verdict_table(verdicts))
-        print(f"\n{directory}: README.md, tables and figures")
+        print(f"\n{place}: README.md, tables and figures")
+
+
+@contextlib.contextmanager
+def _no_longer_than(hours: float | None) -> Iterator[None]:
+    """After so many hours, what is inside ends in the same way as by Ctrl-C."""
+    if hours is None:
+        yield
+        return
+    timer = threading.Timer(3600 * hours, _thread.interrupt_main)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def listed() -> str:

@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -65,6 +66,10 @@ def test_a_list_names_what_is_damaged_and_has_the_rest(capsys, tmp_path, text):
         (["vgg_19", "--scale", "cpu"], ["vgg_19", "smoke", "paper", "'cpu'"]),
         (["vgg_19"], ["vgg_19", "smoke", "paper", "'cpu'"]),
         (["layers", "--levels", "3"], ["--levels"]),
+        (["layers", "--all"], ["--all", "not both"]),
+        (["layers", "vgg_19"], ["vgg_19", "'cpu'"]),
+        (["layers", "renda", "--directory", "here"], ["--directory", "one"]),
+        (["layers", "--hours", "0"], ["--hours", "'0'"]),
     ],
 )
 def test_a_bad_value_is_named_in_one_line(capsys, tmp_path, arguments, words):
@@ -105,6 +110,37 @@ def test_a_run_goes_where_it_is_told_and_ends_with_the_table(capsys, monkeypatch
     assert lines[3].split() == ["claim", "published", "measured", "verdict"]
     assert lines[4].split()[-1] == "reproduced"
     assert lines[-1] == "here: README.md, tables and figures"
+
+
+def test_all_of_a_scale_run_but_those_that_ended(capsys, monkeypatch, tmp_path):
+    asked = []
+
+    def run(experiment, scale, directory, verbose):
+        asked.append(experiment.name)
+        if experiment.name == "renda":
+            raise FileNotFoundError("No data of Renda's.")
+        return pd.DataFrame()
+
+    monkeypatch.setattr("keras_lottery.papers.experiments.reproduce", run)
+    folder = tmp_path / "runs" / "reproduce" / "layers_cpu"
+    folder.mkdir(parents=True)
+    (folder / "reproduction.json").write_text('{"seconds": 5400.0}')
+    assert cli.reproduce(["--all", "--verbose", "0"]) == 2
+    having = [name for name, each in EXPERIMENTS.items() if "cpu" in each.scales]
+    assert asked == [name for name in having if name != "layers"]
+    said = capsys.readouterr()
+    assert "layers: is in runs" in said.out
+    assert "No data of Renda's." in said.out
+    assert "missing: renda." in said.err
+
+
+def test_hours_end_a_command_as_ctrl_c_does(capsys, monkeypatch):
+    def run(*given):
+        time.sleep(60)
+
+    monkeypatch.setattr("keras_lottery.papers.experiments.reproduce", run)
+    assert cli.reproduce(["layers", "--hours", "1e-4"]) == 130
+    assert "again to go on" in capsys.readouterr().err
 
 
 def test_long_claims_are_wrapped():

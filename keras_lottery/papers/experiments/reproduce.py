@@ -54,11 +54,7 @@ def reproduce(
     """
     import pandas as pd
 
-    if scale not in experiment.scales:
-        raise ValueError(
-            f"Expected `scale` of '{experiment.name}' to be one of "
-            f"{list(experiment.scales)}. Received: scale={scale!r}"
-        )
+    check_scale(experiment, scale)
     chosen = experiment.scales[scale]
     directory = Path(directory or directory_of(experiment.name, scale))
     lab = Lab(chosen, directory, verbose)
@@ -100,6 +96,15 @@ def reproduce(
     text = _markdown(experiment, scale, lab, verdicts)
     write_atomically(directory / README, lambda file: file.write(text.encode()))
     return verdicts
+
+
+def check_scale(experiment: Experiment, scale: str) -> None:
+    """Raises ValueError if an experiment does not have a scale."""
+    if scale not in experiment.scales:
+        raise ValueError(
+            f"Expected `scale` of '{experiment.name}' to be one of "
+            f"{list(experiment.scales)}. Received: scale={scale!r}"
+        )
 
 
 def directory_of(name: str, scale: str) -> Path:
