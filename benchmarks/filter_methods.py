@@ -8,7 +8,8 @@ multiply-adds is left, what remains is compacted and fine-tuned for `--tune` epo
 evaluated on the test data. All layers lose the same share, but for `auto_compress`.
 `scratch_e` and `scratch_b` train a new network of the shape that `l1` leaves, for as
 many epochs as the dense one, or for as many as cost the same. `--out` keeps a row of
-each run and goes on where it stopped. Latency is that of a `.tflite` file, one thread.
+each run and goes on where it stopped; `methods.png` is drawn there at the end. Latency
+is that of a `.tflite` file, one thread.
 """
 
 import argparse
@@ -26,8 +27,10 @@ import pandas as pd
 
 import keras_lottery as kl
 from keras_lottery.automatic.pruner import Pruner
+from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.quiet import quiet
 from keras_lottery.structured import multiply_adds, scratch
+from keras_lottery.study.plots import write_figure
 
 CRITERIA = (
     *("random", "l1", "l2", "fpgm", "hrank", "entropy", "activation", "bn_scale"),
@@ -70,9 +73,24 @@ def main() -> None:
                     {**key, "method": method, "left": left},
                     lambda how=how: row(pruned(*how), splits),
                 )
+    report(rows.table, options.out)
+
+
+def report(table: pd.DataFrame, folder: Path) -> None:
+    """Prints means and deviations over replicates, and draws accuracies."""
     columns = ["accuracy", "parameters", "multiply_adds", "p50_us", "seconds"]
-    by = rows.table.groupby(["left", "method"], sort=False)[columns]
+    by = table.groupby(["left", "method"], sort=False)[columns]
     print(by.agg(["mean", "std"]).round(4).to_string())
+    drawn = table.assign(percent=100 * table["left"], accuracy=100 * table["accuracy"])
+    figure = lines(
+        drawn,
+        "percent",
+        "accuracy",
+        "test accuracy (%)",
+        "method",
+        x_label="multiply-adds left (%)",
+    )
+    write_figure(figure, folder / "methods.png")
 
 
 class Rows:

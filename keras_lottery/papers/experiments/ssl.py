@@ -182,7 +182,7 @@ def _figure(table: "pd.DataFrame") -> "Figure":
             )
         ),
     ]
-    figure = lines(
+    return lines(
         pd.concat(parts, ignore_index=True),
         "left",
         "accuracy",
@@ -190,8 +190,6 @@ def _figure(table: "pd.DataFrame") -> "Figure":
         "way",
         x_label="FLOPs left of conv_2 (%)",
     )
-    figure.axes[0].set_xscale("log")
-    return figure
 
 
 def _small(groups: str, printed: str) -> Claim:
