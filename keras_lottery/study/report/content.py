@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NONE = "\N{EN DASH}"
+MOST = 5
+"""The largest number of replicates whose masks and weights a report shows."""
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """The masks of one replicate's tickets.
+
+    Attributes:
+        number: which replicate.
+        layers: the share of weights left, by level and weight.
+        first: the first layer's masks, by level.
+    """
+
+    number: int
+    layers: dict[int, dict[str, float]]
+    first: dict[int, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +53,8 @@ class Content:
         verdict: one row a level; empty if there are no tickets yet.
         best: which ticket is the best, if there is any.
         curves: validation loss and objective by step, of each training.
-        replicate: the one whose masks and weights are drawn.
-        layers: shares of weights left, by level and weight.
-        first: the first layer's masks, by level.
+        replicates: those whose masks and weights are shown, at most `MOST`; the first
+            one is the best ticket's.
         damaged: what could not be read.
         versions: those that trainings ran on, where they are not those that the search
             began with, and how many trainings did.
@@ -51,9 +67,7 @@ class Content:
     verdict: "pd.DataFrame"
     best: Best | None
     curves: dict[TrainingId, dict[str, list[float]]]
-    replicate: int
-    layers: dict[int, dict[str, float]]
-    first: dict[int, np.ndarray]
+    replicates: list[Replicate]
     damaged: list[str]
     versions: dict[str, int]
 
@@ -92,9 +106,12 @@ class Content:
     @property
     def shown(self) -> int:
         """The level that is looked at closely: the best ticket's, or the last."""
-        if self.best and self.best.level in self.layers:
-            return self.best.level
-        return max(self.layers)
+        return self.best.level if self.best else int(self.results["level"].max())
+
+    def shown_of(self, replicate: Replicate) -> int:
+        """The same level of a replicate, or its last one if it lacks that level."""
+        levels = replicate.layers
+        return self.shown if self.shown in levels else max(levels)
 
     def density(self, level: int) -> float:
         """The share of weights that a level has left."""
@@ -123,19 +140,6 @@ def read_content(directory: str | os.PathLike) -> Content:
     damaged: list[str] = []
     trainings = run.trainings(damaged)
     tickets = sorted(which for which in trainings if which.variant == "ticket")
-    replicate = tickets[0].replicate if tickets else 0
-    layers: dict[int, dict[str, float]] = {}
-    first: dict[int, np.ndarray] = {}
-    for which in tickets:
-        if which.replicate != replicate:
-            continue
-        try:
-            masks = run.masks(which.level, replicate)
-        except CorruptedFileError as error:
-            damaged.append(str(error))
-            continue
-        layers[which.level] = {name: float(m.mean()) for name, m in masks.items()}
-        first[which.level] = next(iter(masks.values()))
     objective = run.objective
     table = results.tabulate(map(row, trainings.values()), objective)
     verdict, best = table.iloc[:0], None
@@ -143,6 +147,12 @@ def read_content(directory: str | os.PathLike) -> Content:
         verdict = results.verdict(table, **run.terms)
     with contextlib.suppress(ValueError):  # nothing to compare yet
         best = best_of(table, **run.terms)
+    numbers = sorted({which.replicate for which in tickets})
+    if best:
+        numbers.sort(key=lambda number: number != best.replicate)
+    replicates = [
+        _read_replicate(run, number, tickets, damaged) for number in numbers[:MOST]
+    ]
     return Content(
         run=run,
         settings=run.settings,
@@ -151,12 +161,29 @@ def read_content(directory: str | os.PathLike) -> Content:
         verdict=verdict,
         best=best,
         curves={which: training["curve"] for which, training in trainings.items()},
-        replicate=replicate,
-        layers=layers,
-        first=first,
+        replicates=[replicate for replicate in replicates if replicate.layers],
         damaged=damaged,
         versions=_other_versions(run.settings["versions"], trainings.values()),
     )
+
+
+def _read_replicate(
+    run: Run, number: int, tickets: Iterable[TrainingId], damaged: list[str]
+) -> Replicate:
+    """Reads the masks of a replicate's tickets; damaged files are left out."""
+    replicate = Replicate(number, {}, {})
+    for which in tickets:
+        if which.replicate != number:
+            continue
+        try:
+            masks = run.masks(which.level, number)
+        except CorruptedFileError as error:
+            damaged.append(str(error))
+            continue
+        shares = {name: float(mask.mean()) for name, mask in masks.items()}
+        replicate.layers[which.level] = shares
+        replicate.first[which.level] = next(iter(masks.values()))
+    return replicate
 
 
 def _other_versions(

@@ -10,7 +10,7 @@ import numpy as np
 from keras_lottery.files import CorruptedFileError
 from keras_lottery.search.results import own_steps
 from keras_lottery.study import plots
-from keras_lottery.study.report.content import Content, percent
+from keras_lottery.study.report.content import Content, Replicate, percent
 from keras_lottery.study.report.pixels import first_layer
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Panel:
         figure: the figure.
         points: what to show where the pointer rests: x, y and words, in data
             coordinates of the figure's first axes.
+        replicate: the only replicate that it is about, if so.
     """
 
     section: str
@@ -44,6 +45,7 @@ class Panel:
     alt: str
     figure: "Figure"
     points: Sequence[tuple[float, float, str]] = ()
+    replicate: int | None = None
 
     def spots(self) -> list[tuple[float, float, str]]:
         """The points as shares of the figure's width and height, from the top left.
@@ -61,7 +63,7 @@ class Panel:
 
 def panels(content: Content) -> Iterator[Panel]:
     """All figures that a run has data for."""
-    if not len(content.results) or not content.layers:
+    if not content.replicates:
         return
     objective, table = content.objective, content.results
     variants = {name: table[table["variant"] == name] for name in content.variants}
@@ -70,7 +72,8 @@ def panels(content: Content) -> Iterator[Panel]:
         yield by_density(variants, column, label, objective.scale)
     own = {name: own_steps(each) for name, each in variants.items()}
     yield by_density(own, "early_stop_step", "early stop (step)", 1)
-    tickets = [("ticket", level) for level in spread(sorted(content.layers), 5)]
+    levels = sorted(variants["ticket"]["level"].unique().tolist())
+    tickets = [("ticket", level) for level in spread(levels, 5)]
     caption = "The tickets of some levels"
     # The objective may be the loss itself.
     labels = {objective.name: objective.words + objective.unit, "val_loss": "loss"}
@@ -81,10 +84,13 @@ def panels(content: Content) -> Iterator[Panel]:
         label = f"validation {labels[objective.name]}"
         caption = f"Level {content.shown}, its controls and the dense network"
         yield _curves(content, [("ticket", 0), *at], objective.name, label, caption)
-    yield _layers(content)
-    if (found := first_layer(content)) is not None:
-        yield Panel("layers", "first_layer", *found)
-    yield from _weights(content)
+    for replicate in content.replicates:
+        number = replicate.number
+        yield _layers(content, replicate)
+        if (found := first_layer(content, replicate)) is not None:
+            name = f"first_layer_{number}"
+            yield Panel("layers", name, *found, replicate=number)
+        yield from _weights(content, replicate)
 
 
 def spread(items: Sequence, most: int) -> list:
@@ -256,15 +262,15 @@ def _zoom(axes: "Axes", late: list["pd.DataFrame"], upwards: bool) -> bool:
     return axes.get_ylim() != (bottom, top)
 
 
-def _layers(content: Content) -> Panel:
+def _layers(content: Content, replicate: Replicate) -> Panel:
     figure, axes = _new()
-    levels = sorted(content.layers)
-    names = list(content.layers[levels[0]])
+    levels = sorted(replicate.layers)
+    names = list(replicate.layers[levels[0]])
     named = spread(names, 6)
     total = [100 * content.density(level) for level in levels]
     points = []
     for index, name in enumerate(names):
-        left = np.array([100 * content.layers[level][name] for level in levels])
+        left = np.array([100 * replicate.layers[level][name] for level in levels])
         points += [
             (x, y, f"{_short(name)}: {percent(y / 100)} of {percent(x / 100)} in all")
             for x, y in zip(total, left.tolist(), strict=True)
@@ -285,18 +291,19 @@ def _layers(content: Content) -> Panel:
     axes.minorticks_off()
     axes.set_ylabel("% of the layer's weights left")
     _legend(figure)
-    last = content.layers[levels[-1]]
+    last = replicate.layers[levels[-1]]
     ends = ", ".join(f"{_short(name)} {percent(last[name])}" for name in named)
     shown = "" if named == names else f" {len(named)} of {len(names)} are named."
     return Panel(
         "layers",
-        "layer_densities",
-        f"Share of each layer's weights that is left, in replicate {content.replicate}."
+        f"layer_densities_{replicate.number}",
+        f"Share of each layer's weights that is left, in replicate {replicate.number}."
         f"{shown}",
         "Line chart: share of each layer's weights left against that of all weights. "
         f"At level {levels[-1]}: {ends}.",
         figure,
         points,
+        replicate.number,
     )
 
 
@@ -313,12 +320,15 @@ def _short(name: str) -> str:
     return name.removesuffix("/kernel")
 
 
-def _weights(content: Content) -> Iterator[Panel]:
-    """Histograms by layer: what the survivors began as, and what they became."""
+def _weights(content: Content, replicate: Replicate) -> Iterator[Panel]:
+    """Histograms by layer: the weights that are left, before and after training."""
+    level, number = content.shown_of(replicate), replicate.number
     try:
-        place = content.shown, content.replicate
-        masks, final = content.run.masks(*place), content.run.trained(*place)
-        initial = content.run.initial(content.replicate)
+        masks, final = (
+            content.run.masks(level, number),
+            content.run.trained(level, number),
+        )
+        initial = content.run.initial(number)
     except (CorruptedFileError, FileNotFoundError) as error:
         content.damaged.append(str(error))
         return
@@ -346,12 +356,12 @@ def _weights(content: Content) -> Iterator[Panel]:
         grown = np.abs(after).mean() / np.abs(survivors).mean() if kept.any() else 0
         text = (
             f"{_short(name)}: {kept.sum():,} of {kept.size:,} weights are left at "
-            f"level {content.shown}. Their mean magnitude is {grown:.2f} times that "
+            f"level {level}. Their mean magnitude is {grown:.2f} times that "
             "before training."
         )
-        yield Panel(
-            "weights", f"weights_{index:02}", text, f"Histogram. {text}", figure
-        )
+        name = f"weights_{number}_{index:02}"
+        alt = f"Histogram. Replicate {number}, {text}"
+        yield Panel("weights", name, text, alt, figure, replicate=number)
 
 
 def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.study.report.content import Content, percent
+from keras_lottery.study.report.content import Content, Replicate, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,16 +21,18 @@ _OF_PIXELS = {
 _BLUE = (0.10, 0.42, 0.86)
 
 
-def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
+def first_layer(
+    content: Content, replicate: Replicate
+) -> tuple[str, str, "Figure"] | None:
     """Caption, alternative text and figure, if the first layer can be drawn."""
     from matplotlib.figure import Figure
 
-    mask = content.first[min(content.first)]
-    shape = _image_shape(content)
+    mask = replicate.first[min(replicate.first)]
+    shape = _image_shape(content, replicate)
     pixels = mask.ndim == 2 and shape is not None and math.prod(shape) == len(mask)
     if not pixels and (mask.ndim != 4 or max(mask.shape[:2]) < 2):
         return None
-    levels = sorted(content.first)
+    levels = sorted(replicate.first)
     if len(levels) > _MOST_LEVELS:
         places = np.linspace(0, len(levels) - 1, _MOST_LEVELS).round().astype(int)
         levels = [levels[place] for place in places]
@@ -40,7 +42,7 @@ def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
     grid = figure.subplots(rows, columns, squeeze=False)
     seen = []
     for axes, level in zip(grid.flat, levels, strict=False):
-        left = content.first[level]
+        left = replicate.first[level]
         image = _pixels(left, shape) if pixels and shape else _filters(left)
         alive = _seen(left)
         seen.append(f"level {level}: {alive}")
@@ -50,7 +52,7 @@ def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
         axes.spines[:].set_color("0.7")
     for axes in grid.flat[len(levels) :]:
         axes.set_visible(False)
-    name = next(iter(content.layers[levels[0]])).removesuffix("/kernel")
+    name = next(iter(replicate.layers[levels[0]])).removesuffix("/kernel")
     if pixels:
         caption = (
             f"What {name} still sees of the input: the bluer a pixel, the more weights "
@@ -65,11 +67,11 @@ def first_layer(content: Content) -> tuple[str, str, "Figure"] | None:
             "channels have it. The titles give the share of weights left and the "
             "number of filters left."
         )
-    caption += f" Replicate {content.replicate}."
+    caption += f" Replicate {replicate.number}."
     return caption, f"Images. {caption} By level: {'; '.join(seen)}.", figure
 
 
-def _image_shape(content: Content) -> tuple[int, int, int] | None:
+def _image_shape(content: Content, replicate: Replicate) -> tuple[int, int, int] | None:
     """Height, width and channels, if the first masked layer sees pixels."""
     settings = content.settings
     # Of arrays: "(897, 8, 8, 1) float32 …"; of data sets: "(TensorSpec(shape=…".
@@ -80,7 +82,7 @@ def _image_shape(content: Content) -> tuple[int, int, int] | None:
     height, width, channels = (*shape, 1) if len(shape) == 2 else (*shape, 0, 0)[:3]
     if len(shape) > 3 or min(height, width) < 2 or channels not in range(1, 5):
         return None
-    first = next(iter(content.layers[min(content.layers)])).rpartition("/")[0]
+    first = next(iter(replicate.layers[min(replicate.layers)])).rpartition("/")[0]
     for path, layer in settings["model"]["layers"].items():
         if path == first:
             return height, width, channels

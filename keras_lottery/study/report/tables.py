@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_lottery.engines.objective import Objective
 from keras_lottery.search.results import in_words, own_steps
-from keras_lottery.study.report.content import NONE, Content, percent
+from keras_lottery.study.report.content import NONE, Content, Replicate, percent
 from keras_lottery.tickets.controls import CONTROLS
 
 if TYPE_CHECKING:
@@ -129,20 +129,17 @@ def _caption(
     return text
 
 
-def layer_table(content: Content) -> Table | None:
-    """By layer: how many weights it has, and how many of them each level leaves."""
-    if not content.layers:
-        return None
-    levels = sorted(content.layers)
+def layer_table(content: Content, replicate: Replicate) -> Table:
+    """The share of each layer's weights that each level of a replicate leaves."""
+    levels = sorted(replicate.layers)
     rows = [
-        [name, *(percent(content.layers[level][name]) for level in levels)]
-        for name in content.layers[levels[0]]
+        [name, *(percent(replicate.layers[level][name]) for level in levels)]
+        for name in replicate.layers[levels[0]]
     ]
     rows.append(["all", *(percent(content.density(level)) for level in levels)])
     header = ["weight", *(f"level {level}" for level in levels)]
     return Table(
-        "Share of the weights that each level leaves, of replicate "
-        f"{content.replicate}",
+        f"Share of the weights that each level leaves, in replicate {replicate.number}",
         header,
         rows,
     )

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,13 @@ from keras_lottery import checks
 from keras_lottery.files import write_atomically
 from keras_lottery.search.results import own_steps
 from keras_lottery.study import plots
-from keras_lottery.study.report.content import NONE, Content, percent, read_content
+from keras_lottery.study.report.content import (
+    NONE,
+    Content,
+    Replicate,
+    percent,
+    read_content,
+)
 from keras_lottery.study.report.figures import Panel, panels
 from keras_lottery.study.report.tables import (
     export_table,
@@ -34,10 +40,11 @@ def write_report(
 ) -> Path:
     """Writes what a run found as one page of HTML.
 
-    The page needs no other file and no network. It holds objectives and early stops of
-    tickets and controls, the verdict, learning curves, what is left of each layer and
-    of the input, histograms of weights, exports, settings and versions. A search that
-    is not finished is reported as far as it has come.
+    The page needs no other file, no network and no script. It shows objectives and
+    early stops of tickets and controls, the verdict, learning curves, exports, settings
+    and versions; and for each replicate, of which the reader chooses one, what is left
+    of each layer and of the input, and histograms of weights. At most five replicates
+    are shown. A search that is not finished is reported as far as it has come.
 
     Args:
         directory: the directory of a `LotteryTicketSearch`.
@@ -76,15 +83,17 @@ def write_report(
         tiles=list(_tiles(content)),
         panels={
             section: [embedded(panel) for panel in drawn if panel.section == section]
-            for section in ("verdict", "curves", "layers", "weights")
+            for section in ("verdict", "curves")
         },
+        replicates=[
+            _shown(content, replicate, drawn) for replicate in content.replicates
+        ],
         tables={
             "verdict": verdict_table(
                 content.results, content.verdict, content.objective
             )
             if len(content.results)
             else None,
-            "layers": layer_table(content),
             "exports": export_table(content),
             "settings": settings_table(content),
             "trainings": training_table(content),
@@ -96,6 +105,20 @@ def write_report(
     if figures is not None:
         plots.write_figures({panel.name: panel.figure for panel in drawn}, figures)
     return page_path
+
+
+def _shown(
+    content: Content, replicate: Replicate, drawn: Sequence[Panel]
+) -> dict[str, Any]:
+    """What the page shows of one replicate."""
+    own = [panel for panel in drawn if panel.replicate == replicate.number]
+    return {
+        "number": replicate.number,
+        "level": content.shown_of(replicate),
+        "layers": [embedded(panel) for panel in own if panel.section == "layers"],
+        "weights": [embedded(panel) for panel in own if panel.section == "weights"],
+        "table": layer_table(content, replicate),
+    }
 
 
 def render(template: str, **context: Any) -> str:
@@ -118,7 +141,10 @@ def _unbroken(value: Any) -> Any:
     if type(value) is not str:  # Markup is made of such texts already.
         return value
     return re.sub(
-        r"(?<=\d) (?=%|pp\b)|(?<=\bn) (?== )|(?<=\bn[ \xa0]=) (?=\d)", "\xa0", value
+        r"(?<=\d) (?=%|pp\b)|(?<=\bn) (?== )|(?<=\bn[ \xa0]=) (?=\d)"
+        r"|(?<=\breplicate) (?=\d)|(?<=\bReplicate) (?=\d)",
+        "\xa0",
+        value,
     )
 
 

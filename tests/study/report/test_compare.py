@@ -136,30 +136,60 @@ def test_nothing_to_compare_is_said(runs):
     assert headline(content) == "Nothing to compare yet"
 
 
+def browse(page, *options):
+    subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--hide-scrollbars", *options, page.as_uri()),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def screenshot(page, width, height):
+    from matplotlib.image import imread
+
+    picture = page.with_suffix(".png")
+    browse(page, f"--window-size={width},{height}", f"--screenshot={picture}")
+    return imread(picture)[..., :3]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
 @pytest.mark.parametrize("width", [1400, 500])
 def test_a_browser_draws_both_pages_within_their_width(runs, width, tmp_path):
-    from matplotlib.image import imread
-
     pages = [
         write_report(runs[1], tmp_path / "report.html"),
         compare_runs(runs, tmp_path / "comparison.html"),
     ]
     for page in pages:
-        picture = page.with_suffix(".png")
-        subprocess.run(
-            [
-                *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
-                *("--hide-scrollbars", f"--window-size={width},2000"),
-                *(f"--screenshot={picture}", page.as_uri()),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        pixels = imread(picture)[..., :3]
+        pixels = screenshot(page, width, 2000)
         assert pixels.shape[1] == width
         # Text and figures are there, and nothing reaches to the edges.
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
         assert (pixels[:, [0, -1]] == pixels[0, 0]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
+def test_a_browser_shows_the_chosen_replicate_and_prints_all(tmp_path):
+    arguments = {"schedule": [0.5], "controls": None, "replicates": 2}
+    page = write_report(search(tmp_path / "run", network(), (5,), **arguments))
+    text = page.read_text("utf-8")
+    whole = tmp_path / "whole.html"
+    whole.write_text(text.replace(".replicate-", ".no-"), "utf-8")
+
+    def height(page):
+        """The last row of pixels that is not blank."""
+        pixels = screenshot(page, 1000, 6000)
+        return np.flatnonzero((pixels != pixels[0, 0]).any(axis=(1, 2)))[-1]
+
+    assert height(page) < height(whole)
+    browse(page, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    printed = (tmp_path / "page.pdf").read_bytes()
+    # The figures' alternative texts are in the file, in UTF-16.
+    for number in (0, 1):
+        words = f"Replicate\xa0{number}, output: ".encode("utf-16-be")
+        assert words.hex().upper().encode() in printed

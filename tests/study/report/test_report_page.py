@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once
 rng = np.random.default_rng(0)
 SVG = "data:image/svg+xml;base64,"
 FRAME = Path(kl.__file__).parent / "study/report/frame.html"
-VOID = {"meta", "link", "br", "img", "hr"}
+VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
@@ -158,7 +158,8 @@ def test_the_page_has_every_section(page):
         *("Settings", "Trainings"),
     ):
         assert title in page.words
-    assert len(page.all("img")) == 10
+    # Three by density, three of curves; for each replicate two, and one a layer.
+    assert len(page.all("img")) == 6 + 2 * (2 + 2)
 
 
 def test_the_page_needs_no_other_file(page):
@@ -215,7 +216,7 @@ def test_values_are_told_where_their_markers_are(page, finished):
         elif "data-words" in attributes:
             place = re.fullmatch(r"left:(.*)%;top:(.*)%", attributes["style"])
             spots.setdefault(drawing, []).append((place, attributes["data-words"]))
-    assert [len(each) for each in spots.values()] == [7, 7, 7, 6]
+    assert [len(each) for each in spots.values()] == [7, 7, 7, 6, 6]
     for drawing, several in spots.items():
         size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
         markers = re.findall(r'<use [^>]*x="([\d.-]+)" y="([\d.-]+)"', drawing)
@@ -242,10 +243,16 @@ def test_the_numbers_are_those_of_the_results(page, finished):
     for _, accuracies in means:
         mean = f"{100 * accuracies.mean():.2f} ± {100 * accuracies.std():.2f} %"
         assert mean in page.words
-    assert content.layers[2]["output/kernel"] != content.layers[1]["output/kernel"]
-    for densities in content.layers.values():
-        for density in densities.values():
-            assert f"{100 * density:.2f} %" in page.words
+    assert [replicate.number for replicate in content.replicates] == [
+        content.best.replicate,
+        1 - content.best.replicate,
+    ]
+    for replicate in content.replicates:
+        layers = replicate.layers
+        assert layers[2]["output/kernel"] != layers[1]["output/kernel"]
+        for densities in layers.values():
+            for density in densities.values():
+                assert f"{100 * density:.2f} %" in page.words
     for version in json.loads((finished / "settings.json").read_text())["versions"]:
         assert f"versions.{version}" in page.words
 
@@ -271,10 +278,35 @@ def test_trainings_on_other_versions_are_counted(copy, monkeypatch):
 
 def test_the_first_layer_shows_what_is_seen(page, finished):
     content = read_content(finished)
-    assert pixels._image_shape(content) == (6, 5, 1)
-    assert "".join(page.drawings).count("<image") == 3
-    seen = content.first[2].any(axis=1).sum()
-    assert f"level 2: {seen} of 30" in page.source
+    assert "".join(page.drawings).count("<image") == 2 * 3
+    for replicate in content.replicates:
+        assert pixels._image_shape(content, replicate) == (6, 5, 1)
+        seen = replicate.first[2].any(axis=1).sum()
+        assert f"Replicate\xa0{replicate.number}. By level: " in page.source
+        assert f"level 2: {seen} of 30" in page.source
+
+
+def test_one_replicate_of_several_can_be_chosen(page, finished):
+    best = read_content(finished).best
+    choices = [a for a in page.all("input") if a["type"] == "radio"]
+    assert [choice["id"] for choice in choices] == ["replicate-0", "replicate-1"]
+    assert len({choice["name"] for choice in choices}) == 1
+    chosen = [choice["id"] for choice in choices if "checked" in choice]
+    assert chosen == [f"replicate-{best.replicate}"]
+    assert [tag for tag, _ in page.tags].count("label") == 2
+    assert "Show replicate 0 1" in page.words
+    # Each has its masks and its weights.
+    parts = [a.get("class") for a in page.all("div")]
+    assert [parts.count(f"replicate-{number}") for number in (0, 1)] == [2, 2]
+
+
+def test_a_page_shows_some_of_many_replicates(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_lottery.study.report.content.MOST", 1)
+    monkeypatch.setattr(write, "panels", lambda content: [])
+    content = read_content(finished)
+    assert [r.number for r in content.replicates] == [content.best.replicate]
+    page = Page(write_report(finished, tmp_path / "page.html"))
+    assert not page.all("input")  # there is nothing to choose
 
 
 def colors(media):
@@ -315,9 +347,10 @@ def test_figures_become_files(folder):
     assert {
         "early_stop_val_accuracy.png",
         "early_stop.svg",
-        "first_layer.png",
+        "first_layer_0.png",
+        "weights_1_01.svg",
     } <= written
-    assert len(written) == 2 * 10
+    assert len(written) == 2 * 14
 
 
 def test_an_unfinished_search_is_reported_as_such(copy, no_figures):
@@ -470,7 +503,8 @@ def test_early_stops_count_from_where_a_training_began(finished):
 def test_inputs_without_pixels_are_not_drawn(finished):
     content = read_content(finished)
     settings = content.settings | {"train": ["(24, 30) float32", "(24,) int64"]}
-    assert pixels.first_layer(dataclasses.replace(content, settings=settings)) is None
+    content = dataclasses.replace(content, settings=settings)
+    assert pixels.first_layer(content, content.replicates[0]) is None
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
