@@ -212,7 +212,7 @@ def _scales() -> dict[str, Scale]:
             is_faithful=False,
         ),
         "cpu": Scale(
-            "60 trainings of 2,812 steps, most of small networks, about 30 minutes on "
+            "60 trainings of 2,812 steps, most of small networks, about 25 minutes on "
             "2 cores",
             small_images,
             model_c,

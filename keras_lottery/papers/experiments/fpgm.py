@@ -132,7 +132,7 @@ def with_equal_norms(state: State) -> State:
 def _scales() -> dict[str, Scale]:
     steps = 6 * 703
     cpu = narrow_resnet(
-        "33 trainings: 9 of 4,218 steps and 24 of 1,054, about 20 minutes on 2 cores",
+        "33 trainings: 9 of 4,218 steps and 24 of 1,054, about 25 minutes on 2 cores",
         levels=1,
     )
     others = cifar_10(

@@ -145,7 +145,7 @@ def _scales() -> dict:
         small=partial(models.vgg, (1, 1), 4),
     )
     cpu = narrow_resnet(
-        "15 trainings of 1,000 and 4,000 steps, about 15 minutes on 2 cores",
+        "15 trainings of 1,000 and 4,000 steps, about 6 minutes on 2 cores",
         levels=1,
         drops=DROPS,
     )

@@ -165,7 +165,7 @@ def _scales() -> dict[str, Scale]:
         learning_rate=0.1,
     )
     cpu = narrow_resnet(
-        "24 trainings of 1,000 to about 10,000 steps, about 30 minutes on 2 cores",
+        "24 trainings of 1,000 to about 10,000 steps, about 20 minutes on 2 cores",
         levels=1,
         drops=DROPS,
     )

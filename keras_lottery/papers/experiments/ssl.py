@@ -242,7 +242,7 @@ EXPERIMENT = Experiment(
             is_faithful=False,
         ),
         "cpu": Scale(
-            "18 trainings of 3,436 and 6,872 steps, about 15 minutes on 2 cores",
+            "18 trainings of 3,436 and 6,872 steps, about 20 minutes on 2 cores",
             "mnist",
             "lenet_5",
             of_length(_RECIPE, 4 * EPOCH, EPOCH, DROPS),
