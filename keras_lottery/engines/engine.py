@@ -222,16 +222,18 @@ class Engine:
         """
         # The user's are not to see a training that nobody asked for.
         callbacks, self.callbacks = self.callbacks, []
-        record = Record(self, ticket, lambda reached: None)
-        run = self._runner(0, record)
-        self._start(ticket)
-        middle = ticket.step + steps
-        with backends.current().seeded(0):
-            run(ticket.step, middle)
-            began, validating = time.perf_counter(), record.seconds
-            run(middle, middle + steps)
-        seconds = time.perf_counter() - began - (record.seconds - validating)
-        self.callbacks = callbacks
+        try:
+            record = Record(self, ticket, lambda reached: None)
+            run = self._runner(0, record)
+            self._start(ticket)
+            middle = ticket.step + steps
+            with backends.current().seeded(0):
+                run(ticket.step, middle)
+                began, validating = time.perf_counter(), record.seconds
+                run(middle, middle + steps)
+            seconds = time.perf_counter() - began - (record.seconds - validating)
+        finally:
+            self.callbacks = callbacks
         return seconds / steps
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:

@@ -53,15 +53,18 @@ class Setup:
             exclude_from_decay(source.optimizer, excluded, named_variables(source))
         vars(self).update(state)
 
-    def make(self, model: keras.Model | None = None) -> Engine:
-        """Builds the engine for an existing model or, in a worker, for a new one.
+    def make(self, model: keras.Model) -> Engine:
+        """Builds the engine of the process that begins, for its model."""
+        assert self.data is not None
+        return engines.make(self.engine, model, self.data, **self.options)
 
-        A worker does not choose the engine again, since it may see another amount of
-        free memory.
+    def make_in_worker(self) -> Engine:
+        """Builds the engine of another process, for a model of its own.
+
+        The engine is not chosen again, since a worker may see another amount of free
+        memory.
         """
         assert self.data is not None
-        if model is not None:
-            return engines.make(self.engine, model, self.data, **self.options)
         keras.config.set_floatx(self.floatx)
         keras.config.set_image_data_format(self.image_data_format)
         keras.config.set_dtype_policy(self.dtype_policy)

@@ -166,6 +166,22 @@ def test_auto_counts_the_time_of_compiling(monkeypatch):
             make("vectorized", net, of, 100, checkpoint=5)
 
 
+@pytest.mark.once
+def test_callbacks_are_there_again_after_a_measurement(monkeypatch):
+    callbacks = [keras.callbacks.EarlyStopping("loss")]
+    one = engine("fit", callbacks=callbacks)
+    seen = []
+
+    def fail(seed, record):
+        seen.extend(one.callbacks)
+        raise MemoryError
+
+    monkeypatch.setattr(one, "_runner", fail)
+    with pytest.raises(MemoryError):
+        one.seconds_per_step(ticket(one.model))
+    assert one.callbacks == callbacks and not seen
+
+
 def test_a_model_comes_back_with_the_schedule_that_it_was_given():
     trained = engine("fit", "momentum").model
     again = architecture.from_text(architecture.to_text(trained))

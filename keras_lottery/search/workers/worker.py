@@ -64,7 +64,7 @@ def train(
     try:
         if key not in _engines:
             _engines.clear()
-            _engines[key] = load().make()
+            _engines[key] = load().make_in_worker()
         task = read()
         if task is None:
             _engines[key].prepare()
