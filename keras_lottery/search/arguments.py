@@ -1,19 +1,15 @@
-"""Checks of a search's arguments, and the arguments of a stored search."""
+"""Checks of a search's arguments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_lottery import checks
 from keras_lottery.keras_bridge import checks as keras_checks
-from keras_lottery.search.settings import restore, stored_objective
-from keras_lottery.tickets import allocation as allocations
-from keras_lottery.tickets import repair as repairs
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets.repair import Repair
-from keras_lottery.tickets.rewind import FineTune, Rewind
-from keras_lottery.tickets.schedules import Schedule
+from keras_lottery.tickets.rewind import Rewind
 
 CALLBACKS = "a list of callbacks of Keras"
 
@@ -107,29 +103,3 @@ def reported(report_levels: Sequence[int] | None, count: int) -> list[int]:
             f"report_levels={report_levels}"
         )
     return asked
-
-
-def stored_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `LotteryTicketSearch`, except the model, from stored settings.
-
-    Raises:
-        ValueError, TypeError: if a function or class of the user's own is needed that
-            is not available here.
-    """
-    return {
-        "schedule": restore(settings["schedule"], Schedule),
-        "criterion": settings["criterion"],
-        "allocation": restore(settings["allocation"], *allocations.classes()),
-        "granularity": restore(settings["granularity"]),
-        "rewind": restore(settings["rewind"], Rewind, FineTune),
-        "rewind_to": settings["rewind_to"],
-        "repair": restore(settings["repair"], *repairs.KINDS),
-        "controls": settings["controls"],
-        "objective": stored_objective(settings),
-        "replicates": settings["replicates"],
-        "report_levels": settings["report_levels"],
-        "seed": settings["seed"],
-        "prune_at_init": settings["prune_at_init"],
-        "pretrained": settings["pretrained"],
-        "compact": settings["compact"],
-    }

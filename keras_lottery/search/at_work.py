@@ -115,9 +115,9 @@ class Site:
         assert data is not None
         parts = {"train": data.train, "validation": data.validation, "test": data.test}
         return {
-            "steps": options["steps"],
+            "steps": options.steps,
             "batch_size": data.batch_size,
-            "eval_freq": options["eval_freq"],
+            "eval_freq": options.eval_freq,
             "model": describe_model(self.engine.model),
             "engine": self.engine.name,
             "compact": self.compact,
@@ -183,12 +183,12 @@ def at_work(
             settling.close()  # Another process was first.
             is_first = False
             name, workers = as_before(store, name, workers)
-        options = setup.options | {"checkpoint": checkpoint}
+        options = dataclasses.replace(setup.options, checkpoint=checkpoint)
         setup = dataclasses.replace(setup, engine=name, options=options)
         engine = make(setup)
         # Whether tickets are made smaller is said once, here, and not by each worker.
-        asked = setup.options.get("compact", False)
-        options = setup.options | {"compact": engine.compact}
+        asked = setup.options.compact
+        options = dataclasses.replace(options, compact=engine.compact)
         setup = dataclasses.replace(setup, engine=engine.name, options=options)
         total = sum(counts)
         many = max(counts), total * ticket.steps

@@ -1,6 +1,5 @@
 """The weights that the replicates of a search start from."""
 
-import contextlib
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +16,10 @@ from keras_lottery.keras_bridge.layers import (
     get_state,
     mask_model,
     redraw,
-    set_state,
 )
 from keras_lottery.keras_bridge.layers.convert import Prunable
-from keras_lottery.search.records import Reader, Records
+from keras_lottery.search.records import Records
 from keras_lottery.search.settings import merge
-from keras_lottery.search.store import Store
 from keras_lottery.tickets.carry_over import matching
 
 Pretrained = bool | str | Iterable[str]
@@ -141,13 +138,6 @@ def stored_weights(records: Records, replicate: int, is_first: bool) -> State | 
             stacklevel=4,
         )
     return found
-
-
-def with_stored_weights(model: keras.Model, store: Store) -> keras.Model:
-    """The model with the stored initial weights of replicate 0, if there are any."""
-    with contextlib.suppress(FileNotFoundError, CorruptedFileError):
-        set_state(model, Reader(store).initial(0))
-    return model
 
 
 def begin(

@@ -1,6 +1,5 @@
 """The search for a winning ticket."""
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +14,15 @@ from keras_lottery.engines.choose import check_engine
 from keras_lottery.engines.compacted import Compact, check_compact
 from keras_lottery.engines.data import training_steps
 from keras_lottery.engines.objective import Objective, named
-from keras_lottery.keras_bridge import architecture
-from keras_lottery.keras_bridge.internals.optimizers import exclude_from_decay
 from keras_lottery.keras_bridge.internals.randomness import seeded
-from keras_lottery.keras_bridge.layers import get_masks
+from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
-from keras_lottery.keras_bridge.layers.names import named_variables
 from keras_lottery.pruning import (
     check_by_layer,
     chosen,
     default_allocation,
     repairer,
 )
-from keras_lottery.search import stored
 from keras_lottery.search.arguments import (
     check_callbacks,
     check_model,
@@ -35,9 +30,14 @@ from keras_lottery.search.arguments import (
     checkpoint_steps,
     read_part,
     reported,
-    stored_arguments,
 )
-from keras_lottery.search.at_work import at_work
+from keras_lottery.search.as_settings import (
+    arguments_to_store,
+    stored_arguments,
+    stored_margin,
+    stored_model,
+)
+from keras_lottery.search.at_work import Site, at_work
 from keras_lottery.search.levels import Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import steps_to_find
@@ -50,12 +50,10 @@ from keras_lottery.search.replicates import (
     draw,
     read_pretrained,
     trained_before,
-    with_stored_weights,
 )
 from keras_lottery.search.run import Run
 from keras_lottery.search.settings import describe, describe_callback
-from keras_lottery.search.setup import Setup
-from keras_lottery.search.stored import read_checked
+from keras_lottery.search.setup import Options, Setup
 from keras_lottery.search.workers import check_workers
 from keras_lottery.tickets import Ticket, schedules
 from keras_lottery.tickets import controls as control_registry
@@ -283,11 +281,7 @@ class LotteryTicketSearch(Run):
         settings = run.settings
         try:
             arguments = stored_arguments(settings)
-            model = architecture.from_text(settings["architecture"])
-            model = with_stored_weights(model, run.store)
-            how = settings["model"]["optimizer"]
-            if excluded := how.get("excluded_from_weight_decay"):
-                exclude_from_decay(model.optimizer, excluded, named_variables(model))
+            model = stored_model(settings, run.store)
             return cls(model, directory=directory, **(arguments | changes))
         except (ValueError, TypeError) as error:
             if changes:
@@ -432,20 +426,19 @@ class LotteryTicketSearch(Run):
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
         # All parts of a search make the same choice, whatever their size.
         whole = [self.replicates * count for count in counts]
-        options = {
-            "steps": length,
-            "rewind_step": k,
-            "eval_freq": eval_freq,
-            "callbacks": list(callbacks),
-            "class_weight": class_weight,
-            "objective": self._objective,
-            "trainings": sum(whole),
-            "compact": self.compact,
-        }
-        how = self._source, self.prunable, self.seed
+        options = Options(
+            steps=length,
+            rewind_step=k,
+            eval_freq=eval_freq,
+            callbacks=list(callbacks),
+            class_weight=class_weight,
+            objective=self._objective,
+            compact=self.compact,
+            trainings=sum(whole),
+        )
         work = at_work(
             self.store,
-            Setup(*how, self.engine, data, options),
+            Setup(self._source, self.prunable, self.seed, self.engine, data, options),
             lambda setup: setup.make(model),
             ticket=Ticket(get_masks(model), initial, 0, length),
             counts=whole,
@@ -458,24 +451,20 @@ class LotteryTicketSearch(Run):
         )
         # Layers that draw without a seed of their own repeat their draws, too.
         with seeded(derive_seed(self.seed, 0, "process")), work as site:
-            asked = self._settings(model) | site.settings(
+            if margin is None:
+                margin = "auto" if self.overwrite else stored_margin(self.store)
+            own = arguments_to_store(self, self._choices.allocation, model)
+            settings = own | site.settings(
                 mask_steps=find,
                 steps_per_epoch=data.steps_per_epoch,
                 shuffle=shuffle,
                 class_weight=class_weight,
                 callbacks=[describe_callback(callback) for callback in callbacks],
                 objective=site.objective,
-                margin=self._declared() if margin is None else margin,
+                margin=margin,
                 initial=files.digest(initial),
             )
-            with site.settling:
-                # While a replicate is held, no other process overwrites the search.
-                first = next(filter(site.locks.take, numbers), None)
-                drawing = partial(draw, *how, self.pretrained)
-                begun = describe(asked), initial, drawing, numbers, self.overwrite
-                starts = begin(site.records, *begun)
-                site.locks.give_back(set(site.locks.held) - {first})
-            self.overwrite = False  # From here on, the search is continued.
+            starts = self._begin(site, settings, initial, numbers)
             replicates = {
                 n: Replicate(plan, n, starts[n], model, data.examples) for n in numbers
             }
@@ -492,31 +481,30 @@ class LotteryTicketSearch(Run):
             )
         return table
 
-    def _declared(self) -> float | str:
-        """The margin that the search began with, or the default."""
-        if self.overwrite or not self.store.settings.exists():
-            return "auto"
-        there = read_checked(self.store.settings, stored.Growing)
-        return there.get("margin", "auto")
+    def _begin(
+        self,
+        site: Site,
+        settings: Mapping[str, Any],
+        initial: State,
+        numbers: Sequence[int],
+    ) -> dict[int, State]:
+        """Stores the settings, and the initial weights of replicates.
 
-    def _settings(self, model: keras.Model) -> dict[str, Any]:
-        """What the constructor was given, to be stored."""
-        found = self._choices.allocation
-        own = not self.schedule.by_layer and dataclasses.is_dataclass(found)
-        return {
-            "schedule": self.schedule,
-            "criterion": self.criterion,
-            # Of a function, the name that it was asked for by.
-            "allocation": found if own else self.allocation,
-            "granularity": self.granularity,
-            "rewind": self.rewind,
-            "rewind_to": self.rewind_to,
-            "repair": self.repair,
-            "prune_at_init": self.prune_at_init,
-            "pretrained": self.pretrained,
-            "seed": self.seed,
-            "replicates": self.replicates,
-            "controls": self.controls,
-            "report_levels": self.report_levels,
-            "architecture": architecture.to_text(model),
-        }
+        Args:
+            site: where they are stored.
+            settings: of the whole search.
+            initial: the weights of replicate 0.
+            numbers: the replicates that this process trains.
+
+        Returns:
+            The initial weights of each of them.
+        """
+        how = self._source, self.prunable, self.seed, self.pretrained
+        with site.settling:
+            # While a replicate is held, no other process overwrites the search.
+            first = next(filter(site.locks.take, numbers), None)
+            begun = describe(settings), initial, partial(draw, *how), numbers
+            starts = begin(site.records, *begun, self.overwrite)
+            site.locks.give_back(set(site.locks.held) - {first})
+        self.overwrite = False  # From here on, the search is continued.
+        return starts

@@ -36,7 +36,7 @@ from keras_lottery.search.replicates import (
     trained_before,
 )
 from keras_lottery.search.settings import describe
-from keras_lottery.search.setup import Setup
+from keras_lottery.search.setup import Options, Setup
 from keras_lottery.search.store import Store, TrainingId
 from keras_lottery.search.tasks import StoredTask
 from keras_lottery.search.workers import check_workers
@@ -203,12 +203,9 @@ def compare_transfer(
         if directory is None:
             folder = tempfile.TemporaryDirectory(prefix="keras_lottery-")
             directory = stack.enter_context(folder)
-        options = {
-            "steps": length,
-            "eval_freq": eval_freq,
-            "objective": objective,
-            "trainings": count,
-        }
+        options = Options(
+            steps=length, eval_freq=eval_freq, objective=objective, trainings=count
+        )
         work = at_work(
             Store(directory),
             Setup(masked, None, seed, engine, data, options),

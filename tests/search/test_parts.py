@@ -155,7 +155,7 @@ def test_parts_choose_as_the_whole_search_does(tmp_path, pretended, monkeypatch)
     asked = []
 
     def employ(workers, engine, setup, ticket, at_once, steps, *rest):
-        asked.append((at_once, steps, setup.options["trainings"]))
+        asked.append((at_once, steps, setup.options.trainings))
         return real(workers, engine, setup, ticket, at_once, steps, *rest)
 
     real = at_work.employ

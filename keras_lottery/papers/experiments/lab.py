@@ -35,7 +35,7 @@ from keras_lottery.search.settings import (
     describe_model,
     keep_settings,
 )
-from keras_lottery.search.setup import Setup
+from keras_lottery.search.setup import Options, Setup
 from keras_lottery.search.store import Store
 from keras_lottery.study import plots
 from keras_lottery.tickets import Ticket, schedules
@@ -394,12 +394,12 @@ class Lab:
         callbacks: Sequence[Configured],
     ) -> Setup:
         """The description from which every process builds its engine."""
-        options = {
-            "steps": recipe.steps,
-            "eval_freq": recipe.eval_freq,
-            "trainings": self.scale.replicates,
-            "callbacks": callbacks,
-        }
+        options = Options(
+            steps=recipe.steps,
+            eval_freq=recipe.eval_freq,
+            callbacks=callbacks,
+            trainings=self.scale.replicates,
+        )
         parts = self.splits.train, self.splits.validation, self.splits.test
         data = Data(*parts, recipe.batch_size)
         source = self._source(recipe, model)
@@ -407,8 +407,8 @@ class Lab:
 
     def _engine(self, setup: Setup, model: keras.Model) -> Engine:
         """The engine of a model. The last one is kept, as the next may be the same."""
-        callbacks = [_describe(c) for c in setup.options["callbacks"]]
-        options = {**setup.options, "callbacks": callbacks}
+        callbacks = [_describe(c) for c in setup.options.callbacks]
+        options = {**vars(setup.options), "callbacks": callbacks}
         assert setup.data is not None
         key = str((describe_model(model), setup.engine, setup.data.batch_size, options))
         if self._last[0] != key:

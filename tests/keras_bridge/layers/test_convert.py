@@ -25,7 +25,7 @@ from keras_lottery.keras_bridge.layers import (
 from keras_lottery.keras_bridge.layers.convert import fresh_optimizer, masked_by_default
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.state import read
-from keras_lottery.search.setup import Setup
+from keras_lottery.search.setup import Options, Setup
 from tests.models_zoo import (
     ZOO,
     arrays,
@@ -193,7 +193,7 @@ def test_a_compiled_model_gives_one_that_is_compiled_alike(convert):
 
 
 def pickled(model):
-    setup = Setup(model, None, 0, "fit", None, {})
+    setup = Setup(model, None, 0, "fit", None, Options(steps=1))
     return pickle.loads(cloudpickle.dumps(setup)).source
 
 
