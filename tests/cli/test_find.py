@@ -208,6 +208,7 @@ def test_what_the_paper_leaves_alone_is_left_alone(asked, capsys):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_find_ends_with_the_exports_and_resumes(tmp_path, capsys):
     arguments = [*QUICK, "--quantize", "int8", "--controls", "none"]
     assert cli.find(arguments) == 0

@@ -49,6 +49,8 @@ def test_callbacks_see_the_validation_and_may_not_stop_before_the_rewind_point()
         late.search(**FIT | {"epochs": 9}, callbacks=[Quit()])
 
 
+# What `fit` makes of them, on all backends: tests/engines/test_fused.py.
+@pytest.mark.once
 def test_steps_and_weights_of_examples_and_classes_and_callbacks_reach_fit():
     class Count(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -38,6 +38,8 @@ def searched(compact):
     return search
 
 
+# On all backends, the engine is compared: tests/engines/test_compacted.py.
+@pytest.mark.once
 def test_results_are_those_of_trainings_with_masks():
     small, whole = searched(True), searched(False)
     assert small.settings["compact"] is True
@@ -54,7 +56,6 @@ def test_results_are_those_of_trainings_with_masks():
         np.testing.assert_allclose(one.weights[name], other.weights[name], atol=1e-4)
 
 
-@pytest.mark.once
 @pytest.mark.once
 def test_what_a_machine_makes_of_it_is_no_setting(monkeypatch, tmp_path):
     """A search goes on where smaller networks pay, and where they do not."""

@@ -1,5 +1,7 @@
 """The group lasso: its proximal step, and what is zero in the end."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -56,9 +58,14 @@ def test_the_proximal_step_is_its_closed_form(groups, amount, seed):
     assert ((found == 0) >= (expected == 0)).all()
 
 
+@functools.cache
+def trained_without():
+    return fit(network())
+
+
 @pytest.mark.parametrize("groups", cases(AXES, ["filter", "shape"]))
 def test_a_step_is_the_optimizers_and_the_proximal_one(groups):
-    plain = fit(network())
+    plain = trained_without()
     shrunk = fit(network(), GroupLasso({"conv*": 2.0}, groups))
     for name in ("conv_1/kernel", "conv_2/kernel"):
         expected = closed_form(plain[name], AXES[groups], 0.2)
