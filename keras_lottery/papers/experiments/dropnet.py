@@ -246,7 +246,7 @@ def _cost(rounds: int, published: float) -> Claim:
 
 EXPERIMENT = Experiment(
     "dropnet",
-    "Filters dropped in the order of their mean activation, and trained again",
+    "Filters dropped round by round, the least active ones first",
     "Tan & Motani 2020, [DropNet: reducing neural network complexity via iterative "
     "pruning](https://arxiv.org/abs/2207.06646)",
     _scales(),
@@ -256,7 +256,8 @@ EXPERIMENT = Experiment(
         _cost(6, 60.7),
         _cost(8, 57.4),
         Claim(
-            "With 28.6 % of the filters, an order at random is as good",
+            "With 28.6 % of the filters, dropping them at random is as good as "
+            "dropping the least active ones",
             published="60.7 against 60.6 %",
             source="the authors' results of Model C",
             value="over random 6",
@@ -264,7 +265,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "With 19.3 %, dropping the least active filters is better",
+            "With 19.3 % of the filters, dropping the least active ones beats dropping "
+            "them at random",
             published="57.4 against 52.3 %",
             source="the authors' results of Model C",
             value="over random 8",
@@ -272,7 +274,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "With 28.6 %, dropping the most active filters is worse than at random",
+            "With 28.6 % of the filters, dropping the most active ones is worse than "
+            "dropping them at random",
             published="44.9 % at 33.3 % (in the whole network)",
             source="the authors' results of Model C",
             value="random over most 6",
@@ -280,7 +283,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "With 28.6 %, other initial weights are as good",
+            "With 28.6 % of the filters, other initial weights are as good as the "
+            "original ones",
             published="harmless to 70 or 80 %",
             source="section on random initialisation",
             value="reinit over least 6",
@@ -289,7 +293,8 @@ EXPERIMENT = Experiment(
             sign=(-2, INFINITY),
         ),
         Claim(
-            "No training of the least active order is stuck at 10 %, with 19.3 %",
+            "With 19.3 % of the filters, the least active ones dropped, no training is "
+            "stuck at 10 %",
             published="deviation of 1.5 pp over 15 seeds",
             source="the authors' results of Model C",
             value="stuck 8",

@@ -165,14 +165,16 @@ EXPERIMENT = Experiment(
     run,
     (
         Claim(
-            "The order of a layer's filters is the same from other images (Spearman)",
+            "Ranks from other images order a layer's filters in the same way "
+            "(Spearman's correlation)",
             published="ranks hardly depend on the images (figure)",
             source="section 3",
             value="other images",
             reproduced=(0.9, 1),
         ),
         Claim(
-            "About half of the FLOPs cost at most a point of accuracy",
+            "With about half of the FLOPs, accuracy is at most a point below the dense "
+            "network's",
             published="0.09 pp at 50.0 % (ResNet-56)",
             source="table of ResNet-56",
             value="over dense",
@@ -181,7 +183,8 @@ EXPERIMENT = Experiment(
             sign=(-2, INFINITY),
         ),
         effect(
-            "High ranks first beats low ranks first, before fine-tuning",
+            "Before fine-tuning, keeping the filters of highest rank beats keeping "
+            "those of lowest rank",
             published="better (figure)",
             source="section 4, variants",
             value="over reverse, not tuned",
@@ -189,7 +192,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "The same after fine-tuning",
+            "After fine-tuning, keeping the filters of highest rank beats keeping "
+            "those of lowest rank",
             published="better (figure)",
             source="section 4, variants",
             value="over reverse",
@@ -197,7 +201,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "It beats an order at random, after fine-tuning",
+            "After fine-tuning, keeping the filters of highest rank beats keeping "
+            "random ones",
             published="better (figure)",
             source="section 4, variants",
             value="over random",
@@ -205,7 +210,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         effect(
-            "It beats the L1 norm, after fine-tuning",
+            "After fine-tuning, keeping the filters of highest rank beats keeping "
+            "those of largest L1 norm",
             published="open",
             source="users of the authors' code found the contrary",
             value="over l1",
@@ -213,7 +219,8 @@ EXPERIMENT = Experiment(
             unit="pp",
         ),
         Claim(
-            "The order is that of the share of outputs that are not zero (Spearman)",
+            "Ranks order filters in the same way as their shares of outputs that are "
+            "not zero (Spearman's correlation)",
             published="open",
             source="no figure is known",
             value="non-zero outputs",

@@ -192,7 +192,7 @@ L1, SLIMMING = "Pruned by the L1 norm", "Pruned by the scales of normalisations"
 
 EXPERIMENT = Experiment(
     "rethinking",
-    "Is it the weights, or the smaller network? Fine-tuned, and trained from scratch",
+    "Pruned networks: fine-tuning against training the smaller shape from scratch",
     "Liu et al. 2019, [Rethinking the value of network pruning](https://arxiv.org/abs/"
     "1810.05270)",
     _scales(),
@@ -210,7 +210,8 @@ EXPERIMENT = Experiment(
         _no_worse("slimming", SLIMMING, "scratch-E"),
         _no_worse("slimming", SLIMMING, "scratch-B"),
         Claim(
-            f"{L1} and fine-tuned, it is at most half a point below the dense network",
+            f"{L1} and fine-tuned, the network is at most half a point below the dense "
+            "one",
             published="93.41 against 93.63 % (VGG-16)",
             source="table of L1-norm pruning",
             value="l1: tuned over dense",

@@ -194,7 +194,8 @@ def _figure(table: "pd.DataFrame") -> "Figure":
 
 def _small(groups: str, printed: str) -> Claim:
     return Claim(
-        f"By {groups}, the second convolution keeps at most 10 % of its FLOPs",
+        f"With a lasso on {groups}, the second convolution keeps at most 10 % of its "
+        "FLOPs",
         published=printed,
         source="table 1 (by filters) and table 2 (by shapes)",
         value=f"{groups}: FLOPs of conv_2",
@@ -205,7 +206,8 @@ def _small(groups: str, printed: str) -> Claim:
 
 def _accurate(groups: str, printed: str) -> Claim:
     return Claim(
-        f"By {groups}, the error stays within 0.1 points of the dense network's",
+        f"With a lasso on {groups}, accuracy is at most 0.1 points below the dense "
+        "network's",
         published=printed,
         source="tables 1 and 2",
         value=f"{groups} over dense",
@@ -265,7 +267,8 @@ EXPERIMENT = Experiment(
         _small("shapes", "8.2 and 2.8 %"),
         _accurate("shapes", "+0.1 and -0.1 pp"),
         effect(
-            "It beats pruning as many of the least filters at once, tuned for as long",
+            "A lasso on filters beats pruning as many filters of small norm at once, "
+            "trained for as long",
             published="open",
             source="the paper has no such comparison on LeNet",
             value="filters over at once",
@@ -282,7 +285,8 @@ EXPERIMENT = Experiment(
             sign=(-0.3, INFINITY),
         ),
         Claim(
-            "It is at least 5 times smaller than the dense weights",
+            "The file of the smaller network is at least 5 times smaller than the "
+            "dense weights",
             published="open",
             source="the paper counts FLOPs alone",
             value="file smaller",
