@@ -1,6 +1,5 @@
 """Lin et al.: filters in the order of the ranks of their feature maps."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -17,7 +16,7 @@ from keras_lottery.papers.experiments.experiment import (
 )
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import FINAL
-from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet
+from keras_lottery.papers.experiments.scales import cifar_10, narrow_vgg
 from keras_lottery.papers.experiments.smaller import by_way, draw, pruned, tune
 from keras_lottery.pruning import masks_after
 from keras_lottery.structured import (
@@ -144,14 +143,14 @@ def _scales() -> dict:
         levels=1,
         small=partial(models.vgg, (1, 1), 4),
     )
-    cpu = narrow_resnet(
+    cpu = narrow_vgg(
         "15 trainings of 1,000 and 4,000 steps, about 6 minutes on 2 cores",
         levels=1,
         drops=DROPS,
     )
     return {
         "smoke": scales["smoke"],
-        "cpu": dataclasses.replace(cpu, model=partial(models.vgg, (1, 1, 1), 16)),
+        "cpu": cpu,
         "paper": scales["paper"],
     }
 

@@ -1,6 +1,5 @@
 """Liu et al.: pruned networks fine-tuned, and their shapes trained from scratch."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from keras_lottery.papers.experiments.experiment import (
 from keras_lottery.papers.experiments.figures import heat_map
 from keras_lottery.papers.experiments.lab import Lab, Model
 from keras_lottery.papers.experiments.measures import FINAL
-from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet, of_length
+from keras_lottery.papers.experiments.scales import cifar_10, narrow_vgg, of_length
 from keras_lottery.papers.experiments.smaller import pruned, tuning
 from keras_lottery.papers.models import Recipe
 from keras_lottery.structured import multiply_adds
@@ -164,14 +163,14 @@ def _scales() -> dict[str, Scale]:
         small=partial(models.vgg, (1, 1), 4),
         learning_rate=0.1,
     )
-    cpu = narrow_resnet(
+    cpu = narrow_vgg(
         "24 trainings of 1,000 to about 10,000 steps, about 20 minutes on 2 cores",
         levels=1,
         drops=DROPS,
     )
     return {
         "smoke": others["smoke"],
-        "cpu": dataclasses.replace(cpu, model=partial(models.vgg, (1, 1, 1), 16)),
+        "cpu": cpu,
         "paper": others["paper"],
     }
 

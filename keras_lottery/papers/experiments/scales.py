@@ -133,6 +133,16 @@ def narrow_resnet(
     )
 
 
+def narrow_vgg(cpu: str, levels: int, **how: Any) -> Scale:
+    """The same for three convolutions with 16, 32 and 64 filters.
+
+    Args:
+        cpu, levels, how: same as in `narrow_resnet`.
+    """
+    narrow = partial(models.vgg, (1, 1, 1), 16)
+    return dataclasses.replace(narrow_resnet(cpu, levels, **how), model=narrow)
+
+
 def of_length(
     recipe: Recipe,
     steps: int,

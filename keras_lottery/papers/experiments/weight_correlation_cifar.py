@@ -19,7 +19,11 @@ from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.fine_tuning import DROPS, admm, fine_tune, r_p
 from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import FINAL, LABELS, at
-from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet
+from keras_lottery.papers.experiments.scales import (
+    cifar_10,
+    narrow_resnet,
+    narrow_vgg,
+)
 from keras_lottery.papers.experiments.weight_correlation import EXPERIMENT as ON_LENET
 from keras_lottery.papers.experiments.weight_correlation import (
     RATES,
@@ -408,6 +412,13 @@ EXPERIMENTS = (
         trainings=40,
         published=(48.08, "CIFAR-10"),
         small=partial(models.vgg, (1, 1, 2, 2, 2), 4),
+        others={
+            "cpu": narrow_vgg(
+                "24 trainings, most of 4,000 steps, about 15 minutes on 2 cores",
+                levels=1,
+                drops=DROPS,
+            )
+        },
     ),
     experiment(
         "mobilenet_v2",
