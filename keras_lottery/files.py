@@ -31,6 +31,7 @@ from keras_lottery.masks import Masks
 FORMAT = 1
 LOCK = ".lock"
 TEMPORARY = ".writing-"
+CANNOT_LOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 SEAL = "sha256"
 """The key of a JSON object's own checksum."""
 REMEDY = "Restore the file from a copy, or delete it and run the search again."
@@ -271,7 +272,7 @@ def lock(path: Path, patience: float = 0) -> FileLock:
     try:
         found.acquire()
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+        if error.errno not in CANNOT_LOCK:
             raise
         raise OSError(
             error.errno,

@@ -3,6 +3,8 @@
 import _thread
 import argparse
 import contextlib
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +56,7 @@ def add_options(parser: Parser) -> None:
     add(
         "--hours",
         type=positive,
-        help="stop after so many hours; the same command goes on later",
+        help="stop after so many hours; run the same command again to continue",
     )
     add("--list", action="store_true", help="show all experiments and their cost")
     add_verbose(parser)
@@ -94,27 +96,26 @@ def _chosen(options: argparse.Namespace) -> list[Experiment]:
 
 
 def _run_all(chosen: list[Experiment], options: argparse.Namespace) -> None:
-    """Runs experiments that have not ended yet; missing data end only their own.
+    """Runs the experiments that have not ended yet, each whatever becomes of another.
 
     Raises:
-        FileNotFoundError: at the end, if there were any.
+        OSError: at the end, if some failed.
     """
-    missing = []
+    failed = []
     for experiment in chosen:
         place = directory_of(experiment.name, options.scale)
-        if measured_seconds(place) is not None:
-            print(f"{experiment.name}: is in {place}")
-            continue
-        print(f"{experiment.name}:", flush=True)
         try:
+            if measured_seconds(place) is not None:
+                print(f"{experiment.name}: finished before, see {place}")
+                continue
+            print(f"{experiment.name}:", flush=True)
             _run(experiment, options)
-        except (FileNotFoundError, ImportError) as error:
-            print(error, flush=True)
-            missing.append(experiment.name)
-    if missing:
-        raise FileNotFoundError(
-            f"Not run, because something is missing: {', '.join(missing)}. See above."
-        )
+        # A night's other experiments are not to be lost by any fault of one.
+        except Exception as error:
+            print(f"{experiment.name}: {error}", file=sys.stderr, flush=True)
+            failed.append(experiment.name)
+    if failed:
+        raise OSError(f"Not finished: {', '.join(failed)}. See above.")
 
 
 def _run(experiment: Experiment, options: argparse.Namespace) -> None:
@@ -132,13 +133,25 @@ def _no_longer_than(hours: float | None) -> Iterator[None]:
     if hours is None:
         yield
         return
-    timer = threading.Timer(3600 * hours, _thread.interrupt_main)
+    seconds = min(3600 * hours, threading.TIMEOUT_MAX)
+    timer = threading.Timer(seconds, _interrupt, [threading.get_ident()])
     timer.daemon = True
+    # A shell starts what runs in the background so that it ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(thread: int) -> None:
+    """Interrupts a thread, the main one, also where it waits for something."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(thread, signal.SIGINT)
+    else:  # Windows
+        _thread.interrupt_main()
 
 
 def listed() -> str:

@@ -87,7 +87,7 @@ class FusedEngine(FitEngine):
         return placed, _backend().on_device(weights)
 
     def prepare(self) -> None:
-        """Compiles the loops."""
+        """Compiles the loops, as far as the backend does so ahead."""
         self._compiled()
 
     def _compiled(self) -> Loop | None:

@@ -1,6 +1,6 @@
 """The fused engine's loops on TensorFlow."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -58,13 +58,9 @@ class Loop:
             self._compile()
 
     def _compile(self) -> None:
-        import tensorflow as tf
+        from keras_lottery.keras_bridge.backends import tensorflow
 
-        def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-            traced = tf.function(function, jit_compile=self.xla, autograph=False)
-            # Called as it is, it would warn of retracing: each engine has its own.
-            return lambda *given: traced.get_concrete_function(*given)(*given)
-
+        compiled = partial(tensorflow.compiled, jit_compile=self.xla, autograph=False)
         self._train = compiled(self._steps)
         self._evaluations = {name: compiled(self._evaluation) for name in self.parts}
         self.train(np.zeros(self.shape, "int32"), 0, 0)

@@ -1,4 +1,4 @@
-"""First and second derivatives by a model's weights, and first ones by its inputs.
+"""First and second derivatives with respect to weights, and first ones to inputs.
 
 Weights are the variables behind the masks: pruned ones have derivatives too, those that
 they would have if they were alive.
@@ -172,7 +172,7 @@ def hessian_vector_product(
 def input_gradients(
     model: keras.Model, x: Any, y: Any, batch_size: int = BATCH_SIZE
 ) -> Any:
-    """The gradient of each example's share of the loss by its inputs.
+    """The gradient of each example's share of the loss with respect to its inputs.
 
     Args:
         model: a compiled model, masked or not, in inference mode.
@@ -213,7 +213,10 @@ def input_gradients(
             found = compiled(keras.tree.flatten(inputs), others, targets)
         arrays = [length(inputs) * current().array(gradient) for gradient in found]
         if not all(np.isfinite(array).all() for array in arrays):
-            raise FloatingPointError("A gradient by the inputs is not finite.")
+            raise FloatingPointError(
+                "The gradient with respect to the inputs is not finite. Look for NaN "
+                "or infinity in the data and in the weights."
+            )
         parts.append(arrays)
     whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
     return keras.tree.pack_sequence_as(x, whole)

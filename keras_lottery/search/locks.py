@@ -43,7 +43,7 @@ class Locks:
         except Timeout:
             return False
         holder = f"{socket.gethostname()}, process {os.getpid()}"
-        # Not beside its place first: nobody knows whose what is left there would be.
+        # Written in place: nobody could tell whose a leftover temporary file is.
         self._store.holder_of(replicate).write_text(holder, "utf-8")
         self._store.clean(replicate)
         return True

@@ -164,7 +164,10 @@ class Snapshot:
                 "`data=x` to `prune` or to the callback. In a search, mask_epochs="
                 "'auto' has none."
             )
-        if self._read.data is not self.data:
+        if self._read.x is not None and self._read.data is not self.data:
+            # It is that of a snapshot with other data, which still needs it.
+            object.__setattr__(self, "_read", _Read())
+        if self._read.x is None:
             self._read.x = self._calibration()
             self._read.data = self.data
         return self._read.x

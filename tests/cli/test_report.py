@@ -24,7 +24,7 @@ def test_a_run_of_find_becomes_a_page(tmp_path, monkeypatch, capsys, pretended):
     assert capsys.readouterr().out == "new/page.html\n"
     page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     assert "lenet_300_100" in page
-    assert (tmp_path / "figures" / "first_layer.svg").exists()
+    assert (tmp_path / "figures" / "first_layer_0.svg").exists()
     shutil.copytree("run", "other")
     assert cli.main(["report", "run", "other"]) == 0
     assert capsys.readouterr().out == "comparison.html\n"

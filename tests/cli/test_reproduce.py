@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import sys
 import time
 
@@ -125,13 +126,13 @@ def test_all_of_a_scale_run_but_those_that_ended(capsys, monkeypatch, tmp_path):
     folder = tmp_path / "runs" / "reproduce" / "layers_cpu"
     folder.mkdir(parents=True)
     (folder / "reproduction.json").write_text('{"seconds": 5400.0}')
-    assert cli.reproduce(["--all", "--verbose", "0"]) == 2
+    assert cli.reproduce(["--all", "--verbose", "0"]) == 1
     having = [name for name, each in EXPERIMENTS.items() if "cpu" in each.scales]
     assert asked == [name for name in having if name != "layers"]
     said = capsys.readouterr()
-    assert "layers: is in runs" in said.out
-    assert "No data of Renda's." in said.out
-    assert "missing: renda." in said.err
+    assert "layers: finished before, see runs" in said.out
+    assert "renda: No data of Renda's." in said.err
+    assert "Not finished: renda." in said.err
 
 
 def test_hours_end_a_command_as_ctrl_c_does(capsys, monkeypatch):
@@ -139,7 +140,16 @@ def test_hours_end_a_command_as_ctrl_c_does(capsys, monkeypatch):
         time.sleep(60)
 
     monkeypatch.setattr("keras_lottery.papers.experiments.reproduce", run)
-    assert cli.reproduce(["layers", "--hours", "1e-4"]) == 130
+    # As a shell does for what it starts in the background.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    began = time.monotonic()
+    try:
+        assert cli.reproduce(["layers", "--hours", "1e-4"]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if hasattr(signal, "pthread_kill"):
+        assert time.monotonic() - began < 30
     assert "again to go on" in capsys.readouterr().err
 
 

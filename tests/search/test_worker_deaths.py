@@ -114,8 +114,11 @@ def test_what_was_begun_in_workers_asks_for_them_by_no_number(monkeypatch, tmp_p
     engine, number = workers.as_before(store, "auto", "auto")
     assert engine == "fused"
     assert employed(monkeypatch, number, breaks=0).pool.count == Pool.count
+    # Nobody is asked for a worker before there is a task.
+    hired = employed(monkeypatch, number, breaks=1)
+    assert list(hired.train_all([], print)) == []
     with pytest.raises(ValueError, match=r"in worker processes.*another `directory`"):
-        employed(monkeypatch, number, breaks=1)
+        next(hired.train_all([Task(TICKET, 0)], print))
 
 
 class Telling:

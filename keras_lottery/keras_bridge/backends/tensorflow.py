@@ -12,13 +12,22 @@ from keras_lottery.keras_bridge.backends import Backend
 from keras_lottery.keras_bridge.internals.moments import moments_that_differentiate
 
 
+def compiled(function: Callable[..., Any], **how: Any) -> Callable[..., Any]:
+    """A `tf.function` that does not warn of retracing, as there are many of them.
+
+    Args:
+        function: what to compile.
+        how: further arguments of `tf.function`.
+    """
+    traced = tf.function(function, **how)
+    return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
+
+
 class TensorFlow(Backend):
     """What depends on the backend, on TensorFlow."""
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        traced = tf.function(function)
-        # Called as it is, it would warn of functions that are traced again and again.
-        return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
+        return compiled(function)
 
     def array(self, tensor: Any) -> np.ndarray:
         return np.asarray(tensor).copy()

@@ -23,7 +23,7 @@ from keras_lottery.papers.experiments.lab import Lab
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS
 from keras_lottery.papers.experiments.scales import of_length, small_images
 from keras_lottery.papers.models import Recipe
-from keras_lottery.structured import Filters, filter_criteria, of_filters
+from keras_lottery.structured import Filters, of_filters
 from keras_lottery.tickets.allocation import Uniform
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ WIDTHS = (64, 64, 128, 128)
 """Filters of Model C."""
 HIDDEN = 256
 REPORT = (3, 6, 8)
-"""Rounds after which the paper's figures are held against ours."""
+"""Rounds after which the paper's figures are compared with ours."""
 STUCK = 11.0
 """Accuracy in %, up to which a training has learnt nothing of ten classes."""
 
@@ -94,9 +94,17 @@ def sparsity(rounds: int) -> float:
     return (1 - left(rounds)) * filters / (filters + HIDDEN)
 
 
+def least_active(filters: Filters) -> np.ndarray:
+    """The mean activation of each filter, before the pooling.
+
+    It is that of the calibration's examples; the paper's is that of all training data.
+    """
+    return filters.of_maps(lambda maps: np.abs(maps).mean((1, 2))).mean(axis=0)
+
+
 def most_active(filters: Filters) -> np.ndarray:
     """Drops the filters of the largest mean activation."""
-    return -filter_criteria.activation(filters)
+    return -least_active(filters)
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
@@ -106,9 +114,10 @@ def run(lab: Lab) -> Mapping[str, Values]:
     rounds = range(1, lab.scale.levels + 1)
     report = [number for number in REPORT if number in rounds]
     tables = {
-        "least": search(lab, "least", rounds, "activation", {"reinit": 1}),
+        "least": search(lab, "least", rounds, of_filters(least_active), {"reinit": 1}),
+        # Lots need not be drawn again in each round.
         "random": search(lab, "random", report, "random"),
-        "most": search(lab, "most", report, of_filters(most_active)),
+        "most": search(lab, "most", rounds, of_filters(most_active)),
     }
     table = pd.concat(tables.values(), ignore_index=True)
     lab.table("trainings", table.round(4))
@@ -212,7 +221,7 @@ def _scales() -> dict[str, Scale]:
             is_faithful=False,
         ),
         "cpu": Scale(
-            "60 trainings of 2,812 steps, most of small networks, about 25 minutes on "
+            "75 trainings of 2,812 steps, most of small networks, about 30 minutes on "
             "2 cores",
             small_images,
             model_c,
@@ -221,7 +230,8 @@ def _scales() -> dict[str, Scale]:
             levels=8,
         ),
         "paper": Scale(
-            "300 trainings of 28,120 steps, hours on a GPU",
+            "375 trainings of 28,120 steps, where the authors train up to 100 epochs: "
+            "hours on a GPU",
             "cifar10",
             model_c,
             of_length(paper, 20 * 1406, 703),
@@ -298,7 +308,7 @@ EXPERIMENT = Experiment(
             published="deviation of 1.5 pp over 15 seeds",
             source="the authors' results of Model C",
             value="stuck 8",
-            reproduced=(-1, 0),
+            reproduced=(-INFINITY, 0),
         ),
     ),
 )

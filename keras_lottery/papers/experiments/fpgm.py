@@ -23,7 +23,7 @@ from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet, of_
 from keras_lottery.papers.experiments.smaller import Pruned, by_way, draw, pruned, tune
 
 RATE = 0.3
-"""Share of the filters of each layer that go, and half of the FLOPs with them."""
+"""The share of each layer's filters that is pruned, and half of the FLOPs with it."""
 DROPS = (0.3, 0.6, 0.8)
 """Where the learning rate drops, as shares of it: epochs 60, 120, 160 of 200."""
 CRITERIA = ("l2", "fpgm", "random")
@@ -137,7 +137,7 @@ def _scales() -> dict[str, Scale]:
     )
     others = cifar_10(
         "resnet_56",
-        "55 trainings of up to 63,882 steps, days on a GPU",
+        "55 trainings of up to 63,882 steps, by Renda et al.'s recipe: days on a GPU",
         levels=1,
         small=partial(models.vgg, (1, 1), 4),
     )
@@ -168,7 +168,7 @@ EXPERIMENT = Experiment(
         ),
         effect(
             "After fine-tuning, pruning by distances beats pruning by norms",
-            published="93.24 against less (VGG-16, 40 epochs)",
+            published="94.00 against 93.28 % (VGG-16, L1, 160 epochs)",
             source="table of VGG-16",
             value="over l2",
             size=0,
@@ -185,12 +185,11 @@ EXPERIMENT = Experiment(
             sign=(-2, INFINITY),
         ),
         effect(
-            "In training from scratch, soft pruning by distances beats soft pruning by "
-            "norms",
-            published="92.93 against 92.26 % (ResNet-56)",
+            "After soft pruning in training and fine-tuning, distances beat norms",
+            published="92.93 against 92.26 % (ResNet-56), without fine-tuning",
             source="table of CIFAR-10",
             value="soft over l2",
-            size=0.67,
+            size=0,
             unit="pp",
         ),
         Claim(

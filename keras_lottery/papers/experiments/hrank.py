@@ -27,7 +27,7 @@ from keras_lottery.structured import (
 )
 
 RATE = 0.3
-"""Share of the filters of each layer that go, and half of the FLOPs with them."""
+"""The share of each layer's filters that is pruned, and half of the FLOPs with it."""
 FEW, MANY = 100, 500
 """Images that ranks are the means of."""
 DROPS = (0.5, 0.75)
@@ -105,7 +105,8 @@ def agreement(lab: Lab, state: State, images: np.ndarray) -> dict[str, float]:
         images: those of the training.
 
     Returns:
-        The means over layers.
+        The means over layers, and how many layers are left out because all of their
+        ranks are tied.
     """
     from scipy.stats import spearmanr
 
@@ -116,10 +117,12 @@ def agreement(lab: Lab, state: State, images: np.ndarray) -> dict[str, float]:
         "non-zero outputs": scores(lab, state, share_of_non_zero, few),
     }
     ranks = found.pop("few")
-    return {
-        name: float(np.mean([spearmanr(ranks[n], other[n])[0] for n in ranks]))
+    differ = [name for name, of_layer in ranks.items() if np.ptp(of_layer)]
+    means = {
+        name: float(np.mean([spearmanr(ranks[n], other[n])[0] for n in differ]))
         for name, other in found.items()
     }
+    return {**means, "tied layers": len(ranks) - len(differ)}
 
 
 def scores(lab: Lab, state: State, score: Score, x: np.ndarray) -> dict:
@@ -139,7 +142,7 @@ def scores(lab: Lab, state: State, score: Score, x: np.ndarray) -> dict:
 def _scales() -> dict:
     scales = cifar_10(
         "resnet_56",
-        "25 trainings of up to 63,882 steps, hours on a GPU",
+        "25 trainings of up to 63,882 steps, by Renda et al.'s recipe: hours on a GPU",
         levels=1,
         small=partial(models.vgg, (1, 1), 4),
     )

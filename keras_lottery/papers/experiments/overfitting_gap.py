@@ -120,8 +120,7 @@ EXPERIMENT = Experiment(
         *(
             effect(
                 f"{disturbance} costs the sparsest ticket that matches the dense "
-                "network "
-                "less accuracy than the dense network",
+                "network less accuracy than the dense network",
                 published="open",
                 source="no published figure",
                 value=value,

@@ -1,4 +1,4 @@
-"""The same open question on a deep network: overfitting, certainty, robustness."""
+"""An open question: do a ResNet's tickets overfit less, and are they more robust?"""
 
 from collections.abc import Mapping
 from functools import partial

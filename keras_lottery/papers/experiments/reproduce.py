@@ -77,6 +77,9 @@ def reproduce(
         }
         for claim in experiment.claims
     )
+    text = _markdown(experiment, scale, lab, verdicts)
+    write_atomically(directory / README, lambda file: file.write(text.encode()))
+    # Last: it says that the run has finished.
     write_json(
         directory / SUMMARY,
         {
@@ -93,8 +96,6 @@ def reproduce(
             "figures": lab.figures,
         },
     )
-    text = _markdown(experiment, scale, lab, verdicts)
-    write_atomically(directory / README, lambda file: file.write(text.encode()))
     return verdicts
 
 

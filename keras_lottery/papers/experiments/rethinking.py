@@ -157,7 +157,7 @@ def _longer(lab: Lab, times: float) -> Recipe:
 def _scales() -> dict[str, Scale]:
     others = cifar_10(
         "vgg_19",
-        "40 trainings, 10 of 112,480 steps and 10 of up to four times as many: weeks "
+        "40 trainings, 20 of 112,480 steps and 10 of up to four times as many: weeks "
         "on a GPU",
         levels=1,
         small=partial(models.vgg, (1, 1), 4),

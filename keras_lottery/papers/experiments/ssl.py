@@ -197,7 +197,7 @@ def _small(groups: str, printed: str) -> Claim:
         f"With a lasso on {groups}, the second convolution keeps at most 10 % of its "
         "FLOPs",
         published=printed,
-        source="table 1 (by filters) and table 2 (by shapes)",
+        source="table 1 (filters) and table 2 (shapes); the strength is ours",
         value=f"{groups}: FLOPs of conv_2",
         reproduced=(0, 10),
         unit="%",

@@ -322,8 +322,7 @@ RESNET_20 = (
             ),
             effect(
                 f"At {percent} % sparsity, tickets gain less over reinitialised ones "
-                "at "
-                "0.1 than at 0.01",
+                "at 0.1 than at 0.01",
                 published="less (curves)",
                 source="section 4.1",
                 value=f"less at large {percent}",
@@ -389,7 +388,7 @@ RESNET_20 = (
 EXPERIMENTS = (
     experiment(
         "resnet_20",
-        "ResNet-20",
+        "a ResNet",
         resnet_20,
         trainings=160,
         published=(63.97, "CIFAR-100"),
@@ -407,7 +406,7 @@ EXPERIMENTS = (
     ),
     experiment(
         "vgg_11",
-        "VGG-11",
+        "a VGG",
         vgg_11,
         trainings=40,
         published=(48.08, "CIFAR-10"),

@@ -69,8 +69,8 @@ def employ(
         verbose: 0 hides the address of Ray's dashboard.
 
     Raises:
-        ValueError: if the workers that were asked for, or that trained before, are not
-            available.
+        ValueError: if the workers that were asked for are not available. For those that
+            trained before, this may come from the first call of `train_all`.
     """
     count = workers
     if workers == "auto":
@@ -85,23 +85,31 @@ def employ(
                 count = max(1, _most(setup, at_once))
             found = _pool(count, setup, resources, verbose)
             pool = stack.enter_context(contextlib.closing(found))
-            # Workers that trained before can: they start once there is a task, as all
-            # may be stored.
-            obstacle = None if workers == AS_BEFORE else _obstacle_there(pool)
+            if workers == AS_BEFORE:
+                # They start with the first task: all trainings may be stored.
+                yield Workers(engine, pool, lambda: _insist(_obstacle_there(pool)))
+                return
+            obstacle = _obstacle_there(pool)
             if obstacle is None:
                 yield Workers(engine, pool)
                 return
         if workers == AS_BEFORE:
-            raise ValueError(
-                "This search was trained in worker processes, and training in this "
-                "process would give different results. Workers cannot be used now: "
-                f"{obstacle}. Mend that, or choose another `directory`."
-            )
+            _insist(obstacle)
         message = f"workers={workers!r} is not possible: {obstacle}"
         if workers != "auto":
             raise ValueError(f"{message}. Use workers=0.")
         warnings.warn(f"{message}. This process trains alone.", stacklevel=4)
     yield engine
+
+
+def _insist(obstacle: str | None) -> None:
+    """Raises ValueError if workers cannot train on what they trained before."""
+    if obstacle is not None:
+        raise ValueError(
+            "This search was trained in worker processes, and training in this "
+            "process would give different results. Workers cannot be used now: "
+            f"{obstacle}. Mend that, or choose another `directory`."
+        )
 
 
 def check_workers(

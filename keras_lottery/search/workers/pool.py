@@ -39,7 +39,7 @@ class Pool(Protocol):
         """How many trainings to accept at once: a few wait, so that no worker does."""
 
     def submit(self, task: Task | None) -> "Future[Any]":
-        """Begins a training in a worker; for `None`, it only builds an engine.
+        """Begins a training in a worker; for `None`, it only gets ready for one.
 
         The future gives what `worker.train` returns. It raises BrokenProcessPool if its
         worker dies and the training may be handed over again, and RuntimeError if it
@@ -80,13 +80,17 @@ class Workers:
     Args:
         engine: the engine of this process, which prunes and makes the tickets.
         pool: where tickets are trained.
+        start: is called once, before the first task.
     """
 
-    def __init__(self, engine: Engine, pool: Pool) -> None:
+    def __init__(
+        self, engine: Engine, pool: Pool, start: Callable[[], None] = lambda: None
+    ) -> None:
         self.model = engine.model
         self.data = engine.data
         self.objective = engine.objective
         self.pool = pool
+        self._start: Callable[[], None] | None = start
 
     @property
     def most(self) -> int:
@@ -100,7 +104,11 @@ class Workers:
 
         Raises:
             RuntimeError: if the worker of a training dies repeatedly.
+            Exception: from `start`.
         """
+        if waiting and self._start is not None:
+            self._start()
+            self._start = None
         lost: list[Task] = []
         running: dict[Future[Any], Task] = {}
         # Counted for each training: a broken pool takes all running ones with it.

@@ -50,7 +50,8 @@ def write_report(
         directory: the directory of a `LotteryTicketSearch`.
         path: where to write the page, ending in `.html`; by default `report.html` in
             the directory.
-        figures: a directory for the same figures as .png and .svg files.
+        figures: a directory for the same figures as .png and .svg files; those of one
+            replicate have its number in their names, such as `first_layer_0.svg`.
 
     Returns:
         The path of the page.

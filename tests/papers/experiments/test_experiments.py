@@ -5,6 +5,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from keras_lottery.engines.engine import Engine
@@ -70,9 +71,8 @@ def test_a_run_ends_with_its_verdicts(run):
     assert summary["scale"] == "smoke" and summary["seconds"] > 0
     text = (directory / "README.md").read_text()
     assert "keras-lottery reproduce layers --scale smoke" in text
-    assert (
-        "dense_256_256_256, trained on digits" in text
-    )  # not the scale's lenet_300_100
+    # Not the scale's lenet_300_100.
+    assert "dense_256_256_256, trained on digits" in text
     assert summary["networks"] == ["dense_256_256_256"]
     assert all(claim.published in text for claim in CHEAPEST.claims)
     for name in ("layers.csv", "layers.png", "layers.svg"):
@@ -212,3 +212,18 @@ def test_a_smaller_network_has_as_many_weights_as_the_ticket():
     first, second = widths(masks)
     assert first * 64 == pytest.approx(masks["hidden_1/kernel"].sum(), rel=0.05)
     assert first * second == pytest.approx(masks["hidden_2/kernel"].sum(), rel=0.05)
+
+
+@pytest.mark.slow
+def test_losses_of_a_resnet_and_its_tickets_are_measured(tmp_path):
+    experiment = EXPERIMENTS["overfitting_gap_resnet_20"]
+    reproduce(experiment, "smoke", tmp_path, verbose=0)
+    measured = json.loads((tmp_path / "reproduction.json").read_text())["measured"]
+    assert measured.keys() == {claim.value for claim in experiment.claims}
+    for name in ("gap", "calibration", "noise", "shift", "attack"):
+        # The smoke scale has no tickets of 10 %.
+        assert np.isfinite(measured[f"{name} 20"]).all()
+        assert measured[f"{name} 10"] == [None]
+    table = pd.read_csv(tmp_path / "robustness.csv")
+    assert (table["density"].round(2) == [1, 0.5, 0.2]).all()
+    assert table["calibration"].between(0, 100).all()
