@@ -91,19 +91,23 @@ def setup():
     return Setup(None, None, 0, "fit", SimpleNamespace(parts={}), {})
 
 
-def employed(monkeypatch, number, breaks):
+def employ(monkeypatch, number, breaks):
     monkeypatch.setattr(choose, "_choose", lambda *_: 2)
     monkeypatch.setattr(choose, "_obstacle", lambda *_: None)
     monkeypatch.setattr(choose, "_pool", lambda *_: Pool(breaks))
-    with workers.employ(number, ENGINE, setup(), TICKET, 2, 10) as trainer:
+    return workers.employ(number, ENGINE, setup(), TICKET, 2, 10)
+
+
+def employed(*how):
+    with employ(*how) as trainer:
         return trainer
 
 
 def test_workers_that_die_as_they_start_leave_the_training_to_this_process(monkeypatch):
     with pytest.warns(UserWarning, match=r"died as it started.*trains alone"):
-        assert employed(monkeypatch, "auto", breaks=1) is ENGINE
+        assert employed(monkeypatch, "auto", 1) is ENGINE
     with pytest.raises(ValueError, match=r"workers=2 .*died as it started.*workers=0"):
-        employed(monkeypatch, 2, breaks=1)
+        employed(monkeypatch, 2, 1)
 
 
 def test_what_was_begun_in_workers_asks_for_them_by_no_number(monkeypatch, tmp_path):
@@ -113,12 +117,13 @@ def test_what_was_begun_in_workers_asks_for_them_by_no_number(monkeypatch, tmp_p
     )
     engine, number = workers.as_before(store, "auto", "auto")
     assert engine == "fused"
-    assert employed(monkeypatch, number, breaks=0).pool.count == Pool.count
+    assert employed(monkeypatch, number, 0).pool.count == Pool.count
     # Nobody is asked for a worker before there is a task.
-    hired = employed(monkeypatch, number, breaks=1)
-    assert list(hired.train_all([], print)) == []
-    with pytest.raises(ValueError, match=r"in worker processes.*another `directory`"):
-        next(hired.train_all([Task(TICKET, 0)], print))
+    refused = pytest.raises(ValueError, match=r"in worker processes.*`directory`")
+    with employ(monkeypatch, number, 1) as hired:
+        assert list(hired.train_all([], print)) == []
+        with refused:
+            next(hired.train_all([Task(TICKET, 0)], print))
 
 
 class Telling:
@@ -144,7 +149,7 @@ def test_workers_tell_how_far_trainings_are(monkeypatch, tmp_path):
         processes._report(path, reached)
         told.append(pool.look()[task])
 
-    made = SimpleNamespace(make=Telling)
+    made = SimpleNamespace(make_in_worker=Telling)
     worker.train("key", lambda: made, lambda: task, report)
     begun, far = told
     assert (begun.step, begun.epochs) == (0, 0) and math.isnan(begun.loss)

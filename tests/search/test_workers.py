@@ -77,7 +77,7 @@ def test_where_all_is_stored_no_worker_starts(tmp_path, monkeypatch):
 @pytest.mark.once
 def test_a_worker_gets_ready_before_there_is_a_task():
     setup = mock.Mock()
-    setup.make.return_value = engine = mock.Mock(Engine)
+    setup.make_in_worker.return_value = engine = mock.Mock(Engine)
     assert worker.train("its own", lambda: setup, lambda: None, print) is None
     engine.prepare.assert_called_once_with()
     engine.do.assert_not_called()

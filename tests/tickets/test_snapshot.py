@@ -63,7 +63,7 @@ def test_inputs_are_read_once_by_all_that_are_made_of_a_snapshot(pair):
     other = dataclasses.replace(first, data=(x := drawn[0] + 1, np.zeros(5)))
     np.testing.assert_array_equal(other.inputs(), x)
     assert first.inputs() is drawn[0]
-    unread = dataclasses.replace(pair[0], data=data)
+    unread = dataclasses.replace(pair[0], data=lambda: data())
     other = dataclasses.replace(unread, data=(x, np.zeros(5)))
     np.testing.assert_array_equal(other.inputs(), x)
     assert unread.inputs() is unread.inputs() is drawn[1]

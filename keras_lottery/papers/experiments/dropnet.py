@@ -99,7 +99,12 @@ def least_active(filters: Filters) -> np.ndarray:
 
     It is that of the calibration's examples; the paper's is that of all training data.
     """
-    return filters.of_maps(lambda maps: np.abs(maps).mean((1, 2))).mean(axis=0)
+
+    def activity(maps: np.ndarray) -> np.ndarray:
+        # The units of the hidden layer have no places.
+        return np.abs(maps).reshape(len(maps), -1, maps.shape[-1]).mean(axis=1)
+
+    return filters.of_maps(activity).mean(axis=0)
 
 
 def most_active(filters: Filters) -> np.ndarray:
