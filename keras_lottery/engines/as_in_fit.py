@@ -1,4 +1,4 @@
-"""Data as `fit` takes them, made what engines train on."""
+"""Converts the data that `fit` accepts into the forms that engines train on."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -37,14 +37,16 @@ def gather(
     steps_per_epoch: int | None = None,
     validation_steps: int | None = None,
 ) -> Data:
-    """What was given, checked, and in the few forms that engines know.
+    """Checks the data and converts them to the few forms that engines know.
 
-    Arguments are those of `LotteryTicketSearch.search`. What is not a data set becomes
-    NumPy arrays: tables and series of pandas, tensors (but ragged and sparse ones), and
-    generators, which cannot be rewound, and are read once.
+    The arguments are the same as those of `LotteryTicketSearch.search`. Data sets stay
+    as they are. Everything else becomes NumPy arrays: data frames and series of pandas,
+    tensors (except ragged and sparse ones), and generators, which are read only once
+    because they cannot be rewound.
 
     Raises:
-        ValueError: if the data cannot be trained on, or arguments do not fit them.
+        ValueError: if a model cannot be trained on the data, or an argument does not
+            fit them.
     """
     if isinstance(x, Iterator):
         batches = _read(x, steps_per_epoch, "steps_per_epoch")
@@ -84,7 +86,7 @@ def gather(
 
 
 def part(name: str, data: Any, steps: int | None) -> Any:
-    """Validation or test data."""
+    """Checks and converts validation or test data, same as `gather`."""
     if isinstance(data, Iterator):
         return _together(_read(data, steps, f"{name}_steps"))
     if steps is None:
@@ -99,7 +101,7 @@ def part(name: str, data: Any, steps: int | None) -> Any:
 
 
 def _refuse(x: Any, y: Any, sample_weight: Any) -> None:
-    """Raises ValueError for what is in the batches of a data set or generator."""
+    """Raises ValueError if targets or weights are given beside a data set."""
     if y is not None or sample_weight is not None:
         raise ValueError(
             "Expected neither `y` nor `sample_weight`, as the batches (x, y) or "
@@ -108,7 +110,7 @@ def _refuse(x: Any, y: Any, sample_weight: Any) -> None:
 
 
 def _arrays(name: str, data: Any) -> Any:
-    """(x, y) or (x, y, sample_weight) of NumPy arrays, if it is such a thing."""
+    """Converts (x, y) or (x, y, sample_weight) to NumPy arrays."""
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         return data  # `Data` says what is wrong.
     if data[1] is None:
@@ -157,7 +159,7 @@ def _refuse_shape(name: str, received: str, remedy: str) -> NoReturn:
 
 
 def _split(train: Any, share: float) -> tuple[Any, Any]:
-    """The first and the last examples, as `fit` splits them."""
+    """Splits off the last examples for validation, as `fit` does."""
     if is_dataset(train):
         raise ValueError(
             "Expected `validation_split` with arrays. Received: a data set. Split it "
@@ -177,7 +179,7 @@ def _split(train: Any, share: float) -> tuple[Any, Any]:
 
 
 def _read(batches: Iterator[Any], steps: int | None, argument: str) -> list[Any]:
-    """So many batches of a generator, which is not read further."""
+    """Reads `steps` batches of a generator, and no more."""
     if argument == "test_steps":
         raise ValueError(
             "Expected test data with an end. Received: a generator. Give arrays."
@@ -197,7 +199,7 @@ def _read(batches: Iterator[Any], steps: int | None, argument: str) -> list[Any]
 
 
 def _together(batches: list[Any]) -> Any:
-    """One batch of many."""
+    """Concatenates batches to one."""
     if not all(isinstance(batch, tuple) for batch in batches):
         raise ValueError(
             "Expected a generator of (x, y) or (x, y, sample_weight). Received: "
@@ -207,7 +209,7 @@ def _together(batches: list[Any]) -> Any:
 
 
 def check_weights(y: Any, sample_weight: Any, class_weight: Any) -> None:
-    """Raises ValueError for weights of examples that `fit` does not take together."""
+    """Raises ValueError for weights of examples that `fit` does not accept together."""
     if sample_weight is not None and class_weight is not None:
         raise ValueError(
             "Expected `sample_weight` or `class_weight`, as in `fit`. Received: "

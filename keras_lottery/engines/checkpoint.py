@@ -1,4 +1,4 @@
-"""The state of a training that is not finished, so that it can go on where it ended."""
+"""Stores the state of an unfinished training, so that it can be resumed."""
 
 import contextlib
 import warnings
@@ -25,13 +25,14 @@ KIND = "checkpoint"
 class Checkpoint:
     """Where a training's state is stored, and how often.
 
-    The state is that of the model's variables, which the seeds of its random layers are
-    among, of the optimizer's, and what was seen so far. The position in the data is a
-    matter of the step. So the training that goes on is the unbroken one, to the bit.
+    The state consists of the variables of the model (including the seeds of its random
+    layers) and of its optimizer, and of the training's record so far. The step
+    determines the position in the data. A resumed training therefore gives bit for bit
+    the same results as an uninterrupted one.
 
     Args:
         path: the file.
-        every: steps from one time to the next.
+        every: the number of steps from one checkpoint to the next.
     """
 
     path: Path
@@ -43,11 +44,12 @@ class Checkpoint:
         """Stores the state of a training.
 
         Args:
-            model: the one that is trained.
-            ticket, seed: what is trained, and in which order of the data.
-            record: what was seen so far.
+            model: the model that is trained.
+            ticket: the ticket that is trained.
+            seed: the seed of the order of the data.
+            record: the training's record so far.
         """
-        get_state(model)  # On JAX, the variables are brought up to date by it.
+        get_state(model)  # On JAX, this brings the variables up to date.
         states = {
             "model": _values(model.variables),
             "optimizer": _values(model.optimizer.variables),
@@ -72,10 +74,10 @@ class Checkpoint:
     def restore(
         self, model: keras.Model, ticket: Ticket, seed: int, record: "Record"
     ) -> int:
-        """Puts a stored state back, if there is one; the step to go on from.
+        """Restores the stored state, if there is one; returns the step to resume at.
 
-        Arguments are those of `write`; the model and its optimizer have been set to the
-        ticket.
+        The arguments are the same as those of `write`. The model and its optimizer must
+        already be set to the ticket.
         """
         try:
             meta, states, _ = read_record(self.path, KIND)
@@ -105,7 +107,7 @@ class Checkpoint:
 
 
 def _identity(ticket: Ticket, seed: int) -> dict[str, Any]:
-    """What makes it the same training."""
+    """The facts by which a stored state is recognised as that of the same training."""
     return {
         "weights": digest(ticket.weights),
         "masks": digest(ticket.masks),
@@ -118,7 +120,7 @@ def _identity(ticket: Ticket, seed: int) -> dict[str, Any]:
 
 
 def _values(variables: list[keras.Variable]) -> State:
-    """As they are, pruned weights with them, by position."""
+    """The raw values of variables, including pruned weights, by position."""
     return {str(i): read(variable) for i, variable in enumerate(variables)}
 
 

@@ -1,4 +1,4 @@
-"""Which engine trains the tickets."""
+"""Chooses the engine that trains the tickets."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ ENGINES: dict[str, type[Engine]] = {
     "fused": FusedEngine,
     "vectorized": VectorizedEngine,
 }
-# Compiling takes seconds, and a step of a small network gains milliseconds.
+# Compiling takes seconds, but saves only milliseconds in a step of a small network.
 WORTH_COMPILING = 2000
-# Larger networks keep an accelerator busy one at a time.
+# A larger network keeps an accelerator busy on its own.
 SMALL = 10_000_000
 
 
@@ -37,26 +37,26 @@ def make(
     checkpoint: int = 0,
     **arguments: Any,
 ) -> Engine:
-    """An engine by name.
+    """Makes an engine by name.
 
     Args:
-        name: `"fit"`: `model.fit`, for everything; `"fused"`: many steps in one
-            compiled loop, the data on the device; `"vectorized"`: many tickets in one
-            program, on JAX; `"auto"`: the fastest of them, by what is known of them.
-            Where the model or its data ask for more than an engine can do, a simpler
-            one is made, and a warning says why.
+        name: `"fit"`: `model.fit`, which trains everything; `"fused"`: many steps in
+            one compiled loop, with the data on the device; `"vectorized"`: many tickets
+            in one program, on JAX; `"auto"`: the engine that is expected to be fastest.
+            If an engine cannot handle the model or the data, a simpler one is made, and
+            a warning says why.
         model, data, steps, arguments: same as `Engine`.
-        trainings: how many trainings the engine will do, for `"auto"`.
-        checkpoint: steps after which they store their state, 0 for never; many tickets
-            in one program do not.
+        trainings: how many trainings the engine will do; only `"auto"` uses it.
+        checkpoint: the number of steps after which trainings store their state, 0 for
+            never. The vectorized engine cannot do so.
 
     Returns:
-        The engine; its `name` is what was chosen. The name and the same arguments give
-        the same engine again.
+        The engine; its `name` says which one was chosen. That name and the same
+        arguments give the same engine again.
 
     Raises:
-        ValueError: if there is no such engine, it cannot do what is asked for, the data
-            do not fit the model, or same as `Engine`.
+        ValueError: if there is no such engine, it cannot do what is asked for, or the
+            data do not fit the model; also same as `Engine`.
     """
     check_engine(name)
     check_fits(model, data)
@@ -82,7 +82,7 @@ def check_engine(name: str) -> None:
 
 
 def _fastest(model: keras.Model, steps: int, checkpoint: int) -> str:
-    """The engine for so many steps of a model that the fused engine can train."""
+    """The fastest engine for a number of steps, if the fused engine can train."""
     if backends.current().on_accelerator():
         small = model.count_params() < SMALL and not _not_stacked(model)
         return "vectorized" if small and not checkpoint else "fused"

@@ -1,8 +1,8 @@
-"""Tickets of filters, trained as the smaller networks that they are.
+"""Trains tickets with pruned filters as the smaller networks that they are.
 
-What a filter was pruned of can do nothing any more: nothing reads it, and its weights
-have no gradients. A training without it is the same up to the rounding of sums, takes
-less time, and is put back into the whole network.
+A pruned filter has no effect any more: no layer reads it, and its weights have no
+gradients. Training the network without it gives the same results up to the rounding of
+sums, and takes less time. The trained weights are then put back into the whole network.
 """
 
 import dataclasses
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from keras_lottery.engines.task import Training
 
 Compact = bool | Literal["auto"]
-"""Whether tickets of filters are trained as the smaller networks that they are.
+"""Whether tickets with pruned filters are trained as the smaller networks they are.
 
-`"auto"`: where the results are the same up to rounding, and it is worth compiling
-another network; `True`: wherever it can be done.
+`"auto"`: where the results are the same up to rounding, and the training saves more
+time than compiling another network takes; `True`: wherever it is possible.
 """
 
 WORTH = 2e11
-"""From so many multiply-adds on that a training saves, it is made smaller by itself.
+"""With `"auto"`, a training must save this many multiply-adds to be made smaller.
 
-Compiling another network takes seconds, in which a core makes so many.
+Compiling another network takes seconds, in which a core does about as many.
 """
 
 PASSES = 3
-"""A step is a pass forward, and one back that costs twice as much."""
+"""The cost of a step in forward passes: the backward pass costs as much as two."""
 
 AT_ONCE = 2
-"""How many smaller networks are kept for the next tickets."""
+"""How many smaller networks are kept for later tickets."""
 
 METHODS = ("train_step", "test_step", "make_train_function", "make_test_function")
 
-# Their update of a weight depends only on the weight, its gradient and its slots.
+# These update a weight only by its value, its gradient and its slots.
 ELEMENTWISE = {
     keras.optimizers.SGD,
     keras.optimizers.RMSprop,
@@ -64,20 +64,20 @@ ELEMENTWISE = {
     keras.optimizers.Nadam,
     keras.optimizers.Lion,
 }
-# Sums over what is zero where weights are pruned.
+# These are sums over weights, to which pruned weights contribute zero.
 PENALTIES = (
     keras.regularizers.L1,
     keras.regularizers.L2,
     keras.regularizers.L1L2,
 )
-# They look at no size of anything.
+# These do not depend on the size of a layer.
 CONSTRAINTS = (
     keras.constraints.MaxNorm,
     keras.constraints.MinMaxNorm,
     keras.constraints.NonNeg,
     keras.constraints.UnitNorm,
 )
-# They look at numbers of the training, and at no weights.
+# These read only metrics and the learning rate, never weights.
 CALLBACKS = {
     keras.callbacks.CSVLogger,
     keras.callbacks.LearningRateScheduler,
@@ -87,7 +87,7 @@ CALLBACKS = {
 
 
 def check_compact(compact: Compact) -> None:
-    """Raises ValueError if it is neither `"auto"` nor a boolean."""
+    """Raises ValueError if `compact` is neither `"auto"` nor a boolean."""
     if isinstance(compact, str):
         checks.choice("compact", compact, ["auto"], "True or False")
     else:
@@ -98,15 +98,17 @@ class Compacted:
     """Trains tickets in smaller networks.
 
     Args:
-        model: the masked model, compiled and without a step of training.
+        model: the masked model, compiled and not yet trained.
         make: makes the engine of a smaller model.
         batch_size: examples in a step.
-        callbacks: those of the engine.
-        always: whether tickets are trained so whatever that saves, and also where
-            random numbers, or what an optimizer or callbacks see, become others.
+        callbacks: the engine's callbacks.
+        always: whether to train tickets in smaller networks however little that saves,
+            and even where random numbers change, or the optimizer or callbacks see
+            other values.
 
     Raises:
-        ValueError: if the model's tickets cannot be trained so; the message says why.
+        ValueError: if the model's tickets cannot be trained in smaller networks; the
+            message says why.
     """
 
     def __init__(
@@ -140,10 +142,10 @@ class Compacted:
         checkpoints: Sequence[int],
         checkpoint: Checkpoint | None = None,
     ) -> "Training | None":
-        """Trains a ticket, see `Engine.train`; `None` if that is not worth it.
+        """Trains a ticket, see `Engine.train`; returns `None` if it saves too little.
 
-        What filters that are gone have beside their weights (biases, scales, moving
-        averages) is in the states as it was at the start: nothing depends on it.
+        The biases, scales and moving averages of the removed filters keep their initial
+        values in the returned states: nothing depends on them.
         """
         kept = self.smaller.kept(ticket.masks)
         if kept.all():
@@ -176,13 +178,13 @@ class Compacted:
         )
 
     def _saved(self, kept: np.ndarray) -> float:
-        """Multiply-adds that a step of a smaller network saves."""
+        """The number of multiply-adds that a step of a smaller network saves."""
         cost = self.smaller.cost
         saved = cost().multiply_adds - cost(kept).multiply_adds
         return float(PASSES * self.batch_size * saved)
 
     def _engine(self, model: keras.Model) -> "Engine":
-        """The engine of a smaller network, which the last tickets may have had."""
+        """The engine of a smaller network, made anew unless a recent ticket used it."""
         config = model.to_json()
         for known, engine in self._engines:
             if known == config:
@@ -200,11 +202,11 @@ def compacted(
     callbacks: Sequence[keras.callbacks.Callback],
     compact: Compact,
 ) -> Compacted | None:
-    """What trains tickets in smaller networks, or `None`; a warning says why not.
+    """Makes a `Compacted`, or returns `None`, where a warning says why not.
 
     Args:
         model, make, batch_size, callbacks: see `Compacted`.
-        steps: of the dense training.
+        steps: the length of the dense training in steps.
         compact: see `Compact`.
     """
     if not compact:
@@ -224,7 +226,7 @@ def compacted(
 
 
 def _at_most(model: keras.Model) -> float:
-    """No fewer than the model's multiply-adds: all weights at all places of a map."""
+    """An upper bound on the model's multiply-adds: all weights at every position."""
     shapes = [shape for _, layer in walk(model) for shape in output_shapes(layer)]
     places = [math.prod(size or 1 for size in shape[1:-1]) for shape in shapes]
     return float(model.count_params()) * max(places, default=1)
@@ -237,7 +239,7 @@ def _worth() -> float:
 def _differs(
     smaller: Smaller, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]
 ) -> str | None:
-    """What would make another training of it without the filters, or `None`."""
+    """Why training without the pruned filters would differ, or `None`."""
     optimizer = innermost(model.optimizer)
     if type(optimizer) not in ELEMENTWISE:
         return f"{type(optimizer).__name__} looks at whole weights"
@@ -263,7 +265,7 @@ def _differs(
 
 
 def _draws(layer: Any) -> bool:
-    """Whether a random layer draws as many numbers as it has channels."""
+    """Whether a random layer draws a number for each of its channels."""
     rates = ("rate", "drop_rate", "stddev")
     return any(getattr(layer, name, 0) for name in rates) and (
         type(layer).__name__ != "StochasticDepth"

@@ -1,4 +1,4 @@
-"""Whether a model has convolutions, on which the choice of an engine depends."""
+"""Tells whether a model has convolutions, on which the choice of an engine depends."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_lottery.keras_bridge.layers import walk
 
 
 def convolves(model: keras.Model) -> bool:
-    """Whether the model has convolutions, which XLA on processors is slow at.
+    """Whether the model has convolutions, which are slow with XLA on CPUs.
 
     >>> convolves(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)]))
     True

@@ -1,4 +1,4 @@
-"""Training data in an order that depends on the seed and the step alone."""
+"""Training data in an order that depends only on the seed and the step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from keras_lottery.keras_bridge.datasets import (
 )
 
 Examples = Callable[[], tuple[Any, Any]]
-"""What gives training inputs and targets when it is asked."""
+"""A function that returns training inputs and targets."""
 SAMPLE = 256
-"""At most so many examples show whether data fit a model."""
+"""The most examples on which data are tested to fit a model."""
 
 
 class Batches(keras.utils.PyDataset):
-    """The batches `start` to `stop` of each epoch, shuffled by seed and epoch.
+    """The batches from `start` up to `stop` of each epoch, shuffled by seed and epoch.
 
     Args:
         data: (x, y) or (x, y, sample_weight); arrays, or structures of them.
-        batch_size: examples in a batch. What is left over at the end of an epoch is
-            dropped, so that every step has the same shape.
-        seed: seed of the order; `None` keeps the data's own.
-        start, stop: which of the epoch's batches.
+        batch_size: examples in a batch. The examples left over at the end of an epoch
+            are dropped, so that every step has the same shape.
+        seed: seed of the order; `None` keeps the data's own order.
+        start, stop: the first batch of the epoch, and the one after the last.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batches(keras.utils.PyDataset):
         stop: int,
     ) -> None:
         super().__init__()
-        # TensorFlow would stack a list of inputs to one tensor.
+        # TensorFlow would stack a list of inputs into one tensor.
         self.data = keras.tree.lists_to_tuples(data)
         self.batch_size = batch_size
         self.seed = seed
@@ -51,7 +51,7 @@ class Batches(keras.utils.PyDataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffles for an epoch."""
+        """Shuffles the examples for an epoch."""
         n = len(keras.tree.flatten(self.data)[0])
         self.order = np.arange(n)
         if self.seed is not None:
@@ -67,13 +67,13 @@ class Batches(keras.utils.PyDataset):
 
 
 class Stretch(keras.utils.PyDataset):
-    """The batches `start` to `stop` of each epoch of a `PyDataset` of the user's.
+    """The batches from `start` up to `stop` of each epoch of the user's `PyDataset`.
 
     Args:
-        data: the `PyDataset`; it is told of the beginnings and ends of epochs.
+        data: the `PyDataset`; its `on_epoch_begin` and `on_epoch_end` are called.
         length: batches in an epoch.
-        seed: seed of the order of the batches; `None` keeps the data's own.
-        start, stop: which of the epoch's batches.
+        seed: seed of the order of the batches; `None` keeps the data's own order.
+        start, stop: the first batch of the epoch, and the one after the last.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Stretch(keras.utils.PyDataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the batches of an epoch: of endless data, those that come next."""
+        """Chooses the batches of an epoch; endless data go on with the next ones."""
         self.order = np.arange(self.length)
         if self.data.num_batches is None:
             self.order += epoch * self.length
@@ -108,22 +108,22 @@ class Stretch(keras.utils.PyDataset):
         return self.data[int(self.order[self.start + index])]
 
     def on_epoch_begin(self) -> None:
-        """Tells the data, if this is where an epoch begins."""
+        """Calls the data's `on_epoch_begin` if the stretch begins an epoch."""
         if self.start == 0:
             self.data.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Tells the data, if this is where an epoch ends."""
+        """Calls the data's `on_epoch_end` if the stretch ends an epoch."""
         if self.stop == self.length:
             self.data.on_epoch_end()
 
 
 def first_batch(data: Any, size: int) -> Any:
-    """Some examples (x, y) or (x, y, sample_weight), to see whether they fit a model.
+    """A few examples with which to check whether data fit a model.
 
     Args:
         data: arrays or a data set.
-        size: how many, of arrays.
+        size: how many examples to take from arrays; a data set gives its first batch.
     """
     if is_tf_dataset(data):
         return data.take(1)
@@ -134,18 +134,19 @@ def first_batch(data: Any, size: int) -> Any:
 
 @dataclass(frozen=True)
 class Data:
-    """What a search trains and judges on.
+    """The data on which a search trains and compares tickets.
 
     Args:
         train: (x, y) or (x, y, sample_weight) of arrays, a `keras.utils.PyDataset`, or
             a batched `tf.data.Dataset`.
-        validation: of the same kinds; finds the early stop and the best ticket.
-        test: of the same kinds or `None`; is only reported.
+        validation: one of the same kinds; it determines the early stop and the best
+            ticket.
+        test: one of the same kinds or `None`; results on it are only reported.
         batch_size: examples in a training step, for arrays.
         shuffle: whether arrays, and the batches of a `PyDataset`, are shuffled in every
             epoch.
         steps: steps in an epoch of training data without a known end; the next epoch
-            goes on from there.
+            continues where the last one stopped.
     """
 
     train: Any
@@ -182,10 +183,11 @@ class Data:
         return {name: part for name, part in parts.items() if part is not None}
 
     def sample(self, name: str, fixed: int | None = None) -> Any:
-        """Some examples of a part, to see whether they fit a model: `fixed`, if given.
+        """A few examples of a part, with which to check whether it fits a model.
 
-        Of arrays as many of each part, so that nothing is compiled twice; a power of
-        two, so that several devices can share them out. Of a data set, its first batch.
+        Every part of arrays gives equally many, so that nothing is compiled twice:
+        `fixed` if it is given, else a power of two, so that several devices can share
+        them. A data set gives its first batch.
         """
         arrays = [part for part in self.parts.values() if not is_dataset(part)]
         least = min((len(keras.tree.flatten(part)[0]) for part in arrays), default=1)
@@ -193,7 +195,7 @@ class Data:
         return first_batch(self.parts[name], fixed or size)
 
     def examples(self) -> tuple[Any, Any]:
-        """Training inputs and targets as arrays; those of a data set are read once."""
+        """Training inputs and targets as arrays; a data set is read once."""
         if is_dataset(self.train):
             return self._read
         return self.train[:2]
@@ -210,7 +212,7 @@ class Data:
         return max(self._size // self.batch_size, 1)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """Which examples make each batch of an epoch, for arrays.
+        """The examples of each batch of an epoch, for arrays.
 
         Returns:
             Indices of shape [steps of an epoch, examples in a batch].
@@ -228,10 +230,10 @@ class Data:
         return len(keras.tree.flatten(self.train)[0])
 
     def batches(self, epoch: int, start: int, stop: int, seed: int) -> Any:
-        """Batches `start` to `stop` of an epoch and of those after it, for `fit`.
+        """Batches `start` up to `stop` of an epoch and of those after it, for `fit`.
 
-        A `tf.data.Dataset` without an end has none here either: `fit` is to take
-        `stop - start` batches of it.
+        A `tf.data.Dataset` without an end is returned without one, too: `fit` has to be
+        told to take `stop - start` batches.
         """
         if is_tf_dataset(self.train):
             if self.steps:
@@ -245,7 +247,7 @@ class Data:
 
 
 def argument_of(name: str) -> str:
-    """What a part of the data is called where it is given.
+    """The name of the argument with which a part of the data is given.
 
     >>> argument_of("test")
     '`test_data`'
@@ -256,7 +258,7 @@ def argument_of(name: str) -> str:
 
 
 def check_data(name: str, data: Any) -> None:
-    """Raises ValueError if the data are not of a known, common length."""
+    """Raises ValueError unless data have a known, common length and finite values."""
     if is_dataset(data):
         if not length_of(data):
             remedy = {"train": "steps_per_epoch", "validation": "validation_steps"}
@@ -294,7 +296,7 @@ def check_data(name: str, data: Any) -> None:
 def pieces(
     start: int, stop: int, steps_per_epoch: int
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts steps `start` to `stop` into runs of alike epochs.
+    """Cuts steps `start` up to `stop` into runs of epochs that need the same batches.
 
     Yields:
         (first epoch, last epoch + 1, first batch, last batch + 1) of each epoch.
@@ -320,7 +322,8 @@ def training_steps(
     """The length of the dense training in steps.
 
     Raises:
-        ValueError: if it is given twice or not at all, or a number is out of range.
+        ValueError: if the length is given twice or not at all, or a number is out of
+            range.
     """
     if not isinstance(eval_freq, str) or eval_freq != "epoch":
         checks.count("eval_freq", eval_freq, 1, remedy="Or 'epoch'.")

@@ -1,4 +1,4 @@
-"""Trainings on several devices."""
+"""Tells whether training is distributed over several devices."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""What engines share: a ticket goes in, its training comes out."""
+"""The base class of engines, which train a ticket and return its `Training`."""
 
 import itertools
 import math
@@ -40,22 +40,23 @@ class Engine:
     Args:
         model: a compiled masked model. It is compiled once; its variables, masks and
             optimizer are reset for each ticket.
-        data: what to train and judge on.
+        data: the data to train and evaluate on.
         steps: length of the dense training, in optimizer steps.
-        rewind_step: the step whose state is kept, in trainings that start before it.
+        rewind_step: the step whose state is kept by trainings that start before it.
         eval_freq: steps from one validation to the next, or `"epoch"`.
         callbacks: Keras callbacks, copied for each training.
         class_weight: same as `fit`.
-        objective: what trainings are compared by; by default the model's accuracy.
-        compact: whether tickets of filters are trained as the smaller networks that
-            they are, see `Compact`. Of a vectorized engine's, none are.
+        objective: the metric by which trainings are compared; by default the model's
+            accuracy.
+        compact: whether tickets with pruned filters are trained as the smaller networks
+            that they are, see `Compact`. A vectorized engine never does so.
 
     Attributes:
-        name: what `engines.make` calls it.
-        most: how many tickets are to be offered to it at once.
-        compacted: what trains tickets in smaller networks, if any are.
-        compact: what was asked for; `False` if none are.
-        objective: what was meant, with its direction.
+        name: the engine's name in `engines.make`.
+        most: how many tickets the engine can train at once.
+        compacted: trains tickets in smaller networks; `None` if the engine does not.
+        compact: the argument; `False` if the engine does not do so.
+        objective: the objective that was resolved, with its direction.
 
     Raises:
         ValueError: if the model does not report the objective, or reports several
@@ -101,8 +102,8 @@ class Engine:
             schedule = OffsetSchedule(self.optimizer, schedule, steps)
             self.optimizer.learning_rate = schedule
         model.optimizer.build(model.trainable_variables)
-        # `fit` would put the moving averages in the place of the weights wherever an
-        # engine cuts the training; here it is done once, at the end.
+        # `fit` would replace the weights by their moving averages wherever an engine
+        # cuts the training. The engine does so once, at the end.
         postpone_averages(model.optimizer)
         self._fresh = [read(v) for v in model.optimizer.variables]
         logs = evaluate(model, data.sample("validation", batch_size_of(model)))
@@ -113,7 +114,10 @@ class Engine:
         return type(self)(model, *self._how)
 
     def prepare(self) -> None:
-        """Does ahead what the first training would have to wait for, if anything."""
+        """Does work in advance, such as compiling, for which the first training waits.
+
+        By default there is none.
+        """
 
     def train(
         self,
@@ -129,14 +133,14 @@ class Engine:
         Args:
             ticket: what to train.
             seed: seed of the order of the data.
-            progress: is told how far the training is.
-            stop: is asked at each validation after the rewind point, with the state
-                there; the training ends where it answers True.
-            checkpoints: steps whose states are kept; they are validated, too: multiples
-                of `eval_freq`.
-            checkpoint: stores the state of the training again and again, and goes on
-                from the one that is stored. There are no callbacks and no `stop` then,
-                whose state nobody knows.
+            progress: is called with the training's progress now and then.
+            stop: is called with the state at each validation after the rewind point;
+                the training ends when it returns True.
+            checkpoints: steps whose states are kept. These steps are validated, and
+                must be multiples of `eval_freq`.
+            checkpoint: stores the state of the training regularly, and resumes from the
+                stored state. It cannot be combined with callbacks or `stop`, because
+                their state is not stored.
 
         Raises:
             FloatingPointError: if a loss is not a number.
@@ -190,12 +194,12 @@ class Engine:
         """Trains several tickets that do not depend on one another.
 
         Args:
-            waiting: what to train. Tasks are taken from the list as they are begun, and
-                more may be appended meanwhile.
-            progress: is told of a task how far it is.
+            waiting: the tasks. Each is removed from the list when its training begins,
+                and more may be appended meanwhile.
+            progress: is called with a task and its progress now and then.
 
         Yields:
-            Each task with its training, as soon as it is done.
+            Each task with its training, as soon as it is finished.
         """
         while waiting:
             task = waiting.pop(0)
@@ -204,7 +208,7 @@ class Engine:
     def do(
         self, task: Task, progress: Callable[[Reached], None] = lambda reached: None
     ) -> Done:
-        """Does one task."""
+        """Trains the ticket of one task."""
         ticket = task.make(self.model, self.data.examples)
         how = progress, task.stop, task.checkpoints, task.checkpoint
         try:
@@ -214,13 +218,13 @@ class Engine:
         return Done(task, Facts.of(ticket), training)
 
     def seconds_per_step(self, ticket: Ticket, steps: int = 20) -> float:
-        """How long a step takes, by a short measurement.
+        """Measures how many seconds a step takes.
 
         Args:
-            ticket: what to train.
-            steps: how many steps to take, after as many that compile.
+            ticket: the ticket to train.
+            steps: how many steps to time, after as many for compilation.
         """
-        # The user's are not to see a training that nobody asked for.
+        # The user's callbacks must not see a training that the user did not request.
         callbacks, self.callbacks = self.callbacks, []
         try:
             record = Record(self, ticket, lambda reached: None)
@@ -237,12 +241,13 @@ class Engine:
         return seconds / steps
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
-        """What trains from one step to another, and tells the record of its steps."""
+        """A function that trains from one step to another and updates the record."""
         raise NotImplementedError
 
     def _start(self, ticket: Ticket) -> None:
-        # First, for `set_state` reads them: on JAX, moving averages that became weights
-        # at the end of a training went with these when they were donated.
+        # This comes first, because `set_state` reads these variables. On JAX, moving
+        # averages that became weights at the end of a training share their buffers,
+        # and were deleted when those were donated.
         for variable, value in zip(
             self.model.optimizer.variables, self._fresh, strict=True
         ):
@@ -259,12 +264,12 @@ class Engine:
             self.optimizer.learning_rate = ticket.learning_rate
 
     def _cuts(self, step: int, steps: int, every: int = 0) -> list[tuple[int, int]]:
-        """The parts of a training: up to the rewind point, and from there on.
+        """Cuts a training at the rewind point into (first step, last step + 1).
 
         Args:
-            step: where it begins.
-            steps: how many there are.
-            every: cuts at each multiple of it as well.
+            step: the step at which the training begins.
+            steps: the length of the training in steps.
+            every: cuts at each of its multiples as well; 0 for none.
         """
         end = step + steps
         points = range(step + every - step % every, end, every) if every else ()
@@ -272,7 +277,7 @@ class Engine:
         return list(itertools.pairwise([step, *sorted(inner), end]))
 
     def _score(self, part: str) -> tuple[float, float]:
-        """The model's loss and objective on a part of the data, NaN without data."""
+        """The model's loss and objective on a part of the data; NaN without data."""
         if part not in self.data.parts:
             return math.nan, math.nan
         logs = self._evaluate(part)

@@ -1,4 +1,4 @@
-"""A model's loss and metrics on data."""
+"""Evaluates a model's loss and metrics."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ EVALUATION_BATCH = 1000
 def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
     """The model's loss and metrics on data, by `model.evaluate`.
 
-    Recurrent states start at rest, and are left as they were.
+    Recurrent states start at rest, and are restored afterwards.
     """
     data = ready(model, data)
     given: dict[str, Any] = {"x": data}
@@ -25,7 +25,7 @@ def evaluate(model: keras.Model, data: Any) -> dict[str, float]:
         x, y, sample_weight = (*data, None)[:3]
         given = {"x": x, "y": y, "sample_weight": sample_weight}
         given["batch_size"] = evaluation_batch(model)
-    # Keras's loader draws a number on torch, though nothing is shuffled.
+    # On torch, Keras's loader draws a random number, although nothing is shuffled.
     with at_rest(model), backends.current().seeded(0):
         return model.evaluate(**given, verbose=0, return_dict=True)
 
@@ -38,5 +38,5 @@ def ready(model: keras.Model, data: Any) -> Any:
 
 
 def evaluation_batch(model: keras.Model) -> int:
-    """How many examples are evaluated at once: as many as the model is fixed to."""
+    """How many examples are evaluated at once: the model's batch size, if fixed."""
     return batch_size_of(model) or EVALUATION_BATCH

@@ -1,4 +1,4 @@
-"""Trains tickets by `model.fit`: works for whatever Keras can train."""
+"""Trains tickets by `model.fit`, which works for any model that Keras can train."""
 
 import copy
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from keras_lottery.keras_bridge.layers.state import read
 class FitEngine(Engine):
     """Trains tickets one after another by `model.fit`.
 
-    Arguments are those of `Engine`.
+    The arguments are the same as those of `Engine`.
     """
 
     name = "fit"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Made once; but the training data, which are evaluated once in a training and
-        # may be large, each time anew.
+        # Other parts are prepared once and kept. The training data, which may be large
+        # and are evaluated only once in a training, are prepared anew each time.
         self._ready = {"train": self.data.parts["train"]}
 
     def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
@@ -57,7 +57,7 @@ class FitEngine(Engine):
     def _evaluate(self, part: str) -> dict[str, float]:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        # Validation shares the metrics with the epoch that is under way.
+        # Validation uses the same metric variables as the current epoch.
         metrics = [read(variable) for variable in self.model.metrics_variables]
         if part not in self._ready:
             self._ready[part] = ready(self.model, self.data.parts[part])
@@ -68,7 +68,7 @@ class FitEngine(Engine):
 
 
 class _Watch(keras.callbacks.Callback):
-    """Tells the record of a training of its steps, and the backend of their seeds."""
+    """Reports the steps of a training to its record, and their seeds to the backend."""
 
     def __init__(self, record: Record, seed: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # For the user's callbacks, which come later in the list.
+        # The user's callbacks read these logs; they come later in the list.
         curve = self.record.curve
         if logs is not None and curve["step"]:
             logs.update({name: curve[name][-1] for name in curve if name != "step"})

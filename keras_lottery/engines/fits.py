@@ -1,4 +1,4 @@
-"""Whether data fit a model, known before anything is trained."""
+"""Checks whether data fit a model, before anything is trained."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,9 +29,9 @@ def check_fits(model: keras.Model, data: Data) -> None:
     """Evaluates a compiled model on a few examples of each part of the data.
 
     Raises:
-        ValueError: if a part does not fit the model, or its targets are not what the
-            loss takes: labels that are no classes of the output, or probabilities
-            outside 0 to 1.
+        ValueError: if a part does not fit the model, or the loss does not accept its
+            targets: labels that are no classes of the output, or probabilities outside
+            0 to 1.
     """
     _check_batches(model, data)
     for name, part in data.parts.items():
@@ -39,10 +39,10 @@ def check_fits(model: keras.Model, data: Data) -> None:
 
 
 def part_of(argument: str, model: keras.Model, given: Any) -> Any:
-    """Data to evaluate a model on, made one of the forms that `evaluate` knows.
+    """Converts data to a form that `evaluate` knows, and checks that they fit.
 
     Raises:
-        ValueError: if they are none, or do not fit the model.
+        ValueError: if they cannot be converted, or do not fit the model.
     """
     data = gather_part(f"`{argument}`", given, None)
     check_data(f"`{argument}`", data)
@@ -56,7 +56,7 @@ def _check_part(name: str, model: keras.Model, part: Any, sample: Any) -> None:
         _check_targets(name, model, *part[:2])
     try:
         evaluate(model, sample)
-    except Exception as error:  # Keras's, or any of its backend's.
+    except Exception as error:  # Keras or its backend may raise anything.
         unbatched = " Batch it: `dataset.batch(32)`." if _unbatched(part) else ""
         raise ValueError(
             f"Expected {name} data that fit the model.{unbatched} Received: shapes "
@@ -66,7 +66,7 @@ def _check_part(name: str, model: keras.Model, part: Any, sample: Any) -> None:
 
 
 def _check_batches(model: keras.Model, data: Data) -> None:
-    """Raises ValueError for arrays that do not fill batches of a model's fixed size."""
+    """Raises ValueError if arrays do not fill batches of the model's fixed size."""
     size = batch_size_of(model)
     for name, part in data.parts.items():
         if size is None or is_dataset(part):
@@ -81,7 +81,7 @@ def _check_batches(model: keras.Model, data: Data) -> None:
 
 
 def _unbatched(data: Any) -> bool:
-    """Whether a `tf.data.Dataset` gives one label at a time."""
+    """Whether a `tf.data.Dataset` yields single examples instead of batches."""
     spec = getattr(data, "element_spec", None)
     return isinstance(spec, tuple) and any(
         not len(leaf.shape) for leaf in keras.tree.flatten(spec)
@@ -94,14 +94,14 @@ def _shapes(sample: Any) -> Any:
 
 
 def _check_targets(name: str, model: keras.Model, x: Any, y: Any) -> None:
-    """Raises ValueError for targets that the loss would silently take for others."""
+    """Raises ValueError for targets that the loss would silently misinterpret."""
     size = batch_size_of(model) or 1
     try:
         one = keras.tree.map_structure(
             lambda array: keras.KerasTensor((size, *array.shape[1:]), array.dtype), x
         )
         outputs = model.compute_output_spec(one)
-    except Exception:  # The evaluation that follows says why.
+    except Exception:  # The evaluation that follows reports the error.
         return
     keys: Iterable[Any] = (None,)
     if keras.tree.is_nested(y):
@@ -131,7 +131,7 @@ def _check_targets(name: str, model: keras.Model, x: Any, y: Any) -> None:
 
 
 def _of_output(structure: Any, key: Any) -> Any:
-    """What a structure of losses, targets or outputs has for one output, or None."""
+    """The loss, target or value of one output in a structure of them, or None."""
     if not keras.tree.is_nested(structure):
         return structure
     try:
@@ -141,6 +141,6 @@ def _of_output(structure: Any, key: Any) -> Any:
 
 
 def _kind(loss: Any) -> str:
-    """The name of a loss of Keras, whether a function or an object."""
+    """The name of a Keras loss, whether it is a function or an object."""
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     return getattr(loss, "__name__", type(loss).__name__)

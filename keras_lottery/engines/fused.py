@@ -1,9 +1,9 @@
-"""Trains tickets in a compiled loop over many steps, the data on the device.
+"""Trains tickets in a compiled loop over many steps, with the data on the device.
 
-What `fit` does between two steps (fetching a batch, calling callbacks, keeping training
-metrics) costs more than a step of a small network. Here, all steps up to the next
-validation are one program around the user's own model, loss and optimizer. The masks
-are part of the update alone: pruned weights start at zero and get no gradient.
+The work of `fit` between two steps (fetching a batch, calling callbacks, updating
+training metrics) takes longer than a step of a small network. Here, all steps up to the
+next validation form one program around the user's own model, loss and optimizer. Only
+the update uses the masks: pruned weights start at zero and get no gradient.
 """
 
 import warnings
@@ -26,8 +26,8 @@ from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
-# A zero without gradient stays zero: Adafactor's and Lamb's updates look at norms and
-# means as well.
+# With these optimizers, a zero without a gradient stays zero. The updates of Adafactor
+# and Lamb are not elementwise: they use norms and means as well.
 KEEP_ZEROS = ELEMENTWISE | {keras.optimizers.Adafactor, keras.optimizers.Lamb}
 
 
@@ -35,28 +35,28 @@ class Loop(Protocol):
     """A backend's compiled loops over a model."""
 
     def compile(self) -> None:
-        """Compiles training, changing nothing.
+        """Compiles training without changing the model.
 
         Raises:
             Exception: of any kind, if the model cannot be compiled.
         """
 
     def train(self, order: Any, first: int, last: int) -> None:
-        """Trains the batches `first` to `last` of an epoch, and waits for the end."""
+        """Trains on the batches `first` up to `last` of an epoch, and waits."""
 
     def evaluate(self, part: str) -> dict[str, float]:
         """The model's loss and metrics on a part of the data."""
 
 
 LOOPS = ("tensorflow", "jax")
-"""The backends with a loop of many steps in one program: a `loop_` module for each."""
+"""The backends with a loop of many steps in one program, each in a `loop_` module."""
 
 
 class FusedEngine(FitEngine):
     """Trains tickets one after another, many steps in one compiled loop.
 
-    Arguments are those of `Engine`. A model that cannot be compiled is trained by
-    `model.fit`, and a warning says why.
+    The arguments are the same as those of `Engine`. A model that cannot be compiled is
+    trained by `model.fit`, and a warning says why.
     """
 
     name = "fused"
@@ -67,7 +67,7 @@ class FusedEngine(FitEngine):
         self._compiles = True
 
     def smaller(self, model: keras.Model) -> Engine:
-        """Same as `Engine.smaller`; both have the data on the device once."""
+        """Same as `Engine.smaller`; both engines share the data on the device."""
         made = super().smaller(model)
         assert isinstance(made, FusedEngine)
         made.arrays = self.arrays
@@ -75,9 +75,10 @@ class FusedEngine(FitEngine):
 
     @cached_property
     def arrays(self) -> tuple[dict[str, Any], Any]:
-        """The data on the device: (x, y, sample weights or None) of each part.
+        """The data on the device, and the weights of the training examples.
 
-        And the weights of the training, which classes may have.
+        The data are (x, y, sample weights or None) for each part. The weights of the
+        training examples are their sample weights or those of their classes.
         """
         parts = {name: weighted(part) for name, part in self.data.parts.items()}
         placed = {name: _backend().on_device(part) for name, part in parts.items()}
@@ -87,17 +88,17 @@ class FusedEngine(FitEngine):
         return placed, _backend().on_device(weights)
 
     def prepare(self) -> None:
-        """Compiles the loops, as far as the backend does so ahead."""
+        """Compiles the loops, as far as the backend can do so in advance."""
         self._compiled()
 
     def _compiled(self) -> Loop | None:
-        """The loops, compiled when they are needed first; None if they cannot be."""
+        """The loops, compiled at the first call; None if the model does not compile."""
         if self._loop is None and self._compiles:
             try:
                 loop = _loop(self)
                 loop.compile()
             except Exception as error:
-                # Whatever is wrong with the model, `fit` says it better.
+                # If something is wrong with the model, `fit` raises a clearer error.
                 self._compiles = False
                 _warn(self.name, f"the model does not compile ({_line(error)})")
             else:
@@ -138,7 +139,7 @@ class FusedEngine(FitEngine):
 
 def _loop(engine: FusedEngine) -> Loop:
     constraints = [v.constraint for v in engine.model.trainable_variables]
-    # A mask's projection holds the constraint that the layer had before.
+    # The projection by a mask wraps the constraint that the layer had before.
     zeros = type(engine.optimizer) not in KEEP_ZEROS or any(
         getattr(constraint, "constraint", constraint) for constraint in constraints
     )
@@ -151,18 +152,18 @@ def _backend() -> Any:
 
 
 def weighted(part: Sequence[Any]) -> tuple[Any, Any, Any]:
-    """(x, y, sample weights or None) of what a search was given."""
-    # A list of inputs would be stacked to one tensor.
+    """Completes a part of the data to (x, y, sample weights or None)."""
+    # A list of inputs would be stacked into one tensor.
     x, y, weights = (*keras.tree.lists_to_tuples(tuple(part)), None)[:3]
     return x, y, weights
 
 
 def class_weights(y: Any, class_weight: dict[int, float]) -> np.ndarray:
-    """A weight for each example, by its class, as `fit` takes them.
+    """The weight of each example by its class, same as in `fit`.
 
     Args:
         y: labels of shape (n,) or (n, 1), or one-hot of shape (n, classes).
-        class_weight: weights by class; of a class that is missing, 1.
+        class_weight: weights by class; missing classes have weight 1.
 
     >>> class_weights(np.array([0, 2, 2]), {2: 0.5})
     array([1. , 0.5, 0.5], dtype=float32)
@@ -185,7 +186,7 @@ def obstacle(
 ) -> str | None:
     """Why the fused engine cannot train a model, or None.
 
-    Arguments are those of `Engine`.
+    The arguments are the same as those of `Engine`.
     """
     if keras.backend.backend() not in LOOPS:
         return f"the backend is {keras.backend.backend()}"
@@ -220,7 +221,7 @@ def obstacle(
 
 
 def free_memory() -> int:
-    """Bytes that are free on the device, or the computer where it has none of its own.
+    """Free memory in bytes: the device's own, or else the computer's.
 
     >>> free_memory() > 0
     True
@@ -230,7 +231,7 @@ def free_memory() -> int:
 
 
 def fall_back(wanted: str, used: str, reason: str) -> None:
-    """Warns that a simpler engine trains."""
+    """Warns that a simpler engine is used."""
     message = f"engine='{wanted}' falls back to '{used}' here: {reason}."
     warnings.warn(message, stacklevel=3)
 

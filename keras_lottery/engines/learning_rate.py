@@ -1,4 +1,4 @@
-"""A learning-rate schedule that a ticket can enter anywhere."""
+"""A learning-rate schedule that a ticket can enter at any step."""
 
 from typing import Any
 
@@ -8,16 +8,17 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class OffsetSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule read `offset` steps further on, or a constant rate instead.
+    """A schedule that is read `offset` steps ahead, or a constant rate instead.
 
-    The optimizer's own step count stays at zero when a ticket starts: Adam with fresh
-    slots at step 500 would take steps twice too long.
+    The optimizer's own step count starts at zero for every ticket. With fresh slots and
+    a step count of 500, Adam would correct the bias of its slots too little, and its
+    first steps would be twice too long.
 
     Args:
-        optimizer: keeps the offset and the constant rate among its variables, where a
+        optimizer: holds the offset and the constant rate as variables, so that a
             compiled training step reads their current values.
         schedule: the schedule to read.
-        steps: the schedule stays at its last value after so many steps.
+        steps: the length of the training; after it, the schedule keeps its last value.
     """
 
     def __init__(
@@ -49,5 +50,5 @@ class OffsetSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(
         cls, config: dict[str, Any]
     ) -> keras.optimizers.schedules.LearningRateSchedule:
-        """The schedule itself: a model that is rebuilt starts at its beginning."""
+        """The schedule itself, because a rebuilt model starts at its beginning."""
         return keras.saving.deserialize_keras_object(config["schedule"])

@@ -1,7 +1,7 @@
 """The fused engine's loops on JAX.
 
-On processors, XLA runs a convolution inside a loop tens of times slower than outside
-of one: there, each step is a program of its own.
+On CPUs, XLA runs a convolution inside a loop tens of times slower than outside. Models
+with convolutions therefore train with one program for each step there.
 """
 
 from typing import Any
@@ -16,17 +16,17 @@ from keras_lottery.keras_bridge.layers import named_masks
 from keras_lottery.keras_bridge.layers.masked import premasked, unprojected
 
 State = tuple[list[Any], list[Any], list[Any]]
-"""Values of the trainable, the other and the optimizer's variables."""
+"""Values of the trainable, the other non-mask and the optimizer's variables."""
 
 
 class Loop:
-    """A `lax.fori_loop` over the steps, whose buffers are used again.
+    """Trains and evaluates a model in a `lax.fori_loop` that reuses its buffers.
 
     Args:
         model: a compiled masked model whose optimizer is built.
         parts: arrays (x, y, sample weights or None) on the device, by part of the data.
-        weights: sample weights of the training, on the device, or None.
-        shape: steps of an epoch, examples in a batch.
+        weights: sample weights of the training data, on the device, or None.
+        shape: the number of steps in an epoch, and of examples in a batch.
         zeros: whether the optimizer moves pruned weights that have no gradient.
     """
 
@@ -66,12 +66,13 @@ class Loop:
         self._evaluate_one = jax.jit(self._add_batch, static_argnums=3)
 
     def compile(self) -> None:
-        """Compiles training and validation, changing nothing."""
+        """Compiles training and validation without changing the model."""
         import jax
 
         order = np.zeros(self.shape, "int32")
         state = values(self.variables), values(self.fixed)
-        # Where steps run one by one, none has been compiled by then.
+        # Where each step is its own program, training zero steps compiles none. This
+        # traces one, so that a step that does not compile raises here.
         jax.eval_shape(self.step, *state, self.batches, order[0])
         self.train(order, 0, 0)
         self.evaluate("validation")
@@ -82,7 +83,7 @@ class Loop:
         return self.trainable, self.others, list(self.model.optimizer.variables)
 
     def train(self, order: Any, first: int, last: int) -> None:
-        """Trains the batches `first` to `last` of an epoch, and waits for the end."""
+        """Trains on the batches `first` up to `last` of an epoch, and waits."""
         import jax
 
         state, masks = values(self.variables), values(self.fixed)
@@ -115,7 +116,7 @@ class Loop:
         first: Any,
         last: Any,
     ) -> State:
-        """The state after the batches `first` to `last` of an epoch."""
+        """The state after training on the batches `first` up to `last` of an epoch."""
         import jax
 
         return jax.lax.fori_loop(
@@ -126,7 +127,7 @@ class Loop:
         )
 
     def step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
-        """The state after a step on some rows of the data."""
+        """The state after a step on the given rows of the data."""
         free = () if self.zeros else self.trainable
         with premasked(), unprojected(free):
             return self._step(state, masks, batches, rows)
@@ -164,7 +165,7 @@ class Loop:
     def evaluation(
         self, state: tuple[list[Any], list[Any]], masks: list[Any], part: Any
     ) -> dict[str, Any]:
-        """Loss and metrics of a state on a part of the data."""
+        """The loss and metrics of a state on a part of the data."""
         import jax
         import jax.numpy as jnp
 
@@ -191,7 +192,7 @@ class Loop:
         first: Any,
         metrics: list[Any],
     ) -> list[Any]:
-        """The metrics' variables after some examples more."""
+        """The metrics' variables after one more batch."""
         import jax
 
         trainable, others = state
@@ -229,12 +230,12 @@ def values(variables: Any) -> Any:
 
 
 def assign(variables: Any, state: Any) -> None:
-    """Gives a structure of variables its values."""
+    """Assigns values to a structure of variables."""
     keras.tree.map_structure(lambda v, value: v.assign(value), variables, state)
 
 
 def on_device(arrays: Any) -> Any:
-    """The arrays of a structure, where the loops read them."""
+    """The arrays of a structure, copied to the device."""
     import jax
 
     return jax.tree.map(lambda array: jax.device_put(np.asarray(array)), arrays)

@@ -15,13 +15,13 @@ from keras_lottery.keras_bridge.layers.masked import premasked, unprojected
 
 
 class Loop:
-    """A `tf.while_loop` over the steps, with or without XLA.
+    """Trains and evaluates a model in a `tf.while_loop`, with or without XLA.
 
     Args:
         model: a compiled masked model whose optimizer is built.
         parts: arrays (x, y, sample weights or None) on the device, by part of the data.
-        weights: sample weights of the training, on the device, or None.
-        shape: steps of an epoch, examples in a batch.
+        weights: sample weights of the training data, on the device, or None.
+        shape: the number of steps in an epoch, and of examples in a batch.
         zeros: whether the optimizer moves pruned weights that have no gradient.
     """
 
@@ -47,13 +47,13 @@ class Loop:
         self.xla = xla_pays(model)
 
     def compile(self) -> None:
-        """Compiles training and validation, changing nothing."""
+        """Compiles training and validation without changing the model."""
         try:
             self._compile()
         except Exception:
             if not self.xla:
                 raise
-            # There are operations that XLA does not know.
+            # XLA does not support all operations.
             self.xla = False
             self._compile()
 
@@ -67,7 +67,7 @@ class Loop:
         self.evaluate("validation")
 
     def train(self, order: Any, first: int, last: int) -> None:
-        """Trains the batches `first` to `last` of an epoch, and waits for the end."""
+        """Trains on the batches `first` up to `last` of an epoch, and waits."""
         import tensorflow as tf
 
         self._train(tf.constant(order), tf.constant(first), tf.constant(last))
@@ -143,22 +143,23 @@ class Loop:
 def xla_pays(model: keras.Model) -> bool:
     """Whether XLA makes the training faster.
 
-    On processors its convolutions are several times slower inside a loop, and Keras
-    turns `jit_compile="auto"` into False, which so is no answer there.
+    On CPUs, XLA's convolutions are several times slower inside a loop. There, Keras
+    also turns `jit_compile="auto"` into False, so that False says nothing about the
+    user's choice.
     """
     import tensorflow as tf
 
     if model.jit_compile or tf.config.list_logical_devices("GPU"):
         return model.jit_compile
     layers = [model, *(layer for _, layer in walk(model))]
-    # XLA draws other random numbers: a training would not be that of `fit`.
+    # XLA draws other random numbers, so a training would differ from that of `fit`.
     draws = any(random_generators(layer) for layer in layers)
     supported = all(layer.supports_jit for layer in layers)
     return supported and not draws and not convolves(model)
 
 
 def on_device(arrays: Any) -> Any:
-    """The arrays of a structure, where the loops read them."""
+    """The arrays of a structure, copied to the device."""
     import tensorflow as tf
 
     return keras.tree.map_structure(
@@ -173,7 +174,7 @@ def _rows(array: Any, indices: Any) -> Any:
 
 
 def single(array: Any) -> np.ndarray:
-    """The array, of Keras's own precision where it has a higher one."""
+    """The array, rounded to Keras's own precision if it has double precision."""
     array = np.asarray(array)
     return array.astype(keras.config.floatx()) if array.dtype == "float64" else array
 

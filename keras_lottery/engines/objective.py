@@ -1,4 +1,4 @@
-"""What trainings are compared by: a metric of the model, and its direction."""
+"""The objective by which trainings are compared: a metric and its direction."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric that the model reports, and whether more or less of it is better.
+    """A metric that the model reports, and whether a higher or lower value is better.
 
     Args:
         name: the metric on the validation data, named as in Keras's logs:
@@ -62,12 +62,12 @@ class Objective:
 
     @property
     def scale(self) -> int:
-        """What the metric is multiplied by for people: 100 for percent."""
+        """The factor by which the metric is multiplied for display: 100 for percent."""
         return 100 if self.is_share else 1
 
     @property
     def unit(self) -> str:
-        """What people read behind a name for the scaled metric.
+        """The unit that is shown after the name of the scaled metric.
 
         >>> Objective("val_accuracy").unit, Objective("val_mae").unit
         (' (%)', '')
@@ -75,7 +75,7 @@ class Objective:
         return " (%)" if self.is_share else ""
 
     def text(self, values: "pd.Series") -> str:
-        """The mean of several trainings and their standard deviation, for people.
+        """The mean and standard deviation of several trainings, as text.
 
         >>> import pandas as pd
         >>> Objective("val_accuracy").text(pd.Series([0.97, 0.98]))
@@ -89,7 +89,7 @@ class Objective:
         return f"{values.mean():{form}}{spread}{unit}"
 
     def amount(self, difference: float) -> str:
-        """A difference of two values, for people.
+        """The difference of two values, as text.
 
         >>> Objective("val_accuracy").amount(0.005), Objective("val_mae").amount(0.005)
         ('0.5 pp', '0.005')
@@ -98,7 +98,7 @@ class Objective:
         return f"{self.scale * difference:{form}}{unit}"
 
     def signed(self, difference: float) -> str:
-        """The same with its sign.
+        """Same as `amount`, with the sign and two decimals of a percentage.
 
         >>> Objective("val_accuracy").signed(0.0042), Objective("val_mae").signed(-0.01)
         ('+0.42 pp', '−0.01')
@@ -108,7 +108,7 @@ class Objective:
         return text.replace("-", "\N{MINUS SIGN}")
 
     def value(self, value: float) -> str:
-        """One value, for people.
+        """One value, as text.
 
         >>> Objective("val_accuracy").value(0.975), Objective("val_mae").value(2.5)
         ('97.50 %', '2.5')
@@ -144,7 +144,7 @@ ACCURACY = Objective("val_accuracy", "max")
 
 
 def named(objective: str | Objective) -> Objective:
-    """The objective of a name; its direction is set where the name tells it."""
+    """The objective with this name; its direction is set if the name implies it."""
     if isinstance(objective, str):
         objective = Objective(objective)
     if not isinstance(objective, Objective):
@@ -162,17 +162,17 @@ def named(objective: str | Objective) -> Objective:
 def resolve(
     objective: str | Objective | None, model: keras.Model, logs: Mapping[str, Any]
 ) -> Objective:
-    """The objective that is meant, with its direction.
+    """Resolves the `objective` argument to an `Objective` with its direction.
 
     Args:
-        objective: as in `LotteryTicketSearch`; `None` is the model's accuracy.
+        objective: same as in `LotteryTicketSearch`; `None` is the model's accuracy.
         model: a compiled model.
-        logs: what it reported.
+        logs: the metrics that the model reported in an evaluation.
 
     Raises:
         ValueError: if the model reports no such metric, or no single number for it, if
-            it reports several accuracies and none is named, or if its direction is not
-            known.
+            it reports several accuracies and none is named, or if the metric's
+            direction is not known.
     """
     reported = [f"val_{name}" for name in logs]
     found = named(_accuracy(model, reported) if objective is None else objective)

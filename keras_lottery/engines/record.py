@@ -1,4 +1,4 @@
-"""What is seen of one training."""
+"""The record of one training: its progress, validations and states."""
 
 import math
 import time
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 class Reached(NamedTuple):
-    """How far a training is.
+    """The progress of a training.
 
     Args:
-        step: steps done; 0 where it has just begun.
-        epoch: epochs from the dense training's beginning on.
-        epochs: where it ends, counted the same; 0 as long as that is not known.
-        loss: that of the last validation; NaN before the first one.
+        step: the number of steps done; 0 if the training has just begun.
+        epoch: the epoch reached, counted from the beginning of the dense training.
+        epochs: the epoch at which the training ends, counted in the same way; 0 while
+            it is not known.
+        loss: the loss of the last validation; NaN before the first one.
     """
 
     step: int = 0
@@ -30,23 +31,24 @@ class Reached(NamedTuple):
 
 
 class Record:
-    """What is seen of one training: its validations, and where the loss was least.
+    """Records the validations of one training, and the state of the lowest loss.
 
     Args:
-        engine: what trains.
-        ticket: what is trained.
+        engine: the engine that trains.
+        ticket: the ticket that is trained.
         progress, stop: see `Engine.train`.
-        wanted: its `checkpoints`.
+        wanted: same as `checkpoints` of `Engine.train`.
 
     Attributes:
         step: the step reached.
         validated: the step of the last validation.
-        stopped: whether the training is to end there.
-        curve: same as `Training`.
-        best, best_state: where in the curve the loss was least, and the state there.
-        rewind_point: the state there, if it was passed.
-        seconds: time that the validations took.
-        trained_seconds: time of all, up to the last checkpoint.
+        stopped: whether the training is to end at this step.
+        curve: same as in `Training`.
+        best: the position in the curve at which the loss was lowest.
+        best_state: the state at that position.
+        rewind_point: the state at the rewind point, if the training has passed it.
+        seconds: the time that the validations took.
+        trained_seconds: the time of the whole training up to the last checkpoint.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Record:
         self.trained_seconds = 0.0
 
     def reached(self, step: int) -> None:
-        """Takes note of a step, and validates where that is due."""
+        """Records a step, and validates if a validation is due."""
         self.step = step
         self.tell()
         frequency = self.engine.eval_freq
@@ -83,14 +85,14 @@ class Record:
             self.validate()
 
     def tell(self) -> None:
-        """Tells how far the training is."""
+        """Reports the progress of the training."""
         start, epoch = self.ticket.step, self.engine.data.steps_per_epoch
         end, losses = start + self.ticket.steps, self.curve["val_loss"]
         loss = losses[-1] if losses else math.nan
         self.progress(Reached(self.step - start, self.step / epoch, end / epoch, loss))
 
     def validate(self) -> None:
-        """Validates, unless this step has been.
+        """Validates the current step, unless it has been validated.
 
         Raises:
             FloatingPointError: if the loss is not a number.
@@ -107,7 +109,7 @@ class Record:
         self.seconds += time.perf_counter() - began
 
     def add(self, loss: float, value: float) -> bool:
-        """Takes note of a validation; whether its loss is the least so far.
+        """Records a validation; returns whether its loss is the lowest so far.
 
         Raises:
             FloatingPointError: if the loss is not a number.
@@ -118,7 +120,7 @@ class Record:
                 f"The validation loss is {loss} at step {self.step}. Lower the "
                 "learning rate, or clip the gradients (`clipnorm`)."
             )
-        # The objective may be the loss itself.
+        # The objective may be the loss itself, which is then recorded once.
         point = {"step": self.step, "val_loss": loss, self.engine.objective.name: value}
         for name, number in point.items():
             self.curve[name].append(number)
@@ -134,7 +136,7 @@ class Record:
         return may_stop or self.step in self.wanted
 
     def ask(self, state: State) -> None:
-        """Keeps the state, if it is wanted; ends the training, if `stop` says so."""
+        """Keeps the state if it is wanted; ends the training if `stop` returns True."""
         if self.step in self.wanted:
             self.checkpoints[self.step] = state
         if self.stop and self.step > self.engine.rewind_step and self.stop(state):
@@ -146,7 +148,7 @@ class Record:
         """The numbers of `Training.metrics`.
 
         Args:
-            seconds: time of the training alone.
+            seconds: the time of the training without validations.
             test, train: the objective at the end.
             best_test: the objective at the early stop.
         """

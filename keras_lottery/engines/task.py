@@ -1,4 +1,4 @@
-"""What goes into an engine, and what comes out."""
+"""Tasks, which engines do, and the trainings that they return."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,15 @@ from keras_lottery.tickets import Ticket
 
 @dataclass(frozen=True)
 class Training:
-    """What training a ticket gave.
+    """The result of training a ticket.
 
     Args:
         final: the state at the end.
-        rewind_point: the state at the rewind point; empty if training did not pass it.
-        curve: lists of equal length: `step`, `val_loss`, and the objective's.
-        metrics: numbers of the early stop and of the end, as in the results' table.
-        checkpoints: the states that were asked for, by step.
+        rewind_point: the state at the rewind point; empty if the training did not pass
+            it.
+        curve: lists of equal length by name: `step`, `val_loss`, and the objective's.
+        metrics: numbers at the early stop and at the end, as in the results' table.
+        checkpoints: the states that were requested, by step.
     """
 
     final: State
@@ -36,12 +37,12 @@ class Task:
     """A training to do.
 
     Args:
-        ticket: what to train, or a function of (model, data) that makes it, called
-            where and when it is trained.
+        ticket: the ticket, or a function of (model, data) that makes it. The function
+            is called in the process that trains the ticket, just before the training.
         seed: seed of the order of the data.
         stop, checkpoints: see `Engine.train`.
-        keep: the states that are wanted of it: `"rewind_point"` and `"final"`, or not
-            so much; and the ticket's `"start"`, for those who store it.
+        keep: which states of the training to keep: `"rewind_point"`, `"final"`, both or
+            neither; and `"start"`, the ticket's own state, for those who store it.
         checkpoint: see `Engine.train`.
     """
 
@@ -53,7 +54,7 @@ class Task:
     checkpoint: Checkpoint | None = None
 
     def __str__(self) -> str:
-        """What it is called in messages."""
+        """The name of the task in messages."""
         return "a ticket"
 
     @property
@@ -62,24 +63,24 @@ class Task:
         return not isinstance(self.ticket, Ticket) or self.ticket.steps > 0
 
     def make(self, model: keras.Model, data: Examples) -> Ticket:
-        """The ticket.
+        """Returns the ticket, which is made first if it is a function.
 
         Args:
-            model: a masked model to make it of, which is changed.
-            data: gives what it is to be trained on.
+            model: a masked model from which to make it; the model is changed.
+            data: returns the training inputs and targets.
         """
         if isinstance(self.ticket, Ticket):
             return self.ticket
         return self.ticket(model, data)
 
     def kept(self, training: Training) -> Training:
-        """A training of the ticket without the states that nobody wants."""
+        """The training without the states that are not to be kept."""
         left_out = {"rewind_point", "final"} - set(self.keep)
         return replace(training, **{name: {} for name in left_out})
 
 
 class Facts(NamedTuple):
-    """What the results say of a ticket; see there."""
+    """The facts about a ticket that the results' table contains."""
 
     step: int
     steps: int
@@ -88,13 +89,13 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, ticket: Ticket) -> Self:
-        """Those of a ticket."""
+        """The facts about a ticket."""
         how = ticket.step, ticket.steps, ticket.learning_rate
         return cls(*how, ticket.masks.sparsity)
 
 
 class Done(NamedTuple):
-    """What became of a task: its training, or the error if a loss is not a number."""
+    """The outcome of a task: its training, or the error if a loss is not a number."""
 
     task: Task
     facts: Facts

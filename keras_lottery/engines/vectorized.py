@@ -1,7 +1,7 @@
 """Trains many tickets in one program: `jax.vmap` over the fused engine's loop.
 
-A small network leaves most of an accelerator idle. Weights, masks, optimizer slots and
-the orders of the data of many tickets are stacked, and each step is taken in all of
+A small network leaves most of an accelerator idle. This engine stacks the weights,
+masks, optimizer slots and data orders of many tickets, and takes each step for all of
 them at once.
 """
 
@@ -29,7 +29,7 @@ Result = Training | FloatingPointError
 
 
 class Programs(NamedTuple):
-    """What is compiled for stacks: each takes and gives a leading axis of tickets."""
+    """The compiled functions of stacks; tickets are the first axis of their arrays."""
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
@@ -39,10 +39,10 @@ class Programs(NamedTuple):
 class VectorizedEngine(FusedEngine):
     """Trains the tickets of one call together, on JAX.
 
-    Arguments are those of `Engine`. Tickets of equal step and length are stacked, as
-    many as memory holds; each has its own validations and its own end. A ticket's
-    `seconds` are its share of the stack's. Sums may differ in their last bits with the
-    number of tickets.
+    The arguments are the same as those of `Engine`. Tickets that start at the same step
+    and train for equally long are stacked, as many as fit into memory; each has its own
+    validations and its own end. A ticket's `seconds` are its share of the stack's time.
+    Results may differ in their last bits with the number of tickets.
     """
 
     name = "vectorized"
@@ -53,7 +53,7 @@ class VectorizedEngine(FusedEngine):
         waiting: list[Task],
         progress: Callable[[Task, Reached], None] = lambda task, reached: None,
     ) -> Iterator[Done]:
-        """As `Engine.train_all`; together are trained those that are there."""
+        """Same as `Engine.train_all`; all waiting tasks are trained together."""
         while waiting:
             if len(waiting) == 1 or self._compiled() is None:
                 task = waiting.pop(0)
@@ -73,7 +73,7 @@ class VectorizedEngine(FusedEngine):
         at_once = self._at_once()
         for waiting in groups.values():
             while waiting:
-                # In stacks of one size, which are compiled only once.
+                # Stacks have about the same size, so that few are compiled.
                 chunk = waiting[: math.ceil(len(waiting) / -(-len(waiting) // at_once))]
                 records = [
                     Record(
@@ -103,7 +103,7 @@ class VectorizedEngine(FusedEngine):
 
     @cached_property
     def programs(self) -> Programs:
-        """The loops over stacks."""
+        """The compiled functions of stacks."""
         import jax
         import jax.numpy as jnp
 
@@ -120,12 +120,12 @@ class VectorizedEngine(FusedEngine):
         return Programs(jax.jit(train, donate_argnums=0), jax.jit(evaluate), choose)
 
     def _at_once(self) -> int:
-        """How many tickets half of the free memory holds, by a rough count."""
+        """A rough estimate of how many tickets fit into half of the free memory."""
         outputs = [
             shape[1:] for _, layer in walk(self.model) for shape in output_shapes(layer)
         ]
         count = EVALUATION_BATCH * sum(math.prod(shape) for shape in outputs)
-        # Now, the next step's, the best so far, and gradients.
+        # Four copies: current, next, best so far, and gradients.
         variables = [*self.model.variables, *self.model.optimizer.variables]
         count += 4 * sum(math.prod(variable.shape) for variable in variables)
         return max(1, int(free_memory() / 2 / (4 * count)))
@@ -150,14 +150,14 @@ class _Stack:
         self.errors: dict[int, FloatingPointError] = {}
         self.seconds = 0.0
         self.state, self.fixed = self._started(tickets)
-        # The states of least loss, and of the tickets that ended early.
+        # The states of the lowest loss, and the final states of stopped trainings.
         self.best = self._choose([True] * len(records), self.state[:2], self.state[:2])
         self.ended = self.best
 
     def train(self) -> list[Result]:
         """The training of each ticket, or its error."""
         engine = self.engine
-        # Compiles, changing nothing.
+        # These compile the programs and change nothing.
         self._train(self._orders(0), 0, 0)
         self._evaluate(self.state[:2], "validation")
         rewind_points: list[State] = [{} for _ in self.records]
@@ -177,7 +177,7 @@ class _Stack:
         return self._results(seconds / len(self.records), rewind_points)
 
     def _started(self, tickets: Sequence[Ticket]) -> Any:
-        """The stacked states and masks that training starts from."""
+        """The stacked states and masks from which training starts."""
         import jax
         import jax.numpy as jnp
 
@@ -199,7 +199,7 @@ class _Stack:
         )
 
     def _evaluate(self, states: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Losses and objectives of stacked states, NaN without data."""
+        """Losses and objectives of stacked states; NaN without data."""
         if part not in self.loop.parts:
             missing = np.full(len(self.records), np.nan)
             return missing, missing
@@ -210,7 +210,7 @@ class _Stack:
         return self.engine.programs.choose(np.array(where), one, other)
 
     def _going(self) -> dict[int, Record]:
-        """The records of the tickets that are still trained."""
+        """The records of the tickets that are still being trained."""
         return {
             index: record
             for index, record in enumerate(self.records)
@@ -218,7 +218,7 @@ class _Stack:
         }
 
     def _reached(self, step: int) -> None:
-        """Takes note of a step, and validates where that is due."""
+        """Records a step, and validates if a validation is due."""
         import jax
 
         going, (start, steps) = self._going(), self.span
@@ -242,7 +242,7 @@ class _Stack:
         self.seconds += time.perf_counter() - began
 
     def _ask(self, going: dict[int, Record]) -> None:
-        """Ends the tickets whose `stop` says so."""
+        """Ends the trainings whose `stop` returns True."""
         asking = [i for i in going if going[i].asks and i not in self.errors]
         if not asking:
             return
@@ -280,7 +280,7 @@ class _Stack:
         ]
 
     def _states(self, stacked: Any) -> list[State]:
-        """The state of each ticket, by name, as `get_state` reads it."""
+        """The state of each ticket by name, same as `get_state`."""
         trainable, others, _ = self.loop.variables
         positions = {id(v): (0, i) for i, v in enumerate(trainable)}
         positions |= {id(v): (1, i) for i, v in enumerate(others)}
