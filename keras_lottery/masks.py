@@ -33,7 +33,7 @@ class Masks(Mapping[str, np.ndarray]):
 
     @classmethod
     def dense(cls, shapes: Mapping[str, tuple[int, ...]]) -> "Masks":
-        """Masks that keep everything.
+        """Returns masks that keep every weight.
 
         >>> Masks.dense({"hidden/kernel": (2, 3)}).kept
         6

@@ -23,13 +23,13 @@ Replace = str | Iterable[str]
 
 @dataclass
 class Carried:
-    """What of a ticket another network takes.
+    """The parts of a ticket that another network takes over.
 
     Args:
-        model: the network, masked where the ticket is.
-        masks: of the whole network.
-        weights: those that come from the ticket.
-        own: the layers whose weights do not, and why.
+        model: the network, with the layers masked that are masked in the ticket.
+        masks: the masks of the whole network.
+        weights: the weights that come from the ticket.
+        own: the layers that keep the network's own weights, each with the reason.
         left: the ticket's layers that the network does not have.
     """
 
@@ -41,7 +41,7 @@ class Carried:
 
     @property
     def report(self) -> dict[str, object]:
-        """What JSON can hold of it."""
+        """Returns which layers were carried over, kept or left, for JSON."""
         carried = sorted({_layer(name) for name in self.weights})
         return {"carried": carried, "own": self.own, "left": self.left}
 
@@ -49,11 +49,11 @@ class Carried:
 def carry_over(
     masks: Masks, weights: State, text: str | None, model: keras.Model, replace: Replace
 ) -> Carried:
-    """Masks and weights of a ticket, for another network.
+    """Returns the masks and weights of a ticket for another network.
 
     Args:
-        masks, weights, text: the ticket's; `text` is its architecture.
-        model, replace: same as `Ticket.transfer`, and so are the errors.
+        masks, weights, text: the ticket's masks, weights and architecture.
+        model, replace: same as in `Ticket.transfer`, which also lists the errors.
     """
     pruned = {_layer(name) for name in masks}
     chosen = {id(layer) for path, layer in walk(model) if path in pruned}
@@ -102,12 +102,12 @@ def carry_over(
 
 
 def _layer(name: str) -> str:
-    """The path of the layer that a variable is in."""
+    """Returns the path of the layer that holds a variable."""
     return name.rpartition("/")[0]
 
 
 def _by_layer(state: State) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shapes of a state by layer and name, without the states of generators."""
+    """Returns a state's shapes by layer and name, without random generators' states."""
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, array in state.items():
         if "float" in array.dtype.name:
@@ -116,21 +116,21 @@ def _by_layer(state: State) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def matching(argument: str, model: keras.Model, patterns: Replace) -> set[str]:
-    """The paths of the layers that patterns name, and of those inside them.
+    """Returns the paths of the layers that match patterns, and of layers inside them.
 
     Args:
-        argument: what the patterns were given as.
+        argument: the name of the argument that the patterns were passed as.
         model: a built model.
         patterns: names or paths of layers, with wildcards.
 
     Raises:
-        ValueError: if one matches no layer.
+        ValueError: if a pattern matches no layer.
     """
     paths = {path: layer.name for path, layer in walk(model)}
     found = set()
     given = [patterns] if isinstance(patterns, str) else patterns
     for pattern in checks.names(argument, given, "names or patterns of layers"):
-        # Keras's own name first, as in `mask_model`.
+        # The layer's own name in Keras comes first, as in `mask_model`.
         tops = [p for p, name in paths.items() if fnmatch.fnmatchcase(name, pattern)]
         tops = tops or [p for p in paths if fnmatch.fnmatchcase(p, pattern)]
         if not tops:
@@ -151,7 +151,7 @@ def _check_head(
     text: str | None,
     model: keras.Model,
 ) -> None:
-    """Raises ValueError unless a layer differs in its units alone, as a head does."""
+    """Raises ValueError if a layer differs in more than its number of units."""
     if theirs.keys() == ours.keys() and all(
         theirs[name][:-1] == ours[name][:-1] for name in ours
     ):

@@ -1,4 +1,4 @@
-"""What a ticket is held against: `(ticket, snapshot) -> ticket`.
+"""Controls, which a ticket is compared with: `(ticket, snapshot) -> ticket`.
 
 Each control takes away one thing that might make the ticket win, and is trained beside
 it, in the same way:
@@ -12,18 +12,19 @@ random masks       `shuffle`                                     `random`
 the worst masks    `invert`
 =================  ====================  ======================  ==============
 
-Where weights were pruned in groups, blocks or whole filters, masks keep that form: as
-many groups of each layer, others of them. Where weights change, all variables that are
-not masked are drawn again.
+If weights were pruned in groups, such as blocks or whole filters, a control's masks
+keep that form: each layer keeps the same number of groups, but other ones. If a control
+changes weights, all variables that are not masked are drawn anew as well.
 
-Others, in `perturbations`, change the weights that the ticket starts from:
-`permute_layers` gives each layer those of another one like it, `noise` adds random
-numbers, `shuffle_weights` and `shuffle_in_filters` exchange them, `redraw_same_sign`
-keeps their signs alone, and `initial_weights`, `initial_signs` and `initial_magnitudes`
-take values of step 0. They ask how much a ticket owes to what was trained before.
+The controls in `perturbations` change the weights that the ticket starts from:
+`permute_layers` gives each layer the weights of another one like it, `noise` adds
+random numbers, `shuffle_weights` and `shuffle_in_filters` exchange weights within a
+layer, `redraw_same_sign` keeps only their signs, and `initial_weights`, `initial_signs`
+and `initial_magnitudes` take values from step 0. They test how much a ticket owes to
+earlier training.
 
-`snapshot` is the one that the ticket's masks were found in; its `rng` differs from
-trial to trial.
+`snapshot` is the snapshot in which the ticket's masks were found; its `rng` differs
+from trial to trial.
 """
 
 import dataclasses
@@ -89,7 +90,7 @@ def reinit(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def shuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same weights, each layer's mask shuffled, groups of weights whole.
+    """The same weights, with each layer's mask shuffled; groups of weights stay whole.
 
     Reference:
         Frankle et al. 2021, "Pruning neural networks at initialization", section 5.
@@ -99,7 +100,7 @@ def shuffle(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """Random masks of the ticket's layer densities, and new weights.
+    """Random masks with the ticket's density in each layer, and new weights.
 
     Reference:
         Frankle & Carbin 2019, figure 1 ("randomly sampled sparse networks").
@@ -110,9 +111,9 @@ def random(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
     """The same weights, and the masks of the worst scores instead of the best.
 
-    Each layer keeps as many of the weights that were left before as the ticket does,
-    those that come last in the order of the ticket's scores. Where the ticket keeps
-    more than half of them, the two share some.
+    Each layer keeps as many weights as in the ticket: of those that were left before,
+    the ones with the lowest scores. If the ticket keeps more than half of them, the
+    ticket and the control share some.
 
     Raises:
         ValueError: if the snapshot has no scores.
@@ -126,7 +127,7 @@ def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
             "Received: snapshot.scores=None. A search gives them."
         )
     worst = {
-        # Of integers and booleans, too, a negative is the opposite.
+        # Integers and booleans become floats, so that the minus reverses their order.
         name: -np.asarray(score).astype(np.result_type(score, np.float32))
         for name, score in snapshot.scores.items()
     }
@@ -135,7 +136,7 @@ def invert(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def reinit_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks and signs, new magnitudes: `reinit`, signs put back.
+    """The same masks and signs, new magnitudes: `reinit` with the ticket's signs.
 
     The signs are those of the weights that the ticket starts from.
 
@@ -221,7 +222,7 @@ register = CONTROLS.register
 def trials(
     controls: Mapping[str, int | tuple[Control, int]] | Sequence[str] | str | None,
 ) -> dict[str, int | tuple[Control, int]]:
-    """The number of trials by control, one for names alone.
+    """Returns the number of trials by control; a list of names asks for one of each.
 
     >>> trials(["reinit", "shuffle"])
     {'reinit': 1, 'shuffle': 1}
@@ -239,19 +240,21 @@ def trials(
 
 
 TAKEN = {"ticket", "mask_finding", "early_stop", "initial", "order", "prune"}
-"""Names of other files, columns and seeds: a control has one of each by its name."""
+"""Names that a control may not have: files, columns and seeds have them already."""
 
 
 def resolve(
     controls: Mapping[str, int | tuple[Control, int]],
 ) -> list[tuple[str, Control, int]]:
-    """(name, control, trial) for every trial of every control.
+    """Returns (name, control, trial) for every trial of every control.
 
     Args:
-        controls: trials by name, or (function, trials) by a name for the function.
+        controls: the number of trials by control name, or (function, trials) by a name
+            for the function.
 
     Raises:
-        ValueError: if a name is unknown or taken, or there are no trials.
+        ValueError: if a name is unknown or taken, or a number of trials is not
+            positive.
 
     >>> [(name, trial) for name, _, trial in resolve({"reinit": 2})]
     [('reinit', 0), ('reinit', 1)]

@@ -1,4 +1,4 @@
-"""A ticket's file: a record of its parts, without what its training does not use."""
+"""A ticket's file, which leaves out the values that the training does not use."""
 
 import os
 import warnings
@@ -15,13 +15,13 @@ from keras_lottery.masks import Masks
 
 META = ("step", "steps", "learning_rate", "architecture", "card", "seed")
 WEIGHTS = ("kept", "all", "seed")
-"""Which starting weights a file holds."""
+"""The choices of the starting weights that a file holds."""
 
 
 def write(
     path: str | os.PathLike, fields: Mapping[str, Any], weights: str = "kept"
 ) -> None:
-    """Writes the fields of a ticket; for arguments and errors see `Ticket.save`."""
+    """Writes the fields of a ticket; see `Ticket.save` for arguments and errors."""
     checks.path("path", path, (".ticket",))
     checks.choice("weights", weights, WEIGHTS)
     fields = dict(fields)
@@ -50,7 +50,7 @@ def write(
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """The fields of a ticket that `write` wrote; for errors see `load_ticket`."""
+    """Reads the fields of a ticket that `write` wrote; see `load_ticket` for errors."""
     meta, states, masks = files.read_record(
         checks.existing_file("path", path), "ticket"
     )
@@ -76,11 +76,11 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _packable(state: State, masks: Masks) -> list[str]:
-    """The weights of which a file needs to hold the kept ones alone."""
+    """Returns the names of the weights whose pruned entries a file can leave out."""
     return [
         name
         for name, array in state.items()
-        # Other types have no NaN to stand for what was left out.
+        # Other types have no NaN that could stand for the missing entries.
         if "float" in array.dtype.name
         and name in masks
         and masks[name].shape == array.shape
@@ -96,7 +96,7 @@ def _unpack(kept: np.ndarray, mask: np.ndarray, fill: float) -> np.ndarray:
 
 
 def _draw(weights: State, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What it takes to draw the weights again, once they were."""
+    """Returns the fields from which `_redraw` draws the weights, once they agree."""
     seed, text = fields["seed"], fields["architecture"]
     if seed is None or text is None:
         raise ValueError(

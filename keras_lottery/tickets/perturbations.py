@@ -1,8 +1,9 @@
-"""Controls that change the weights which a ticket starts from, and keep its masks.
+"""Controls that change the weights that a ticket starts from, and keep its masks.
 
-They ask how much a ticket owes to those weights: to the training up to the rewind
-point, or to one before the search. What is not masked stays as it is, BatchNorm too,
-but in `permute_layers`, which exchanges whole layers. `controls` has them by name.
+They test how much a ticket owes to those weights: to the training up to the rewind
+point, or to pretraining before the search. Variables that are not masked stay as they
+are, also those of BatchNorm, except in `permute_layers`, which exchanges whole layers.
+`controls` lists them by name.
 """
 
 import dataclasses
@@ -19,11 +20,12 @@ from keras_lottery.tickets.ticket import Ticket
 
 
 def permute_layers(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks, the weights of layers that are alike exchanged.
+    """The same masks, with the weights exchanged between layers that are alike.
 
-    Layers are alike that have the same shapes, and names that differ in numbers only:
-    `block_0/query` and `block_1/query`. Each gets the weights of another one. Where
-    there are as many of several kinds, all follow one order: whole blocks are permuted.
+    Layers are alike if they have the same shapes, and names that differ in numbers
+    only: `block_0/query` and `block_1/query`. Each layer gets the weights of another
+    one. If there are equally many layers of several kinds, all kinds follow the same
+    order, so that whole blocks are permuted.
 
     Raises:
         ValueError: if no two layers are alike.
@@ -40,7 +42,7 @@ def permute_layers(ticket: Ticket, snapshot: Snapshot) -> Ticket:
             f"`block_1/query` do. Received: layers {sorted(_layers(ticket.weights))}. "
             "Name them so, or choose a control such as 'noise'."
         )
-    # By how many they are.
+    # One order for each number of layers that are alike.
     orders: dict[int, np.ndarray] = {}
     weights = dict(ticket.weights)
     for layers in kinds:
@@ -54,7 +56,7 @@ def permute_layers(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def _layers(state: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """The names of a state by layer, without the states of random generators."""
+    """Returns the names in a state by layer, without random generators' states."""
     layers: dict[str, list[str]] = {}
     for name, array in state.items():
         if "float" in array.dtype.name:
@@ -63,7 +65,7 @@ def _layers(state: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
 
 
 def _alike(state: Mapping[str, np.ndarray]) -> list[list[list[str]]]:
-    """Layers, as lists of names, that could exchange their weights."""
+    """Returns groups of layers, as lists of names, that could exchange weights."""
     kinds: dict[tuple[Any, ...], list[list[str]]] = {}
     for layer, names in _layers(state).items():
         kind = re.sub(r"_?\d+", "", layer)
@@ -73,7 +75,7 @@ def _alike(state: Mapping[str, np.ndarray]) -> list[list[list[str]]]:
 
 
 def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
-    """A random order in which none keeps its place."""
+    """Returns a random order in which no element keeps its place."""
     while True:
         order = rng.permutation(count)
         if (order != np.arange(count)).all():
@@ -82,15 +84,15 @@ def _derangement(count: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """The same masks, Gaussian noise added to the masked weights.
+    """The same masks, with Gaussian noise added to the masked weights.
 
     `"noise"` is `Noise()`; another scale is given as `{"half": (Noise(0.5), 1)}`.
 
     Args:
         scale: the standard deviation of the noise, as a multiple of that of each
             layer's weights.
-        of: which weights: `"start"`, those that the ticket starts from, or
-            `"initial"`, those before any training.
+        of: the weights whose standard deviation is meant: `"start"`, those that the
+            ticket starts from, or `"initial"`, those before any training.
 
     Raises:
         ValueError: if `scale` is not a positive number, or `of` is none of the two.
@@ -130,16 +132,16 @@ class Noise:
 
 @dataclasses.dataclass(frozen=True)
 class ShuffleWeights:
-    """The same masks, the weights that are left exchanged at random within each layer.
+    """The same masks, with the kept weights exchanged at random within each layer.
 
-    `"shuffle_weights"` is `ShuffleWeights()`, and three more names have the other
+    `"shuffle_weights"` is `ShuffleWeights()`. Three more names stand for the other
     arguments: `"shuffle_weights_same_sign"`, `"shuffle_in_filters"` and
     `"shuffle_in_filters_same_sign"`.
 
     Args:
-        in_filters: exchange within each filter alone: the weights of one index of the
-            last axis, those of one unit in a dense layer.
-        same_sign: exchange weights of the same sign alone, so that all signs stay.
+        in_filters: exchange weights only within each filter, which is one index of the
+            last axis: the weights of one unit in a dense layer.
+        same_sign: exchange only weights of the same sign, so that all signs stay.
 
     Raises:
         ValueError: if an argument is not `True` or `False`.
@@ -172,7 +174,7 @@ class ShuffleWeights:
             if self.same_sign:
                 group += np.signbit(weight)
             group = group.ravel()[left]
-            # Both go through the groups in the same order, one at random inside.
+            # Both visit the groups in the same order, one of them at random inside.
             source = left[np.lexsort((snapshot.rng.random(len(left)), group))]
             place = left[np.argsort(group, kind="stable")]
             made = weight.copy()
@@ -183,9 +185,9 @@ class ShuffleWeights:
 
 
 def initial_weights(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks, the masked weights of step 0 in the place of the rewind point's.
+    """The same masks, with the masked weights of step 0 instead of the rewind point's.
 
-    Of a ticket that starts from the initial weights, this is the ticket itself.
+    For a ticket that starts from the initial weights, this is the ticket itself.
 
     Reference:
         Frankle et al. 2020, "The early phase of neural network training", section 4.
@@ -208,9 +210,9 @@ def initial_magnitudes(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def redraw_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
-    """The same masks and signs, magnitudes of initial weights that are drawn anew.
+    """The same masks and signs, with magnitudes of newly drawn initial weights.
 
-    Same as `reinit_same_sign`, but that all variables which are not masked stay those
+    Same as `reinit_same_sign`, except that all variables that are not masked stay those
     of the rewind point. Reference: same as `initial_weights`.
     """
     seed = int(snapshot.rng.integers(2**31))
@@ -221,7 +223,7 @@ def redraw_same_sign(ticket: Ticket, snapshot: Snapshot) -> Ticket:
 
 
 def with_masked_weights(ticket: Ticket, weight: Callable[[str], np.ndarray]) -> Ticket:
-    """The ticket with other values of its masked weights, of the same types."""
+    """Returns the ticket with other values of its masked weights, of the same types."""
     masked = {
         name: weight(name).astype(ticket.weights[name].dtype) for name in ticket.masks
     }

@@ -1,4 +1,4 @@
-"""Where the next ticket starts from: `(snapshot, masks, span) -> ticket`."""
+"""Rewinds, which set the next ticket's start: `(snapshot, masks, span) -> ticket`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Span:
-    """The stretch of the dense training that tickets repeat.
+    """The part of the dense training that tickets repeat.
 
     Args:
         rewind_step: k, the step to go back to.
@@ -43,8 +43,8 @@ class Rewind:
 
     Args:
         ticket: makes the ticket that is trained and reported.
-        finder: makes the ticket whose training finds the next masks, where that is
-            another one: a mask-finding run beside the tickets.
+        finder: makes the ticket whose training finds the next masks, if that is another
+            one: a mask-finding run beside the tickets.
     """
 
     ticket: Start
@@ -52,13 +52,13 @@ class Rewind:
 
 
 def from_rewind_point(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
-    """Weights and learning rate of step k, for T - k steps."""
+    """Starts from the weights and learning rate of step k, for T - k steps."""
     k = span.rewind_step
     return Ticket(masks, snapshot.rewind_point, k, span.steps - k)
 
 
 def from_end(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
-    """Weights of the end of training, the learning rate of step k, for T - k steps."""
+    """Starts from the final weights, with the schedule of step k, for T - k steps."""
     k = span.rewind_step
     return Ticket(masks, snapshot.final, k, span.steps - k)
 
@@ -87,7 +87,7 @@ class FineTune:
 
     def __call__(self, snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
         steps = self.steps or span.steps
-        # Past the end of the dense training, the schedule stays at its last value.
+        # After the end of the dense training, the schedule stays at its last value.
         return Ticket(masks, snapshot.final, span.steps, steps, self.learning_rate)
 
 
@@ -113,12 +113,12 @@ register = REWINDS.register
 
 
 def check_rewind_to(rewind_to: int | str) -> None:
-    """Raises ValueError if it is no step, nor a number of epochs."""
+    """Raises ValueError if it is neither a step nor a number of epochs."""
     rewind_step(rewind_to, 1, checks.LARGEST)
 
 
 def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
-    """The rewind point as a step.
+    """Returns the rewind point as a step.
 
     Args:
         rewind_to: a step, or a number of epochs such as `"2ep"`.
@@ -126,7 +126,7 @@ def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
         steps: length of the training.
 
     Raises:
-        ValueError: if it cannot be read, or lies outside the training.
+        ValueError: if `rewind_to` cannot be read, or lies outside the training.
 
     >>> rewind_step("2ep", steps_per_epoch=100, steps=1000)
     200
@@ -143,7 +143,7 @@ def rewind_step(rewind_to: int | str, steps_per_epoch: int, steps: int) -> int:
 
 
 def in_steps(name: str, value: int | str, steps_per_epoch: int, least: int = 0) -> int:
-    """A number of steps, or of epochs such as `"2ep"`, in steps.
+    """Converts a number of steps, or of epochs such as `"2ep"`, to steps.
 
     >>> in_steps("checkpoint", "0.5ep", steps_per_epoch=100)
     50

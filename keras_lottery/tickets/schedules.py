@@ -27,12 +27,13 @@ class Schedule(Sequence[Sparsity]):
     """The sparsities of the levels 1, 2, …; level 0 is the dense network.
 
     Args:
-        sparsities: share of weights pruned at each level, increasing, in (0, 1). Or at
-            each level those of the layers by pattern of names, as `prune` takes them,
-            the same patterns at each; what matches none stays as it is.
-        by_rate: whether they follow from a rate per round. An allocation with rates of
-            its own for some layers then changes the sparsity of the whole network; a
-            sparsity that was given as such is met exactly.
+        sparsities: share of weights pruned at each level, increasing, in (0, 1). Or, at
+            each level, a mapping from name patterns to the layers' sparsities, as
+            `prune` takes it, with the same patterns at each level; layers that match no
+            pattern are not pruned.
+        by_rate: whether the sparsities follow from a rate per round. An allocation with
+            its own rates for some layers then changes the sparsity of the whole
+            network. A sparsity that was given explicitly is met exactly.
     """
 
     sparsities: tuple[Sparsity, ...]
@@ -73,7 +74,7 @@ class Schedule(Sequence[Sparsity]):
 
     @property
     def by_layer(self) -> bool:
-        """Whether it says the sparsity of each layer by pattern of names."""
+        """Whether the schedule gives the sparsity of each layer by name pattern."""
         return any(isinstance(each, Mapping) for each in self.sparsities)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
@@ -87,7 +88,7 @@ class Schedule(Sequence[Sparsity]):
 
 
 def geometric(rate: float = 0.2, levels: int = 15) -> Schedule:
-    """Prunes the share `rate` of what is left, `levels` times.
+    """Prunes the share `rate` of the remaining weights, `levels` times.
 
     Args:
         rate: share of the remaining weights that each round prunes, in (0, 1).
@@ -114,7 +115,7 @@ def linear(rate: float = 0.1, levels: int = 9) -> Schedule:
 
     Args:
         rate: share of all weights that each round prunes, in (0, 1).
-        levels: number of rounds; fewer where no weights would be left.
+        levels: number of rounds; there are fewer if no weights would be left.
 
     Raises:
         ValueError: if `rate` or `levels` is out of range.
@@ -132,13 +133,13 @@ def linear(rate: float = 0.1, levels: int = 9) -> Schedule:
     """
     checks.number("rate", rate, 1e-6, below=1)
     checks.count("levels", levels, 1, MOST_LEVELS)
-    # Rounded, as 3 * 0.1 is no 0.3.
+    # Rounded, because 3 * 0.1 is not 0.3 in floating point.
     sparsities = (round(k * rate, 12) for k in range(1, levels + 1))
     return Schedule(tuple(sparsity for sparsity in sparsities if sparsity < 1))
 
 
 def one_shot(sparsity: float) -> Schedule:
-    """Prunes once.
+    """Prunes once, to a sparsity.
 
     >>> list(one_shot(0.9))
     [0.9]
@@ -147,7 +148,7 @@ def one_shot(sparsity: float) -> Schedule:
 
 
 def _at_once(rate: float = 0.2, levels: int = 15) -> Schedule:
-    """Prunes at once what `geometric` prunes in as many levels."""
+    """Prunes at once to the sparsity that `geometric` reaches in as many levels."""
     return Schedule((geometric(rate, levels)[-1],), by_rate=True)
 
 
@@ -165,8 +166,8 @@ register = SCHEDULES.register
 def get(schedule: Schedule | Sequence[Sparsity] | Sparsity | str) -> Schedule:
     """Returns the schedule for a schedule, a list of sparsities, a sparsity, or a name.
 
-    A sparsity may be given for each layer, by pattern of names. A name stands for the
-    function's default rate and number of levels.
+    A sparsity can be a mapping from name patterns to the layers' sparsities. A name
+    stands for the function with its default rate and number of levels.
 
     Raises:
         ValueError: if the name is unknown, or the sparsities do not increase between 0

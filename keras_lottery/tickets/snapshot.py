@@ -1,4 +1,4 @@
-"""What is known once a ticket is trained."""
+"""Snapshots: a trained ticket, with everything that a criterion may use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +24,12 @@ from keras_lottery.tickets.allocation.names import included
 from keras_lottery.tickets.grouping import Grouping, Weights
 
 CALIBRATION = 1024
-"""How many examples of a search's training data calibration takes."""
+"""How many examples of a search's training data are used for calibration."""
 
 
 @dataclass
 class _Read:
-    """What was read of data for calibration; copies and pickles leave it behind."""
+    """A cache of data read for calibration; copies and pickles start empty."""
 
     data: Any = None
     x: Any = None
@@ -40,24 +40,24 @@ class _Read:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known once a ticket is trained: everything that a criterion may use.
+    """A trained ticket, with everything that a criterion may use.
 
     Args:
-        masks: the ticket's masks, of the weights that are to be scored.
-        final: the state of all variables now, by name; `final[name]` of a name in
-            `masks` is a weight.
+        masks: the ticket's masks of the weights that are to be scored.
+        final: the current state of all variables, by name; `final[name]` is a weight if
+            `name` is in `masks`.
         initial: the state before the dense network's training.
         rewind_point: the dense network's state at the rewind point.
         rng: random numbers for this level of this replicate.
-        shared_model: the masked model, which others use too; see `model`.
+        shared_model: the masked model, which other code uses too; see `model`.
         data: training data (x, y), arrays or a data set, or a function that gives
             them; see `training_data`.
-        scores: what the ticket's masks were found by, where controls see the snapshot.
+        scores: the scores by which the ticket's masks were found, for controls.
         grouping: what is pruned together.
-        exclude: patterns of what has no scores, since the allocation leaves it as it
-            is.
-        others: the masks of the weights that are not scored: of such layers, and of
-            frozen ones where they stay as they are.
+        exclude: patterns of the weights or layers that have no scores, because the
+            allocation does not prune them.
+        others: the masks of the weights that are not scored: those of excluded layers,
+            and of frozen layers if these are not pruned.
     """
 
     masks: Masks
@@ -71,20 +71,21 @@ class Snapshot:
     grouping: Grouping = field(default_factory=Weights)
     exclude: Sequence[str] = ()
     others: Masks = field(default_factory=lambda: Masks({}))
-    # `dataclasses.replace` passes it on: a data set may draw other images each time.
+    # `dataclasses.replace` keeps it: a data set may yield other images each time.
     _read: _Read = field(default_factory=_Read, repr=False, compare=False)
 
     @classmethod
     def untrained(cls, masks: Masks, state: State, **fields: Any) -> Self:
-        """The snapshot of a network that is not trained: it has its initial weights."""
+        """Makes the snapshot of an untrained network, whose weights are all initial."""
         return cls(masks, state, state, state, **fields)
 
     @property
     def model(self) -> keras.Model:
         """The masked model, with the snapshot's masks and final weights put into it.
 
-        It is `None` where a criterion is asked while the model is trained. Others put
-        their own weights into it: ask for it again instead of keeping it.
+        It is `None` if the criterion is called while the model is being trained. Other
+        code puts other weights into the model, so read this property again instead of
+        keeping the model.
         """
         if self.shared_model is not None:
             masks = {**self.masks, **self.others}
@@ -92,10 +93,11 @@ class Snapshot:
         return self.shared_model  # type: ignore[return-value]
 
     def leaving_out(self, patterns: Sequence[str]) -> Self:
-        """The snapshot as a criterion sees it that is not asked for all scores.
+        """Returns the snapshot for a criterion that need not score all weights.
 
-        Where groups reach over layers, what makes one may serve another: `exclude` is
-        for a criterion of groups to look at then, and `masks` stay as they are.
+        If groups reach over layers, a weight of an excluded layer can belong to a group
+        that is scored. `masks` then stay complete, and a criterion of groups reads
+        `exclude`.
         """
         if not patterns:
             return self
@@ -110,11 +112,13 @@ class Snapshot:
     def gradients(
         self, state: State | None = None, scalar: Scalar = loss
     ) -> dict[str, np.ndarray]:
-        """The gradient of the loss on all of `data`, for pruned weights as well.
+        """Returns the gradient of the loss on all of `data`, also for pruned weights.
 
         Args:
-            state: the weights to take it at, such as `initial`; by default `final`.
-            scalar: another function of (model, x, y), see `gradients.gradients`.
+            state: the weights at which to take the gradient, such as `initial`; by
+                default `final`.
+            scalar: another function of (model, x, y) to differentiate; see
+                `gradients.gradients`.
 
         Returns:
             Mapping of each name in `masks` to an array of the weight's shape.
@@ -134,11 +138,11 @@ class Snapshot:
         state: State | None = None,
         scalar: Scalar = loss,
     ) -> dict[str, np.ndarray]:
-        """The Hessian of the loss by the masked weights, times a vector.
+        """Returns the Hessian with respect to the masked weights, times a vector.
 
         Args:
             vector: an array for each name in `masks`, such as `gradients()`.
-            state, scalar: same as in `gradients`, and so are the errors.
+            state, scalar: same as in `gradients`, which also lists the errors.
 
         Returns:
             Mapping of the vector's names to arrays of the same shapes.
@@ -150,10 +154,10 @@ class Snapshot:
         )
 
     def inputs(self) -> Any:
-        """The inputs x of `data`, which need no targets, in arrays: for calibration.
+        """Returns the inputs x of `data` as arrays, for calibration without targets.
 
-        Of a search's training data, `CALIBRATION` examples at random. They are read
-        once for every criterion and repair, also after `dataclasses.replace`.
+        In a search, they are `CALIBRATION` random examples of the training data. They
+        are read once for all criteria and repairs, also after `dataclasses.replace`.
 
         Raises:
             ValueError: if there are none.
@@ -165,7 +169,7 @@ class Snapshot:
                 "'auto' has none."
             )
         if self._read.x is not None and self._read.data is not self.data:
-            # It is that of a snapshot with other data, which still needs it.
+            # The cache belongs to a snapshot with other data, which still needs it.
             object.__setattr__(self, "_read", _Read())
         if self._read.x is None:
             self._read.x = self._calibration()
@@ -179,14 +183,15 @@ class Snapshot:
         count = length(x)
         if count <= CALIBRATION:
             return x
-        # Not of `rng`, which goes on: a repair sees what the criterion saw.
+        # Not drawn from `rng`, which advances: a repair sees the criterion's examples.
         some = np.random.default_rng(count).choice(count, CALIBRATION, replace=False)
         return keras.tree.map_structure(lambda array: array[np.sort(some)], x)
 
     def input_norms(self) -> dict[str, np.ndarray]:
-        """The norm over `inputs()` of the input that each entry of a weight multiplies.
+        """Returns, for each entry of a weight, the norm of its input over `inputs()`.
 
-        Of the network as it is, with `final` and `masks`.
+        The input is the one that the entry multiplies in the network with weights
+        `final` and `masks`.
 
         Returns:
             Mapping of each name in `masks` to an array of the weight's shape.
@@ -198,19 +203,19 @@ class Snapshot:
         return calibration.input_norms(self.model, x, self.masks)
 
     def second_moments(self, name: str) -> np.ndarray:
-        """XᵀX of what a weight multiplies, over `inputs()`: (groups, inputs, inputs).
+        """Returns XᵀX of a weight's inputs over `inputs()`: (groups, inputs, inputs).
 
-        `calibration.matrices_of` has the weight in that form. The errors are those of
-        `input_norms`.
+        `calibration.matrices_of` gives the weight in the same form. The errors are the
+        same as in `input_norms`.
         """
         x = self.inputs()
         return calibration.second_moments(self.model, x, name)
 
     def training_data(self) -> tuple[Any, Any]:
-        """The data (x, y), as arrays or structures of them.
+        """Returns the data (x, y) as arrays or structures of arrays.
 
         Raises:
-            ValueError: if there are none, or they are not (x, y) of one length.
+            ValueError: if there are no data, or they are not (x, y) of equal length.
         """
         if self.data is None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What one trains."""
+"""Tickets: masks, and the weights and step that training starts from."""
 
 import dataclasses
 import os
@@ -20,22 +20,21 @@ from keras_lottery.tickets.grouping import Granularity
 
 @dataclass(frozen=True)
 class Ticket:
-    """Masks, and where training starts from.
+    """Masks, and the weights and step that training starts from.
 
     Args:
         masks: the weights that are left.
         weights: the state of all variables to start from.
-        step: position in the training that the ticket starts at: in the data's order
-            and in the learning rate's schedule.
+        step: the step of the training at which the ticket starts, for the order of the
+            data and for the learning-rate schedule.
         steps: how many steps to train.
-        learning_rate: a constant rate instead of the schedule's; `None` for the
-            schedule's.
-        trained: the state after training, where it was trained.
+        learning_rate: a constant learning rate; `None` for that of the schedule.
+        trained: the state after training, if the ticket was trained.
         architecture: the masked model, as Keras serialises it.
         card: where the ticket comes from and how well it did: data, settings,
             accuracies, versions.
-        seed: the seed of the architecture's initialisers, where it is known. Whether
-            it drew `weights` is checked when it is saved instead of them.
+        seed: the seed of the architecture's initialisers, if it is known. When a file
+            is to hold the seed instead of `weights`, `save` checks that it draws them.
     """
 
     masks: Masks
@@ -65,7 +64,7 @@ class Ticket:
 
     @property
     def granularity(self) -> Granularity:
-        """What was pruned together, see `prune`; `"weight"` if the card does not say.
+        """The granularity of pruning, see `prune`; `"weight"` if the card does not say.
 
         >>> card = {"settings": {"granularity": "block_1x4"}}
         >>> Ticket(Masks.dense({}), {}, card=card).granularity
@@ -75,15 +74,15 @@ class Ticket:
         while "source" in card:  # It was carried over from another network.
             card = card["source"]
         found = card.get("settings", {}).get("granularity", "weight")
-        # JSON has made lists of pairs, which does not matter within a mapping.
+        # JSON turned pairs into lists, which does not matter within a mapping.
         return tuple(found) if isinstance(found, list) else found
 
     def initial_model(self) -> keras.Model:
-        """The masked model with the weights that training starts from."""
+        """Returns the masked model with the weights that training starts from."""
         return self._model(self.weights)
 
     def trained_model(self) -> keras.Model:
-        """The masked model with the weights at the end of training.
+        """Returns the masked model with the weights at the end of training.
 
         Raises:
             ValueError: if the ticket was not trained.
@@ -98,7 +97,7 @@ class Ticket:
         """Writes the ticket to one file, which `load_ticket` reads.
 
         Args:
-            path: where to; ends in `.ticket`.
+            path: the path of the file; it ends in `.ticket`.
             weights: the starting weights that the file holds:
 
                 - `"kept"`: those that the masks keep. The pruned ones, which the
@@ -108,8 +107,8 @@ class Ticket:
                 - `"seed"`: none of them, but the ticket's seed, which draws them all
                   again on loading: the smallest file. Seeds draw the same numbers on
                   the same backend and version of Keras only; elsewhere loading fails.
-            trained: whether the file holds the trained weights as well, where there
-                are any: those that are left, as the others are zero.
+            trained: whether the file also holds the trained weights, if there are any.
+                Only the kept ones are stored, as the others are zero.
 
         Raises:
             ValueError: if `path` does not end in `.ticket`, or the seed does not draw
@@ -122,20 +121,20 @@ class Ticket:
         file.write(path, {name: getattr(ticket, name) for name in names}, weights)
 
     def transfer(self, model: keras.Model, replace: Replace = ()) -> "Ticket":
-        """The ticket for another training: its masks and starting weights.
+        """Returns a ticket for another model, with these masks and starting weights.
 
         A layer of `model` whose variables have the ticket's names and shapes takes the
         ticket's starting weights and masks. A layer with another number of units (a
-        head for other classes), and one that the ticket does not know, keeps the
-        model's own weights, unmasked unless the model has it masked. So do layers that
-        were adapted to data, such as `Normalization`, and the states of random
-        generators. `compare_transfer` trains the ticket beside its controls.
+        head for other classes), or one that is not in the ticket, keeps the model's own
+        weights, without a mask unless the model has one. So do layers that were adapted
+        to data, such as `Normalization`, and the states of random generators.
+        `compare_transfer` trains the ticket beside its controls.
 
         Args:
             model: a built model; it is not changed. If it is compiled, so are the
                 ticket's models.
-            replace: layers that keep the model's own weights although they agree: names
-                or paths, with wildcards; `"output"`, say.
+            replace: layers that keep the model's own weights although they match the
+                ticket: names or paths, with wildcards, such as `"output"`.
 
         Returns:
             A ticket whose `card["transfer"]` lists the layers that are `carried`, those
@@ -144,7 +143,8 @@ class Ticket:
 
         Raises:
             ValueError: if a layer differs in more than its number of units, as it does
-                where inputs differ; if a pattern matches no layer, or nothing agrees.
+                if the inputs differ; if a pattern matches no layer; or if no layer
+                matches.
 
         Reference:
             Morcos et al. 2019, "One ticket to win them all: generalizing lottery ticket
@@ -187,7 +187,7 @@ class Ticket:
 
 
 def tickets_of(argument: str, tickets: Any) -> list[Ticket]:
-    """A ticket, or several, as a list.
+    """Returns one ticket or several as a list.
 
     Raises:
         ValueError: if it is anything else.
@@ -202,8 +202,8 @@ def tickets_of(argument: str, tickets: Any) -> list[Ticket]:
 def load_ticket(path: str | os.PathLike) -> Ticket:
     """Reads a ticket that `Ticket.save` wrote.
 
-    The file's checksum is verified; nothing is unpickled. Where it holds a seed instead
-    of weights, they are drawn.
+    The file's checksum is verified, and nothing is unpickled. If the file holds a seed
+    instead of weights, the weights are drawn from it.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -1,11 +1,11 @@
 """How many weights each layer keeps, and which: `(scores, masks, sparsity) -> masks`.
 
-`sparsity` is always the share of all the weights in `masks`, those of layers that are
-left out included. Counts are exact, ties go to the earlier position, and a pruned
-weight stays pruned.
+`sparsity` is always the share of all the weights in `masks`, including those of
+excluded layers. Counts are exact, ties go to the earlier position, and a pruned weight
+stays pruned.
 
-A new one is a subclass of `Allocation` in a file of its own, or a plain function, and a
-line in `ALLOCATIONS`.
+To add an allocation, write a subclass of `Allocation` in a file of its own, or a plain
+function, and add a line to `ALLOCATIONS`.
 """
 
 from keras_lottery.registry import Registry
@@ -67,5 +67,5 @@ register = ALLOCATIONS.register
 
 
 def classes() -> list[type]:
-    """What a stored search may name."""
+    """The classes of allocations that the settings of a stored search may name."""
     return [type(ALLOCATIONS[name]) for name in ALLOCATIONS.names()]

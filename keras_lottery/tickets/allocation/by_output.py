@@ -1,4 +1,4 @@
-"""As many weights of each output."""
+"""An allocation that keeps the same number of weights for each output of a layer."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,18 @@ from keras_lottery.tickets.allocation.ranking import Scores, largest
 
 @dataclass(frozen=True)
 class ByOutput(Allocation):
-    """Keeps as much of each layer as another allocation does, alike of its outputs.
+    """Keeps the same number of weights for each output of a layer.
 
-    Weights are ranked among those of one output alone. Each output of a layer keeps as
-    many, or one more, of those of largest scores; one that has fewer left keeps them
-    all.
+    Another allocation decides how many weights each layer keeps. Within the layer, each
+    weight is ranked only against the weights of the same output. The numbers of weights
+    that two outputs keep differ by at most one; an output that has fewer weights left
+    keeps all of them.
 
     Args:
         allocation: how many weights each layer keeps.
-        outputs: the number of the output that each entry makes, in arrays of the
-            weights' shapes, by name. Others are ranked by the allocation alone.
+        outputs: for each weight by name, an array of its shape with the index of the
+            output that each entry contributes to. Weights that are not named are ranked
+            by the allocation alone.
 
     Reference:
         Sun et al. 2024, "A simple and effective pruning approach for large language
@@ -48,7 +50,7 @@ class ByOutput(Allocation):
     outputs: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        """`exclude` is the allocation's own, which is checked already."""
+        """Checks nothing: the allocation has checked `exclude` already."""
         checks.instance("allocation", self.allocation, Allocation, "an `Allocation`")
         checks.instance("outputs", self.outputs, Mapping, "arrays by weight name")
 
@@ -72,7 +74,7 @@ class ByOutput(Allocation):
 
     @property
     def exclude(self) -> Sequence[str]:  # type: ignore[override]
-        """That of the allocation."""
+        """Same as the allocation's `exclude`."""
         return self.allocation.exclude
 
     def leaving_out(self, patterns: Sequence[str]) -> Allocation:
@@ -87,14 +89,14 @@ class ByOutput(Allocation):
 def _alike(
     name: str, score: np.ndarray, alive: np.ndarray, outputs: np.ndarray, keep: int
 ) -> np.ndarray:
-    """The best of each output, then the second best of each, up to so many."""
+    """Keeps the best weight of each output, then the second best, up to `keep`."""
     score, number = score[alive], outputs[alive]
     order = np.lexsort((-score, number))
     starts = np.flatnonzero(np.diff(number[order], prepend=-1))
     sizes = np.diff(starts, append=len(order))
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order)) - np.repeat(starts, sizes)
-    # Those of a rank that not all outputs can keep: the largest of them.
+    # Not all outputs can keep a weight of the last rank: the largest scores decide.
     last = np.partition(rank, keep - 1)[keep - 1] if keep else 0
     marks = rank < last
     tied = {name: rank == last}

@@ -17,10 +17,10 @@ def check_sparsity(sparsity: float, argument: str = "sparsity") -> None:
 
 
 def kept_after(masks: Masks, sparsity: float) -> int:
-    """How many weights are left at a sparsity.
+    """Returns how many weights are left at a sparsity.
 
     Raises:
-        ValueError: if the sparsity is not in [0, 1), or none would be left.
+        ValueError: if the sparsity is not in [0, 1), or no weight would be left.
     """
     check_masks(masks)
     check_sparsity(sparsity)
@@ -44,10 +44,10 @@ def check_count(keep: int, alive: int, sparsity: float, masks: Masks) -> None:
 
 
 def keep_among(names: Collection[str], masks: Masks, sparsity: float) -> int:
-    """How many weights the named layers keep, if the others keep what they have.
+    """Returns how many weights the named layers keep if the others are not pruned.
 
     Raises:
-        ValueError: if they cannot.
+        ValueError: if the named layers cannot reach the sparsity on their own.
     """
     alive = sum(int(np.count_nonzero(masks[name])) for name in names)
     keep = kept_after(masks, sparsity) - (masks.kept - alive)
@@ -58,16 +58,17 @@ def keep_among(names: Collection[str], masks: Masks, sparsity: float) -> int:
 def keep_by_layer(
     scores: Scores, masks: Masks, keep: int, shares: Mapping[str, float]
 ) -> Masks:
-    """Keeps about its share of each layer's weights, those of the largest scores.
+    """Keeps the weights with the largest scores in each layer, about its share of them.
 
     Args:
         scores: arrays by name.
-        masks: the weights that are alive.
-        keep: how many to keep in all.
-        shares: how many to keep by name, not rounded; they sum to about `keep`.
+        masks: the weights that are left.
+        keep: how many weights to keep in total.
+        shares: how many weights to keep, by name, not rounded; they sum to about
+            `keep`.
 
     Raises:
-        ValueError: if fewer are alive, or the scores do not fit.
+        ValueError: if fewer than `keep` weights are left, or the scores do not fit.
     """
     check_scores(scores, masks)
     checks.count("keep", keep)
@@ -88,7 +89,7 @@ def keep_by_layer(
 def largest_remainder(
     total: int, shares: Mapping[str, float], most: Mapping[str, int]
 ) -> dict[str, int]:
-    """Whole numbers near the shares that sum to `total`, none above its `most`.
+    """Rounds shares to whole numbers that sum to `total`, none above its `most`.
 
     >>> largest_remainder(10, {"a": 3.3, "b": 6.7}, most={"a": 9, "b": 9})
     {'a': 3, 'b': 7}

@@ -1,4 +1,4 @@
-"""Layers as dense as random graphs with as many edges as they have nodes."""
+"""Densities of layers as in Erdős-Rényi random graphs (ER and ERK)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ from keras_lottery.tickets.allocation.ranking import Scores
 
 @dataclass(frozen=True)
 class ErdosRenyi(Allocation):
-    """Prunes wide layers more: a layer's density is ε times its sides over its size.
+    """Prunes large layers more: density is proportional to (sum of dimensions) / size.
 
     A layer from n to m units has density ε (n + m) / (n m). With `kernel`, the sides of
     a convolution's kernel count as well: ε (n + m + w + h) / (n m w h). ε is chosen to
-    give the requested sparsity. A layer that would be more than dense, or that has
-    fewer weights left than this, stays as it is, and ε rises for the others. Within a
-    layer the largest scores are kept.
+    give the requested sparsity. A layer whose density would exceed 1, or that has fewer
+    weights left than this, stays as it is, and ε rises for the others. Within a layer
+    the largest scores are kept.
 
-    Only shapes are known: the kernels of attention's projections have three dimensions,
-    (width, heads, width of a head), and are treated like those of a Conv1D. To avoid
-    this, name them in `exclude`, which leaves them unpruned, or choose another
+    The allocation sees shapes only. The kernels of attention projections have three
+    dimensions, (width, heads, width of a head), and are treated like those of a Conv1D.
+    To avoid this, name them in `exclude`, which leaves them unpruned, or choose another
     allocation.
 
     Args:
@@ -71,7 +71,7 @@ class ErdosRenyi(Allocation):
         return keep_by_layer(scores, masks, kept_after(masks, sparsity), shares)
 
     def _edges(self, shape: tuple[int, ...]) -> float:
-        """How many weights a layer keeps at ε = 1."""
+        """Returns how many weights a layer keeps at ε = 1."""
         sides = shape if self.kernel else shape[-2:]
         return math.prod(shape) * sum(sides) / math.prod(sides)
 
@@ -79,7 +79,7 @@ class ErdosRenyi(Allocation):
 def _fill(
     total: int, weights: Mapping[str, float], most: Mapping[str, int]
 ) -> dict[str, float]:
-    """Shares of a total in proportion to the weights, none above its `most`."""
+    """Divides a total in proportion to the weights, no share above its `most`."""
     shares: dict[str, float] = {}
     while len(shares) < len(weights):
         rest = {name: w for name, w in weights.items() if name not in shares}

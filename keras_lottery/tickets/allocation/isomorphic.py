@@ -1,4 +1,4 @@
-"""A ranking among the layers of one shape."""
+"""One ranking for all layers that have the same shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from keras_lottery.tickets.allocation.ranking import Scores
 
 @dataclass(frozen=True)
 class Isomorphic(Allocation):
-    """Ranks the weights of all layers of one shape together, and of no others.
+    """Ranks weights only against those of layers of the same shape.
 
-    Each shape gets the same sparsity, which is divided among its layers by their
-    scores: scores of layers of different shapes need not be comparable. For whole
-    filters, layers with the same number of filters are ranked together.
+    Each shape gets the same sparsity, and the scores decide how it is divided among the
+    layers of that shape. The scores of layers of different shapes therefore need not be
+    comparable. For whole filters, layers with the same number of filters are ranked
+    together.
 
     Args:
-        floor: the least density of a layer, as a share of that of its shape; 0 ranks
-            the weights alone, as the paper does. Same as in `Global`.
+        floor: the lowest density of a layer, as a fraction of the density of its shape;
+            see `Global`. With 0 the ranking alone decides, as in the paper.
         exclude: patterns of weights or layers that are not pruned.
 
     Reference:

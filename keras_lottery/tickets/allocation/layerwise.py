@@ -1,4 +1,4 @@
-"""A ranking within each layer, at rates of its own or the same for all."""
+"""A ranking within each layer, at one pruning rate for all layers or one for each."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from keras_lottery.tickets.allocation.protocol import Allocation
 from keras_lottery.tickets.allocation.ranking import Scores
 
 Sparsity = float | Mapping[str, float]
-"""What `sparsity=` may be: of the network, or of each layer by pattern of names."""
+"""The types of `sparsity=`: one for the network, or one per layer by name pattern."""
 
 
 def check_shares(argument: str, sparsity: Mapping[str, float]) -> None:
-    """Raises ValueError unless it gives shares by pattern of names."""
+    """Raises ValueError unless the mapping gives a share for each name pattern."""
     if not sparsity:
         checks.refuse(argument, "a share, or shares by pattern of layers", sparsity)
     checks.names(argument, sparsity, "shares by pattern of layers or weights")
@@ -39,7 +39,7 @@ class Layerwise(Allocation):
 
     Args:
         rates: pattern of weight or layer name to its rate per round; the first match
-            counts. Layers that match none have `rate`.
+            counts. Layers that match no pattern are pruned at `rate`.
         rate: the other layers' rate per round.
         exclude: patterns of weights or layers that are not pruned.
 
@@ -78,7 +78,7 @@ class Layerwise(Allocation):
         return keep_by_layer(scores, masks, keep, self._shares(rounds, masks))
 
     def total_sparsity(self, sparsity: float, masks: Masks) -> float:
-        """The whole network's sparsity if layers pruned at `rate` have `sparsity`."""
+        """Returns the network's sparsity if layers pruned at `rate` have `sparsity`."""
         if not self.rate:
             raise ValueError(
                 "A schedule of rates needs layers that are pruned at `rate`. Received: "
@@ -97,9 +97,9 @@ class Layerwise(Allocation):
         return rates
 
     def _shares(self, rounds: float, masks: Masks) -> dict[str, float]:
-        """How many weights, not rounded, each layer keeps after `rounds`."""
+        """Returns how many weights, not rounded, each layer keeps after `rounds`."""
         return {
-            # It may have fewer already, if it was pruned by other means.
+            # A layer may have fewer left already, if something else pruned it.
             name: min(masks[name].size * (1 - rate) ** rounds, masks[name].sum())
             for name, rate in self._layer_rates(masks).items()
         }
@@ -109,7 +109,7 @@ class Layerwise(Allocation):
             return sum(self._shares(rounds, masks).values()) - keep
 
         upper = 1.0
-        # Where layers stay whole, the others may reach the excess of zero in infinity.
+        # If some layers are not pruned, the excess may approach zero only at infinity.
         while excess(upper) > 0 and upper < 1e6:
             upper *= 2
         if excess(upper) > 0.5:
@@ -122,23 +122,24 @@ class Layerwise(Allocation):
 
 @dataclass(frozen=True)
 class LayerSparsities(Layerwise):
-    """Gives each layer a sparsity of its own: the rates of one round.
+    """Gives each layer its own sparsity, which is its rate in one single round.
 
-    On the way there, as `GradualPruning` goes, it prunes a part of a round.
+    At a lower sparsity, as `GradualPruning` asks for on the way, it prunes a fraction
+    of a round.
     """
 
     @classmethod
     def of(cls, shares: Mapping[str, float], masks: Masks) -> "LayerSparsities":
-        """Of shares by pattern. Layers that match none are left out, and not scored."""
+        """Makes one from shares by pattern; layers that match none are not scored."""
         others = [n for n in masks if not any(matches(n, p) for p in shares)]
         return cls(shares, rate=0, exclude=others)
 
     def sparsity(self, masks: Masks) -> float:
-        """The whole network's, after the round. What was pruned further stays so."""
+        """Returns the network's sparsity after the round, which revives no weights."""
         return 1 - sum(self._shares(1, masks).values()) / masks.size
 
     def _rounds(self, keep: int, masks: Masks) -> float:
-        # Whole numbers come as near to it as this.
+        # Rounding to whole numbers moves the sum by at most this.
         whole = abs(sum(self._shares(1, masks).values()) - keep) <= 0.5 + 1e-6
         return 1.0 if whole else super()._rounds(keep, masks)
 

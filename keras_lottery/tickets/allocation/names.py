@@ -1,4 +1,4 @@
-"""Which weights an allocation is about: names, patterns of them, and their scores."""
+"""Checks of the names, name patterns and scores that an allocation receives."""
 
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from keras_lottery.tickets.allocation.ranking import Scores
 
 
 def check_masks(masks: Masks) -> None:
-    """Raises ValueError unless there are masks."""
+    """Raises ValueError if there are no masks."""
     form = "a `Masks` of at least one weight"
     if not checks.instance("masks", masks, Masks, form):
         checks.refuse("masks", form, masks)
@@ -32,13 +32,13 @@ def check_scores(scores: Scores, masks: Masks) -> None:
 
 
 def check_names(**patterns: Sequence[str] | Mapping[str, float]) -> None:
-    """Raises ValueError unless arguments are lists of texts, or have such keys."""
+    """Raises ValueError unless arguments are lists of, or mappings from, strings."""
     for argument, given in patterns.items():
         checks.names(argument, given, "a list of patterns of weights or layers")
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern is a weight's name or that of a layer it is in.
+    """Whether a pattern matches a weight's name or that of a layer that contains it.
 
     >>> matches("encoder/hidden/kernel", "encoder/*"), matches("out/kernel", "out")
     (True, True)
@@ -58,7 +58,7 @@ def check_patterns(patterns: Iterable[str], names: Collection[str]) -> None:
 
 
 def included(masks: Masks, exclude: Sequence[str]) -> list[str]:
-    """The names of the weights that no pattern leaves out."""
+    """Returns the names of the weights that no pattern excludes."""
     check_patterns(exclude, masks)
     names = [name for name in masks if not any(matches(name, p) for p in exclude)]
     if not names:

@@ -18,15 +18,16 @@ from keras_lottery.tickets.allocation.ranking import Scores, largest
 class Global(Allocation):
     """Keeps the weights with the largest scores, whichever layer they are in.
 
-    A floor makes an exception: a ranking of all weights can empty a layer whose scores
-    are small, and everything behind it would then be constant. If no layer would fall
-    below the floor, it changes nothing.
+    The floor is an exception. A ranking of all weights can empty a layer whose scores
+    are small, and the network's outputs would then be constant. If no layer falls below
+    the floor, the floor changes nothing.
 
     Args:
         exclude: patterns of weights or layers that are not pruned.
-        floor: the least density of a layer, as a share of that of all layers that are
-            not excluded: at `sparsity=0.9` and a floor of 0.1, each layer keeps at
-            least 1 % of its weights. 0 is a purely global ranking, as in papers.
+        floor: the lowest density of a layer, as a fraction of the density of all layers
+            that are not excluded: at `sparsity=0.9` and a floor of 0.1, each layer
+            keeps at least 1 % of its weights. 0 gives a purely global ranking, as in
+            the papers.
 
     Reference:
         Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
@@ -63,15 +64,15 @@ class Global(Allocation):
 def least_of(
     alive: Mapping[str, np.ndarray], keep: int, floor: float
 ) -> dict[str, int]:
-    """How many weights each layer keeps at least."""
+    """Returns the lowest number of weights that each layer may keep."""
     share = floor * keep / sum(mask.size for mask in alive.values())
     left = {name: int(np.count_nonzero(mask)) for name, mask in alive.items()}
     sizes = {name: mask.size for name, mask in alive.items()}
-    # A product may be off by a rounding.
+    # The product may be off by a rounding error.
     up = {n: min(math.ceil(share * sizes[n] - 1e-6), left[n]) for n in alive}
     if sum(up.values()) <= keep:
         return up
-    # Rounded up, they are more than there is to keep.
+    # Rounded up, the numbers sum to more than `keep`.
     return {n: min(math.floor(share * sizes[n] + 1e-6), left[n]) for n in alive}
 
 
@@ -81,7 +82,7 @@ def ranked(
     keep: int,
     least: Mapping[str, int],
 ) -> dict[str, np.ndarray]:
-    """The `keep` largest scores, with those that each layer keeps at least."""
+    """Marks the `keep` largest scores, but no fewer than `least` in each layer."""
     chosen = largest(scores, alive, keep)
     short = [n for n, marks in chosen.items() if np.count_nonzero(marks) < least[n]]
     if not short:

@@ -1,4 +1,4 @@
-"""More for layers of which a few weights count much more than the others."""
+"""Higher densities for layers with more outliers among their scores (OWL)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class OutlierWeighed(Allocation):
 
     D is the share of a layer's scores that are larger than `threshold` times their
     mean. A layer's density is that of the network plus 2λ (D - min D) / (max D -
-    min D), minus the mean of this over the layers, weighted by size: so densities lie
-    within 2λ of each other. No density is above what the layer has left or below zero;
-    the other layers make up for such a limit. Within a layer the largest scores are
-    kept.
+    min D), minus the mean of this term over the layers, weighted by size. Densities
+    therefore lie within 2λ of each other. No density is below zero or above the density
+    that the layer still has; the other layers make up for such a limit. Within a layer
+    the largest scores are kept.
 
     It is meant for scores such as those of `"wanda"`.
 
@@ -38,8 +38,8 @@ class OutlierWeighed(Allocation):
 
     Reference:
         Yin et al. 2024, "Outlier weighed layerwise sparsity (OWL): a missing secret
-        sauce for pruning LLMs to high sparsity", section 3. There layers are of one
-        size, and the mean is the plain one.
+        sauce for pruning LLMs to high sparsity", section 3. The layers there are all of
+        one size, and the mean is not weighted.
 
     Example:
 
@@ -83,9 +83,9 @@ def _shifted(
     most: Mapping[str, int],
     total: int,
 ) -> dict[str, float]:
-    """Shares that sum to a total: what is wanted, and one density more for all.
+    """Adds one density to all wanted shares so that they sum to the total.
 
-    None is below zero, nor above its `most`.
+    No share is below zero or above its `most`.
     """
 
     def at(density: float) -> dict[str, float]:

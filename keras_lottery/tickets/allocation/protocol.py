@@ -1,4 +1,4 @@
-"""What an allocation is: all that may be asked of one."""
+"""The interface of an allocation."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -29,30 +29,31 @@ class Allocation(ABC):
 
     @abstractmethod
     def __call__(self, scores: Scores, masks: Masks, sparsity: float) -> Masks:
-        """The masks that are left at a sparsity.
+        """Returns the masks at a sparsity.
 
         Args:
-            scores: an array for each name in `masks`, of its shape; larger is kept.
-            masks: what is left now. What is pruned stays pruned.
-            sparsity: the share of all of the weights in `masks` to be pruned after
-                this, those of layers that are left out included.
+            scores: an array for each name in `masks`, of its shape; larger means keep.
+            masks: the weights that are left now. Pruned weights stay pruned.
+            sparsity: the share of all the weights in `masks` that are pruned
+                afterwards, including those of excluded layers.
         """
 
     def total_sparsity(self, sparsity: float, masks: Masks) -> float:
-        """The whole network's sparsity if the layers not left out have `sparsity`.
+        """Returns the network's sparsity if the layers not excluded have `sparsity`.
 
-        Schedules of rates ask for it; lists of sparsities are those of the network.
+        Schedules that follow a rate use it; a list of sparsities already states those
+        of the network.
         """
         names = included(masks, self.exclude)
         return sparsity * sum(masks[name].size for name in names) / masks.size
 
     def leaving_out(self, patterns: Sequence[str]) -> "Allocation":
-        """The same allocation, which leaves layers of these patterns as they are."""
+        """Returns the same allocation with these patterns as `exclude`."""
         return dataclasses.replace(self, exclude=patterns)  # type: ignore[type-var]
 
 
 class FromFunction(Allocation):
-    """A plain function as an allocation that leaves no layer out.
+    """A plain function as an allocation that excludes no layer.
 
     Args:
         function: `(scores, masks, sparsity) -> masks`.
@@ -68,16 +69,16 @@ class FromFunction(Allocation):
         return repr(self.function)
 
     def leaving_out(self, patterns: Sequence[str]) -> Allocation:
-        """Itself: a function sees by itself to layers that it leaves as they are."""
+        """Returns itself: the function alone decides which layers it prunes."""
         return self
 
 
 AllocationLike = str | Allocation | Function
-"""What may be given for an allocation."""
+"""What can be passed as an allocation."""
 
 
 def complete(allocation: Allocation | Function) -> Allocation:
-    """The allocation, or one that is made of a plain function."""
+    """Returns the allocation, or wraps a plain function as one."""
     if isinstance(allocation, Allocation):
         return allocation
     return FromFunction(allocation)

@@ -9,28 +9,31 @@ from keras_lottery import checks
 
 Scores = Mapping[str, np.ndarray]
 
-# Comparisons and positions are held for so many weights at a time.
+# Comparisons and positions are held in memory for this many weights at a time.
 _BLOCK = 1 << 20
 
 
 def largest(
     scores: Scores, alive: Mapping[str, np.ndarray], keep: int
 ) -> dict[str, np.ndarray]:
-    """Marks the `keep` largest scores among those alive; of equals, the first.
+    """Marks the `keep` largest scores of the alive weights; ties go to the first.
 
-    One partition finds the smallest score that is kept, and one pass marks what is not
-    below it: a copy of the scores alive and a mask are all the memory it takes.
+    One partition finds the smallest score that is kept, and one pass marks the scores
+    that are not below it. A copy of the scores of these weights and one mask are all
+    the memory that this needs.
 
     Args:
-        scores: arrays by name. First means in the order of `alive`, then of positions.
-        alive: booleans of the scores' shapes; the others are never chosen.
-        keep: how many to choose, at most as many as are alive.
+        scores: arrays by name. The order of `alive`, then that of positions, decides
+            which of equal scores is first.
+        alive: booleans of the scores' shapes; weights that are not alive are never
+            chosen.
+        keep: how many weights to choose, at most as many as are alive.
 
     Returns:
         Booleans by name.
 
     Raises:
-        ValueError: if a score of those alive is NaN.
+        ValueError: if the score of a weight that is alive is NaN.
 
     Example:
 
@@ -68,7 +71,7 @@ def largest(
 def _threshold(
     scores: Scores, alive: Mapping[str, np.ndarray], keep: int
 ) -> tuple[Any, int]:
-    """The smallest of the `keep` largest scores, and how many equal to it to keep."""
+    """Returns the smallest score to keep, and how many weights with it to keep."""
     candidates = _candidates(scores, alive)
     if not keep:
         return None, 0
@@ -83,7 +86,7 @@ def _threshold(
 
 
 def _candidates(scores: Scores, alive: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The scores of those alive, one after the other."""
+    """Returns the scores of the weights that are alive, one after the other."""
     counts = {name: int(np.count_nonzero(living)) for name, living in alive.items()}
     kind = np.result_type(*(np.asarray(scores[name]).dtype for name in alive))
     candidates = np.empty(sum(counts.values()), kind)
@@ -94,7 +97,7 @@ def _candidates(scores: Scores, alive: Mapping[str, np.ndarray]) -> np.ndarray:
             part = score if live.all() else score[live]
             candidates[end : end + len(part)] = part
             end += len(part)
-        # The largest is NaN if one is.
+        # The maximum is NaN if any score is.
         if end > start and np.isnan(candidates[start:end].max()):
             raise ValueError(
                 f"The scores of `{name}` hold NaN, which has no rank. Did the training "
@@ -104,7 +107,7 @@ def _candidates(scores: Scores, alive: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Views of a block of positions at a time of arrays of one shape."""
+    """Yields views of arrays of one shape, one block of positions at a time."""
     flat = [np.ravel(np.asarray(array)) for array in arrays]
     for start in range(0, flat[0].size, _BLOCK):
         yield tuple(array[start : start + _BLOCK] for array in flat)

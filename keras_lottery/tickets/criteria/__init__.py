@@ -2,9 +2,9 @@
 
 A criterion is a function of a snapshot that returns, for each weight in
 `snapshot.masks`, an array of the weight's shape. Any such function may be given
-wherever a name may. One that is to prune in rounds says so by `in_rounds`.
+wherever a name may. The decorator `in_rounds` makes a criterion prune in rounds.
 
-A new one is a function in a file of its own, and a line in `CRITERIA`.
+To add a criterion, write a function in a file of its own and add a line to `CRITERIA`.
 """
 
 from keras_lottery.registry import Registry

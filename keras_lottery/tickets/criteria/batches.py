@@ -1,4 +1,4 @@
-"""Means over batches of what is made of their gradients."""
+"""Means over batches of a function of each batch's gradients."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,14 +16,14 @@ from keras_lottery.keras_bridge.gradients import (
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 
-# So many batches, if there are as many examples, of so many examples at most.
+# The number of batches, if there are enough examples, and their largest size.
 BATCHES, LARGEST = 100, 32
 
 Batches = Iterable[tuple[Any, Any]]
 
 
 def batches(model: keras.Model, x: Any, y: Any) -> Iterator[tuple[Any, Any]]:
-    """Data in small batches: of one example where there are few."""
+    """Yields data in small batches, of one example each if there are few examples."""
     return in_batches(model, x, y, min(max(length(x) // BATCHES, 1), LARGEST))
 
 
@@ -33,12 +33,12 @@ def mean_over_batches(
     batches: Batches,
     scalar: Scalar = loss,
 ) -> Scores:
-    """The mean of a function of the gradients of batches.
+    """Returns the mean over batches of a function of their gradients.
 
     Args:
-        snapshot: what to differentiate, at its final weights.
-        function: takes and returns an array of a weight's shape.
-        batches: (x, y) of each; they count by their examples.
+        snapshot: the snapshot whose model is differentiated at the final weights.
+        function: maps a gradient to an array of the same shape.
+        batches: (x, y) of each batch; a batch is weighted by its number of examples.
         scalar: same as in `gradients`.
     """
     sums, total = {n: np.zeros(m.shape) for n, m in snapshot.masks.items()}, 0

@@ -1,4 +1,4 @@
-"""Scores from what each weight multiplies: the inputs of its layer, without targets."""
+"""Scores from the inputs that each weight multiplies; they need no targets."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from keras_lottery.tickets.snapshot import Snapshot
 
 @partial(Criterion, allocation="uniform", within_outputs=True)
 def wanda(snapshot: Snapshot) -> Scores:
-    """|W| ‖x‖: keeps the weights that are large, or multiply large inputs.
+    """|W| ‖x‖: keeps the weights that are large and multiply large inputs.
 
     ‖x_j‖ is the norm of the j-th input over all of `data`, which needs no targets. The
     weights of each output are ranked among themselves, and by default every layer gets
@@ -28,10 +28,10 @@ def wanda(snapshot: Snapshot) -> Scores:
 
 @partial(Criterion, allocation="uniform")
 def ria(snapshot: Snapshot) -> Scores:
-    """(|W| / Σ_in |W| + |W| / Σ_out |W|) √‖x‖: shares of an output and an input.
+    """(|W| / Σ_in |W| + |W| / Σ_out |W|) √‖x‖: keeps large shares of output and input.
 
-    So no input or output is cut off that has small weights alone. By default every
-    layer gets the same sparsity.
+    No input or output is therefore cut off because all its weights are small. By
+    default every layer gets the same sparsity.
 
     Reference:
         Zhang et al. 2024, "Plug-and-play: an efficient post-training pruning method for
@@ -51,15 +51,15 @@ def ria(snapshot: Snapshot) -> Scores:
 def sparsegpt(snapshot: Snapshot) -> Scores:
     """W² / [H⁻¹]: how much the layer's squared error grows when the weight goes.
 
-    The output's other weights are then what is best without it. H is XᵀX, with
-    1 % of its mean diagonal added to it. In `prune`, the repair of the same name then
-    chooses again as it changes the weights.
+    The error is that after the output's other weights have been adjusted optimally. H
+    is XᵀX with 1 % of its mean diagonal added to the diagonal. In `prune`, the repair
+    of the same name then chooses the weights again while it changes them.
 
     Reference:
         Hassibi & Stork 1992, "Second order derivatives for network pruning: optimal
         brain surgeon"; Frantar & Alistarh 2023, "SparseGPT", section 3.
     """
-    snapshot.inputs()  # It is said at once if there are none.
+    snapshot.inputs()  # Raises at once if there are none.
     scores = {}
     for name, of in matrices_of(snapshot.model, snapshot.masks).items():
         inverse = [_inverse_diagonal(m) for m in snapshot.second_moments(name)]
@@ -83,6 +83,6 @@ def admm_start(snapshot: Snapshot) -> Scores:
 
 
 def _inverse_diagonal(moments: np.ndarray) -> np.ndarray:
-    """That of H⁻¹, with a damping that is at least the smallest number."""
+    """Returns the diagonal of H⁻¹; the damping is at least the smallest float."""
     damping = max(0.01 * float(np.diag(moments).mean()), 1e-30)
     return np.diag(np.linalg.inv(moments + damping * np.eye(len(moments))))

@@ -1,4 +1,4 @@
-"""Scores that know nothing."""
+"""Random scores."""
 
 from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores

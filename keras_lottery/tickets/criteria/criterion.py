@@ -1,4 +1,4 @@
-"""What a criterion is: a function of a snapshot, and how many rounds it prunes in."""
+"""The class of criteria: a function of a snapshot, and how to prune by its scores."""
 
 import functools
 from collections.abc import Callable
@@ -10,22 +10,24 @@ Function = Callable[[Snapshot], Scores]
 
 
 class Criterion:
-    """What a weight is worth, larger means keep, and the rounds that it prunes in.
+    """Scores weights (larger means keep) and says in how many rounds to prune.
 
-    Wherever a criterion is asked for, a plain function will do, which prunes at once.
+    Wherever a criterion is expected, a plain function can be passed as well; it prunes
+    in one round.
 
     Args:
-        score: a function of a snapshot: an array for each weight in `snapshot.masks`,
-            of its shape; or for each layer of groups, where `snapshot.grouping` has
-            groups that reach over layers.
-        rounds: how often to score and prune if nothing else is asked for, each time
-            the same share of what is left.
-        allocation: the name of the allocation where none is asked for, if its scores
-            do not compare between layers; by default that of the granularity.
-        within_outputs: whether weights are ranked among those of one output alone,
-            whatever each layer keeps of them in all.
-        repair: what changes the weights that are left where no repair is asked for, if
-            the method is not whole without: the name of one in `repair.OF_CRITERIA`.
+        score: a function of a snapshot. It returns an array for each weight in
+            `snapshot.masks`, of its shape; or one for each layer of groups, if the
+            groups of `snapshot.grouping` reach over layers.
+        rounds: how often to score and prune by default, each time the same share of the
+            remaining weights.
+        allocation: the name of the default allocation, for a criterion whose scores
+            cannot be compared between layers; if it is not given, the granularity
+            decides.
+        within_outputs: whether each weight is ranked only against the weights of the
+            same output, however many the layer keeps.
+        repair: the name of the default repair, one of `repair.OF_CRITERIA`, for a
+            method that includes one.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Criterion:
 
 
 def in_rounds(rounds: int) -> Callable[[Function], Criterion]:
-    """Makes of a function a criterion that prunes in so many rounds.
+    """Turns a function into a criterion that prunes in `rounds` rounds.
 
     Example:
 
@@ -65,9 +67,9 @@ def in_rounds(rounds: int) -> Callable[[Function], Criterion]:
 
 
 CriterionLike = str | Criterion | Function
-"""What may be given for a criterion."""
+"""What can be passed as a criterion."""
 
 
 def complete(criterion: Criterion | Function) -> Criterion:
-    """The criterion, or one that is made of a plain function."""
+    """Returns the criterion, or wraps a plain function as one."""
     return criterion if isinstance(criterion, Criterion) else Criterion(criterion)

@@ -10,9 +10,10 @@ from keras_lottery.tickets.criteria.batches import batches, mean_over_batches
 def fisher(snapshot: Snapshot) -> Scores:
     """w² E[(∂L/∂w)²] / 2: keeps the weights that the data determine most.
 
-    E is the mean over batches, of one example up to 100 and of 32 from 3,200 on: with
-    one example it is the diagonal of the empirical Fisher information; with more, near
-    a minimum, that divided by their number.
+    E is the mean over batches. A batch has one example for up to 100 examples, and 32
+    from 3,200 examples on. With one example per batch, E is the diagonal of the
+    empirical Fisher information; with n of them, near a minimum, it is that diagonal
+    divided by n.
 
     Reference:
         Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher

@@ -17,20 +17,20 @@ from keras_lottery.tickets.allocation import Scores
 class Grasp:
     """w (H g): keeps the weights without which the gradient would be smaller.
 
-    g is the gradient and H the Hessian of the compiled loss on all of the data, by the
-    weights that are left, in training mode and without penalties, same as `snip`. To
-    first order, removing weights w changes the gradient flow
-    gᵀg by -2 Σ w (H g). The paper calls S = -w (H g) the score and prunes the largest:
-    here, larger means keep.
+    g is the gradient and H the Hessian of the compiled loss with respect to the
+    remaining weights, on all of the data, in training mode and without penalties, same
+    as in `snip`. To first order, removing weights w changes the gradient flow gᵀg by -2
+    Σ w (H g). The paper calls S = -w (H g) the score and prunes the weights with the
+    largest; here, larger means keep.
 
     The logits of a classifier are divided by a temperature first, as in the authors'
     experiments. Without it, the weights that are kept give large and wrong outputs, and
-    what is left hardly trains. The loss is multiplied by the temperature again, which
-    changes no ranks.
+    the pruned network hardly trains. The loss is then multiplied by the temperature,
+    which changes no ranks.
 
     Args:
-        temperature: what logits are divided by, where the loss is one of Keras's
-            cross-entropies over classes; elsewhere outputs are left as they are.
+        temperature: the number that logits are divided by if the loss is one of Keras's
+            cross-entropies over classes; for other losses, outputs are not changed.
 
     Reference:
         Wang et al. 2020, "Picking winning tickets before training by preserving
@@ -46,7 +46,7 @@ class Grasp:
     temperature: float = 200.0
 
     def __call__(self, snapshot: Snapshot) -> Scores:
-        snapshot.training_data()  # It says what a snapshot without a model lacks.
+        snapshot.training_data()  # Raises if the snapshot has no model.
         check_compiled(snapshot.model)
         scalar = partial(_loss, self.temperature)
         gradients = snapshot.gradients(scalar=scalar)
@@ -56,7 +56,7 @@ class Grasp:
 
 
 def _loss(temperature: float, model: keras.Model, x: Any, y: Any) -> Any:
-    """The compiled loss of a batch, of outputs that the temperature has softened."""
+    """Returns the compiled loss of a batch for outputs softened by the temperature."""
     with without_penalties(model):
         return _softened_loss(temperature, model, x, y)
 
@@ -68,10 +68,10 @@ def _softened_loss(temperature: float, model: keras.Model, x: Any, y: Any) -> An
         return compute_loss(model, x, y, outputs)
     soften = partial(_softened, temperature, logits)
     outputs = keras.tree.map_structure(soften, outputs)
-    # Derivatives of the size that they would have without the temperature: in float16,
-    # those of the loss itself would be rounded to zero. Ranks stay as they are.
+    # The factor restores the size that derivatives have without the temperature: in
+    # float16 they would be rounded to zero otherwise. It changes no ranks.
     loss = temperature * compute_loss(model, x, y, outputs)
-    # What layers add to the loss by themselves is not softened.
+    # The losses that layers add themselves are not softened.
     return loss - (temperature - 1) * sum(model.losses)
 
 
@@ -82,7 +82,7 @@ def _softened(temperature: float, logits: bool, outputs: Any) -> Any:
 
 
 def _are_logits(model: keras.Model) -> bool | None:
-    """Whether the loss takes the outputs as logits; None if they are no classes'."""
+    """Whether the loss reads outputs as logits; None if it is no loss over classes."""
     if isinstance(model.loss, dict | list | tuple):
         return None
     loss = keras.losses.get(model.loss)

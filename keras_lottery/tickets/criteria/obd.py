@@ -23,17 +23,17 @@ _LOSSES = (*_CATEGORICAL, "binary_crossentropy", "mean_squared_error")
 
 
 def obd(snapshot: Snapshot) -> Scores:
-    """h w² / 2: keeps the weights whose removal raises the loss most, in a minimum.
+    """h w² / 2: keeps the weights whose removal raises the loss most at a minimum.
 
     h is the diagonal of the Gauss-Newton matrix of the loss on all of the data. It is
     estimated from at least 100 gradients, each of a batch whose targets are drawn from
-    what the model predicts: n times their mean square, for batches of n examples, has h
-    as its expectation. In networks of ReLUs that is the Hessian's diagonal, wherever it
-    exists.
+    the model's predictions: for batches of n examples, n times the mean square of these
+    gradients has the expectation h. In networks of ReLUs, h is the diagonal of the
+    Hessian, wherever the Hessian exists.
 
     Raises:
-        ValueError: if the loss is none of the cross-entropies and the mean squared
-            error, of one output, or there are no data.
+        ValueError: if the loss is neither a cross-entropy nor the mean squared error of
+            one output, or there are no data.
 
     Reference:
         LeCun et al. 1990, "Optimal brain damage": the saliency h_kk u_k² / 2, with the
@@ -52,7 +52,7 @@ def obd(snapshot: Snapshot) -> Scores:
     once = list(batches(model, x, uniform))
     drawn = itertools.chain(
         once,
-        # Few batches are taken again, with other targets.
+        # If there are few batches, they are repeated with other targets.
         (
             (part, snapshot.rng.random(u.shape, "float32"))
             for _ in range(math.ceil(BATCHES / len(once)) - 1)
@@ -64,7 +64,7 @@ def obd(snapshot: Snapshot) -> Scores:
 
 
 def _loss_of(model: keras.Model) -> tuple[str, bool]:
-    """The loss's name, and whether it takes logits."""
+    """Returns the loss's name, and whether it takes logits."""
     loss = getattr(model, "loss", None)
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
@@ -79,17 +79,17 @@ def _loss_of(model: keras.Model) -> tuple[str, bool]:
 
 
 def _drawn_loss(model: keras.Model, x: Any, uniform: Any) -> Any:
-    """The loss for targets drawn from the model's predictions, by uniform numbers.
+    """Returns the loss for targets that uniform numbers draw from the predictions.
 
-    Times the root of the number of targets: then the square of the gradient is as large
-    as the Gauss-Newton matrix of their mean.
+    The loss is multiplied by the square root of the number of targets. The square of
+    the gradient then has the scale of the Gauss-Newton matrix of their mean.
     """
     name, logits = _loss_of(model)
     outputs = ops.cast(model(x, training=False), "float32")
     still = ops.stop_gradient(outputs)
     count = math.prod(uniform.shape)
     if name == "mean_squared_error":
-        # A variance of 1/2: the loss is the logarithm of such a density.
+        # The variance is 1/2: the loss is the negative log-density of that normal.
         targets = still + math.sqrt(0.5) * ops.sign(uniform - 0.5)
         losses = ops.square(outputs - targets)
     elif name == "binary_crossentropy":

@@ -1,4 +1,4 @@
-"""Forms of a criterion that ask whether a weight kept its sign in training."""
+"""Variants of a criterion that depend on whether a weight kept its sign."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.criteria.weights import check_trained
 
-# Far below any score of a weight, and finite: scores may be added up.
+# Far below any score of a weight, but finite, so that scores can be summed.
 _LAST = np.float32(-1e30)
 
 
@@ -17,13 +17,13 @@ _LAST = np.float32(-1e30)
 class SignForm:
     """Ranks the weights that kept their sign above all others, or those that lost it.
 
-    s(w_i, w_f) where sign(w_i) = sign(w_f); the others come last, in random order.
-    For `same=False` the sign has to differ. Where s is not negative this is the paper's
-    max(0, s · w_i w_f / |w_i w_f|), in which ties are broken at random.
+    The score is s(w_i, w_f) if sign(w_i) = sign(w_f); the other weights come last, in
+    random order. With `same=False` the signs have to differ. For a nonnegative s this
+    is the paper's max(0, s · w_i w_f / |w_i w_f|), with ties broken at random.
 
     Args:
-        criterion: s, what the weights of the form are worth.
-        same: whether the sign has to be the same.
+        criterion: s, the criterion that ranks the weights that come first.
+        same: whether a weight has to have kept its sign to come first.
 
     Reference:
         Zhou et al. 2019, section 5, "large_final, same sign" and "diff sign":

@@ -11,11 +11,11 @@ from keras_lottery.tickets.criteria.criterion import in_rounds
 def snip(snapshot: Snapshot) -> Scores:
     """|w ∂L/∂w|: keeps the weights that the loss depends on most.
 
-    L is the compiled loss on all of the data in training mode: moving averages know
-    nothing yet of a network that is not trained, so that BatchNorm takes the statistics
-    of each batch (of 256 examples), and Dropout drops. It is the loss of the data
-    alone, without the penalties of regularisers. The paper takes one batch, a few
-    examples of each class.
+    L is the compiled loss on all of the data in training mode: BatchNorm uses the
+    statistics of each batch (of 256 examples), as the moving averages of an untrained
+    network say nothing yet, and Dropout drops. L is the loss of the data alone, without
+    the penalties of regularisers. The paper uses one batch with a few examples of each
+    class.
 
     Reference:
         Lee et al. 2019, "SNIP: single-shot network pruning based on connection
@@ -38,7 +38,7 @@ def snip(snapshot: Snapshot) -> Scores:
 
 @in_rounds(100)
 def iterative_snip(snapshot: Snapshot) -> Scores:
-    """SNIP in 100 rounds: scores are those in the network that is left.
+    """SNIP in 100 rounds: each round scores the weights of the network that is left.
 
     Reference:
         de Jorge et al. 2021, "Progressive skeletonization: trimming more fat from a

@@ -1,4 +1,4 @@
-"""The flow through a weight: what the network alone says, without data."""
+"""The flow through a weight (SynFlow), which needs no data."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ from keras_lottery.tickets import Snapshot
 from keras_lottery.tickets.allocation import Scores
 from keras_lottery.tickets.criteria.criterion import in_rounds
 
-# Linear, they pass on what they are given.
+# In the linear network, these layers return their inputs.
 _PASSED = (
     layers.ELU,
     layers.LeakyReLU,
@@ -30,7 +30,7 @@ _PASSED = (
     layers.Rescaling,
     layers.Softmax,
 )
-# What is added to a sum of weighted inputs.
+# Variables that a layer adds to a weighted sum of inputs.
 _ADDED = ("beta", "bias", "moving_mean")
 
 
@@ -38,20 +38,20 @@ _ADDED = ("beta", "bias", "moving_mean")
 def synflow(snapshot: Snapshot) -> Scores:
     """|w| ∂R/∂|w|, R = 1ᵀ (Π_l |W_l|) 1: keeps the weights that most flow goes through.
 
-    R is the sum of the outputs of the network made linear, its weights' magnitudes in
-    their place, for an input of ones, in float32 whatever the dtype policies say; in
-    float64 where variables are of it. Where it is too large for that, as it is in deep
-    networks, scores are a multiple of it. Activations, the head's too, are left out,
-    biases are zero, and BatchNorm is in inference mode: a factor |γ|/σ. Of data, only
-    shapes are looked at, if there are any.
+    R is the sum of the outputs of a linear version of the network for an input of ones.
+    In that version, weights are replaced by their magnitudes, activations are left out,
+    that of the head too, biases are zero, and BatchNorm in inference mode multiplies by
+    |γ|/σ. R is computed in float32 whatever the dtype policies say, or in float64 if
+    variables are float64. If R is too large for that, as in deep networks, the scores
+    are a multiple of the formula's. If there are data, only their shapes are used.
 
-    As much flow goes out of each hidden unit as comes in, and pruning in rounds the
-    least of it leaves no layer empty as long as that can be.
+    The flow into each hidden unit equals the flow out of it, and pruning the smallest
+    flows in rounds therefore empties no layer as long as that can be avoided.
 
     Raises:
-        ValueError: if the network is not linear without its activations (of
-            LayerNormalization, attention and gates, say, R is not made), if no flow
-            reaches the outputs, or one that is too large even as a multiple.
+        ValueError: if the network is not linear without its activations (R is not
+            defined for LayerNormalization, attention or gates, say), if no flow reaches
+            the outputs, or if the flow is too large even as a multiple.
 
     Reference:
         Tanaka et al. 2020, "Pruning neural networks without any data by iteratively
@@ -86,7 +86,7 @@ def synflow(snapshot: Snapshot) -> Scores:
 
 
 def _slopes(model: keras.Model, x: Any, magnitudes: State) -> dict[str, np.ndarray]:
-    """∂R/∂|w|, or a multiple of it where R is too large to be computed."""
+    """Returns ∂R/∂|w|, or a multiple of it if R is too large to be computed."""
     wrong = [n for n, array in magnitudes.items() if not np.isfinite(array).all()]
     if wrong:
         raise ValueError(
@@ -107,10 +107,10 @@ def _slopes(model: keras.Model, x: Any, magnitudes: State) -> dict[str, np.ndarr
 
 
 def _scaled(model: keras.Model, x: Any, magnitudes: State) -> tuple[Any, np.ndarray]:
-    """A smaller input, and a factor for each output, that make R one.
+    """Returns a smaller input, and a factor for each output, that make R equal to 1.
 
-    R is proportional to both. Then what flows forwards and what flows backwards are
-    between 1/√R and √R in size, where they were between one and R.
+    R is proportional to both. The values of the forward and the backward pass then lie
+    between 1/√R and √R, instead of between 1 and R.
     """
 
     def scale(by: float) -> Any:
@@ -144,14 +144,14 @@ def _scaled(model: keras.Model, x: Any, magnitudes: State) -> tuple[Any, np.ndar
 
 
 def _flow(model: keras.Model, x: Any, y: Any) -> Any:
-    """R, times the first factor of y if any; NaN if it is not linear in the input."""
+    """Returns R, times the first factor of y if any; NaN if R is not linear in x."""
     flow, double = _flows(model, x, 1 if y is None else y[0])
     linear = ops.abs(double - 2 * flow) <= 0.01 * flow
     return flow * ops.cast(ops.where(linear, 1.0, np.nan), flow.dtype)
 
 
 def _flows(model: keras.Model, x: Any, factor: Any = 1) -> tuple[Any, Any]:
-    """R for the input, and for twice the input."""
+    """Returns R for the input, and for twice the input."""
     if keras.tree.flatten(x)[0].shape[0] == 1:
         twice = keras.tree.map_structure(lambda part: 2 * part, x)
         one, other = (model(each, training=False) for each in (x, twice))
@@ -161,7 +161,7 @@ def _flows(model: keras.Model, x: Any, factor: Any = 1) -> tuple[Any, Any]:
 
 
 def _sum(outputs: Any, row: int, factor: Any) -> Any:
-    """The sum of a row of all outputs."""
+    """Returns the sum of one row of all outputs."""
     outputs = keras.tree.flatten(outputs)
     double = any(output.dtype == "float64" for output in outputs)
     dtype = "float64" if double else "float32"
@@ -182,9 +182,10 @@ def _magnitudes(snapshot: Snapshot) -> State:
 
 
 def _ones_and_twos(model: keras.Model, snapshot: Snapshot) -> Any:
-    """An input and twice it, of the shapes of the model's inputs or of the data.
+    """Returns an input of ones and twice it, shaped as the model's inputs or the data.
 
-    Ones fill up a batch of a fixed size; in one of one example is the first alone.
+    If the batch size is fixed, ones fill up the batch; a batch of one example holds the
+    ones alone.
     """
     one = isinstance(model, keras.Sequential)
     inputs = getattr(model, "inputs" if one else "input", None)
@@ -207,7 +208,7 @@ def _ones_and_twos(model: keras.Model, snapshot: Snapshot) -> Any:
 
 
 def _unknown(inputs: Any) -> bool:
-    """Whether the shapes of inputs are not known, except the number of examples."""
+    """Whether a dimension of the inputs other than the batch size is unknown."""
     return inputs is None or any(
         None in part.shape[1:] for part in keras.tree.flatten(inputs)
     )
@@ -215,7 +216,7 @@ def _unknown(inputs: Any) -> bool:
 
 @contextlib.contextmanager
 def _linear(model: keras.Model) -> Iterator[None]:
-    """Inside, layers have no activations, and compute in float32 or better."""
+    """Inside this context, layers have no activations and use at least float32."""
     with contextlib.ExitStack() as stack:
         for _, layer in walk(model):
             if layer.dtype_policy.quantization_mode is None:

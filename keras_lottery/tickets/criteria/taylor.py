@@ -10,8 +10,9 @@ from keras_lottery.tickets.criteria.batches import batches, mean_over_batches
 def taylor(snapshot: Snapshot) -> Scores:
     """|w| E|∂L/∂w|: keeps the weights whose removal moves the loss of a batch most.
 
-    E is the mean over batches, of one example up to 100 and of 32 from 3,200 on: the
-    gradient of the mean, as `snip` has it, vanishes in a trained network.
+    E is the mean over batches. A batch has one example for up to 100 examples, and 32
+    from 3,200 examples on. The gradient of the mean loss, which `snip` uses, vanishes
+    in a trained network.
 
     Reference:
         Molchanov et al. 2017, "Pruning convolutional neural networks for resource

@@ -19,10 +19,10 @@ Criterion = Callable[[Snapshot], Scores]
 
 
 def by_layer(formula: Formula) -> Criterion:
-    """The criterion that a formula of a layer's weights makes.
+    """Turns a formula for the weights of one layer into a criterion.
 
     Args:
-        formula: `(w_i, w_f) -> scores`, of the weights that are left in one layer, in
+        formula: `(w_i, w_f) -> scores`, for the weights that are left in one layer, as
             arrays of one dimension.
     """
 
@@ -30,7 +30,7 @@ def by_layer(formula: Formula) -> Criterion:
     def criterion(snapshot: Snapshot) -> Scores:
         scores = {}
         for name, mask in snapshot.masks.items():
-            # Pruned weights are not ranked, whatever their score.
+            # Pruned weights are not ranked, so their score does not matter.
             part = formula(snapshot.initial[name][mask], snapshot.final[name][mask])
             scores[name] = np.zeros(mask.shape, part.dtype)
             scores[name][mask] = part
@@ -40,7 +40,7 @@ def by_layer(formula: Formula) -> Criterion:
 
 
 def of_training(criterion: Criterion) -> Criterion:
-    """The criterion, refused where there was no training that it could tell from."""
+    """Returns the criterion with a check that there was training, which it needs."""
 
     @functools.wraps(criterion)
     def checked(snapshot: Snapshot) -> Scores:
@@ -51,7 +51,7 @@ def of_training(criterion: Criterion) -> Criterion:
 
 
 def check_trained(snapshot: Snapshot) -> None:
-    """Raises ValueError if no weight has moved from where it was before training."""
+    """Raises ValueError if no weight differs from its value before training."""
     if all(
         np.array_equal(snapshot.initial[name], snapshot.final[name])
         for name in snapshot.masks
@@ -97,12 +97,13 @@ def small_init(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
 @of_training
 @by_layer
 def large_init_large_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
-    """min(P(|w_i|), P(|w_f|)): keeps the weights that were large, and stayed so.
+    """min(P(|w_i|), P(|w_f|)): keeps the weights that were large and stayed large.
 
     P is a value's percentile among the weights left in its layer. The paper's
-    min(|w_i|, α|w_f|) sets α so that as many weights are too small by the one as by the
-    other: so percentiles do, for any number of weights to keep. They are alike in all
-    layers, and a global ranking then prunes the layers alike.
+    min(|w_i|, α|w_f|) sets α so that both terms prune the same number of weights.
+    Percentiles have this property for any number of weights to keep. They are
+    distributed alike in all layers, and a global ranking therefore prunes all layers
+    alike.
     """
     return np.minimum(_percentile(w_i), _percentile(w_f))
 
@@ -110,7 +111,7 @@ def large_init_large_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
 @of_training
 @by_layer
 def small_init_small_final(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
-    """-max(P(|w_i|), P(|w_f|)): keeps the weights that were small, and stayed so.
+    """-max(P(|w_i|), P(|w_f|)): keeps the weights that were small and stayed small.
 
     P is a value's percentile, as in `large_init_large_final`.
     """
@@ -127,9 +128,10 @@ def magnitude_increase(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
 @of_training
 @by_layer
 def distance(w_i: np.ndarray, w_f: np.ndarray) -> np.ndarray:
-    """|w_f - w_i|: keeps the weights that went far in training.
+    """|w_f - w_i|: keeps the weights that moved far in training.
 
-    The paper's name is "movement", which has come to mean Sanh et al.'s criterion.
+    The paper calls it "movement", a name that now stands for the criterion of Sanh et
+    al.
     """
     return np.abs(w_f - w_i)
 

@@ -1,9 +1,10 @@
 """What is pruned together: `granularity=`.
 
 A grouping folds the scores of weights into scores of groups, and unfolds the groups
-that an allocation keeps into masks of weights. A new one is a subclass of `Grouping` in
-a file of its own, and a line in `GROUPINGS`; one that reaches over several layers is
-made of a model, in `structured/`, and registered there.
+that an allocation keeps into masks of weights. To add a grouping, write a subclass of
+`Grouping` in a file of its own and add a line to `GROUPINGS`. A grouping that reaches
+over several layers is built from a model; it belongs in `structured/` and is registered
+there.
 """
 
 import re
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 Granularity = str | tuple[int, int] | Mapping[str, str | tuple[int, int]]
-"""What `granularity=` may be."""
+"""The types of `granularity=`."""
 
 GROUPINGS: Registry[Kind] = Registry(
     "granularity",
@@ -57,7 +58,7 @@ register = GROUPINGS.register
 
 
 def within(grouping: Grouping, names: Collection[str]) -> Mapping[str, Grouping]:
-    """What is pruned together within each weight, by name; nothing across layers."""
+    """Returns the grouping within each weight, by name; none if it spans layers."""
     if isinstance(grouping, Weights):
         return dict.fromkeys(names, grouping)
     if not isinstance(grouping, Inside):
@@ -69,7 +70,7 @@ def within(grouping: Grouping, names: Collection[str]) -> Mapping[str, Grouping]
 
 
 def get(granularity: Any) -> Kind:
-    """The kind of grouping that a granularity stands for.
+    """Returns the kind of grouping that a granularity stands for.
 
     - `"weight"`: single weights.
     - `"block_1x4"`, in LiteRT's notation: one output by four consecutive inputs. Other
@@ -82,9 +83,9 @@ def get(granularity: Any) -> Kind:
     - `"filter"` and `"channel"`: whole filters and units, over several layers, scored
       by the weights that make them or that read them.
     - `"head"`: whole heads of attention layers.
-    - A mapping of patterns of layers or weights to one of the others, except whole
+    - A mapping from patterns of layers or weights to any of the above except whole
       filters, channels and heads: `{"conv*": "2:4", "head": "weight"}`. The first match
-      counts, and what matches none is pruned weight by weight.
+      counts, and weights that match no pattern are pruned one by one.
 
     Raises:
         ValueError: if it is none of these.
@@ -101,7 +102,7 @@ def get(granularity: Any) -> Kind:
 
 
 def _by_layer(granularity: Any) -> Grouping | None:
-    """Groupings by pattern."""
+    """Returns the grouping for a mapping of patterns, or None."""
     if not isinstance(granularity, Mapping) or not granularity:
         return None
     checks.names("granularity", granularity, "patterns of layers or weights")
@@ -123,7 +124,7 @@ def _by_layer(granularity: Any) -> Grouping | None:
 
 
 def _parsed(granularity: Any) -> Grouping | None:
-    """Blocks and N:M, whose sizes are in what they are called."""
+    """Returns blocks or N:M, whose sizes are part of their names, or None."""
     text = granularity if isinstance(granularity, str) else ""
     if text == "column":
         return Columns()

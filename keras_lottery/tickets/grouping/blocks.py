@@ -1,17 +1,19 @@
-"""Groups inside one weight: blocks, and N of every M.
+"""Groups inside one weight: blocks, columns, and N of every M.
 
-A weight is taken as a matrix of inputs by outputs: its last axis is the outputs, all
-the others together are the inputs. A Dense kernel is one already; a convolution's is
-(height · width · inputs, outputs), in which the channels of a pixel lie side by side.
-(Of a transposed convolution the last axis is the inputs, of a depthwise one the
-multiplier: blocks follow the array all the same.) Where a block does not divide the
-matrix, the last one of a row or column is smaller, and counts by its size.
+A weight is treated as a matrix of inputs by outputs: its last axis is the outputs, and
+all other axes together are the inputs. The kernel of a Dense layer already is such a
+matrix; that of a convolution becomes (height · width · inputs, outputs), in which the
+channels of a pixel are adjacent. (The last axis of a transposed convolution is the
+inputs, and that of a depthwise one the multiplier; blocks follow the array all the
+same.) If the block size does not divide the matrix, the last block of a row or column
+is smaller, and its weights are counted as they are.
 
-The scores of a group's weights are averaged, and the allocation is asked with that mean
-for each of them. Groups that it would cut live whole or die whole, those first of which
-most would be left, so that the number of weights is that of the allocation to within
-half a group, and that of a layer to within one. What is pruned stays pruned: a group
-that was cut before goes on with what is left of it.
+The scores of a group's weights are averaged, and the allocation sees that mean as the
+score of each of them. A group of which the allocation would keep a part is kept or
+pruned as a whole; groups of which it would keep the largest part are kept first. The
+number of weights left then differs from the allocation's by at most half a group in the
+network, and by at most one group in a layer. Pruned weights stay pruned: a group that
+lost some of its weights earlier consists of the rest.
 """
 
 from abc import abstractmethod
@@ -29,14 +31,14 @@ from keras_lottery.tickets.grouping.grouping import Grouping, Groups
 
 
 class Inside(Grouping):
-    """Groups of one weight's entries each, which count by their size.
+    """Groups that lie inside one weight each and are counted by their weights.
 
-    A subclass says what they are within each weight.
+    A subclass defines the groups within each weight.
     """
 
     @abstractmethod
     def within(self, names: Collection[str]) -> "Mapping[str, InsideWeights]":
-        """What is pruned together within each weight, by name."""
+        """Returns the grouping within each weight, by name."""
 
     def fold(self, scores: Scores, masks: Masks) -> Groups:
         check_scores(scores, masks)
@@ -67,12 +69,12 @@ class Inside(Grouping):
     def _nearest(self, layers: "list[_Layer]", masks: Masks, sparsity: float) -> float:
         keep = kept_after(masks, sparsity)
         if masks.kept < keep <= masks.kept + _largest(layers) / 2:
-            return masks.sparsity  # as near as groups came before
+            return masks.sparsity  # as near as the groups came before
         self._check(sparsity)
         return sparsity
 
     def _check(self, sparsity: float) -> None:
-        """Raises ValueError if there is no such sparsity in these groups."""
+        """Raises ValueError if these groups cannot have such a sparsity."""
 
     def _unfold(self, layers: "list[_Layer]", size: int, asked: Masks) -> Masks:
         chosen = _whole([layer.kept(asked[layer.name]) for layer in layers], layers)
@@ -109,22 +111,23 @@ class Inside(Grouping):
 class InsideWeights(Inside):
     """The same groups within each weight.
 
-    A subclass says which group each entry is in, and which are never pruned.
+    A subclass defines which group each entry belongs to, and which entries are never
+    pruned.
     """
 
     @abstractmethod
     def label(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The number of each entry's group, for a weight of a shape."""
+        """Returns the index of each entry's group, for a weight of the given shape."""
 
     def fixed(self, score: np.ndarray, alive: np.ndarray) -> np.ndarray:
-        """The entries that are never pruned: none."""
+        """Marks the entries that are never pruned: none by default."""
         return np.zeros(alive.shape, bool)
 
     def within(self, names: Collection[str]) -> "Mapping[str, InsideWeights]":
         return dict.fromkeys(names, self)
 
     def _beyond(self, layer: "_Layer", asked: int) -> int:
-        """How many more weights a layer may keep than it is asked to."""
+        """Returns how many more weights than asked a layer may keep."""
         return 0
 
 
@@ -161,10 +164,11 @@ class Blocks(InsideWeights):
 
 @dataclass(frozen=True)
 class Columns(InsideWeights):
-    """All that an input is multiplied by: of a convolution, one place in one channel.
+    """All weights of one input; in a convolution, of one position in one channel.
 
-    Named after the matrices of structured pruning, whose rows are the outputs. Products
-    that read inputs or patches as a matrix do without those that are pruned.
+    The name comes from the literature on structured pruning, where the rows of the
+    matrix are the outputs. A matrix product that reads inputs or patches can skip the
+    pruned columns.
 
     Reference:
         Wen et al. 2016, "Learning structured sparsity in deep neural networks", section
@@ -187,14 +191,14 @@ class Columns(InsideWeights):
 class NOfM(InsideWeights):
     """N of every M consecutive inputs of an output stay; the others are a group.
 
-    1 - N/M is the highest sparsity, or what comes nearest to it: of fewer inputs than
-    M, at an end, the same share stays, rounded up. An allocation that gives each layer
-    its own sparsity prunes such a layer as far as it goes. Below the highest sparsity,
-    some blocks are dense.
+    The highest sparsity is 1 - N/M, or the nearest one that is possible: if the last
+    block has fewer than M inputs, the same share of them stays, rounded up. An
+    allocation that gives each layer its own sparsity prunes such a layer as far as
+    possible. Below the highest sparsity, some blocks stay dense.
 
     Raises:
-        ValueError: when called, if the sparsity, or what the allocation makes of it in
-            a layer, is above 1 - N/M.
+        ValueError: when called, if the sparsity, or the one that the allocation gives a
+            layer, is above 1 - N/M.
 
     Reference:
         Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks
@@ -218,7 +222,7 @@ class NOfM(InsideWeights):
         return Blocks(self.m, 1).label(shape)
 
     def fixed(self, score: np.ndarray, alive: np.ndarray) -> np.ndarray:
-        """The N largest of each block; of equals, the first.
+        """Marks the N largest scores of each block; ties go to the first.
 
         >>> NOfM(2, 4).fixed(np.arange(7.0)[:, None], np.ones((7, 1), bool)).ravel()
         array([False, False,  True,  True, False,  True,  True])
@@ -227,7 +231,7 @@ class NOfM(InsideWeights):
         blocks = -(-rows // self.m)
 
         def stack(array: np.ndarray) -> np.ndarray:
-            """The blocks, filled up with zeros: (blocks, m, outputs)."""
+            """Returns the blocks, padded with zeros: (blocks, m, outputs)."""
             matrix = array.reshape(rows, columns)
             filled = np.pad(matrix, ((0, blocks * self.m - rows), (0, 0)))
             return filled.reshape(blocks, self.m, columns)
@@ -248,7 +252,7 @@ class NOfM(InsideWeights):
             )
 
     def _beyond(self, layer: "_Layer", asked: int) -> int:
-        """What is left over of the inputs that M does not divide."""
+        """Returns how many more weights stay because M does not divide the inputs."""
         least = layer.fixed.size * self.n // self.m
         return max(0, int(np.count_nonzero(layer.fixed)) - asked) * (asked >= least)
 
@@ -264,21 +268,21 @@ class _Layer:
         self.fixed = grouping.fixed(score, mask)
         self.free = mask & ~self.fixed
         self.sizes = self._count(self.free)
-        # With what is pruned: it may have been the rest of what a round went by.
+        # Pruned weights count: an earlier round may have rounded by their group.
         self.largest = int(self._count(~self.fixed).max(initial=0))
         total = np.bincount(self.labels[self.free], score[self.free], len(self.sizes))
         mean = total / np.maximum(self.sizes, 1)
         kind = np.result_type(score.dtype, "float32")
-        # NaN stays what it is, for the allocation to refuse.
+        # NaN stays NaN, so that the allocation raises an error.
         first = np.where(np.isnan(score), score, np.inf)
         self.scores = np.where(self.fixed, first, mean[self.labels]).astype(kind)
 
     def kept(self, mask: np.ndarray) -> np.ndarray:
-        """How many weights of each group a mask keeps."""
+        """Returns how many weights of each group a mask keeps."""
         return self._count(self.free & mask)
 
     def mask(self, chosen: np.ndarray) -> np.ndarray:
-        """The mask that keeps the groups chosen."""
+        """Returns the mask that keeps the chosen groups."""
         return self.free & chosen[self.labels] | self.fixed
 
     def _count(self, marks: np.ndarray) -> np.ndarray:
@@ -291,13 +295,13 @@ def _largest(layers: list[_Layer]) -> int:
 
 
 def _whole(kept: list[np.ndarray], layers: list[_Layer]) -> list[np.ndarray]:
-    """Which groups live: all that are kept whole, and as many of those that are cut.
+    """Chooses the groups to keep: those kept whole, and enough of those cut in part.
 
-    Each layer has as many as its own weights fill. What is over goes to the next ones,
-    of a layer to one at most.
+    The weights that a layer is to keep fill as many of its cut groups as they can. The
+    weights left over in all layers fill further groups, at most one per layer.
 
     Args:
-        kept: how many weights of each layer's groups are to be left.
+        kept: how many weights of each group the allocation keeps, one array per layer.
         layers: the layers.
     """
     chosen = [
@@ -327,7 +331,7 @@ def _whole(kept: list[np.ndarray], layers: list[_Layer]) -> list[np.ndarray]:
 def _rearranged(
     labels: np.ndarray, mask: np.ndarray, preference: np.ndarray, alive: np.ndarray
 ) -> np.ndarray:
-    """A mask in which groups of one size have changed places."""
+    """Returns a mask in which groups of the same size have changed places."""
     labels, order = labels.ravel(), np.argsort(labels, axis=None, kind="stable")
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
@@ -346,6 +350,6 @@ def _rearranged(
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs and outputs of a weight."""
+    """Returns the numbers of inputs and outputs of a weight."""
     outputs = shape[-1] if shape else 1
     return int(np.prod(shape[:-1], dtype=int)), outputs

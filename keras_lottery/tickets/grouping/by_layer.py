@@ -1,4 +1,4 @@
-"""Groups of one kind in some layers, and of another in others."""
+"""A granularity for each layer."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights
 
 @dataclass(frozen=True)
 class ByLayer(Inside):
-    """Groups inside weights, of each layer's own kind.
+    """Groups inside weights, of a kind that each layer has for itself.
 
     The allocation works as usual: `granularity={"conv*": "2:4"}` prunes at most half of
-    the matching layers' weights, and the rest is taken from the other layers.
+    the matching layers' weights, and the other layers make up the rest.
 
     Args:
-        groupings: pattern of weight or layer name to what is pruned together there;
-            the first match counts. Weights that match none are pruned one by one.
+        groupings: mapping from a pattern of weight or layer names to the grouping
+            there; the first match counts. Weights that match no pattern are pruned one
+            by one.
 
     Raises:
         ValueError: when called, if a pattern matches no weight.

@@ -1,4 +1,4 @@
-"""What a grouping is, and what it makes of an allocation."""
+"""The interface of groupings, and allocations that work on groups."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from keras_lottery.tickets.allocation import Allocation, Scores
 
 
 def _same(sparsity: float) -> float:
-    """Groups that are counted come to any sparsity, to within half of one."""
+    """Returns the sparsity itself: counted groups reach any, to within half a group."""
     return sparsity
 
 
@@ -20,10 +20,10 @@ class Groups:
     """Groups of weights, as an allocation sees them.
 
     Args:
-        scores: what each is worth.
-        masks: which are left; a sparsity is a share of these.
-        unfold: makes masks of weights of the groups that the allocation keeps.
-        nearest: the sparsity that groups come nearest to the one asked for.
+        scores: the score of each group.
+        masks: the groups that are left; a sparsity is a share of the groups.
+        unfold: turns the groups that the allocation keeps into masks of weights.
+        nearest: maps the requested sparsity to the nearest one that groups can have.
     """
 
     scores: Scores
@@ -35,39 +35,40 @@ class Groups:
 class Grouping(ABC):
     """What is pruned together: groups of weights that are kept or pruned as a whole.
 
-    A subclass needs `fold` and `rearrange`; the rest is for groups that do not count by
-    their weights, or have more than weights.
+    A subclass needs `fold` and `rearrange`. The other methods are for groups that are
+    not counted by their weights, or that contain other variables as well.
     """
 
     @abstractmethod
     def fold(self, scores: Scores, masks: Masks) -> Groups:
-        """The groups of what is left, with scores made of those of their weights.
+        """Returns the groups of the remaining weights, with scores for the groups.
 
         Args:
-            scores: an array for each name in `masks`, of its shape, or for each of
-                `left(masks)`, by a criterion of groups.
-            masks: the weights that are left. What is pruned stays pruned, and its
-                scores have no say.
+            scores: an array for each name in `masks`, of its shape; or, from a
+                criterion that scores groups, for each name in `left(masks)`.
+            masks: the weights that are left. Pruned weights stay pruned, and their
+                scores are ignored.
         """
 
     @abstractmethod
     def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
-        """As many groups in each layer, with as many weights each: others of them.
+        """Returns masks that keep other groups, equally many and large in each layer.
 
         Args:
-            masks: what is kept now.
-            preference: scores as `fold` takes them; the groups of the largest are kept.
-            alive: the weights that may be kept, at least as many.
+            masks: the weights that are kept now.
+            preference: scores as `fold` takes them; the groups with the largest are
+                kept.
+            alive: the weights that may be kept, at least as many as `masks` keeps.
         """
 
     def left(self, masks: Masks) -> Masks:
-        """Which groups masks leave, by name: what a sparsity is a share of."""
+        """Returns the groups that are left, by name; a sparsity is a share of them."""
         return masks
 
     def idle(self, before: Masks, after: Masks) -> Mapping[str, np.ndarray]:
-        """What of other variables serves none but groups that pruning took, by name.
+        """Marks entries of other variables that only pruned groups use, by name.
 
-        Such as the bias of a filter. It becomes zero with them.
+        The bias of a pruned filter is one. Such entries become zero with their group.
 
         Args:
             before, after: the masks before and after.
@@ -75,7 +76,7 @@ class Grouping(ABC):
         return {}
 
     def shuffle(self, masks: Masks, rng: np.random.Generator) -> Masks:
-        """As many groups in each layer, at random."""
+        """Returns masks that keep as many groups in each layer, chosen at random."""
         preference = {name: rng.random(mask.shape) for name, mask in masks.items()}
         dense = Masks.dense({name: mask.shape for name, mask in masks.items()})
         return self.rearrange(masks, preference, dense)
@@ -83,11 +84,11 @@ class Grouping(ABC):
 
 @dataclass(frozen=True)
 class Grouped(Allocation):
-    """An allocation of groups, which does wherever an allocation does.
+    """An allocation that keeps or prunes whole groups.
 
     Args:
-        allocation: which layers the groups are taken from.
-        grouping: what a group is.
+        allocation: decides how many groups each layer keeps.
+        grouping: defines the groups.
 
     Example:
 
@@ -112,7 +113,7 @@ class Grouped(Allocation):
 
     @property
     def exclude(self) -> Sequence[str]:  # type: ignore[override]
-        """That of the allocation."""
+        """Same as the allocation's `exclude`."""
         return self.allocation.exclude
 
     def leaving_out(self, patterns: Sequence[str]) -> Allocation:

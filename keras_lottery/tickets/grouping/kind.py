@@ -1,4 +1,4 @@
-"""What is known of a grouping before there is a model."""
+"""The kind of a grouping: what is known before there is a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from keras_lottery.tickets.grouping.grouping import Grouping
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of grouping, of any model.
+    """A kind of grouping, not yet bound to a model.
 
     Args:
-        of: `(model, masks) -> grouping`, for a masked model and those of its masks that
-            may change.
-        across_layers: whether its groups reach over several layers: a sparsity is then
-            a share of the groups, and not of the weights.
-        criteria: what scores its groups themselves: functions of a snapshot, by name.
-            They are asked before those of weights.
+        of: `(model, masks) -> grouping`, for a masked model and the masks that may
+            change.
+        across_layers: whether its groups reach over several layers. A sparsity is then
+            a share of the groups and not of the weights.
+        criteria: criteria that score the groups themselves, by name. They take
+            precedence over the criteria of weights with the same names.
     """
 
     of: Callable[[Any, Any], Grouping]
@@ -26,8 +26,8 @@ class Kind:
 
     @property
     def default_allocation(self) -> str:
-        """The allocation's name where none is asked for.
+        """The name of the default allocation.
 
-        Scores of groups that differ in size, from layer to layer, are no match.
+        Scores of groups whose size differs between layers cannot be compared.
         """
         return "uniform" if self.across_layers else "global"

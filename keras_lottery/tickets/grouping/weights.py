@@ -1,4 +1,4 @@
-"""Weights that are pruned each by itself."""
+"""The granularity of single weights."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ class Weights(Grouping):
     def rearrange(self, masks: Masks, preference: Scores, alive: Masks) -> Masks:
         found = {}
         for name, mask in masks.items():
-            # Flipped, equal scores are taken from the other end than pruning does: the
-            # worst are the best in reverse.
+            # Flipping resolves ties from the opposite end to pruning, so that the worst
+            # weights are exactly the best ones in reverse order.
             wish = {name: np.flip(np.asarray(preference[name]))}
             count = int(np.count_nonzero(mask))
             chosen = largest(wish, {name: np.flip(alive[name])}, count)

@@ -1,11 +1,11 @@
 """Weights for a mask, without training: `(snapshot, masks) -> weights`.
 
-A repair is a function of a snapshot, which has the weights before pruning and the
-inputs of each layer, and the masks that pruning left. It returns new values for some of
-the model's variables, by name: zero where the masks prune.
+A repair is a function of two arguments: a snapshot, which has the weights before
+pruning and the inputs of each layer, and the masks that pruning left. It returns new
+values for some of the model's variables, by name: zero where the masks prune.
 
-A new one is a function, or a subclass of `ByLayer` that solves one layer, in a file of
-its own, and a line in `REPAIRS`.
+To add a repair, write a function, or a subclass of `ByLayer` that solves one layer, in
+a file of its own, and add a line to `REPAIRS`.
 """
 
 from keras_lottery.registry import Registry
@@ -40,10 +40,10 @@ OF_CRITERIA: dict[str, Repair] = {
     "sparsegpt": SparseGPT(choose=True),
     "admm": ADMM(choose=True),
 }
-"""What repairs where the criterion of a name was asked for, and no repair."""
+"""The default repair of each criterion that includes one, by the repair's name."""
 
 KINDS: list[type[Repair]] = [ADMM, LeastSquares, SparseGPT]
-"""What a stored search may name."""
+"""The classes of repairs that the settings of a stored search may name."""
 
 get = REPAIRS.look_up
 register = REPAIRS.register

@@ -13,14 +13,15 @@ from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
 class ADMM(ByLayer):
     """Alternates between least squares and the mask, with one inverse for all outputs.
 
-    Inputs are scaled to equal norm, so that the size of a weight is its effect. With
-    `choose`, only the largest weights are kept, and fewer at each step: after step t of
-    T, the share 1 - (1 - t/T)³ of the weights to be pruned is gone.
+    Inputs are scaled to equal norm, so that the magnitude of a weight measures its
+    effect. With `choose`, only the largest weights are kept, and fewer at each step:
+    after step t of T, the share 1 - (1 - t/T)³ of the weights to be pruned is pruned.
 
     Args:
-        damping, choose: same as `ByLayer`.
+        damping, choose: same as in `ByLayer`.
         iterations: the number of steps.
-        rho: ρ, the weight of the distance from what the mask allows.
+        rho: ρ, the weight of the squared distance from the matrices that the mask
+            allows.
 
     Reference:
         Boža 2024, "Fast and effective weight update for pruned large language models",

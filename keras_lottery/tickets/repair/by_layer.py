@@ -1,4 +1,4 @@
-"""Repair of one layer after the other, each on what the layers before it now make."""
+"""Repair of one layer after the other, each on the outputs of those repaired before."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -29,12 +29,12 @@ from keras_lottery.tickets.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Choice:
-    """The masks of a matrix that keep as much of it as one that is there.
+    """Chooses masks of a matrix that keep as many weights as a given mask.
 
     Args:
-        grouping: what is pruned together: weights, or groups inside one.
-        mask: booleans (inputs, outputs).
-        alive: what may be kept.
+        grouping: what is pruned together: single weights, or groups inside one matrix.
+        mask: the given mask, booleans (inputs, outputs).
+        alive: the weights that may be kept, of the same shape.
     """
 
     grouping: Grouping
@@ -42,7 +42,7 @@ class Choice:
     alive: np.ndarray
 
     def end(self, row: int) -> int:
-        """The first row from there on at which no group is cut in two."""
+        """Returns the first row from `row` on where a cut divides no group."""
         if isinstance(self.grouping, InsideWeights):
             labels = self.grouping.label(self.mask.shape)
             while row < len(labels) and np.isin(labels[row], labels[row - 1]).any():
@@ -50,9 +50,10 @@ class Choice:
         return row
 
     def best(self, rows: slice, preference: np.ndarray) -> np.ndarray:
-        """Of some inputs, the weights of largest preference, as many as the mask has.
+        """Returns a mask of some inputs that keeps the weights of largest preference.
 
-        A mask of these rows, which cut no group in two.
+        It keeps as many weights as the given mask does in these rows, which must not
+        divide a group.
         """
         kept, alive = (
             Masks({"weight": array[rows]}) for array in (self.mask, self.alive)
@@ -61,9 +62,9 @@ class Choice:
         return self.grouping.rearrange(kept, some, alive)["weight"]
 
     def towards(self, share: float, preference: np.ndarray) -> np.ndarray:
-        """The weights of largest preference, a share of what is to be pruned gone.
+        """Returns a mask that prunes a share of the weights that are to be pruned.
 
-        Groups are pruned at once.
+        The weights of largest preference stay. Groups are all pruned at once.
         """
         preference = preference[: len(self.mask)]
         if not isinstance(self.grouping, Weights):
@@ -112,12 +113,12 @@ class ByLayer(Repair):
         """The weights V, zero outside the mask, and the mask.
 
         Args:
-            weights: U (inputs, outputs), the best weights without a mask, so that what
-                is to be lowered is the trace of (V - U)ᵀ H (V - U). A last input may be
-                the constant of the biases.
+            weights: U (inputs, outputs), the best weights without a mask. The objective
+                is therefore to minimise the trace of (V - U)ᵀ H (V - U). The last input
+                may be the constant 1 of the biases.
             mask: booleans of that shape.
             moments: H, XᵀX + λ I, (inputs, inputs).
-            choice: `None` where the mask is to stay.
+            choice: chooses another mask; `None` if the mask is to stay.
         """
 
     def __call__(self, snapshot: Snapshot, masks: Masks) -> State:
@@ -134,7 +135,7 @@ class ByLayer(Repair):
         for name in network.in_order():
             layer = network.layers[name]
             of, grouping = layer.matrices, kinds.get(name)
-            # Groups inside weights take the last axis for the outputs.
+            # Groups inside weights assume that the last axis is the outputs.
             known = isinstance(grouping, Weights) or of.is_plain
             parts = zip(
                 of.of(masks[name]),
@@ -161,15 +162,15 @@ class ByLayer(Repair):
         second: np.ndarray,
         targets: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One group of one layer; its mask is chosen again if there is a grouping."""
+        """Solves one group of a layer; with a grouping, its mask is chosen again."""
         # The constant of the biases is never pruned.
         full = np.ones(weights.shape, bool)
         full[: len(mask)] = mask
-        if not second.any():  # Nothing reaches the layer: there is nothing to go by.
+        if not second.any():  # All inputs are zero, so that they tell nothing.
             return weights * full, full
         damping = self.damping * np.diag(second).mean()
         choice = Choice(grouping, mask, alive) if grouping is not None else None
-        # Inputs that no output keeps have no part in it, as those of pruned filters.
+        # Inputs that no output keeps, such as pruned filters, are left out.
         rows = full.any(axis=1) if choice is None else np.ones(len(full), bool)
         moments = second[np.ix_(rows, rows)] + damping * np.eye(int(rows.sum()))
         targets = targets[rows] + damping * weights[rows]
@@ -188,11 +189,12 @@ class ByLayer(Repair):
 
 @dataclass(frozen=True)
 class _Layer:
-    """A weight with the bias beside it.
+    """A weight and the bias of its layer.
 
     Args:
-        name, matrices: of the weight.
-        bias: the bias's name, or `None` if there is none of one number an output.
+        name, matrices: the name of the weight, and its form as matrices.
+        bias: the name of the bias, or `None` if there is none with one entry per
+            output.
     """
 
     name: str
@@ -200,7 +202,7 @@ class _Layer:
     bias: str | None
 
     def with_biases(self, state: State) -> np.ndarray:
-        """The matrices (groups, inputs + 1, outputs), in double precision."""
+        """Returns the matrices (groups, inputs + 1, outputs) in double precision."""
         weights = self.matrices.of(state[self.name]).astype("float64")
         if self.bias is None:
             return weights
@@ -209,14 +211,14 @@ class _Layer:
         return np.concatenate([weights, biases], axis=1)
 
     def with_constant(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (groups, rows, inputs) with the constant of the biases behind them."""
+        """Appends the constant 1 of the biases to rows (groups, rows, inputs)."""
         rows = rows.astype("float64")
         if self.bias is None:
             return rows
         return np.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=1)
 
     def values(self, solved: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of the weight and its bias, of matrices as above."""
+        """Returns the arrays of the weight and its bias, from matrices as above."""
         inputs = self.matrices.shape[1]
         weight = self.matrices.weight(solved[:, :inputs])
         values = {self.name: np.where(mask, weight, 0)}
@@ -226,7 +228,7 @@ class _Layer:
 
 
 class _Network:
-    """A masked model, dense and pruned by turns."""
+    """A masked model that takes the dense and the pruned weights in turn."""
 
     def __init__(self, snapshot: Snapshot, masks: Mapping[str, np.ndarray]) -> None:
         self.model = snapshot.model
@@ -243,7 +245,7 @@ class _Network:
         self.shortcuts: dict[str, Shortcut] = {}
 
     def find_uses(self, x: Any) -> None:
-        """Finds how often each weight is read, in order, and where branches end."""
+        """Finds how often each weight is used, in order, and where branches end."""
         self.uses = calls_in_order(self.model, x)
         sizes = {
             name.rpartition("/")[0]: self.layers[name].matrices.shape[1]
@@ -253,9 +255,10 @@ class _Network:
         self.shortcuts = shortcuts(self.model, sizes)
 
     def in_order(self) -> list[str]:
-        """The weights that are pruned, in the order in which they are repaired.
+        """Returns the names of the pruned weights in the order of their repair.
 
-        That of their calls; but what makes up for a shortcut comes after it.
+        This is the order of the layers' calls, except that a layer that makes up for a
+        shortcut comes after the shortcut.
         """
         layers = {name: name.rpartition("/")[0] for name in self.uses}
         place = {layer: number for number, layer in enumerate(layers.values())}
@@ -270,7 +273,7 @@ class _Network:
         return sorted((name for name in self.uses if name in self.layers), key=last)
 
     def _is_whole(self, name: str) -> bool:
-        """Whether the rows of a layer's outputs are those of its matrix."""
+        """Whether a layer's outputs, as rows, are those of its matrix product."""
         layer = self.readers[name][0][0]
         plain = getattr(layer, "data_format", "channels_last") == "channels_last"
         if isinstance(layer, EinsumDense):
@@ -287,15 +290,15 @@ class _Network:
         return next(n for n, v in self.variables.items() if v is bias)
 
     def change(self, values: Mapping[str, np.ndarray]) -> None:
-        """From now on, the pruned network has other values of some variables."""
+        """Gives the pruned network new values of some variables from now on."""
         for name, array in values.items():
             shaped = array.reshape(self.variables[name].shape)
             self.changed[name] = shaped.astype(self.dense[name].dtype)
 
     def moments(self, name: str, x: Any) -> tuple[np.ndarray, np.ndarray]:
-        """XᵀX and XᵀY, of a layer's inputs and of the outputs that it ought to make.
+        """Returns XᵀX and XᵀY for a layer's inputs X and its desired outputs Y.
 
-        Of shape (groups, inputs, inputs) and (groups, inputs, outputs).
+        Their shapes are (groups, inputs, inputs) and (groups, inputs, outputs).
         """
         layer = self.layers[name]
         groups, inputs, outputs = layer.matrices.shape
@@ -322,9 +325,9 @@ class _Network:
     def _read(
         self, state: State, name: str, shortcut: Shortcut | None, batch: Any
     ) -> tuple[list[Iterator[np.ndarray]], np.ndarray]:
-        """The rows that a layer reads in each of its uses, of a batch.
+        """Returns the rows that a layer reads from a batch in each of its calls.
 
-        And what its outputs are added to.
+        The second value is what the layer's outputs are added to.
         """
         for changed in self.changed:
             self.variables[changed].assign(np.asarray(state[changed]))
@@ -348,9 +351,10 @@ class _Network:
 
 
 def _as_rows(shortcut: Shortcut, error: np.ndarray) -> np.ndarray:
-    """What a layer's outputs (rows, outputs) have to make up for.
+    """Returns the error (rows, outputs) that a layer's outputs have to make up for.
 
-    An output that the normalisation behind it hardly lets through makes up for nothing.
+    The error is zero for an output that the following normalisation scales to almost
+    zero.
     """
     scale = np.broadcast_to(shortcut.scale, error.shape[-1:])
     known = np.abs(scale) > 1e-3 * np.abs(scale).max(initial=0)

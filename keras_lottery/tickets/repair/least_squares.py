@@ -1,4 +1,4 @@
-"""The best weights for a mask."""
+"""The best weights for a mask, by least squares."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from keras_lottery import checks
 from keras_lottery.tickets.repair.by_layer import ByLayer, Choice
 
 SMALL = 1024
-"""Below so many inputs, one thread solves the equations."""
+"""The number of inputs below which one thread solves the equations."""
 
 
 @dataclass(frozen=True)
 class LeastSquares(ByLayer):
-    """The remaining weights by least squares: no other weights are closer.
+    """Finds the remaining weights by least squares: no others fit the outputs better.
 
-    Each output has a system of equations of its own, in the inputs that it keeps;
-    outputs with equal masks share one, as in a layer that lost whole inputs.
+    Each output has its own system of equations, in the inputs that it keeps. Outputs
+    with equal masks share one system, as in a layer that lost whole inputs.
 
     Reference:
         He et al. 2017, "Channel pruning for accelerating very deep neural networks",
@@ -38,7 +38,7 @@ class LeastSquares(ByLayer):
         moments: np.ndarray,
         choice: Choice | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        # Threads wait for each other longer than such systems take.
+        # For small systems, synchronising threads takes longer than solving.
         with threadpool_limits(1 if len(weights) < SMALL else None, "blas"):
             return _solved(weights, mask, moments), mask
 

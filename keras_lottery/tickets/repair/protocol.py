@@ -1,4 +1,4 @@
-"""What a repair is: a function of a snapshot and masks."""
+"""The interface of repairs, which are functions of a snapshot and masks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Function = Callable[[Snapshot, Masks], State]
 
 
 class Repair(ABC):
-    """New values for the weights that masks leave of a snapshot.
+    """Finds new values for the weights of a snapshot that the masks keep.
 
     Wherever a repair is expected, a plain function `(snapshot, masks) -> weights` can
     be passed as well.
@@ -20,15 +20,16 @@ class Repair(ABC):
 
     @abstractmethod
     def __call__(self, snapshot: Snapshot, masks: Masks) -> State:
-        """The new values of the variables that change, by name.
+        """Returns the new values of the variables that change, by name.
 
         Args:
-            snapshot: what was pruned: `final` has the weights before.
-            masks: what is left of it.
+            snapshot: the network that was pruned; `final` holds its weights before
+                pruning.
+            masks: the weights that are left.
         """
 
     def with_masks(self, snapshot: Snapshot, masks: Masks) -> tuple[State, Masks]:
-        """The same, and the masks: others, of as many weights, if it chooses them."""
+        """Returns the values and the masks, which differ if the repair chooses them."""
         return self(snapshot, masks), masks
 
 
@@ -46,9 +47,9 @@ class FromFunction(Repair):
 
 
 RepairLike = str | Repair | Function
-"""What may be given for a repair."""
+"""What can be passed as a repair."""
 
 
 def complete(repair: Any) -> Repair:
-    """The repair, or one that is made of a plain function."""
+    """Returns the repair, or wraps a plain function as one."""
     return repair if isinstance(repair, Repair) else FromFunction(repair)

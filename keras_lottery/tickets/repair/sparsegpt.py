@@ -1,4 +1,4 @@
-"""The error of each pruned weight, made up for by the weights behind it."""
+"""Repair by SparseGPT: later weights make up for the error of each pruned weight."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class SparseGPT(ByLayer):
     costs at that point: W² over the squared diagonal of the factor.
 
     Args:
-        damping, choose: same as `ByLayer`.
+        damping, choose: same as in `ByLayer`.
         block: the number of inputs whose weights are chosen at a time.
 
     Reference:
@@ -50,7 +50,7 @@ class SparseGPT(ByLayer):
             if choice is not None:
                 costs = (weights[block] / np.diag(upper)[block, np.newaxis]) ** 2
                 part = choice.best(block, costs)
-                # Behind them may be the constant of the biases.
+                # The constant of the biases may follow the last block.
                 mask[start : start + len(part)] = part
             errors = np.zeros_like(weights[block])
             for row in range(block.start, block.stop):
