@@ -39,15 +39,15 @@ def project(
     levels: Levels | None = None,
     curvature: Arrays | None = None,
 ) -> dict[str, np.ndarray]:
-    """The nearest arrays that have the sparsity, and its weights on their levels.
+    """Projects arrays to the nearest ones with the given sparsity and levels.
 
     Args:
         arrays: weights by name.
-        masks: those that are alive; the others stay zero.
+        masks: which weights are alive; the others stay zero.
         sparsity: the share of weights that end up zero.
-        allocation: which layers they are taken from, and in which groups.
-        levels: what the weights that are left may be; anything by default.
-        curvature: by what the squares of weights are multiplied, by name.
+        allocation: how the pruned weights are distributed over layers and groups.
+        levels: the values that the remaining weights may take; any by default.
+        curvature: factors for the squares of weights, by name.
 
     Example:
 
@@ -63,27 +63,29 @@ def project(
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class ADMMPruning(Configured, InFit):
-    """Trains the weights of a masked model towards a sparse copy of them, then prunes.
+    """Trains a masked model's weights towards a sparse copy of them, then prunes.
 
-    It minimises the loss f(W) subject to W having no more weights than the sparsity
-    allows. The W-step is training with the gradient of rho/2 ||W - Z + U||² added; the
-    loss that Keras reports does not include that term. Then Z = projection(W + U), its
-    largest weights, and U = U + W - Z. When training ends, the model is pruned to the
-    weights that Z has. Fine-tune it with an ordinary `fit`: high sparsities need this,
-    the more so the larger the last of `residuals` is.
+    It minimises the loss f(W) subject to W having no more nonzero weights than the
+    sparsity allows. The W-step is training with the gradient of rho/2 ||W - Z + U||²
+    added; the loss that Keras reports does not include that term. Then Z is set to the
+    projection of W + U, which keeps its largest weights, and U to U + W - Z. When
+    training ends, the model is pruned to the nonzero weights of Z. Fine-tune it with an
+    ordinary `fit`: high sparsities need this, the more so the larger the last of
+    `residuals` is.
 
     With `granularity`, the projection keeps the groups that `prune` would keep by the
     mean of their squares.
 
     With `bits`, the remaining weights of Z take the nearest levels of their layer, and
-    when training ends so do the model's: at most 2^b - 1 equidistant levels, and zero.
+    so do those of the model when training ends. A layer has at most 2^b - 1 equidistant
+    levels, and zero.
     Prune and fine-tune a model first, then train it with the same `sparsity` and
     `bits`; after that, `callbacks.SharedWeights` can train the levels, and
     `save_compressed` stores them.
 
     With `curvature`, weights are ranked by how much the loss would change without them:
     by the square of the weight times the mean square of its gradient, instead of the
-    square alone. Use it, with a `growth` above 1, to prune 90 % and more of a large
+    square alone. Use it with a `growth` above 1 to prune 90 % or more of a large
     trained network.
 
     Frozen layers keep their weights and masks, and do not count. With
@@ -103,7 +105,7 @@ class ADMMPruning(Configured, InFit):
         bits: the binary logarithm of the number of levels, including zero, 2 to 6: for
             all kernels, or by pattern of weight or layer name, such as
             `{"conv*": 3, "*": 2}`. The first match counts; a kernel that matches none
-            keeps its values. None by default.
+            keeps its values. By default, no kernel has levels.
         rounds: with `bits`, the number of rounds in which weights are fixed at their
             levels, in the second half of the training: at the beginning of round i of
             n, i / (n + 1) of each kernel's weights, the nearest ones, stay at their
@@ -188,7 +190,7 @@ class ADMMPruning(Configured, InFit):
         self._first_epoch: int | None = None
 
     def start(self) -> None:
-        """Projects the weights that the training starts from."""
+        """Projects the weights from which the training starts."""
         self.residuals = []
         self._epoch_start = self._step = self._updated = self._round = 0
         self._first_epoch = None
@@ -213,7 +215,7 @@ class ADMMPruning(Configured, InFit):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._step = self._epoch_start + batch + 1
-        # The length of the first epoch is not always known.
+        # The length of the first epoch is not always known in advance.
         self._share = (batch + 1) / (self.params.get("steps") or np.inf)
         if self.frequency and self._step - self._updated >= self.frequency:
             self._update()
@@ -234,7 +236,7 @@ class ADMMPruning(Configured, InFit):
         at_last(self, self._finish)
 
     def _finish(self) -> None:
-        """Prunes what is not in Z, and brings the rest to its levels."""
+        """Prunes the weights that Z lacks, and sets the others to their levels."""
         self._prune()
         if self._levels.bits:
             masks = trained_masks(self.model)
@@ -242,7 +244,7 @@ class ADMMPruning(Configured, InFit):
             set_state(self.model, get_state(self.model) | on_levels)
 
     def _prune(self) -> None:
-        # W + U of the last update, since when U was divided.
+        # W + U of the last update; U has been divided since.
         z, u = self._split.z, self._split.u
         moved = {name: z[name] + self.growth * u[name] for name in z}
         scores = _scores(moved, self._curvature)
@@ -277,13 +279,13 @@ class ADMMPruning(Configured, InFit):
         self._aim()
 
     def _hold(self) -> None:
-        """Begins a round if it is time, and puts what is held at its level."""
+        """Begins a round if it is due, and sets held weights to their levels."""
         first = self._first_epoch or 0
         done = (self._epoch - first + self._share) / (self.params["epochs"] - first)
         number = min(int((2 * done - 1) * self.rounds) + 1, self.rounds)
         if done >= 0.5 and number > self._round and self._pull is not None:
             if not self._round:
-                self._prune()  # What is held is not to be pruned later.
+                self._prune()  # Held weights must not be pruned later.
             self._round = number
             share = number / (self.rounds + 1)
             self._levels.hold(self._weights(), trained_masks(self.model), share)
@@ -302,13 +304,13 @@ class ADMMPruning(Configured, InFit):
 
 
 def _scores(arrays: Arrays, curvature: Arrays) -> dict[str, np.ndarray]:
-    # In double precision, where the squares of small weights do not become zero.
+    # In double precision, the squares of small weights do not become zero.
     scores = {n: np.square(array, dtype="float64") for n, array in arrays.items()}
     return scores | {name: scores[name] * mean for name, mean in curvature.items()}
 
 
 def _distance(weights: Arrays, others: Arrays) -> float:
-    """How far the weights are from others, as a share of their own length."""
+    """The distance of weights from others, divided by their own norm."""
     apart = sum(np.sum(np.square(w - others[n])) for n, w in weights.items())
     length = sum(np.sum(np.square(w)) for w in weights.values())
     return float(np.sqrt(apart / length)) if length else 0.0

@@ -1,4 +1,4 @@
-"""The weights that a training passed."""
+"""A callback that keeps a model's states of several epochs."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,14 +10,14 @@ from keras_lottery.keras_bridge.layers import State, get_state
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the states of a model while it is trained, in memory.
+    """Keeps the states of a model in memory while it is trained.
 
     Args:
-        epochs: after which epochs to keep the state, 0 for before the first; all by
-            default.
+        epochs: after which epochs to keep the state, with 0 for the state before the
+            first; all by default.
 
     Attributes:
-        states: mapping of the number of epochs trained to the state there.
+        states: mapping from the number of epochs trained to the state at that time.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What the callbacks share."""
+"""Base classes and checks that the callbacks share."""
 
 import inspect
 from typing import Any, ClassVar, Self
@@ -12,20 +12,24 @@ NAMED = ("criterion", "allocation")
 
 
 class InFit(keras.callbacks.Callback):
-    """A callback that starts with the first epoch, from the model that is trained.
+    """A callback that reads the model when the first epoch begins.
 
-    In `on_train_begin` the callbacks behind this one have not been called yet. One of
-    them may put back the weights, masks and optimizer of an earlier training, as
-    `BackupAndRestore` does. A subclass reads the model in `start`.
+    In `on_train_begin`, the callbacks that come later in the list have not been called
+    yet. One of them may restore the weights, masks and optimizer of an earlier
+    training, as `BackupAndRestore` does. A subclass therefore reads the model in
+    `start`.
     """
 
     not_in_backups: ClassVar[str] = ""
-    """What the callback keeps of the epochs before, and must not start without."""
+    """The callback's own state that backups lack and that it cannot resume without.
+
+    If it is not empty, a training that `BackupAndRestore` restored is refused.
+    """
 
     _started = False
 
     def start(self) -> None:
-        """Called once in each `fit`, after `on_train_begin` of all callbacks."""
+        """Is called once in each `fit`, after `on_train_begin` of all callbacks."""
         raise NotImplementedError
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -36,7 +40,7 @@ class InFit(keras.callbacks.Callback):
         self._start()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        # There was no epoch to train, if the training that was restored had ended.
+        # If a restored training had already ended, there was no epoch to train.
         self._start()
 
     def _start(self) -> None:
@@ -55,7 +59,7 @@ class InFit(keras.callbacks.Callback):
 
 
 class Configured(keras.callbacks.Callback):
-    """A callback that keeps its arguments in attributes of their names."""
+    """A callback that keeps each argument in an attribute of the same name."""
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, except the data.

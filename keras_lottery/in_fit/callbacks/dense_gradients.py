@@ -1,4 +1,4 @@
-"""Gradients by all weights, pruned ones too, while a model trains."""
+"""Gradients with respect to all weights, including pruned ones, during training."""
 
 from typing import Any
 
@@ -21,21 +21,21 @@ from keras_lottery.tickets.allocation import Scores
 
 
 class DenseGradients:
-    """|∂L/∂w| of all masked weights, on a batch that is drawn at each call.
+    """Computes |∂L/∂w| of all masked weights, on a batch that is drawn at each call.
 
-    L is the loss of a training step, dropout included, without sample weights and
-    penalties: a regulariser's slope at zero says nothing of a weight. Moving
-    averages and the states of random generators stay as they are.
+    L is the loss of a training step, including dropout, but without sample weights and
+    penalties, since the slope of a regulariser at zero says nothing about a weight.
+    Moving averages and the states of random generators stay as they are.
 
     Args:
         model: a masked model.
         data: (x, y), arrays or structures of them.
-        batch_size: examples in a batch, if there are as many. Where the batches of the
-            model have a fixed size, that one counts.
+        batch_size: examples in a batch, if there are as many. If the model's batches
+            have a fixed size, that size is used instead.
 
     Raises:
         ValueError: if there are no data, x and y differ in length, the model does not
-            take them, or `batch_size` is below 1.
+            accept them, or `batch_size` is below 1.
     """
 
     def __init__(self, model: keras.Model, data: Any, batch_size: int) -> None:
@@ -48,7 +48,7 @@ class DenseGradients:
         self.size = length(self.data)
         fixed = batch_size_of(model)
         self.batch_size = fixed or min(batch_size, self.size)
-        # Filled in the first call.
+        # The first call fills this.
         self._compiled: dict[Any, Any] = {}
         # Not kept: Keras makes the variables of metrics in the first step.
         try:
@@ -72,7 +72,7 @@ class DenseGradients:
 
 
 def _each(function: Any, structure: Any) -> Any:
-    """Targets may be None."""
+    """Applies a function to each array of a structure, which may be None."""
     return keras.tree.map_structure(
         lambda array: None if array is None else function(array), structure
     )

@@ -1,4 +1,4 @@
-"""Tickets drawn early in the dense network's training."""
+"""Early-bird tickets, which are drawn early in the dense network's training."""
 
 import itertools
 import warnings
@@ -51,31 +51,32 @@ def mask_distance(one: Masks, other: Masks) -> float:
 class EarlyBird(Configured, InFit):
     """Stops training as soon as the masks that pruning would give no longer change.
 
-    At the end of each epoch it notes the masks that `prune` would set then, and stops
-    when no two of the last `queue` differ in more than `threshold` of their weights (of
-    their filters, where filters are pruned). The model stays dense. To continue with
-    the ticket from the current weights, as the paper does:
+    At the end of each epoch, it notes the masks that `prune` would set at that time.
+    It stops when no two of the last `queue` masks differ in more than `threshold` of
+    their weights (or of their filters, if filters are pruned). The model stays dense.
+    To continue with the ticket from the current weights, as the paper does:
 
         kl.set_masks(model, callback.masks)
         model.fit(...)
 
     `callback.ticket(rewind=True)` returns to the weights before the training. A
-    training that `BackupAndRestore` restores is refused, since these are then lost.
+    training that `BackupAndRestore` restores is refused, because these weights are then
+    lost.
     Frozen layers keep their weights and masks, and do not count.
 
     Args:
         sparsity: the share of prunable weights, not counting frozen ones, to be zero
             in the ticket; of filters, the share of those that can be pruned.
-        threshold: the distance below which masks have to stay, above 0. Masks of
-            sparsity s are at most 2 min(s, 1 - s) apart: choose less.
+        threshold: the distance below which masks have to stay, above 0. The distance of
+            two masks of sparsity s is at most 2 min(s, 1 - s): choose less.
         queue: the number of masks that are compared.
-        criterion, allocation, granularity, data, seed: same as `prune`. The paper's are
+        criterion, allocation, granularity, data, seed: same as `prune`. The paper uses
             `criterion="bn_scale", granularity="filter", allocation="global"`.
 
     Attributes:
-        masks: the masks noted last; the ticket's, once training has ended.
+        masks: the masks noted last; those of the ticket once training has ended.
         epoch: the epoch at whose end they were noted, counted from 0.
-        steps: the steps that the optimizer had made by then.
+        steps: the number of steps that the optimizer had made by then.
         distances: the largest distance between any two masks of the queue, for each
             epoch from the second one on.
         settled: whether the masks stopped changing, so that training was stopped.
@@ -83,7 +84,7 @@ class EarlyBird(Configured, InFit):
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
-            is not masked or cannot be pruned so.
+            is not masked or cannot be pruned in this way.
 
     Reference:
         You et al. 2020, "Drawing early-bird tickets: towards more efficient training of
@@ -155,7 +156,7 @@ class EarlyBird(Configured, InFit):
         self._epochs = 0
 
     def start(self) -> None:
-        """Reads the weights that the training starts from."""
+        """Reads the weights from which the training starts."""
         self._forget()
         masks = trained_masks(self.model)
         self._compared = list(masks)
@@ -194,14 +195,14 @@ class EarlyBird(Configured, InFit):
             )
 
     def ticket(self, rewind: bool = False) -> Ticket:
-        """The ticket: the masks, and the weights to train on from.
+        """Returns the ticket: the masks, and the weights from which to train it.
 
         Args:
-            rewind: whether it starts from the weights before this training instead of
-                those that the masks were found in.
+            rewind: whether the ticket starts from the weights before this training
+                instead of those in which the masks were found.
 
         Raises:
-            ValueError: if nothing was trained yet.
+            ValueError: if nothing has been trained yet.
         """
         if self.masks is None:
             raise ValueError(

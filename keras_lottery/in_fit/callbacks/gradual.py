@@ -1,4 +1,4 @@
-"""Gradual pruning: a schedule of sparsities inside one `fit`."""
+"""Gradual pruning, which follows a schedule of sparsities inside one `fit`."""
 
 import warnings
 from collections.abc import Mapping
@@ -35,25 +35,26 @@ class GradualPruning(MaskUpdates):
     that ends below `final_sparsity` warns. Frozen layers keep their weights and masks,
     and do not count. With `steps_per_execution`, masks change between executions.
 
-    Steps cost as much at the end as at the beginning, even if filters are pruned: `fit`
-    has compiled its step for the original variables, which other callbacks and the
-    optimizer hold. A search of filters with rewind="learning_rate" trains smaller
-    networks.
+    A step takes as long at the end as at the beginning, even if filters are pruned:
+    `fit` has compiled its step for the original variables, which other callbacks and
+    the optimizer refer to. A search that prunes filters with rewind="learning_rate"
+    trains smaller networks.
 
     Args:
         final_sparsity: s_f, the share of prunable weights, not counting frozen ones,
-            that end up zero, or that of each layer by pattern of names, see `prune`.
+            that end up zero, or a share for each layer by pattern of names, see
+            `prune`.
         begin_step: the step of the first pruning.
-        end_step: the step of the last one.
+        end_step: the step of the last pruning.
         frequency: steps from one pruning to the next.
         initial_sparsity: s_i, the sparsity at `begin_step`.
-        power: exponent; 3 is Zhu & Gupta's, 1 is linear, 0 prunes to `final_sparsity`
-            at once.
+        power: the exponent: 3 as in the paper, 1 for a linear schedule, 0 to prune to
+            `final_sparsity` at once.
         criterion, allocation, granularity, data, seed: same as `prune`.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
-            is not masked or cannot be pruned so.
+            is not masked or cannot be pruned in this way.
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
@@ -111,7 +112,7 @@ class GradualPruning(MaskUpdates):
         self.seed = seed
 
     def sparsity_at(self, step: int) -> float:
-        """The sparsity that the schedule asks for after a step's pruning."""
+        """The sparsity of the schedule after the pruning at a step."""
         if self._final is None:
             raise ValueError(
                 "The model's sparsity is known once training begins, where "
@@ -161,7 +162,7 @@ class GradualPruning(MaskUpdates):
 
     def update(self, step: int) -> None:
         """Prunes the model to the schedule's sparsity at a step."""
-        # The sparsity may be higher already, in a model that was pruned before.
+        # If the model was pruned before, its sparsity may already be higher.
         sparsity = self.sparsity_at(step)
         if sparsity > self._left().sparsity:
             prune(self.model, sparsity, **self._how(step))
@@ -178,9 +179,9 @@ class GradualPruning(MaskUpdates):
 
 
 def warn_below_final(callback: Any, step: int, final: float, sparsity: float) -> None:
-    """Warns if training ended below the sparsity that the callback was to end at."""
+    """Warns if training ended below the callback's final sparsity."""
     short = final - sparsity
-    # What the last update left is as near as whole weights and groups come.
+    # After the last update, whole weights and groups come no nearer to the sparsity.
     if (
         callback._updated == callback.end_step
         or short <= 0.5 / trained_masks(callback.model).size

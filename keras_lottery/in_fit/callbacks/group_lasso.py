@@ -1,4 +1,4 @@
-"""The group lasso: whole structures of weights become zero while `fit` trains."""
+"""The group lasso, by which whole groups of weights become zero while `fit` trains."""
 
 import warnings
 from collections.abc import Mapping
@@ -23,16 +23,17 @@ Groups = Literal["filter", "channel", "shape", "layer"]
 
 @keras.saving.register_keras_serializable(package="keras_lottery")
 class GroupLasso(Configured, InFit):
-    """Adds λ Σ_g ‖w_g‖ over groups of weights, which become exactly zero.
+    """Adds the penalty λ Σ_g ‖w_g‖, by which groups of weights become exactly zero.
 
     After each step of the optimizer, the weights of a group are multiplied by
-    max(0, 1 - η λ / ‖w_g‖), the proximal step of the penalty, with η the learning rate.
-    The loss that Keras reports remains the task's own. When training ends, groups that
-    are zero are masked; `compact` removes filters and channels, and fine-tuning without
-    the callback restores the accuracy.
+    max(0, 1 - η λ / ‖w_g‖), where η is the learning rate: the proximal step of the
+    penalty. The loss that Keras reports does not include the penalty. When training
+    ends, groups that are zero are masked; `compact` removes filters and channels, and
+    fine-tuning without the callback restores the accuracy.
 
-    The scales of normalisations of these channels shrink too, by η λ: otherwise they
-    would make up for the kernels. Frozen layers and depthwise kernels have no penalty.
+    The normalisation scales of these channels shrink by η λ as well; otherwise they
+    would make up for the smaller kernels. Frozen layers and depthwise kernels have no
+    penalty.
 
     Args:
         strength: λ, at least 0, or a λ for each layer by pattern of layer or weight
@@ -42,9 +43,9 @@ class GroupLasso(Configured, InFit):
             weights of an input; `"shape"`, the weights at one position of a kernel for
             one input, over all outputs; `"layer"`, a whole kernel, for layers that a
             shortcut bypasses.
-        growth: what is added to the strength every `frequency` steps, as a share of it:
-            0.5 gives 1.5 λ and then 2 λ. Steps are counted by the optimizer.
-        frequency: the steps from one growth to the next.
+        growth: the share of the initial strength that is added to it every `frequency`
+            steps: 0.5 gives 1.5 λ and then 2 λ. Steps are counted by the optimizer.
+        frequency: the number of steps from one growth to the next.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
@@ -104,7 +105,7 @@ class GroupLasso(Configured, InFit):
             self._prune()
 
     def _find(self, weights: Mapping[str, keras.Variable]) -> None:
-        """The axes that each group goes along, and the scales behind."""
+        """Finds the axes along which each group extends, and the scales that follow."""
         graph = Graph(self.model, rule_for)
         variables = named_variables(self.model)
         self._axes, self._scales = {}, {}
@@ -155,11 +156,11 @@ class GroupLasso(Configured, InFit):
         return float(next(found, 0.0))
 
     def _shrink(self) -> None:
-        """The proximal step, after the optimizer's."""
+        """Takes the proximal step, after the optimizer's own step."""
         change = self._change
         assert change is not None
         rate = ops.cast(change.optimizer.learning_rate, "float32")
-        # The step that was done is counted already.
+        # The optimizer has already counted the step that it did.
         grown = (change.optimizer.iterations - 1) // self.frequency
         rate = rate * (1 + self.growth * ops.cast(grown, "float32"))
         for name, axes in self._axes.items():
@@ -172,7 +173,7 @@ class GroupLasso(Configured, InFit):
                 self._scales[name].assign(proximal(self._scales[name], (), amount))
 
     def _prune(self) -> None:
-        """Puts the groups that are zero into the masks."""
+        """Masks the groups that are zero."""
         masks, state = get_masks(self.model), get_state(self.model)
         new = {
             name: masks[name] & np.any(state[name] != 0, axis=axes, keepdims=True)
@@ -190,7 +191,7 @@ class GroupLasso(Configured, InFit):
 
 
 def proximal(weight: Any, axes: tuple[int, ...], amount: Any) -> Any:
-    """w max(0, 1 - amount / ‖w_g‖), the groups being along some axes.
+    """The proximal step w max(0, 1 - amount / ‖w_g‖) for groups along some axes.
 
     Example:
 

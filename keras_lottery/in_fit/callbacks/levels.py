@@ -1,4 +1,4 @@
-"""Weights on a few evenly spaced levels, which take a few bits each."""
+"""Rounds weights to a few evenly spaced levels, so that each takes only a few bits."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,14 +8,14 @@ from keras_lottery import checks
 from keras_lottery.tickets.allocation.names import check_patterns, matches
 
 LEAST_BITS, MOST_BITS = 2, 6
-"""With one bit there are no two signs; with more, the search takes long."""
+"""One bit has no room for two signs; above six, the search for levels takes long."""
 
 Bits = int | Mapping[str, int]
-"""For all kernels, or by pattern of weight or layer name."""
+"""The number of bits for all kernels, or by pattern of weight or layer name."""
 
 
 def check_bits(bits: Bits, least: int = LEAST_BITS, most: int = MOST_BITS) -> None:
-    """Raises ValueError unless all are whole numbers between two bounds."""
+    """Raises ValueError unless all bits are whole numbers from `least` to `most`."""
     if not isinstance(bits, Mapping):
         checks.count("bits", bits, least, most)
         return
@@ -26,7 +26,7 @@ def check_bits(bits: Bits, least: int = LEAST_BITS, most: int = MOST_BITS) -> No
 
 
 def bits_by_name(bits: Bits, names: Collection[str]) -> dict[str, int]:
-    """The bits of each kernel that has some; the first pattern that matches counts.
+    """The bits of each kernel that a pattern matches; the first match counts.
 
     Raises:
         ValueError: if a pattern matches no kernel.
@@ -46,7 +46,8 @@ def bits_by_name(bits: Bits, names: Collection[str]) -> dict[str, int]:
 def on_levels(weights: np.ndarray, bits: int, spacing: float) -> np.ndarray:
     """The nearest of the levels k · spacing, k = -2^(b-1), …, -1, 1, …, 2^(b-1) - 1.
 
-    Zero is none of them: it stands for what is pruned, and all take b bits.
+    Zero is not among these levels: it stands for pruned weights. Levels and zero
+    together fit into b bits.
 
     >>> on_levels(np.array([0.1, 0.9, -1.6, -9.0, 9.0]), 2, 1.0)
     array([ 1.,  1., -2., -2.,  1.])
@@ -62,14 +63,15 @@ def on_levels(weights: np.ndarray, bits: int, spacing: float) -> np.ndarray:
 def best_spacing(weights: np.ndarray, bits: int) -> float:
     """The spacing whose levels have the least squared error; it may be negative.
 
-    As the spacing falls, one weight after the other comes to a higher level, each at
-    |w| / (k + 1/2). Between two of these events the levels' numbers k stay, and the
-    error is least, Σ w² - (Σ k w)² / Σ k², at the spacing Σ k w / Σ k². So the best of
-    all is found without a grid. The side that has one level more is either one.
+    As the spacing falls, one weight after another moves to a higher level, each at the
+    spacing |w| / (k + 1/2). Between two of these events, the numbers k of the weights'
+    levels stay the same, and the error is least at the spacing Σ k w / Σ k², where it
+    is Σ w² - (Σ k w)² / Σ k². The best spacing is therefore found without a grid. One
+    sign has one level more than the other; both choices are tried.
 
     Args:
         weights: the live weights of a layer, an array of one dimension.
-        bits: of a level's number.
+        bits: the number of bits of a level's number.
 
     Reference:
         Ren et al. 2019, "ADMM-NN", section 3.3, which searches on squared error.
@@ -81,7 +83,7 @@ def best_spacing(weights: np.ndarray, bits: int) -> float:
     found = []
     for sign in (1, -1):
         most = np.where(weights * sign < 0, 2 ** (bits - 1), 2 ** (bits - 1) - 1)
-        # At first all are at level 1.
+        # At first, all weights are at level 1.
         events = [np.array([np.inf])]
         gains, counts = [size.sum(keepdims=True)], [np.array([1.0 * size.size])]
         for k in range(1, 2 ** (bits - 1)):
@@ -99,10 +101,10 @@ def best_spacing(weights: np.ndarray, bits: int) -> float:
 
 
 class Levels:
-    """The levels of some kernels, and which of their weights are held at one.
+    """The levels of some kernels, and the weights that are held at their levels.
 
     Args:
-        bits: by the kernel's name; others may have any values.
+        bits: the bits of each kernel by name; other kernels may have any values.
     """
 
     def __init__(self, bits: Mapping[str, int]) -> None:
@@ -113,9 +115,9 @@ class Levels:
     def nearest(
         self, arrays: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """The arrays with what is kept of them at its level, and the others at zero.
+        """Returns arrays with kept weights at their levels, and the others at zero.
 
-        Levels are chosen again, unless weights are held at them.
+        The levels are chosen anew unless weights are held at them.
         """
         found = {}
         for name, array in arrays.items():
@@ -134,14 +136,14 @@ class Levels:
         kept: Mapping[str, np.ndarray],
         share: float,
     ) -> None:
-        """Holds a share of each kernel's weights, those nearest to their levels."""
+        """Holds the share of each kernel's weights that are nearest to their levels."""
         targets = self.nearest(weights, kept)
         for name, bits in self.bits.items():
             live = kept[name]
             if name not in self._spacings:
                 self._spacings[name] = best_spacing(weights[name][live], bits)
             away = np.abs(weights[name] - targets[name])
-            # First those that are held already, last what is pruned.
+            # Weights that are already held come first, pruned ones last.
             away[self.held.get(name, np.zeros_like(live))] = -1
             away[~live] = np.inf
             count = round(share * int(np.count_nonzero(live)))

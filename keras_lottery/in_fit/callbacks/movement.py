@@ -1,4 +1,4 @@
-"""Movement pruning: weights that fine-tuning moves towards zero go."""
+"""Movement pruning, which removes weights that fine-tuning moves towards zero."""
 
 from typing import Any, ClassVar
 
@@ -21,25 +21,27 @@ from keras_lottery.tickets.grouping import Granularity
 class MovementPruning(GradualPruning):
     """Gradually prunes the weights that shrink while a trained model is fine-tuned.
 
-    The score of a weight is S = -Σ_t w · ∂L/∂w over all steps so far: large where
-    gradients push it away from zero, whatever its size. Pruned weights stay pruned; in
-    the paper, where weights are kept behind their masks, they may come back.
+    The score of a weight is S = -Σ_t w · ∂L/∂w over all steps so far. It is large if
+    gradients push the weight away from zero, whatever its magnitude. Pruned weights
+    stay pruned; in the paper, they keep their values behind the masks and may come
+    back.
 
-    The schedule, the counting of steps and the treatment of frozen layers are those of
-    `GradualPruning`. A second `fit` of the same model with the same callback continues
-    with its scores.
+    The schedule, the counting of steps and the treatment of frozen layers are the same
+    as in `GradualPruning`. A second `fit` of the same model with the same callback
+    continues with its scores.
 
     Args:
         final_sparsity, end_step, frequency, initial_sparsity, power: same as
             `GradualPruning`.
-        begin_step: the step of the first pruning, at least 1: before that, nothing has
-            moved. In the paper it is the end of the learning rate's warm-up.
+        begin_step: the step of the first pruning. It is at least 1, because no weight
+            has moved before the first step. In the paper, it is the end of the learning
+            rate's warm-up.
         allocation, granularity: same as `prune`. The score of a block or filter is the
-            mean of those of its weights.
+            mean score of its weights.
 
     Raises:
         ValueError: if an argument is out of range; when training begins, if the model
-            is not masked or cannot be pruned so, if it was restored by
+            is not masked or cannot be pruned in this way, if it was restored by
             `BackupAndRestore`, or if another callback changes its gradients.
 
     Reference:
@@ -84,7 +86,7 @@ class MovementPruning(GradualPruning):
         self._trained: tuple[keras.Model, int] | None = None
 
     def start(self) -> None:
-        """Begins to add up, or goes on where the model's last `fit` ended."""
+        """Begins to sum scores, or continues where the model's last `fit` ended."""
         if self._trained != (self.model, steps_done(self.model.optimizer)):
             self._moved = {}
         super().start()

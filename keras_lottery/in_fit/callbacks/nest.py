@@ -1,4 +1,4 @@
-"""NeST: a sparse seed grows where the gradient is large, and is pruned then."""
+"""NeST, in which a sparse seed grows where gradients are large, and is then pruned."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ from keras_lottery.tickets.allocation.counts import largest_remainder
 class NeST(MaskUpdates):
     """Trains from a sparse seed, which grows by gradients and is pruned by magnitude.
 
-    Until `peak_step`, weights grow every `frequency` steps, where the loss's gradient
-    is largest: in each layer the same share of those that are pruned, so that the
-    sparsity falls linearly from `initial_sparsity` to `peak_sparsity`. New weights and
-    their optimizer slots start at zero. Then the smallest weights are pruned, as by
-    `GradualPruning` from `peak_step` to `end_step`. Frozen layers keep
-    their weights and masks, and do not count.
+    Until `peak_step`, weights grow every `frequency` steps where the gradient of the
+    loss is largest. In each layer, the same share of the pruned weights grows, so that
+    the sparsity falls linearly from `initial_sparsity` to `peak_sparsity`. New weights
+    and their optimizer slots start at zero. From `peak_step` to `end_step`, the
+    smallest weights are pruned, same as by `GradualPruning`. Frozen layers keep their
+    weights and masks, and do not count.
 
-    This is the paper's growth and pruning of connections. Its growth of neurons and
+    This is the paper's growth and pruning of connections; its growth of neurons and
     feature maps is left out.
 
     When weights grow, the gradients of a training step with respect to all weights,
@@ -48,8 +48,8 @@ class NeST(MaskUpdates):
         data: the training data, to draw batches from: (x, y) in arrays or structures
             of them, or a `tf.data.Dataset` or `PyDataset`, which is read whole.
         frequency: steps from one update to the next.
-        initial_sparsity: sparsity of the seed. A dense model is pruned at random when
-            training begins; of a sparse one, the masks are the seed, and it grows as
+        initial_sparsity: the sparsity of the seed. A dense model is pruned at random
+            when training begins. The masks of a sparse model are the seed; it grows as
             soon as its sparsity is above that line.
         peak_sparsity: the sparsity at `peak_step`, below the other two.
         allocation: how many weights each layer keeps, in the seed and in pruning;
@@ -125,14 +125,14 @@ class NeST(MaskUpdates):
         self.seed = seed
 
     def sparsity_at(self, step: int) -> float:
-        """The sparsity that is aimed at before the step number `step`."""
+        """The target sparsity before the step number `step`."""
         if step > self.peak_step:
             return self._pruning.sparsity_at(step)
         change = self.peak_sparsity - self.initial_sparsity
         return self.initial_sparsity + change * step / self.peak_step
 
     def is_update_step(self, step: int) -> bool:
-        """Whether weights grow or die before the step number `step`."""
+        """Whether weights grow or are pruned before the step number `step`."""
         if step > self.peak_step:
             return self._pruning.is_update_step(step)
         return step == self.peak_step or (step > 0 and step % self.frequency == 0)

@@ -1,4 +1,4 @@
-"""Weights pulled towards targets while `fit` trains them."""
+"""Pulls weights towards targets while `fit` trains them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,20 @@ from keras_lottery.keras_bridge.gradient_change import GradientChange
 from keras_lottery.keras_bridge.layers.state import read, reset_slots
 
 MEMORY = 0.99
-"""How much of their mean square stays, at each step, when new gradients are added."""
+"""The decay at each step of the moving average of squared gradients."""
 
 
 class Pull:
-    """Adds rho (W - target) to the gradients that a model's optimizer is given.
+    """Adds rho (W - target) to the gradients that a model's optimizer receives.
 
-    That is the gradient of rho/2 ||W - target||², as if it were part of the loss; the
-    loss that Keras reports stays the task's own. After a `fit` that raises, the next
-    one removes the pull.
+    This is the gradient of rho/2 ||W - target||², as if that were part of the loss; the
+    loss that Keras reports does not include it. If a `fit` raises, the next one removes
+    the pull.
 
     Args:
         model: a compiled masked model, inside `fit`.
-        holding: whether weights can be held where they are.
-        curvature: whether it keeps the mean squares of the loss's gradients.
+        holding: whether weights can be held at their values.
+        curvature: whether to keep the mean squares of the loss's gradients.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Pull:
     def aim(self, targets: Mapping[str, np.ndarray], rho: float) -> None:
         """Sets the targets, an array for each masked weight, and rho."""
         for name, variable in self._targets.items():
-            # A copy, since JAX may train in the buffer it is given.
+            # This copies, because JAX may train in the buffer that it receives.
             variable.assign(np.array(targets[name]))
         self._rho.assign(rho)
 
     def hold(self, held: Mapping[str, np.ndarray]) -> None:
-        """Leaves some weights where they are, without this or earlier gradients.
+        """Holds some weights at their values: no gradient, new or old, moves them.
 
-        What the optimizer does without a gradient, as weight decay, it still does.
+        Updates without a gradient, such as weight decay, still apply to them.
         """
         for name, mask in held.items():
             self._free[name].assign(~mask)
@@ -57,11 +57,11 @@ class Pull:
         reset_slots(pairs, self._change.optimizer)
 
     def curvature(self) -> dict[str, np.ndarray]:
-        """The mean squares of the loss's gradients of late, by weight."""
+        """The moving averages of the loss's squared gradients, by weight."""
         return {name: read(variable) for name, variable in self._squares.items()}
 
     def remove(self) -> None:
-        """Leaves model and optimizer as they were before."""
+        """Restores the model and the optimizer to what they were before."""
         self._change.remove()
 
     def _pulled(self, grads: list[Any], variables: list[keras.Variable]) -> list[Any]:

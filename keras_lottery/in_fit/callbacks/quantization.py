@@ -1,4 +1,4 @@
-"""Training that knows of the eight bits its weights will be stored in."""
+"""Quantisation-aware training, for weights that will be stored in eight bits."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from keras_lottery.keras_bridge.layers.masked import Masked
 from keras_lottery.tickets.allocation.names import check_names, included
 
 Axes = tuple[int, ...] | None
-LARGEST = 127  # LiteRT leaves -128 out, so that zero is in the middle.
+LARGEST = 127  # LiteRT does not use -128, so that zero is in the middle.
 
 
 class Rounding:
-    """How a layer's weights are read: rounded, with gradients as if they were not.
+    """Reads a layer's weights rounded, with gradients as if they were not rounded.
 
     Args:
         axes: see `rounded`, by the weights' names.
@@ -36,35 +36,36 @@ class Rounding:
 class QuantizationAware(keras.callbacks.Callback):
     """Trains a masked model with its kernels rounded as LiteRT's int8 files round them.
 
-    The masked kernels are used as w' = s round(w / s), with a scale s = max |w| / 127
-    for each output channel; gradients pass as if there were no rounding. Zero is one
-    of the values, so that pruned weights stay zero in training, and in the file. When
-    training ends, the rounded values become the weights: the model is an ordinary
-    masked model again, and `export.to_litert(model, quantize="int8")`, or `"dynamic"`,
-    stores its very values. Weights that another callback puts back at the end, as
+    The model uses its masked kernels as w' = s round(w / s), with a scale
+    s = max |w| / 127 for each output channel; gradients pass as if there were no
+    rounding. Zero is one of the values, so that pruned weights stay zero both in
+    training and in the file. When training ends, the rounded values become the weights:
+    the model is an ordinary masked model again, and
+    `export.to_litert(model, quantize="int8")`, or `"dynamic"`, stores exactly these
+    values. Weights that another callback restores at the end, as
     `EarlyStopping(restore_best_weights=True)` does, are rounded too.
 
     Activations, which `"int8"` quantises as well, are trained as floats unless
-    `activations=True`. Embeddings and layers without masks are floats: depthwise
-    convolutions, unless `prunable=` of `mask_model` chooses them. A model that is not
-    to be pruned trains as `mask_model(model, lambda layer: True)`, whose masks are
-    dense.
+    `activations=True`. Embeddings and layers without masks are trained as floats; these
+    include depthwise convolutions, unless `prunable=` of `mask_model` chooses them. To
+    train a model without pruning it, use `mask_model(model, lambda layer: True)`, whose
+    masks are dense.
 
-    In one training with `SharedWeights`, kernels whose weights share values are rounded
-    by one scale each, so that the values stay shared: zero and no more than there were.
-    A file's own scales, one for each channel, then round them once more.
+    In one training with `SharedWeights`, each kernel whose weights share values is
+    rounded by a single scale, so that the values stay shared: zero, and no more values
+    than before. A file's own scales, one for each channel, then round them once more.
 
-    Files written meanwhile hold unrounded weights. A training that raises leaves the
-    model rounding; the next one with this callback ends that.
+    Files that are written during training hold unrounded weights. If a training raises,
+    the model continues to round its kernels until the next training with this callback.
 
     Args:
         exclude: patterns of weights or layers that are trained as floats.
-        activations: whether what goes into a layer with a rounded kernel is rounded as
-            well: to 256 values from the least to the greatest of a batch, zero among
-            them. A file has ranges of its own, which `representative_data` gives it.
+        activations: whether the inputs of a layer with a rounded kernel are rounded as
+            well: to 256 values from the smallest to the largest of a batch, including
+            zero. A file has ranges of its own, which come from `representative_data`.
 
     Raises:
-        ValueError: if `activations` is no boolean; and when training begins, if the
+        ValueError: if `activations` is no boolean; when training begins, if the
             model is not masked, or a pattern matches none of its masked weights.
 
     Reference:
@@ -97,7 +98,7 @@ class QuantizationAware(keras.callbacks.Callback):
             has_rounded = any(each is not None for each in axes.values())
             chosen_too = self.activations and has_rounded
             change_inputs(layer, rounded_activation if chosen_too else None)
-        # What was traced before does not know of it.
+        # A function that was traced before does not round.
         self.model.make_train_function(force=True)
         self.model.test_function = self.model.predict_function = None
 
@@ -122,7 +123,7 @@ class QuantizationAware(keras.callbacks.Callback):
 
 
 def round_alike(model: keras.Model, names: Collection[str]) -> None:
-    """Gives each of these weights one scale, where `QuantizationAware` rounds it.
+    """Makes `QuantizationAware` round each of these weights by a single scale.
 
     Equal values then stay equal.
     """
@@ -139,22 +140,23 @@ def rounded(weight: Any, axes: Axes) -> Any:
 
     Args:
         weight: a kernel.
-        axes: what is not an axis of the channels that have a scale each; `None` for
-            weights that are not quantised.
+        axes: the axes over which a scale is shared, which are all but the axis of the
+            output channels; `None` for weights that are not quantised.
     """
     weight = ops.convert_to_tensor(weight)
     if axes is None:
         return weight
     scale = ops.max(ops.abs(weight), axis=axes, keepdims=True) / LARGEST
-    # A channel of zeros has none.
+    # The scale of a channel of zeros would be zero.
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
     return scale * ops.round(weight / scale)
 
 
 def rounded_activation(x: Any) -> Any:
-    """The nearest of 256 values, from the least to the greatest; zero is one of them.
+    """The nearest of 256 values, from the smallest to the largest; zero is one of them.
 
-    Gradients pass as if it had not been rounded. What is not of floats stays.
+    Gradients pass as if there were no rounding. Inputs that are not floats stay as they
+    are.
 
     >>> x = rounded_activation(ops.convert_to_tensor([-0.1, 0.0, 0.2003, 25.4]))
     >>> [round(float(value), 4) for value in x]
@@ -171,7 +173,7 @@ def rounded_activation(x: Any) -> Any:
 
 
 def _inputs(layer: Any, name: str) -> Axes:
-    """The axes of a weight that are summed over, which its outputs are not on."""
+    """The axes of a weight that belong to its inputs and not to its outputs."""
     rank = len(layer.weight_variable(name).shape)
     if rank < 2 or isinstance(layer, layers.Embedding):
         return None

@@ -1,4 +1,4 @@
-"""Training that is sparse from the start: weights are dropped, and others grow."""
+"""Training that is sparse from the start, where weights are dropped and others grow."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from keras_lottery.tickets.allocation import AllocationLike, Scores, kept_after,
 class Regrowth(MaskUpdates):
     """Drops the smallest weights of each layer, and lets as many others grow.
 
-    A subclass says how many (`drop_fraction`) and which (`growth_scores`). The
-    arguments are those of `SET`.
+    A subclass defines how many are dropped (`drop_fraction`) and which grow
+    (`growth_scores`). The arguments are the same as those of `SET`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Regrowth(MaskUpdates):
         raise NotImplementedError
 
     def growth_scores(self, step: int) -> Scores:
-        """Those of the largest score grow."""
+        """The scores of weights at a step; those with the largest scores grow."""
         raise NotImplementedError
 
     def is_update_step(self, step: int) -> bool:
@@ -86,7 +86,7 @@ class Regrowth(MaskUpdates):
             )
 
     def update(self, step: int) -> None:
-        """Drops and grows the weights of a step."""
+        """Drops weights at a step, and lets others grow."""
         masks, state = trained_masks(self.model), get_state(self.model)
         scores, fraction = self.growth_scores(step), self.drop_fraction(step)
         new = {
@@ -103,16 +103,17 @@ def regrown(
     score: np.ndarray,
     fraction: float,
 ) -> np.ndarray:
-    """The mask of a layer after a share of its smallest weights made room for others.
+    """The mask of a layer after others have taken the place of its smallest weights.
 
-    Whatever is not kept may grow, so that a weight which is dropped and grows again
-    stays as it is.
+    Any weight that is not kept may grow. One that is dropped and grows again at once
+    keeps its value.
 
     Args:
-        name: the weight's, for errors.
-        weight, mask: the layer's weight, and which of it are alive.
-        score: the largest of those that are not kept grow.
-        fraction: the share of those alive that is dropped.
+        name: the name of the weight, for errors.
+        weight, mask: the layer's weight, and its mask before.
+        score: the scores; of the weights that are not kept, those with the largest
+            scores grow.
+        fraction: the share of live weights that is dropped.
 
     Example:
 
@@ -128,14 +129,15 @@ def regrown(
 
 
 def choose(name: str, score: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
-    """Marks a weight's `count` largest scores among some; of equals, the first."""
+    """Marks the `count` largest scores among some; of equal ones, the first."""
     return largest({name: score}, {name: among}, count)[name]
 
 
 def change_masks(model: keras.Model, new: Mapping[str, np.ndarray]) -> None:
-    """Sets the new masks among those of a model.
+    """Replaces some of a model's masks.
 
-    What they drop and what they grow is zero afterwards, in the optimizer's slots too.
+    Weights that are dropped or grow are zero afterwards, and so are their optimizer
+    slots.
     """
     masks = get_masks(model)
     after = {**masks, **new}
@@ -144,15 +146,15 @@ def change_masks(model: keras.Model, new: Mapping[str, np.ndarray]) -> None:
 
 
 def start_sparse(callback: Any, sparsity: float | None, step: int) -> bool:
-    """Prunes the layers that are trained at random, if they are dense.
+    """Prunes all trainable layers at random if they are dense.
 
     Args:
-        callback: has a `model`, `end_step`, `allocation` and `seed`.
+        callback: a callback with a `model`, `end_step`, `allocation` and `seed`.
         sparsity: the share to prune.
-        step: the step that the training starts at.
+        step: the step at which the training starts.
 
     Returns:
-        Whether they were dense.
+        Whether the layers were dense.
     """
     masks = trained_masks(callback.model)
     if masks.sparsity:

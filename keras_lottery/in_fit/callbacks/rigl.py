@@ -1,4 +1,4 @@
-"""Rigging the lottery: connections grow where the loss falls fastest."""
+"""RigL ("rigging the lottery"), where weights grow where gradients are largest."""
 
 import math
 from typing import Any
@@ -18,10 +18,10 @@ class RigL(Regrowth):
 
     Every `frequency` steps t before `end_step`, each layer drops the share
     α/2 (1 + cos(π t / end_step)) of its weights, those of the smallest magnitude, and
-    grows as many where the loss's gradient is largest among all that are not kept: a
-    weight that is dropped and grows again stays as it is. Others start at zero, with
-    optimizer slots of zero. The number of weights of each layer stays the same. Layers
-    that are frozen keep their masks, and do not count. A `fit` that is too short
+    grows as many of those that are not kept, where the gradient of the loss is largest.
+    A weight that is dropped and grows again at once keeps its value; others start at
+    zero, with optimizer slots of zero. The number of weights of each layer stays the
+    same. Frozen layers keep their masks, and do not count. A `fit` that is too short
     for an update warns.
 
     Only at these steps, the gradients of a training step with respect to all weights,
@@ -35,14 +35,15 @@ class RigL(Regrowth):
         sparsity: the share of prunable weights, not counting frozen ones, that are
             zero. A dense model is pruned at random when training begins; a sparse one
             has to have this sparsity. `None` takes a sparse model as it is.
-        end_step: T_end; no masks change from this step on. The paper's is three
+        end_step: T_end; no masks change from this step on. In the paper, it is at three
             quarters of the training.
         data: the training data, to draw batches from: (x, y) in arrays or structures
             of them, or a `tf.data.Dataset` or `PyDataset`, which is read whole.
-        frequency: ΔT, steps from one update to the next, below `end_step`.
+        frequency: ΔT, the number of steps from one update to the next, below
+            `end_step`.
         alpha: α, the share of live weights that the first updates drop.
         allocation: how many weights each layer of a dense model keeps, see `prune`:
-            `"uniform"`, `"erdos_renyi"` and `"erk"` are the paper's.
+            the paper uses `"uniform"`, `"erdos_renyi"` and `"erk"`.
         batch_size: examples in a batch of `data`.
         seed: seed of the start and of the batches.
 
@@ -86,9 +87,9 @@ class RigL(Regrowth):
         super().start()
 
     def drop_fraction(self, step: int) -> float:
-        """α/2 (1 + cos(π t / T_end))."""
+        """The share α/2 (1 + cos(π t / T_end))."""
         return self.alpha / 2 * (1 + math.cos(math.pi * step / self.end_step))
 
     def growth_scores(self, step: int) -> Scores:
-        """The magnitude of the loss's gradient by each weight."""
+        """The magnitude of the loss's gradient with respect to each weight."""
         return self._gradients(np.random.default_rng([self.seed, step]))

@@ -1,4 +1,4 @@
-"""Sparse evolutionary training: connections that die make room for random ones."""
+"""Sparse evolutionary training, where random weights replace the smallest ones."""
 
 import keras
 import numpy as np
@@ -15,9 +15,9 @@ class SET(Regrowth):
 
     Every `frequency` steps before `end_step`, each layer drops the share `zeta` of its
     weights, those of the smallest magnitude, and grows as many at random positions.
-    What grows starts at zero, with optimizer slots of zero. The number of weights of
-    each layer stays the same. Layers that are frozen keep their masks, and count for
-    nothing. A `fit` that is too short for an update warns.
+    New weights start at zero, with optimizer slots of zero. The number of weights of
+    each layer stays the same. Frozen layers keep their masks, and do not count. A `fit`
+    that is too short for an update warns.
 
     Steps are counted by the optimizer, so a second `fit` resumes where the first one
     stopped. With `steps_per_execution`, masks change between executions, at most once.
@@ -27,8 +27,8 @@ class SET(Regrowth):
             zero. A dense model is pruned at random when training begins; a sparse one
             has to have this sparsity. `None` takes a sparse model as it is.
         end_step: no masks change from this step on.
-        frequency: steps from one update to the next, below `end_step`; the paper's is
-            an epoch.
+        frequency: the number of steps from one update to the next, below `end_step`; an
+            epoch in the paper.
         zeta: ζ, the share of live weights that are dropped at an update.
         allocation: how many weights each layer of a dense model keeps, see `prune`.
         seed: seed of the start and of growth.
@@ -66,10 +66,10 @@ class SET(Regrowth):
         self.zeta = zeta
 
     def drop_fraction(self, step: int) -> float:
-        """ζ, at every step."""
+        """The share ζ, which is the same at every step."""
         return self.zeta
 
     def growth_scores(self, step: int) -> Scores:
-        """Random numbers of the seed and the step."""
+        """Random numbers that depend on the seed and the step."""
         rng = np.random.default_rng([self.seed, step])
         return {name: rng.random(m.shape) for name, m in get_masks(self.model).items()}

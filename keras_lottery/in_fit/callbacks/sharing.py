@@ -1,4 +1,4 @@
-"""Weights that share a few values, and their training."""
+"""Makes weights share a few values, and trains these values."""
 
 from typing import Any
 
@@ -20,20 +20,21 @@ from keras_lottery.keras_bridge.layers import (
 )
 
 MOST_BITS = 12
-# Weights of one value stay equal up to the last digits, which vector units round
-# in their own way.
+# Weights that share a value stay equal up to the last digits, which vector units may
+# round differently.
 _SPREAD = 1e-3
-# How near two values of a layer are only where the last digits tell them apart.
+# Two values of a layer that are nearer than this differ only in their last digits.
 _SAME = 1e-6
 
 
 def share_weights(model: keras.Model, bits: Bits = 5) -> None:
     """Makes each layer's live weights share a few values, in place.
 
-    The live weights of a masked kernel are clustered by k-means, from centroids spread
-    evenly between their least and their largest value, and take the value of their
-    centroid. Pruned weights stay zero; biases and everything else stay as they are.
-    `SharedWeights` trains the shared values, `save_compressed` makes a small file.
+    The live weights of a masked kernel are clustered by k-means, starting from
+    centroids that are spread evenly between the smallest and the largest weight, and
+    take the value of their centroid. Pruned weights stay zero; biases and everything
+    else stay as they are. `SharedWeights` trains the shared values, and
+    `save_compressed` writes a small file.
 
     Args:
         model: a masked model, trained and already pruned.
@@ -75,9 +76,9 @@ def share_weights(model: keras.Model, bits: Bits = 5) -> None:
 def _share(live: np.ndarray, most: int) -> np.ndarray:
     """The centroid of each value, for at most `most` clusters.
 
-    Lloyd's algorithm to its end, on sorted values, where a cluster is what is between
-    two midpoints. scikit-learn's `KMeans` takes minutes for what is done here in
-    a moment.
+    This is Lloyd's algorithm, run until it converges, on sorted values, where a cluster
+    consists of the values between two midpoints. It takes a moment where scikit-learn's
+    `KMeans` takes minutes.
     """
     values, place, counts = np.unique(
         live.astype(np.float64), return_inverse=True, return_counts=True
@@ -96,31 +97,32 @@ def _share(live: np.ndarray, most: int) -> np.ndarray:
         sizes = np.diff(number[bounds])
         centroids = np.diff(total[bounds]) / np.maximum(sizes, 1)
         if free := np.count_nonzero(sizes == 0):
-            # Centroids that no value is near go where values are farthest from theirs.
+            # A centroid without values moves to the value farthest from its centroid.
             distance = np.abs(values - np.repeat(centroids, np.diff(bounds)))
             centroids[sizes == 0] = values[np.argpartition(distance, -free)[-free:]]
             centroids.sort()
 
 
 class SharedWeights(Configured, InFit):
-    """Trains the values that weights share, as one parameter each.
+    """Trains the values that weights share, each as one parameter.
 
-    The gradients of the weights that share a value are summed, as the gradient of that
-    value is, and given to each of them: an optimizer that updates weight by weight
-    then moves them together. Slots of the optimizer are reset for shared weights,
-    unless `BackupAndRestore` has restored them. Everything else trains as usual.
+    The gradients of the weights that share a value are summed, which gives the gradient
+    with respect to that value, and each of these weights receives the sum. An optimizer
+    that updates weights elementwise then moves them together. The optimizer slots of
+    shared weights are reset, unless `BackupAndRestore` has restored them. Everything
+    else trains as usual.
     With `QuantizationAware` in the same training, the values are rounded to eight bits
     and stay shared.
-    The clusters are found when training begins: they are the live weights of a masked
-    kernel that are equal. A `fit` that follows one that raised trains them separately,
-    as without this callback.
+    The clusters are found when training begins: each consists of equal live weights of
+    a masked kernel. If a `fit` raises, the next one trains the weights separately, as
+    without this callback.
 
     Raises:
         ValueError: when training begins, if the model is not masked, has no kernel
             with shared weights, or was restored to the middle of an epoch,
             where weights that share a value are equal up to their last digits.
-        RuntimeError: at the end of an epoch, if the optimizer moved weights of one
-            value apart (Muon does).
+        RuntimeError: at the end of an epoch, if the optimizer moved weights that share
+            a value apart (Muon does).
 
     Reference:
         Han et al. 2015, section 3.3, equation 3.
@@ -138,7 +140,7 @@ class SharedWeights(Configured, InFit):
         self._change: GradientChange | None = None
 
     def start(self) -> None:
-        """Reads which weights share a value."""
+        """Finds the weights that share a value."""
         self._clusters = clusters(self.model)
         restored = restored_epoch(self.model) is not None
         if restored:
@@ -170,12 +172,12 @@ class SharedWeights(Configured, InFit):
             _clear_slots(self._change.optimizer, shared)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # Before other callbacks save the model of this epoch.
+        # This comes before other callbacks save the model at the end of the epoch.
         if batch + 1 == self.params["steps"]:
             self._make_equal()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # The length of an epoch is not always known before.
+        # The length of an epoch is not always known in advance.
         self._make_equal()
 
     def _make_equal(self) -> None:
@@ -201,9 +203,9 @@ class SharedWeights(Configured, InFit):
 
 
 def clusters(model: keras.Model) -> dict[str, np.ndarray]:
-    """The number of each weight's value, for kernels with shared weights.
+    """The cluster number of each weight, for kernels with shared weights.
 
-    Pruned weights have number 0, the values numbers from 1 in their order.
+    Pruned weights have the number 0; values are numbered from 1 in ascending order.
     """
     state, found = get_state(model), {}
     for name, mask in get_masks(model).items():
@@ -215,7 +217,7 @@ def clusters(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _check_apart(model: keras.Model) -> None:
-    """Raises ValueError if values of a kernel differ in their last digits alone."""
+    """Raises ValueError if values of a kernel differ only in their last digits."""
     state = get_state(model)
     for name, mask in get_masks(model).items():
         values = np.unique(state[name][mask]).astype(np.float64)
@@ -230,7 +232,7 @@ def _check_apart(model: keras.Model) -> None:
 
 
 def _summed(gradient: Any, segments: Any, number: int) -> Any:
-    """The sum over its segment, for each element."""
+    """Replaces each element by the sum over its segment."""
     sums = ops.segment_sum(ops.reshape(gradient, (-1,)), segments, number)
     return ops.reshape(ops.take(sums, segments), gradient.shape)
 

@@ -1,4 +1,4 @@
-"""Soft filter pruning: filters become zero, and may grow back, until training ends."""
+"""Soft filter pruning, where zeroed filters may grow back until training ends."""
 
 from typing import Any
 
@@ -32,13 +32,13 @@ class SoftFilterPruning(Configured, InFit):
 
     The zeroed kernels still have gradients: a filter that was wrongly chosen grows
     back, and another one is chosen after the next epoch. When training ends, the
-    filters that score lowest then are masked, with all weights that read them;
+    filters with the lowest scores are masked, together with all weights that read them;
     `compact` removes them.
 
-    Biases and normalisation stay as they are until then, so that a filter of zeros
-    still returns a constant. Masking the filter removes this constant and so changes
-    the outputs: train for a few more epochs without the callback, or call
-    `recalibrate`.
+    Biases and normalisation stay as they are until training ends, so that a zeroed
+    filter still returns a constant. Masking the filter removes this constant and
+    therefore changes the outputs: train for a few more epochs without the callback, or
+    call `recalibrate`.
 
     Args:
         sparsity: the share of filters to prune, or a share for each layer by pattern of
@@ -88,7 +88,7 @@ class SoftFilterPruning(Configured, InFit):
         self._zeroed: dict[str, np.ndarray] = {}
 
     def start(self) -> None:
-        """Sees to it that the model can be pruned so."""
+        """Checks that the model can be pruned in this way."""
         self._kept = None
         masks = trained_masks(self.model)
         left = grouping.get("filter").of(self.model, masks).left(masks)
@@ -115,13 +115,13 @@ class SoftFilterPruning(Configured, InFit):
         at_last(self, self._finish)
 
     def _finish(self) -> None:
-        """Prunes the filters that are zero; if none are, those that are least."""
+        """Prunes the filters that are zero, or else those with the lowest scores."""
         how = self._how(0)
         state = get_state(self.model)
         if (kept := self._kept) is not None and not any(
             state[name][entries].any() for name, entries in self._zeroed.items()
         ):
-            # Zeros are ties to some criteria, and others draw lots.
+            # By some criteria zeroed filters tie with others, and some are random.
             how["criterion"] = lambda snapshot: {
                 name: kept[name].astype("float32") for name in snapshot.masks
             }

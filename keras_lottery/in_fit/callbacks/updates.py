@@ -17,13 +17,14 @@ class MaskUpdates(Configured, InFit):
     A step is a batch. Steps are counted by the optimizer, as for a learning-rate
     schedule, so a second `fit` resumes where the first one stopped; with
     `gradient_accumulation_steps=n`, n of them make one update of the weights. With
-    `steps_per_execution`, masks change between executions: once, as the last step asks
-    that was due.
+    `steps_per_execution`, masks change between executions, and only once: as the last
+    step that was due requires.
 
-    Masks are variables of the model, so that a callback which puts back the weights of
-    an earlier step puts back their masks. If the sparsity is lower then, that warns.
+    Masks are variables of the model, so a callback that restores the weights of an
+    earlier step also restores their masks. If the sparsity is then lower, the callback
+    warns.
 
-    A subclass says when (`is_update_step`) and what (`update`).
+    A subclass defines when masks change (`is_update_step`) and how (`update`).
     """
 
     end_step: int
@@ -39,13 +40,13 @@ class MaskUpdates(Configured, InFit):
         raise NotImplementedError
 
     def update(self, step: int) -> None:
-        """Changes the masks of `self.model` as they have to be at a step."""
+        """Changes the masks of `self.model` to those required at a step."""
         raise NotImplementedError
 
     def start(self) -> None:
         """Reads the optimizer's step. A subclass prunes and checks the model here."""
         self._step = steps_done(self.model.optimizer)
-        # A schedule that lies behind the optimizer is caught up with at once.
+        # If the optimizer is past the schedule, its last step is due at once.
         self._next = min(self._step, self.end_step)
         self._updated = self._sparsity_left = None
 
@@ -54,7 +55,7 @@ class MaskUpdates(Configured, InFit):
         self._epoch_start = self._step
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        # One execution may hold several steps: only the last that was due counts.
+        # One execution may hold several steps; only the last one that is due counts.
         due = [s for s in range(self._next, self._step + 1) if self.is_update_step(s)]
         self._next = self._step + 1
         if due:
@@ -64,7 +65,7 @@ class MaskUpdates(Configured, InFit):
         self._step = self._epoch_start + batch + 1
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # The last execution of an epoch may be shorter than its number says.
+        # The last execution of an epoch may hold fewer steps than the others.
         self._step = steps_done(self.model.optimizer)
 
     def on_train_end(self, logs: dict | None = None) -> None:

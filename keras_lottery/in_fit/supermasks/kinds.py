@@ -1,4 +1,4 @@
-"""How masks are made of scores: the kinds of learned masks."""
+"""The kinds of learned masks, each of which computes masks from scores."""
 
 import math
 from dataclasses import dataclass
@@ -14,24 +14,26 @@ from keras_lottery import checks
 class Bernoulli:
     """A weight is kept with probability p = sigmoid(score), drawn again at each call.
 
-    Without a draw, those with p > 0.5 are kept. The gradient goes straight through
-    the draw: ∂mask/∂p = 1. It goes through the factor of `rescale` as well, as in the
-    authors' code: a score is told that its weight makes the others smaller.
+    Without a draw, weights with p > 0.5 are kept. The gradient goes straight through
+    the draw: ∂mask/∂p = 1. As in the authors' code, it also goes through the factor of
+    `rescale`: the gradient of a score includes that keeping its weight makes the others
+    smaller.
 
     Reference:
         Zhou et al. 2019, "Deconstructing lottery tickets", section 5.2.
     """
 
     def initial_scores(self, shape: tuple[int, ...], seed: Any) -> Any:
-        """p = 0.5 with a little noise, so that half are kept, drawn or not."""
+        """Scores near p = 0.5, so that half are kept, with or without draws."""
         return keras.random.normal(shape, stddev=1e-3, seed=seed)
 
     def mask(self, scores: Any, alive: Any, seed: Any = None) -> Any:
-        """Zeros and ones that have a gradient.
+        """The mask of zeros and ones, with a gradient with respect to the scores.
 
         Args:
             scores: a tensor of floats.
-            alive: booleans of its shape; what is not alive is not kept.
+            alive: booleans of the same shape; weights that are not alive are never
+                kept.
             seed: a `keras.random.SeedGenerator` to draw with.
         """
         probability = ops.sigmoid(scores)
@@ -47,19 +49,22 @@ class Bernoulli:
         return _straight_through(ops.logical_and(kept, alive), probability)
 
     def factor(self, mask: Any, alive: Any) -> Any:
-        """Keeps the sum of a unit's weights: N_total / N_kept, with its gradient."""
+        """The factor N_total / N_kept, with its gradient.
+
+        It preserves the sum of a unit's weights.
+        """
         return 1 / _density(mask, alive)
 
 
 @dataclass(frozen=True)
 class EdgePopup:
-    """The weights of the highest scores are kept, the same share in each layer.
+    """Keeps the weights with the highest scores, the same share in each layer.
 
-    Of equal scores the earlier position is kept. The gradient goes straight through
+    Of equal scores, the earlier ones are kept. The gradient goes straight through
     the choice: ∂mask/∂score = 1. (The authors' code ranks |score|.)
 
     Args:
-        sparsity: the share of each layer's weights that is left out.
+        sparsity: the share of each layer's weights that is pruned.
 
     Reference:
         Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?",
@@ -72,7 +77,7 @@ class EdgePopup:
         checks.fraction("sparsity", self.sparsity)
 
     def initial_scores(self, shape: tuple[int, ...], seed: Any) -> Any:
-        """Uniform between ±1/√inputs, as in the paper's code."""
+        """Uniform scores between ±1/√inputs, as in the paper's code."""
         initializer = keras.initializers.VarianceScaling(
             1 / 3, "fan_in", "uniform", seed=seed
         )
@@ -83,11 +88,12 @@ class EdgePopup:
         return round(size * (1 - self.sparsity))
 
     def mask(self, scores: Any, alive: Any, seed: Any = None) -> Any:
-        """Zeros and ones that have a gradient. Arguments are those of `Bernoulli`."""
+        """Same as `Bernoulli.mask`; `seed` has no effect."""
         size = math.prod(scores.shape)
         count = self.kept(size)
         ranked = ops.reshape(ops.where(alive, scores, -math.inf), (size,))
-        # Stable, unlike `top_k` on torch: of equals, the earlier ones are kept.
+        # The sort is stable, unlike `top_k` on torch: of equal scores, it keeps the
+        # earlier ones.
         best = ops.argsort(ops.negative(ranked))[:count]
         ones = ops.ones((count,), scores.dtype)
         kept = ops.scatter(ops.expand_dims(best, 1), ones, (size,))
@@ -95,9 +101,9 @@ class EdgePopup:
         return _straight_through(ops.logical_and(kept, alive), scores)
 
     def factor(self, mask: Any, alive: Any) -> Any:
-        """Keeps the variance of what a unit receives: √(N_total / N_kept).
+        """The factor √(N_total / N_kept), which preserves a unit's input variance.
 
-        A constant: however scores change, as many weights are kept.
+        It is constant, because the number of kept weights does not depend on scores.
         """
         return ops.stop_gradient(1 / ops.sqrt(_density(mask, alive)))
 
@@ -105,14 +111,14 @@ class EdgePopup:
 Kind = Bernoulli | EdgePopup
 
 KINDS = ("bernoulli", "edge_popup")
-"""The kinds' names."""
+"""The names of the kinds."""
 
 
 def kind_of(name: str, sparsity: float | None) -> Kind:
-    """The kind of that name.
+    """Makes the kind with this name.
 
     Raises:
-        ValueError: if there is no such kind, or it takes no such sparsity.
+        ValueError: if there is no such kind, or it does not accept the sparsity.
     """
     checks.choice("kind", name, KINDS)
     if name == "edge_popup":
@@ -126,13 +132,13 @@ def kind_of(name: str, sparsity: float | None) -> Kind:
 
 
 def _density(mask: Any, alive: Any) -> Any:
-    """The share of the weights alive that a mask of zeros and ones keeps."""
+    """The share of live weights that a mask of zeros and ones keeps."""
     kept = ops.sum(ops.cast(mask, "float32"))
-    # A layer that keeps nothing has no factor.
+    # At least one counts, so that a layer that keeps nothing has a finite factor.
     return ops.maximum(kept, 1) / ops.cast(ops.count_nonzero(alive), "float32")
 
 
 def _straight_through(kept: Any, scores: Any) -> Any:
-    """Exactly `kept`, with the gradient of `scores`."""
+    """Returns exactly `kept`, with the gradient of `scores`."""
     zero = ops.subtract(scores, ops.stop_gradient(scores))
     return ops.add(ops.cast(kept, scores.dtype), zero)

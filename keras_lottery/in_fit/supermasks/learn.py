@@ -1,4 +1,4 @@
-"""From a model to one that learns its masks, and from that to a ticket."""
+"""Makes a model that learns its masks, and turns the learned masks into a ticket."""
 
 import keras
 import numpy as np
@@ -44,8 +44,8 @@ def learn_masks(
     scores, without random draws; the paper averages over drawn masks instead.
 
     Args:
-        model: a built model, preferably not trained: masks are learned for the weights
-            that it has. What it has pruned stays pruned.
+        model: a built model, preferably not trained: masks are learned for its current
+            weights. Weights that are already pruned stay pruned.
         kind: how masks follow from scores:
 
             - `"bernoulli"`: in training each weight is kept with the probability

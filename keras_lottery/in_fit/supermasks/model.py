@@ -1,4 +1,4 @@
-"""A network that learns which of its weights to keep, and nothing else."""
+"""A network that learns only which of its weights to keep."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ from keras_lottery.masks import Masks
 
 @keras.saving.register_keras_serializable("keras_lottery")
 class Supermask(keras.Model):
-    """A masked network around which masks are trained instead of weights.
+    """A masked network whose masks are trained instead of its weights.
 
     For every masked weight of the network there is a trainable variable in `scores`,
     by the weight's name. When this model is called, the network uses each weight as
-    weight × mask, with `rescale` also × factor, where the mask follows from the scores.
+    weight × mask (× factor with `rescale`), where the mask follows from the scores.
     All variables of the network are frozen except statistics, such as those of
     BatchNormalization. Bernoulli masks are drawn again at each call with
     `training=True`; all other calls use `masks()`. Weights that the network's own masks
@@ -71,9 +71,10 @@ class Supermask(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.network = network
         for variable in network.variables:
-            # Layers stay as they are: one that is not trainable keeps no statistics.
+            # Variables are frozen instead of layers, because a frozen layer would not
+            # update its statistics.
             variable.trainable = False
-        # Keras would take the network's variables for this layer's own.
+        # Otherwise Keras would take the network's variables for this layer's own.
         set_untracked(self, "_masker", masker)
         set_untracked(self, "_pairs", pairs)
         self.scores = {
@@ -102,11 +103,11 @@ class Supermask(keras.Model):
             return self.network(inputs, training=training)
 
     def effective(self, seed: Any = None) -> dict[str, tuple[Any, Any]]:
-        """The masks and the weights to be masked, with their factor, by weight name.
+        """The masks, and the weights times their factor, by weight name.
 
         Args:
-            seed: a `keras.random.SeedGenerator` to draw masks with; `None` for those
-                of evaluation.
+            seed: a `keras.random.SeedGenerator` to draw masks with; `None` for the
+                masks of evaluation.
 
         Raises:
             ValueError: if the network is not masked any more.
