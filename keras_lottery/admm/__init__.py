@@ -1,8 +1,9 @@
 """The alternating direction method of multipliers, on NumPy arrays.
 
-It minimises f(x) + g(z) where x = z, by turns: x near z - u, then z near x + u, then
-u += x - z. `Split` is one such turn, for a caller that finds x itself; `solve` and
-`consensus` go on until it has converged, and `stochastic` takes gradients of f.
+ADMM minimises f(x) + g(z) subject to x = z. Each iteration finds x near z - u, then z
+near x + u, and then sets u += x - z. `Split` is one such iteration, for a caller that
+finds x itself. `solve` and `consensus` iterate until ADMM has converged, and
+`stochastic` uses gradients of f.
 
 Reference:
     Boyd et al. 2011, "Distributed optimization and statistical learning via the

@@ -13,9 +13,9 @@ Prox = Callable[[Any, float], Any]
 
 
 def soft_threshold(v: np.ndarray, amount: float) -> np.ndarray:
-    """What brings v nearer to zero by an amount: the proximal operator of |·|.
+    """Moves v towards zero by an amount: the proximal operator of |·|.
 
-    That of g = λ ||·||₁ is `lambda v, rho: soft_threshold(v, penalty / rho)`.
+    For g = λ ||·||₁, use `lambda v, rho: soft_threshold(v, penalty / rho)`.
 
     Args:
         v: an array.
@@ -42,7 +42,7 @@ class LeastSquares:
         b: an array (rows,) or (rows, outputs).
 
     Raises:
-        ValueError: if the shapes are others, or a number is not finite.
+        ValueError: if the shapes do not fit, or a number is not finite.
 
     Reference:
         Boyd et al. 2011, sections 4.2.4 (the inversion lemma) and 6.4.

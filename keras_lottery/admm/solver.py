@@ -1,4 +1,4 @@
-"""ADMM until it has converged."""
+"""ADMM that iterates until it has converged."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from keras_lottery import checks
 from keras_lottery.admm.proximal import Prox
 from keras_lottery.admm.split import Split, Vector, each, norm
 
-# Of Boyd et al. 2011, equation 3.13: where one residual is so much larger than the
-# other, ρ changes by the factor.
+# Boyd et al. 2011, equation 3.13: ρ changes if one residual is this many times as large
+# as the other.
 IMBALANCE = 10
 FACTOR = 2
 
@@ -22,9 +22,10 @@ class Residual(NamedTuple):
 
     Attributes:
         primal: ||x - z||.
-        dual: ρ ||z - the z before||.
-        primal_bound, dual_bound: below which they count as converged.
-        rho: ρ of this iteration.
+        dual: ρ ||z - previous z||.
+        primal_bound, dual_bound: the bounds below which the residuals count as
+            converged.
+        rho: ρ in this iteration.
     """
 
     primal: float
@@ -36,13 +37,13 @@ class Residual(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What ADMM came to.
+    """The result of ADMM.
 
     Attributes:
         x, z: both copies of the solution: z has the structure of g, such as its zeros.
         u: the scaled dual variable.
-        residuals: one for each iteration.
-        converged: whether both residuals of the last one are within their bounds.
+        residuals: the residuals of each iteration.
+        converged: whether both residuals of the last iteration are within their bounds.
     """
 
     x: Vector
@@ -64,23 +65,25 @@ def solve(
     relative: float = 1e-2,
     max_iterations: int = 1000,
 ) -> Result:
-    """Minimises f(x) + g(x), each known by its proximal operator.
+    """Minimises f(x) + g(x), both given by their proximal operators.
 
-    It stops where ||x - z|| <= √n absolute + relative max(||x||, ||z||) and
-    ρ ||z - the z before|| <= √n absolute + relative ||ρ u||. Warns if that takes more
-    than `max_iterations`. Where f or g is not convex, a limit is none of all minima.
+    It stops when ||x - z|| <= √n absolute + relative max(||x||, ||z||) and ρ ||z -
+    previous z|| <= √n absolute + relative ||ρ u||. It warns if this is not reached
+    within `max_iterations`. If f or g is not convex, a limit need not be a global
+    minimum.
 
     Args:
         prox_f, prox_g: `(v, rho) -> x`, the x that minimises f(x) + rho/2 ||x - v||²,
-            and the same of g. Of a constraint it is the projection.
+            and the same for g. The proximal operator of a constraint is the projection.
         start: the first z, an array or arrays by name.
         rho: ρ, above 0.
         relaxation: α, between 0 and 2; 1.5 to 1.8 often take fewer iterations.
-        adaptive: whether ρ doubles where the primal residual is ten times the dual one,
-            and halves in the other case, in the first half of `max_iterations`. From
-            then on it stays, as proofs of convergence want it.
+        adaptive: whether ρ doubles when the primal residual is more than ten times the
+            dual one, and halves in the opposite case, during the first half of
+            `max_iterations`. After that it is constant, as proofs of convergence
+            require.
         absolute, relative: tolerances, see above.
-        max_iterations: how many at most.
+        max_iterations: the largest number of iterations.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -141,19 +144,20 @@ def solve(
 def consensus(
     prox_fs: Sequence[Prox], prox_g: Prox, start: np.ndarray, **how: float
 ) -> Result:
-    """Minimises f_1(x) + … + f_N(x) + g(x), where each f has a part of the data.
+    """Minimises f_1(x) + … + f_N(x) + g(x), where each f_i has one part of the data.
 
-    Each part has an x of its own; z, the same for all, is near their mean. That is
-    `solve` with the parts side by side.
+    Each part has its own x, and all share one z near the mean of the x. This is `solve`
+    with the parts stacked.
 
     Args:
-        prox_fs: the proximal operators of the parts.
-        prox_g: that of g.
+        prox_fs: the proximal operators of f_1 … f_N.
+        prox_g: the proximal operator of g.
         start: the first z, an array.
         how: keyword arguments of `solve`.
 
     Returns:
-        A result whose `x` and `u` are (N, …) and whose `z` is of the shape of `start`.
+        A result whose `x` and `u` have shape (N, …) and whose `z` has the shape of
+        `start`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -209,9 +213,9 @@ def _check_start(start: Vector) -> None:
 
 
 def _check_shape(argument: str, found: Vector, start: Vector) -> None:
-    """Raises ValueError unless a proximal operator keeps the shape of what it is given.
+    """Raises ValueError if a proximal operator changes the shape of its input.
 
-    NumPy would make (3, 1) and (3,) one of (3, 3), without a word.
+    NumPy would silently broadcast (3, 1) and (3,) to (3, 3).
     """
     shapes, wanted = (each(np.shape, one) for one in (found, start))
     if shapes != wanted:

@@ -1,4 +1,4 @@
-"""One turn of ADMM, whoever finds x."""
+"""One iteration of ADMM, for a caller that finds x itself."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Vector = Any
 
 @dataclass
 class Split:
-    """The sparse, or otherwise simple, copy z of x, and what keeps them together.
+    """The copy z of x, sparse or otherwise simple, and the dual variable of x = z.
 
     Args:
         z: the copy of x: an array, or arrays by name.
@@ -39,11 +39,11 @@ class Split:
 
     @classmethod
     def at(cls, z: Vector, rho: float) -> "Split":
-        """A split that nothing has pulled at yet: u is zero."""
+        """Returns the initial split: z is the given vector, and u is zero."""
         return cls(z, each(np.zeros_like, z), rho)
 
     def target(self) -> Vector:
-        """z - u: the next x minimises f(x) + ρ/2 ||x - (z - u)||²."""
+        """Returns z - u: the next x minimises f(x) + ρ/2 ||x - (z - u)||²."""
         return each(np.subtract, self.z, self.u)
 
     def update(
@@ -52,12 +52,12 @@ class Split:
         prox_g: Callable[[Vector, float], Vector],
         relaxation: float = 1,
     ) -> None:
-        """The z-step and the u-step.
+        """Takes the z-step and the u-step.
 
         Args:
-            x: what the x-step found.
-            prox_g: gives the z that minimises g(z) + ρ/2 ||z - v||², of v and ρ.
-            relaxation: α: x counts as α x + (1 - α) z.
+            x: the result of the x-step.
+            prox_g: `(v, rho) -> z`, the z that minimises g(z) + ρ/2 ||z - v||².
+            relaxation: α; x is replaced by α x + (1 - α) z.
         """
         relaxed = x
         if relaxation != 1:
@@ -69,7 +69,7 @@ class Split:
         self.u = each(np.subtract, moved, self.z)
 
     def scale(self, factor: float) -> None:
-        """Multiplies ρ. The dual variable ρ u stays as it is, so that u is divided.
+        """Multiplies ρ and divides u by the factor, so that ρ u stays the same.
 
         Reference:
             Boyd et al. 2011, section 3.4.1.
@@ -79,7 +79,7 @@ class Split:
 
 
 def each(function: Callable[..., Any], *vectors: Vector) -> Vector:
-    """A function of arrays, or of those of each name."""
+    """Applies a function to arrays, or to the arrays of each name."""
     first = vectors[0]
     if not isinstance(first, Mapping):
         return function(*vectors)
@@ -87,6 +87,6 @@ def each(function: Callable[..., Any], *vectors: Vector) -> Vector:
 
 
 def norm(vector: Vector) -> float:
-    """The Euclidean norm, of all arrays together."""
+    """Returns the Euclidean norm of all arrays together."""
     arrays = vector.values() if isinstance(vector, Mapping) else [vector]
     return float(np.sqrt(sum(np.sum(np.square(array)) for array in arrays)))

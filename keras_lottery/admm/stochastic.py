@@ -1,4 +1,4 @@
-"""ADMM by gradients of mini-batches."""
+"""ADMM that uses gradients of mini-batches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from keras_lottery.admm.proximal import Prox
 from keras_lottery.admm.split import Split
 
 StepSize = Callable[[int], float]
-"""η_k, of k = 1, 2, …"""
+"""η_k as a function of k = 1, 2, …"""
 
 
 @dataclass(frozen=True)
 class Averages:
-    """The means of all iterates so far, which is what converges.
+    """The means of all iterates so far; it is the means that converge.
 
     Attributes:
-        x, z: of both copies.
+        x, z: the means of the two copies.
     """
 
     x: np.ndarray
@@ -30,8 +30,8 @@ def inverse_root(scale: float) -> StepSize:
     """η_k = scale / √k, for a convex f: O(1/√t).
 
     Args:
-        scale: above 0; the diameter of where x may be, by √2 times the norm of
-            gradients, is what the proof takes.
+        scale: above 0. The proof takes the diameter of the set of possible x, divided
+            by √2 times the norm of the gradients.
 
     Raises:
         ValueError: if it is not above 0.
@@ -69,22 +69,23 @@ def stochastic(
     rho: float = 1.0,
     callback: Callable[[int, Averages], Any] | None = None,
 ) -> Averages:
-    """Minimises E f(x) + g(x), of which it sees gradients of mini-batches of f.
+    """Minimises E f(x) + g(x), using gradients of f on mini-batches.
 
     At step k, x minimises <gradient, x> + ρ/2 ||x - z + u||² + ||x - x_k||² / (2 η_k);
-    z and u are as in `solve`.
+    z and u are updated as in `solve`.
 
     Args:
-        gradient: gives the gradient of f at x on a mini-batch, a new one each time.
+        gradient: returns the gradient of f at x, each time on a new mini-batch.
         prox_g: `(v, rho) -> z`.
         start: the first x, an array.
         step_size: `inverse_root(…)`, `inverse(…)`, or a function of k = 1, 2, ….
-        steps: how many.
+        steps: the number of steps.
         rho: ρ, above 0.
         callback: called as `callback(k, averages)` after each step.
 
     Returns:
-        The averages of x_1 … x_steps, each before its step, and of z after it.
+        The averages of x_1 … x_steps, each before its step, and of z, each after its
+        step.
 
     Raises:
         ValueError: if an argument is out of range, or an iterate is not finite.

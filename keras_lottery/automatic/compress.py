@@ -1,4 +1,4 @@
-"""From a model to a smaller one within a budget: rates of layers by annealing."""
+"""`auto_compress`: a smaller model within a budget, with layers' rates by annealing."""
 
 import os
 import tempfile
@@ -36,22 +36,23 @@ By = Literal["annealing", "random"]
 
 SEARCHES = {"annealing": anneal, "random": draw}
 TRIES = 8
-"""How often multiply-adds are made fewer until a file is fast enough."""
+"""How often the multiply-adds are lowered until a file is fast enough."""
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """What `auto_compress` made; `str()` gives it as readable lines.
+    """The result of `auto_compress`; `str()` formats it as readable lines.
 
     Attributes:
-        model: the smaller model, compiled as the one that was given.
+        model: the smaller model, compiled in the same way as the given one.
         filters: the number of filters before and after, by layer.
-        before, after: what the two models cost.
+        before, after: the costs of the two models.
         latency: the smaller model's share of the latency of a `.tflite` file, if that
             was the budget.
-        losses: the validation loss of the model that was given, `"before"`; of each
-            round pruned, `"round 1, pruned"`, and tuned, `"round 1"`; and `"after"`.
-        evaluations: how many candidates were judged.
+        losses: the validation losses: `"before"` of the given model; `"round 1,
+            pruned"` and `"round 1"` of each round, after pruning and after fine-tuning;
+            and `"after"` of the result.
+        evaluations: the number of candidates that were evaluated.
     """
 
     model: keras.Model
@@ -96,49 +97,51 @@ def auto_compress(
     seed: int = 0,
     verbose: int = 1,
 ) -> Compressed:
-    """Removes filters until a budget is met, as many of each layer as cost least.
+    """Removes filters until a budget is met, from each layer as many as hurt least.
 
-    In each round the rates of the layers are searched for: candidates are pruned by the
-    criterion without training, and judged by the validation loss. All of them meet the
-    budget, since all rates are raised alike until they do. The best one is pruned,
-    compacted and fine-tuned, and the next round begins with what is left. In the end
-    the network is purified: filters go whose loss costs next to nothing.
+    Each round searches for the pruning rates of the layers: candidates are pruned by
+    the criterion without training, and evaluated by the validation loss. All candidates
+    meet the budget, because the rates of each one are raised together until it does.
+    The best candidate is pruned, compacted and fine-tuned, and the next round starts
+    from the resulting model. At the end the network is purified: filters are removed
+    whose removal raises the loss by almost nothing.
 
     Args:
         model: a compiled Sequential or Functional model, which is left untouched.
-        target: the share of the cost that may be left.
-        data: (x, y) or a data set, to fine-tune on; criteria see it, too.
-        validation_data: (x, y) or a data set. They choose among many: judge the result
-            on others.
-        of: what the target is a share of: `"multiply_adds"` of a forward pass,
-            `"parameters"`, or `"latency"`, that of a `.tflite` file, which is measured
-            (on TensorFlow): the multiply-adds are lowered until it is met.
-        criterion: what a filter is worth, see `prune`. With `admm_epochs` it finds
-            the rates and purifies, but does not choose the filters that a round prunes:
-            ADMM does, by the mean of their squares.
-        by: how rates are searched for: `"annealing"`, or `"random"`, the baseline.
-        evaluations: how many candidates are judged in each round.
-        rounds: in how many rounds; each takes the same share of what is left.
-        epochs: of fine-tuning, after each round.
-        admm_epochs: of training before each pruning, in which ADMM draws the filters to
-            zero that are to go.
-        purify: the share by which the validation loss may rise in the end.
-        batch_size: of training.
-        directory: where the rounds are stored: run again with the same arguments, it
-            goes on where it stopped. By default they are not kept.
-        seed: of everything that is random.
+        target: the largest share of the cost that the result may have.
+        data: (x, y) or a data set for fine-tuning, and for criteria that need data.
+        validation_data: (x, y) or a data set that chooses among the candidates. Because
+            it chooses among many, evaluate the result on other data.
+        of: the cost that `target` refers to: `"multiply_adds"` of a forward pass,
+            `"parameters"`, or the `"latency"` of a `.tflite` file. The latency is
+            measured (with TensorFlow), and the multiply-adds are lowered until it meets
+            the target.
+        criterion: how filters are scored, see `prune`. With `admm_epochs` it serves to
+            find the rates and to purify, but ADMM chooses the filters that a round
+            prunes, by the mean of their squared weights.
+        by: the search method for the rates: `"annealing"`, or `"random"` as a baseline.
+        evaluations: the number of candidates that each round evaluates.
+        rounds: the number of rounds; each removes the same share of the remaining cost.
+        epochs: the number of epochs of fine-tuning after each round.
+        admm_epochs: the number of epochs of training before each pruning, in which ADMM
+            draws the filters that will be pruned towards zero.
+        purify: the share by which purifying may raise the validation loss.
+        batch_size: the batch size of training.
+        directory: where the rounds are stored. A second run with the same arguments
+            continues where the first one stopped. By default nothing is stored.
+        seed: the seed of all random numbers.
         verbose: 0 is silent; 1 reports each round.
 
     Raises:
         ValueError: if an argument is not one of its choices, the data do not fit, the
             model cannot be pruned, the target cannot be met, or the directory holds
-            something else.
+            the results of something else.
         BlockingIOError: if another compression is running in the directory.
 
     Reference:
         Liu et al. 2020, "AutoCompress: an automatic DNN structured pruning framework
-        for ultra-high compression rates". It prunes columns as well, which make no
-        layer of Keras smaller.
+        for ultra-high compression rates". The paper prunes columns as well, which makes
+        no Keras layer smaller.
 
     Example:
 
@@ -208,7 +211,7 @@ def auto_compress(
 
 @dataclass
 class _Work:
-    """The rounds of `auto_compress`; arguments are those."""
+    """The rounds of `auto_compress`; the arguments are the same."""
 
     data: Data
     criterion: CriterionLike
@@ -227,7 +230,7 @@ class _Work:
         purify: float,
         timed: bool,
     ) -> Compressed:
-        """All rounds, and what came of them."""
+        """Runs all rounds and returns the result."""
         whole = first.cost(first.sizes)
         pruner: Pruner | None = first
         losses = {"before": first.loss(first.masks)}
@@ -263,7 +266,7 @@ class _Work:
     def rates(
         self, pruner: Pruner, budget: float, of: str, name: str
     ) -> dict[str, int]:
-        """How many filters each layer keeps, of the candidates of least loss."""
+        """Returns how many filters each layer keeps in the candidate of lowest loss."""
         scores = pruner.scores(self.criterion, self.data.train, self.seed)
 
         def energy(point: np.ndarray) -> float:
@@ -275,18 +278,18 @@ class _Work:
         return pruner.within(best, budget, of)
 
     def pruner(self, model: keras.Model) -> Pruner | None:
-        """A pruner of what is left, if it has filters to prune."""
+        """Returns a pruner of a model, or None if it has no filters to prune."""
         try:
             return Pruner(model, self.data.validation)
         except NoFilters:
             return None
 
     def loss(self, model: keras.Model) -> float:
-        """The validation loss."""
+        """Returns the validation loss."""
         return float(evaluate(model, self.data.validation)["loss"])
 
     def pruned(self, pruner: Pruner, counts: Mapping[str, int]) -> keras.Model:
-        """The model with so many filters, compacted and fine-tuned."""
+        """Returns the model with these numbers of filters, compacted and fine-tuned."""
         rates = pruner.rates(counts)
         masked = mask_model(pruner.model)
         if self.admm_epochs:
@@ -309,7 +312,7 @@ class _Work:
         return small
 
     def fit(self, model: keras.Model, epochs: int, callbacks: list[Any]) -> None:
-        """Trains on batches in the order of the seed, all epochs in one `fit`."""
+        """Trains on batches in an order given by the seed, all epochs in one `fit`."""
         if not epochs:
             return
         per_epoch = self.data.steps_per_epoch
@@ -330,10 +333,11 @@ class _Work:
         )
 
     def purified(self, pruner: Pruner, share: float) -> keras.Model:
-        """The model without filters whose loss costs next to nothing.
+        """Returns the model without filters whose removal costs almost nothing.
 
-        Layer by layer, the least filters go as long as the loss stays within the limit;
-        twice as many at each try, and none where that fails.
+        Layer by layer, the filters with the lowest scores are removed as long as the
+        loss stays within the limit: twice as many at each try, until a try fails and is
+        undone.
         """
         scores = pruner.scores(self.criterion, self.data.train, self.seed)
         limit = pruner.loss(pruner.masks)
@@ -358,7 +362,7 @@ class _Work:
         return compact(masked)
 
     def within_latency(self, pruner: Pruner, target: float) -> float:
-        """The share of multiply-adds at which a file is fast enough."""
+        """Returns the share of multiply-adds at which a file is fast enough."""
         whole, share = pruner.cost(pruner.sizes).multiply_adds, target
         for _ in range(TRIES):
             # The first round prunes the same model, so it shares these losses.
@@ -378,7 +382,7 @@ class _Work:
         )
 
     def latencies(self, models: list[keras.Model]) -> list[float]:
-        """Microseconds of the models' `.tflite` files, timed side by side."""
+        """Returns microseconds of the models' `.tflite` files, timed side by side."""
         from keras_lottery.ship.deploy.files import measured
         from keras_lottery.ship.export import to_litert
 
@@ -391,6 +395,6 @@ class _Work:
 
 
 def cost_of(model: keras.Model) -> Cost:
-    """What a model without masks costs."""
-    with warnings.catch_warnings(action="ignore"):  # of layers that stay as they are
+    """Returns the cost of a model without masks."""
+    with warnings.catch_warnings(action="ignore"):  # about layers that stay whole
         return Cost(model.count_params(), multiply_adds(model))

@@ -25,11 +25,12 @@ class Choice:
     """A criterion for each layer; it is a criterion itself, for `prune`.
 
     Attributes:
-        criteria: the criterion's name, by layer; tied layers are joined by `+`.
+        criteria: the criterion's name, by layer; the names of tied layers are joined by
+            `+`.
         sparsity: the share of all its filters that each layer loses, by layer, for
-            `prune`; those that the model had lost before are counted.
-        loss: the validation loss there, without training.
-        alone: that of each criterion in all layers.
+            `prune`; filters that the model had lost before are counted.
+        loss: the validation loss under this choice, without training.
+        alone: the validation loss of each criterion when all layers use it.
     """
 
     criteria: Mapping[str, str]
@@ -38,7 +39,7 @@ class Choice:
     alone: Mapping[str, float]
 
     def __call__(self, snapshot: Snapshot) -> Scores:
-        """The score of each filter, by the criterion of its layer."""
+        """Scores each filter by the criterion of its layer."""
         found = {
             name: snapshot.grouping.fold(
                 chosen(name, None, "filter")[0](snapshot), snapshot.masks
@@ -58,24 +59,26 @@ def choose_criteria(
     rounds: int = 2,
     seed: int = 0,
 ) -> Choice:
-    """The criterion of filters for each layer that loses least on validation data.
+    """Chooses the criterion of filters for each layer by the validation loss.
 
-    All layers lose the same share of the filters they have left: as many as the target
-    asks for. From the best single criterion on, each layer in turn takes the one under
-    which the pruned network's loss is least, so that it is never more than that of the
-    best criterion alone. The paper learns the same choice by Gumbel-softmax, with
-    gradients of the validation loss; here it is tried. The model stays as it is.
+    All layers lose the same share of their remaining filters, which is chosen to meet
+    the target. The search starts from the best single criterion. Each layer in turn
+    then takes the criterion under which the pruned network's loss is lowest. The loss
+    is therefore never higher than that of the best single criterion. The paper learns
+    this choice by Gumbel-softmax, with gradients of the validation loss; here each
+    criterion is tried. The model is not changed.
 
     Args:
         model: a compiled Sequential or Functional model, masked or not.
-        target: the share of the multiply-adds that may be left.
-        data: (x, y) or a data set, for the criteria that need them, see `prune`; `None`
-            where none does.
-        validation_data: (x, y) or a data set to choose by. They choose among many:
-            judge the result on others.
-        criteria: the menu, names of `filter_criteria` or `criteria`.
-        rounds: how often each layer is asked, at most; the end is where none changes.
-        seed: of criteria that draw random numbers.
+        target: the largest share of the multiply-adds that may be left.
+        data: (x, y) or a data set, for the criteria that need data, see `prune`; `None`
+            if none does.
+        validation_data: (x, y) or a data set that makes the choice. Because it chooses
+            among many, evaluate the result on other data.
+        criteria: the criteria to choose from, names of `filter_criteria` or `criteria`.
+        rounds: how often each layer may change its criterion at most; the search ends
+            when no layer does.
+        seed: the seed of criteria that draw random numbers.
 
     Raises:
         ValueError: if an argument is not one of its choices, the model cannot be

@@ -1,4 +1,4 @@
-"""A model's filters pruned on trial: what is left, what it costs, what it loses."""
+"""Trial pruning of a model's filters: the filters left, their cost and their loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,15 +23,15 @@ from keras_lottery.tickets.allocation import Scores, largest
 from keras_lottery.tickets.criteria import CriterionLike
 
 MOST = 0.95
-"""No layer loses a larger share of its filters."""
+"""The largest share of its filters that a layer may lose."""
 
 
 class Pruner:
-    """Prunes the filters of a model on trial, and leaves it as it was.
+    """Prunes the filters of a model on trial, and does not change the model.
 
     Args:
         model: a compiled model, masked or not.
-        validation: (x, y) or a data set, of which the loss is.
+        validation: (x, y) or a data set, on which the loss is computed.
 
     Attributes:
         model: the masked model.
@@ -54,7 +54,7 @@ class Pruner:
         self._validation = ready(self.model, validation)
 
     def scores(self, criterion: CriterionLike, data: Any, seed: int) -> Scores:
-        """What a criterion says of each filter, by layer."""
+        """Returns a criterion's score of each filter, by layer."""
         score, _ = chosen(criterion, None, "filter")
         snapshot = Snapshot.untrained(
             self.masks,
@@ -67,29 +67,30 @@ class Pruner:
         return self.units.fold(score(snapshot), self.masks).scores
 
     def counts(self, rates: Mapping[str, float]) -> dict[str, int]:
-        """How many filters are left at rates of the layers; one at least."""
+        """Returns how many filters each layer keeps at these rates; at least one."""
         return {
             name: max(1, round(size * (1 - rates[name])))
             for name, size in self.sizes.items()
         }
 
     def cost(self, counts: Mapping[str, int]) -> Cost:
-        """That of the network with so many filters; which ones does not matter."""
+        """Returns the cost with these numbers of filters, whichever are kept."""
         kept = np.ones(self.units.count, bool)
         for name, groups in self.units.layers.items():
             kept[groups[counts[name] :]] = False
         return self.smaller.cost(kept)
 
     def within(self, rates: np.ndarray, budget: float, of: str) -> dict[str, int]:
-        """How many filters are left at rates that are all raised until a budget is met.
+        """Returns how many filters are left once raised rates meet a budget.
 
         Args:
-            rates: a number for each layer; only their differences count.
-            budget: the most that the network may cost.
-            of: the field of `Cost` that it is of.
+            rates: a rate for each layer. All are raised by the same amount until the
+                budget is met, so that only their differences matter.
+            budget: the highest cost that the network may have.
+            of: the field of `Cost` that the budget refers to.
 
         Raises:
-            ValueError: if it cannot be met.
+            ValueError: if the budget cannot be met.
         """
 
         def counts(shift: float) -> dict[str, int]:
@@ -112,7 +113,7 @@ class Pruner:
         return counts(high)
 
     def pruned(self, scores: Scores, counts: Mapping[str, int]) -> Masks:
-        """The masks that leave so many filters of each layer, those worth most."""
+        """Returns masks that keep the best filters, `counts` of each layer."""
         groups = self.units.fold(scores, self.masks)
         kept: dict[str, np.ndarray] = {}
         for name, count in counts.items():
@@ -120,11 +121,11 @@ class Pruner:
         return groups.unfold(Masks(kept))
 
     def rates(self, counts: Mapping[str, int]) -> dict[str, float]:
-        """The sparsities that `prune` takes for so many filters."""
+        """Returns the sparsities that `prune` takes for these numbers of filters."""
         return {name: 1 - count / self._total[name] for name, count in counts.items()}
 
     def loss(self, masks: Masks) -> float:
-        """The validation loss under masks."""
+        """Returns the validation loss under masks."""
         set_state(self.model, self.state, masks)
         try:
             return float(evaluate(self.model, self._validation)["loss"])

@@ -1,4 +1,4 @@
-"""Searches for the rates of layers: by simulated annealing, and at random."""
+"""Searches for the pruning rates of layers: by simulated annealing, and at random."""
 
 from collections.abc import Callable
 
@@ -8,21 +8,22 @@ from scipy.optimize import dual_annealing
 from keras_lottery import checks
 
 Energy = Callable[[np.ndarray], float]
-"""Of a number from 0 to 1 for each layer, what is to be small."""
+"""Maps one number from 0 to 1 for each layer to the value that is minimised."""
 
 
 def anneal(energy: Energy, size: int, evaluations: int, seed: int = 0) -> np.ndarray:
-    """The best of so many points, by simulated annealing.
+    """Returns the best of the evaluated points, by simulated annealing.
 
-    From the middle on, by generalised annealing: far steps and near ones, fewer of the
-    far ones as it cools. Energies are counted in that of the middle, and temperatures
-    begin at 1, so that neither accuracies nor losses need a scale of their own.
+    The search starts at the middle point and uses generalised annealing, which takes
+    long and short steps, with fewer long ones as the temperature falls. Energies are
+    divided by the energy of the middle point, and temperatures start at 1, so that the
+    scale of the energy does not matter.
 
     Args:
         energy: see `Energy`.
-        size: how many layers there are.
-        evaluations: how often the energy is asked for, about.
-        seed: of the steps.
+        size: the number of layers.
+        evaluations: about how often the energy is evaluated.
+        seed: the seed of the steps.
 
     Reference:
         Liu et al. 2020, "AutoCompress", section 4, for the use; Xiang et al. 1997,
@@ -47,7 +48,7 @@ def anneal(energy: Energy, size: int, evaluations: int, seed: int = 0) -> np.nda
             initial_temp=1.0,
             visit=1.6,
             accept=-50.0,
-            no_local_search=True,  # energies of whole numbers of filters have no slopes
+            no_local_search=True,  # energies of whole numbers of filters have no slope
             seed=seed,
             x0=middle,
         )
@@ -55,7 +56,7 @@ def anneal(energy: Energy, size: int, evaluations: int, seed: int = 0) -> np.nda
 
 
 def draw(energy: Energy, size: int, evaluations: int, seed: int = 0) -> np.ndarray:
-    """The best of so many points, drawn at random; arguments are those of `anneal`."""
+    """Returns the best of points drawn at random; the arguments are as in `anneal`."""
     _check(energy, size, evaluations, seed)
     rng = np.random.default_rng(seed)
     best = _Best(energy)
@@ -73,7 +74,7 @@ def _check(energy: Energy, size: int, evaluations: int, seed: int) -> None:
 
 
 class _Best:
-    """Asks for energies, and keeps the point of the least one."""
+    """Evaluates energies, and keeps the point of the lowest one."""
 
     def __init__(self, energy: Energy) -> None:
         self.energy = energy

@@ -1,4 +1,4 @@
-"""What `auto_compress` has done so far, in a directory."""
+"""The progress of `auto_compress`, stored in a directory."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,18 +18,18 @@ KIND = "round"
 
 
 class Rounds:
-    """The losses of candidates and the models of rounds, each made once.
+    """The losses of candidates and the models of rounds, each computed once.
 
-    A search that asks for the same candidates again, since its seed is the same, gets
-    their losses at once: so it goes on where it stopped.
+    A search with the same seed evaluates the same candidates again and gets their
+    stored losses at once. It therefore continues where it stopped.
 
     Args:
-        directory: where they are kept.
-        settings: what was asked for, as JSON.
-        verbose: 0 says nothing.
+        directory: where they are stored; `None` stores nothing.
+        settings: the settings of the search, as JSON.
+        verbose: 0 prints nothing.
 
     Raises:
-        ValueError: if it holds what was made by other settings.
+        ValueError: if the directory holds the results of other settings.
         CorruptedFileError: if a file is damaged.
     """
 
@@ -56,13 +56,13 @@ class Rounds:
 
     @property
     def evaluations(self) -> int:
-        """How many candidates were judged, now and before."""
+        """The number of candidates that were evaluated, now and in earlier runs."""
         return len(self._losses)
 
     def loss(
         self, name: str, counts: Mapping[str, int], judge: Callable[[], float]
     ) -> float:
-        """The loss of a candidate, asked for once."""
+        """Returns the loss of a candidate, which is computed once."""
         key = f"{name}: {list(counts.values())}"
         if key not in self._losses:
             self._losses[key] = judge()
@@ -70,7 +70,7 @@ class Rounds:
         return self._losses[key]
 
     def share(self, find: Callable[[], float]) -> float:
-        """The share of multiply-adds that timing found: another time may differ."""
+        """Returns the share that timing found, stored because timings differ."""
         try:
             return files.read_sealed(self.directory / SHARE)["multiply_adds"]
         except FileNotFoundError:
@@ -85,10 +85,10 @@ class Rounds:
         like: keras.Model,
         make: Callable[[], keras.Model],
     ) -> keras.Model:
-        """The model of a round with so many filters, compiled like another one.
+        """Returns the model of a round, compiled in the same way as a given model.
 
         Raises:
-            ValueError: if the one that is stored was made with other numbers of them.
+            ValueError: if the stored model has other numbers of filters.
         """
         path = self.directory / f"{name.replace(' ', '_')}.record"
         try:
@@ -113,6 +113,6 @@ class Rounds:
         return model
 
     def say(self, line: str) -> None:
-        """Tells of what was done."""
+        """Prints a line about the progress."""
         if self.verbose:
             print(line, flush=True)

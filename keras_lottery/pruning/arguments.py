@@ -1,4 +1,4 @@
-"""What is meant by the arguments of a pruning."""
+"""Interpretation of the arguments of `prune`."""
 
 from collections.abc import Mapping
 
@@ -25,12 +25,12 @@ from keras_lottery.tickets.repair import Repair, RepairLike
 def of_network(
     sparsity: Sparsity, allocation: AllocationLike | None, masks: Masks
 ) -> tuple[float, AllocationLike | None]:
-    """The whole network's sparsity, and the allocation that shares it out.
+    """Returns the network's sparsity, and the allocation that distributes it.
 
     Args:
-        sparsity: that, or the sparsity of each layer by pattern of names.
-        allocation: what was asked for.
-        masks: what the sparsity is a share of.
+        sparsity: the network's sparsity, or the layers' sparsities by name pattern.
+        allocation: the allocation that the user passed.
+        masks: the masks that the sparsity refers to.
 
     Raises:
         ValueError: if a pattern matches no layer.
@@ -45,7 +45,7 @@ def of_network(
 def check_by_layer(
     argument: str, sparsity: Sparsity, allocation: AllocationLike | None
 ) -> None:
-    """Raises ValueError unless it is a sparsity, or one of each layer."""
+    """Raises ValueError unless `sparsity` is one sparsity, or one for each layer."""
     if not isinstance(sparsity, Mapping):
         check_sparsity(sparsity, argument)
         return
@@ -63,7 +63,7 @@ def chosen(
     allocation: AllocationLike | None,
     granularity: Granularity,
 ) -> tuple[Criterion, Allocation]:
-    """The criterion and the allocation that names stand for, at a granularity.
+    """Returns the criterion and the allocation that names stand for at a granularity.
 
     Raises:
         ValueError: if one of the three is unknown.
@@ -78,7 +78,7 @@ def chosen(
 
 
 def default_allocation(criterion: CriterionLike, granularity: Granularity) -> str:
-    """The allocation's name where none is asked for.
+    """Returns the name of the default allocation.
 
     Raises:
         ValueError: if the criterion or the granularity is unknown.
@@ -90,7 +90,7 @@ def default_allocation(criterion: CriterionLike, granularity: Granularity) -> st
 
 
 def repairer(repair: RepairLike | None, criterion: Criterion) -> Repair | None:
-    """The repair that is asked for, or the one that belongs to a criterion, if any."""
+    """Returns the requested repair, or else the criterion's own, if it has one."""
     if repair is None or (isinstance(repair, str) and repair == criterion.repair):
         return repairs.OF_CRITERIA.get(criterion.repair or "")
     return repairs.get(repair)

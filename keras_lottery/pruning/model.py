@@ -144,7 +144,7 @@ def prune(
     set_masks(model, {**snapshot.others, **masks}, optimizer)
     variables = named_variables(model)
     for name, array in repaired.items():
-        # No step of an optimizer follows that would apply it.
+        # No optimizer step follows that would apply the constraint.
         own = variables[name].constraint
         variables[name].assign(array if own is None else own(array))
     _zero(model, snapshot.grouping.idle(before, masks), optimizer)
@@ -162,9 +162,9 @@ def masks_after(
     rounds: int | None = None,
     frozen: bool = True,
 ) -> Masks:
-    """The masks that `prune` would set, by the same arguments; it changes nothing.
+    """Returns the masks that `prune` would set with these arguments; changes nothing.
 
-    Those of `"sparsegpt"` and `"admm"` are the ones that their repair starts from.
+    For `"sparsegpt"` and `"admm"` these are the masks that their repair starts from.
     """
     snapshot = _snapshot(model, granularity, data, seed, frozen)
     how = _resolved(snapshot, sparsity, criterion, allocation, granularity)
@@ -183,16 +183,17 @@ def rehearse(
     seed: int,
     frozen: bool = True,
 ) -> None:
-    """Prunes once as `prune` does, by the same arguments, but changes nothing.
+    """Prunes once as `prune` does with the same arguments, but changes nothing.
 
-    For a training that prunes later on: what cannot be pruned is known before.
+    A training that prunes later calls it first, so that an error is raised before
+    training starts.
 
     Raises:
-        ValueError: if it cannot be pruned so.
+        ValueError: if the model cannot be pruned with these arguments.
     """
     snapshot = _snapshot(model, granularity, data, seed, frozen)
     score, allocate = chosen(criterion, allocation, granularity)
-    # Training will have moved what is zero, which hides all behind it.
+    # A weight of zeros hides all layers behind it; training will change it.
     moved = {
         name: mask.astype(snapshot.final[name].dtype)
         for name, mask in snapshot.masks.items()
@@ -225,7 +226,7 @@ def _resolved(
     allocation: AllocationLike | None,
     granularity: Granularity,
 ) -> _Resolved:
-    """What is meant by arguments, for the whole network of a snapshot."""
+    """Interprets the arguments of `prune` for the whole network of a snapshot."""
     masks = snapshot.grouping.left(snapshot.masks)
     overall, allocation = of_network(sparsity, allocation, masks)
     return _Resolved(overall, *chosen(criterion, allocation, granularity))
@@ -234,7 +235,7 @@ def _resolved(
 def _snapshot(
     model: keras.Model, granularity: Granularity, data: Any, seed: int, frozen: bool
 ) -> Snapshot:
-    """A model that is not trained, or is pruned where it is."""
+    """Returns a snapshot of a model as it is now, with no training before."""
     checks.seed("seed", seed)
     checks.flag("frozen", frozen)
     every = get_masks(model)

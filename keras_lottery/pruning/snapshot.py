@@ -38,13 +38,13 @@ def prune_snapshot(
     allocation: AllocationLike = "global",
     rounds: int | None = None,
 ) -> tuple[Masks, Scores]:
-    """The masks that leave the best of a snapshot. Arguments are those of `prune`.
+    """Returns the masks of a pruned snapshot; see `prune` for the arguments.
 
-    A sparsity of each layer by pattern of names takes the place of the allocation.
-    After round k of n the density is d_0 (d_n / d_0)^(k / n).
+    If the sparsity is a mapping from name patterns to layers' sparsities, it replaces
+    the allocation. After round k of n the density is d_0 (d_n / d_0)^(k / n).
 
     Returns:
-        The masks, and the scores of the first round, which all weights are in.
+        The masks, and the scores of the first round, which include all weights.
     """
     if isinstance(sparsity, Mapping):
         left = snapshot.grouping.left(snapshot.masks)
@@ -57,7 +57,7 @@ def prune_snapshot(
     masks = snapshot.masks
     start, end = snapshot.grouping.left(masks).density, 1 - sparsity
     if not 0 < end < start:
-        rounds = 1  # The allocation says what is wrong, if something is.
+        rounds = 1  # The allocation raises an error if something is wrong.
     with compiled_once():
         scores = first = scored(score, snapshot, allocate)
         if end < start:
@@ -71,10 +71,10 @@ def prune_snapshot(
 def _ranking(
     snapshot: Snapshot, score: Criterion, allocation: AllocationLike
 ) -> Allocation:
-    """The allocation, among the weights of one output where the criterion wants it."""
+    """Returns the allocation, which ranks within outputs if the criterion says so."""
     allocate = allocations.get(allocation)
     across = snapshot.grouping.left(snapshot.masks).keys() != snapshot.masks.keys()
-    # Without a model there are no inputs to score by either, and the criterion says so.
+    # Without a model there are no inputs either, and the criterion raises an error.
     if not score.within_outputs or across or snapshot.shared_model is None:
         return allocate
     of = matrices_of(snapshot.shared_model, included(snapshot.masks, allocate.exclude))
@@ -82,14 +82,14 @@ def _ranking(
     outputs = {
         name: matrix.outputs
         for name, matrix in of.items()
-        # Groups inside weights take the last axis for the outputs.
+        # Groups inside weights assume that the last axis is the outputs.
         if isinstance(kinds.get(name), Weights) or matrix.is_plain
     }
     return ByOutput(allocate, outputs)
 
 
 def scored(score: Criterion, snapshot: Snapshot, allocation: Allocation) -> Scores:
-    """The scores of a snapshot; those that the allocation does not look at are zero."""
+    """Returns the scores of a snapshot; those of excluded weights are zero."""
     found = score(snapshot.leaving_out(allocation.exclude))
     if not allocation.exclude:
         return found
@@ -112,7 +112,7 @@ def check_informed(criterion: CriterionLike, scores: Scores) -> None:
 
 
 def _pruned(snapshot: Snapshot, masks: Masks) -> Snapshot:
-    """As if it had been pruned before."""
+    """Returns the snapshot with these masks applied."""
     final = dict(snapshot.final)
     for name, mask in masks.items():
         final[name] = np.where(mask, final[name], 0)
@@ -122,11 +122,11 @@ def _pruned(snapshot: Snapshot, masks: Masks) -> Snapshot:
 def repaired_snapshot(
     repair: Repair, snapshot: Snapshot, masks: Masks
 ) -> tuple[State, Masks]:
-    """What a repair changes, checked, and the masks of it.
+    """Returns the variables that a repair changes, checked, and its masks.
 
     Raises:
-        ValueError: if it returns other names or shapes than the model's, or numbers
-            that are not finite.
+        ValueError: if the repair returns names or shapes that are not the model's, or
+            numbers that are not finite.
     """
     changed, masks = repair.with_masks(snapshot, masks)
     checks.instance(

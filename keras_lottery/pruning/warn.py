@@ -1,4 +1,4 @@
-"""Warnings of what a pruning has left."""
+"""Warnings about layers that pruning leaves almost empty."""
 
 import warnings
 
@@ -24,8 +24,8 @@ REMEDY = (
 
 
 def warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
-    """Warns of layers that this pruning leaves next to nothing, or nothing."""
-    # At 99.9 %, layers of 0.1 % are what was asked for.
+    """Warns about layers that this pruning leaves almost or completely empty."""
+    # At a sparsity of 99.9 %, layers with a density of 0.1 % are no surprise.
     least = min(THIN, (1 - sparsity) / 2)
     share = {name: mask.mean() for name, mask in after.items()}
     fell = {name: share[name] for name, m in before.items() if m.mean() >= least}
@@ -47,7 +47,7 @@ def warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
 
 
 def warn_of_wrappers(model: keras.Model, before: Masks, after: Masks) -> None:
-    """Warns of wrappers that return NaN where an output lost all its weights."""
+    """Warns about wrappers that return NaN because an output lost all its weights."""
     for path, layer in walk(model):
         if not isinstance(layer, keras.layers.Wrapper):
             continue
@@ -67,19 +67,20 @@ def warn_of_wrappers(model: keras.Model, before: Masks, after: Masks) -> None:
 
 
 def _outputs(mask: np.ndarray) -> np.ndarray:
-    """Which outputs have a weight."""
+    """Marks the outputs that have a weight left."""
     return np.asarray(mask.reshape(-1, mask.shape[-1]).any(axis=0))
 
 
 def _returns_nan(model: keras.Model, layer: keras.layers.Layer) -> bool:
     shape = (layer.get_build_config() or {}).get("input_shape", ())
     try:
-        # Of zeros, a layer that normalises its inputs would make NaN by itself.
+        # With zeros as input, a layer that normalises its inputs would return NaN by
+        # itself.
         inputs = keras.ops.ones([size or 1 for size in shape], layer.compute_dtype)
         with keeping(model), at_rest(model):
             outputs = keras.tree.flatten(layer(inputs, training=False))
     except Exception:
-        # It takes more than one input, or others: nothing is known then.
+        # The layer takes several inputs, or other ones, so that nothing is known.
         return False
     arrays = map(keras.ops.convert_to_numpy, outputs)
     return any(np.isnan(array.astype("float32")).any() for array in arrays)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# The others mix channels, such as softmax, or may do anything.
+# Other activations mix channels, such as softmax, or may do anything.
 _ELEMENTWISE = (
     keras.activations.celu,
     keras.activations.elu,
@@ -38,12 +38,12 @@ _ELEMENTWISE = (
     keras.activations.threshold,
 )
 
-# By the names that Keras's files know them by.
+# These are known by their registered names.
 _ELEMENTWISE_ELSEWHERE = ("keras_hub>gelu_approximate",)
 
 
 def is_elementwise(activation: Any) -> bool:
-    """Whether an activation is known to treat each number by itself."""
+    """Whether an activation is known to treat each element by itself."""
     kinds = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
     if type(activation) in kinds or activation in _ELEMENTWISE:
         return True
@@ -54,7 +54,7 @@ def is_elementwise(activation: Any) -> bool:
 
 
 def apply(function: Callable[[Any], Any], values: np.ndarray) -> np.ndarray:
-    """What Keras makes of the values, at its own precision."""
+    """Returns the function's values as Keras computes them, at Keras's precision."""
     tensor = ops.convert_to_tensor(values[np.newaxis].astype("float32"))
     result = ops.convert_to_numpy(function(tensor))
     return result[0].astype("float64")

@@ -1,4 +1,4 @@
-"""Channels, and which of them can only be removed together.
+"""Channels, and the groups of channels that can only be removed together.
 
 A channel is an entry of a tensor's last axis: a unit of a Dense layer, a filter of a
 convolution.
@@ -20,8 +20,8 @@ class Tensor:
     """What is known about the channels of one tensor.
 
     Args:
-        atoms: a number for each channel; equal numbers are one channel.
-        value: the channel's value where it is the same for every input and at every
+        atoms: a number for each channel; equal numbers stand for the same channel.
+        value: the channel's value if it is the same for every input and at every
             position, else NaN.
         needed: whether the model's outputs depend on the channel, beyond what is
             folded into the layers that read it.
@@ -42,13 +42,13 @@ class Tensor:
 
     @property
     def constant(self) -> np.ndarray:
-        """Which channels have a known value."""
+        """Marks the channels that have a known value."""
         return ~np.isnan(self.value)
 
 
 @dataclass(eq=False)
 class Call:
-    """A layer and the tensors that it reads and makes in one place of the model."""
+    """One use of a layer in the model, with the tensors that it reads and returns."""
 
     use: Use
     inputs: list[Tensor]
@@ -61,12 +61,12 @@ class Call:
 
     @property
     def input_shapes(self) -> list[Shape]:
-        """The shapes of what it reads, the batch's axis first."""
+        """The shapes of the input tensors, with the batch axis first."""
         return self.use.input_shapes
 
     @property
     def output_shapes(self) -> list[Shape]:
-        """The shapes of what it makes, the batch's axis first."""
+        """The shapes of the output tensors, with the batch axis first."""
         return self.use.output_shapes
 
 
@@ -79,7 +79,7 @@ class Channels:
         self._fixed: list[np.ndarray] = []
 
     def new_tensor(self, channels: int) -> Tensor:
-        """A tensor with channels of its own."""
+        """Returns a tensor with new channels."""
         self.count += channels
         return Tensor(np.arange(self.count - channels, self.count))
 
@@ -88,11 +88,11 @@ class Channels:
         self._ties.append((one, other))
 
     def fix(self, tensor: Tensor) -> None:
-        """Keeps all channels of a tensor."""
+        """Marks all channels of a tensor as ones that must stay."""
         self._fixed.append(tensor.atoms)
 
     def groups(self) -> np.ndarray:
-        """The number of each channel's group, of those that go together."""
+        """Returns the index of each channel's group; a group is removed as a whole."""
         none = np.zeros(0, int)
         one = np.concatenate([none, *(one for one, _ in self._ties)])
         other = np.concatenate([none, *(other for _, other in self._ties)])
@@ -102,10 +102,10 @@ class Channels:
         return connected_components(edges, directed=False)[1]
 
     def fixed(self) -> np.ndarray:
-        """The channels that must stay whatever they do."""
+        """Returns the channels that must stay, whatever their values."""
         return np.concatenate([np.zeros(0, int), *self._fixed])
 
 
 def width(shape: Sequence[int | None]) -> int:
-    """The number of channels of a tensor of a shape that starts with the batch."""
+    """Returns the number of channels of a shape that starts with the batch axis."""
     return shape[-1] or 0 if len(shape) > 1 else 0

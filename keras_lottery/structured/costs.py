@@ -1,4 +1,4 @@
-"""What a forward pass of a model costs."""
+"""The cost of a forward pass of a model."""
 
 import math
 import warnings
@@ -21,11 +21,11 @@ TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTrans
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """The multiplications of one forward pass, of one example.
+    """Returns the number of multiplications in a forward pass of one example.
 
-    Those of Dense, EinsumDense and convolutions; zeros count like any weight. Warns of
-    other layers with kernels, such as recurrent ones and attention: theirs are left
-    out.
+    The multiplications of Dense, EinsumDense and convolutions are counted; weights that
+    are zero count like any others. Other layers with kernels, such as recurrent ones
+    and attention, are left out, and a warning names them.
 
     Raises:
         ValueError: if it is a subclassed model, or sizes of its inputs are not known.
@@ -43,10 +43,10 @@ def multiply_adds(model: keras.Model) -> int:
 
 
 def uses(graph: Graph) -> dict[int, int]:
-    """How often a forward pass multiplies by each number of a layer's kernels.
+    """Returns how often a forward pass uses each entry of a layer's kernels.
 
     Returns:
-        The times, by the `id` of each layer that `multiply_adds` counts.
+        The number of uses, by the `id` of each layer that `multiply_adds` counts.
     """
     times: dict[int, int] = {}
     left_out = {}
@@ -66,7 +66,7 @@ def uses(graph: Graph) -> dict[int, int]:
         first = getattr(layer, "data_format", None) == "channels_first"
         places = math.prod(shape[1:] if first else shape[:-1])
         if isinstance(layer, layers.EinsumDense):
-            # Those of the kernel's letters that stay are axes of the output.
+            # Letters of the kernel that are also in the result are axes of the output.
             terms, result = layer.equation.split("->")
             letters = zip(terms.split(",")[1], layer.kernel.shape, strict=True)
             kept = [size for letter, size in letters if letter in result]
@@ -82,7 +82,7 @@ def uses(graph: Graph) -> dict[int, int]:
 
 
 def kernels(layer: Any) -> list[Any]:
-    """The weights that a layer multiplies by; a function of `keras.ops` has none."""
+    """Returns the weights a layer multiplies by; a function of `keras.ops` has none."""
     if isinstance(layer, layers.LayerNormalization | layers.Normalization):
         return []
     return [v for v in getattr(layer, "weights", ()) if len(v.shape) > 1]

@@ -1,4 +1,4 @@
-"""`drop_blocks`: a model without the blocks that change least of what they read."""
+"""`drop_blocks`: a model without the blocks that change their input least."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class DepthReport:
-    """What `drop_blocks` measured and removed; `str()` gives it as readable lines.
+    """What `drop_blocks` measured and removed; `str()` formats it as readable lines.
 
     Attributes:
-        influence: 1 − cos of what each block reads and makes, by its name, in the
+        influence: 1 − cos between each block's input and output, by block name, in the
             model's order.
-        dropped: the names of those that went.
+        dropped: the names of the removed blocks.
     """
 
     influence: Mapping[str, float]
@@ -135,7 +135,7 @@ def drop_blocks(
 
 
 def _without(model: keras.Model, dropped: Sequence[str]) -> keras.Model:
-    """A model of the same layers without some of them."""
+    """Returns a model of the same layers without some of them."""
     gone = {id(layer) for path, layer in walk(model) if path in dropped}
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -152,7 +152,7 @@ def _without(model: keras.Model, dropped: Sequence[str]) -> keras.Model:
 
 
 def _blocks(model: keras.Model) -> dict[str, Any]:
-    """The node of each block in the model's graph, by its path, in order."""
+    """Returns the node of each block in the model's graph, by path, in order."""
     paths = {id(layer): path for path, layer in walk(model)}
     nodes: dict[int, list[Any]] = {}
     for node in nodes_in_order(model):
@@ -179,7 +179,7 @@ def _is_block(nodes: list[Any]) -> bool:
 def _influence(
     model: keras.Model, blocks: Mapping[str, Any], x: Any
 ) -> dict[str, float]:
-    """1 − cos of what each block reads and makes, the mean over all vectors."""
+    """Returns 1 − cos between each block's input and output, averaged over vectors."""
     pairs = [[node.input_tensors[0], node.outputs[0]] for node in blocks.values()]
     values = keras.Model(inputs_of(model), pairs)
     total, vectors = np.zeros(len(pairs)), np.zeros(len(pairs))

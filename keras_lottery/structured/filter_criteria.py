@@ -1,6 +1,7 @@
-"""What a filter is worth: `Filters -> scores`, larger means keep.
+"""Criteria that score filters: `Filters -> scores`, larger means keep.
 
-Each is a criterion by `of_filters`. A new one is a function, and a line in `CRITERIA`.
+`of_filters` makes a criterion of each function. To add one, write a function and add a
+line to `CRITERIA`.
 """
 
 import warnings
@@ -33,11 +34,11 @@ __all__ = [
 ]
 
 BINS = 10
-"""Of `entropy`."""
+"""The number of bins of `entropy`."""
 
 
 def l1(filters: Filters) -> np.ndarray:
-    """The sum of a filter's absolute weights; the mean over layers that are tied.
+    """The sum of a filter's absolute weights, averaged over tied layers.
 
     Reference:
         Li et al. 2017, "Pruning filters for efficient ConvNets", section 3.1.
@@ -46,7 +47,7 @@ def l1(filters: Filters) -> np.ndarray:
 
 
 def l2(filters: Filters) -> np.ndarray:
-    """The Euclidean norm of a filter's weights; the mean over layers that are tied.
+    """The Euclidean norm of a filter's weights, averaged over tied layers.
 
     Reference:
         He et al. 2018, "Soft filter pruning for accelerating deep convolutional neural
@@ -56,7 +57,7 @@ def l2(filters: Filters) -> np.ndarray:
 
 
 def fpgm(filters: Filters) -> np.ndarray:
-    """The distances to the layer's other filters: one near their middle is replaceable.
+    """The sum of distances to the layer's other filters, which can replace a near one.
 
     Reference:
         He et al. 2019, "Filter pruning via geometric median", equation 6.
@@ -68,7 +69,7 @@ def fpgm(filters: Filters) -> np.ndarray:
 
 
 def bn_scale(filters: Filters) -> np.ndarray:
-    """|gamma| of the normalisation behind a filter; the mean where there are several.
+    """|gamma| of the normalisation behind a filter, averaged if there are several.
 
     Reference:
         Liu et al. 2017, "Learning efficient convolutional networks through network
@@ -100,10 +101,11 @@ def activation(filters: Filters) -> np.ndarray:
 
 
 def hrank(filters: Filters) -> np.ndarray:
-    """The rank of a filter's feature map, the mean over the data.
+    """The rank of a filter's feature map, averaged over the data.
 
-    Maps have to be at least 3 x 3. Warns where more than half of a layer's filters have
-    the full rank, as they do without a ReLU before: nothing tells these apart.
+    Maps have to be at least 3 x 3. A warning names layers in which more than half of
+    the filters have full rank, as they do without a ReLU before the map: the ranks do
+    not distinguish these filters.
 
     Reference:
         Lin et al. 2020, "HRank: filter pruning using high-rank feature map", equation
@@ -137,11 +139,12 @@ def hrank(filters: Filters) -> np.ndarray:
 
 
 def entropy(filters: Filters) -> np.ndarray:
-    """The entropy over the data of the mean of a filter's feature map.
+    """The entropy, over the data, of the mean of a filter's feature map.
 
-    In nats, of the shares in ten bins of equal width between its smallest mean and its
-    largest one: a filter that answers all inputs alike is worth nothing. The formula is
-    ours: that of the paper is not public.
+    The entropy is measured in nats. It is the entropy of the shares of examples in ten
+    bins of equal width between the smallest and the largest mean. A filter that
+    responds to all inputs alike scores zero. The formula is ours, since the paper's is
+    not public.
 
     Reference:
         Min et al. 2018, "2PFPCE: two-phase filter pruning based on conditional
@@ -156,12 +159,13 @@ def entropy(filters: Filters) -> np.ndarray:
 
 
 def lasso(filters: Filters) -> np.ndarray:
-    """The penalty at which a filter enters, where few are to make the next outputs.
+    """The penalty at which the lasso of the next layers' outputs selects a filter.
 
-    Of the lasso ‖Y - Σ β_i X_i‖² + α ‖β‖₁, X_i being what the next layers have from
-    filter i, and Y their sum: α falls until β_i is no longer zero. Each X_i is scaled
-    to norm 1, so that the penalties compare. Filters that never enter are worth
-    nothing. Follow it by `repair="least_squares"`.
+    The lasso minimises ‖Y - Σ β_i X_i‖² + α ‖β‖₁, where X_i is the contribution of
+    filter i to the next layers' outputs and Y is the sum of all X_i. The score is the
+    largest α at which β_i is no longer zero. Each X_i is scaled to norm 1, so that the
+    penalties can be compared. Filters that are never selected score zero. Combine it
+    with `repair="least_squares"`.
 
     Reference:
         He et al. 2017, "Channel pruning for accelerating very deep neural networks",
@@ -184,7 +188,7 @@ def lasso(filters: Filters) -> np.ndarray:
 
 
 def greedy_forward(filters: Filters) -> np.ndarray:
-    """How early a filter is chosen by the loss, where the layer becomes an average.
+    """How early greedy selection by the loss adds a filter to the layer's average.
 
     Reference:
         Ye et al. 2020, "Good subnetworks provably exist: pruning via greedy forward
@@ -194,7 +198,7 @@ def greedy_forward(filters: Filters) -> np.ndarray:
 
 
 def greedy_imitation(filters: Filters) -> np.ndarray:
-    """How early a filter is chosen by the next layers' outputs.
+    """How early greedy selection by the next layers' outputs adds a filter.
 
     Reference:
         Ye et al. 2020, "Greedy optimization provably wins the lottery: logarithmic

@@ -1,7 +1,7 @@
-"""What a criterion of filters looks at, and how it becomes one of snapshots.
+"""The data for criteria that score filters, and their use as criteria of snapshots.
 
-A filter is a filter of a convolution or a unit of a Dense layer, with those of other
-layers that it is tied to by residual connections.
+A filter is a filter of a convolution or a unit of a Dense layer, together with the
+filters of other layers to which residual connections tie it.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,26 +29,27 @@ from keras_lottery.tickets.criteria import Criterion
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters of a layer, or of layers that are tied together.
+    """The filters of a layer, or of several layers that are tied together.
 
     Args:
-        name: the layer's path; several are joined by `+`.
-        alive: booleans (filters,): which are not pruned yet.
+        name: the layer's path; the paths of tied layers are joined by `+`.
+        alive: booleans (filters,), true for filters that are not pruned yet.
         kernels: an array (filters, weights) for each layer.
-        scales: gamma of each BatchNormalization behind them, of shape (filters,).
-        activations: gives the mean absolute value (filters,) of what the next layers
-            read, over the data.
+        scales: gamma of each BatchNormalization behind the filters, of shape
+            (filters,).
+        activations: returns the mean absolute value (filters,), over the data, of the
+            activations that the next layers read.
         rng: random numbers.
-        products: gives XᵀX over the data (filters, filters), X_i being what the next
-            layers' outputs have from filter i.
-        loss: of a factor for each filter (filters,): the loss that the model is
-            compiled with, over the data (x, y), once what the next layers read of the
-            filters is multiplied by the factors.
-        of_maps: of a function of feature maps (images, *places, filters), what it
-            returns for the images of all data, one batch after the other. Of what has
-            the filters, they are the last of the largest: behind the activation and
-            before the pooling.
-        groups: the number of each filter in the model (filters,).
+        products: returns XᵀX over the data (filters, filters), where X_i is the
+            contribution of filter i to the next layers' outputs.
+        loss: maps a factor for each filter (filters,) to the compiled loss over the
+            data (x, y), where the filters' activations are multiplied by the factors as
+            the next layers read them.
+        of_maps: applies a function to the feature maps (images, *places, filters) of
+            one batch after the other, and concatenates the results over all data. Of
+            all tensors with these filters, the maps are the last one of the largest
+            size: behind the activation and before the pooling.
+        groups: the index of each filter's group of channels in the model (filters,).
     """
 
     name: str
@@ -64,10 +65,11 @@ class Filters:
 
 
 def of_filters(score: Callable[[Filters], np.ndarray]) -> Criterion:
-    """The criterion of a function of a layer's filters, for `granularity="filter"`.
+    """Turns a function of a layer's filters into a criterion for filter pruning.
 
     Args:
-        score: what each filter is worth, an array (filters,); larger is kept.
+        score: returns the score of each filter, an array (filters,); larger means keep.
+            The criterion is for `granularity="filter"`.
 
     Example:
 
@@ -112,26 +114,27 @@ def _checked(score: Callable[[Filters], np.ndarray], filters: Filters) -> np.nda
 
 @dataclass(frozen=True)
 class _Rows:
-    """What belongs to the channels of a layer: a row for each, of a kind of array."""
+    """An array of one kind with a row for each channel of a layer."""
 
     kind: str
     groups: np.ndarray
     array: np.ndarray
 
     def of(self, groups: np.ndarray) -> np.ndarray:
-        """A row for each of the groups, of all of its channels."""
+        """Returns a row for each group, joined from the rows of all its channels."""
         order = np.argsort(self.groups, kind="stable")
         order = order[np.isin(self.groups[order], groups)]
         return self.array[order].reshape(len(groups), -1)
 
 
 def filters_of(snapshot: Snapshot, factors: np.ndarray | None = None) -> list[Filters]:
-    """The filters of each layer of a snapshot's model, or of layers that are tied.
+    """Returns the filters of each layer, or of tied layers, of a snapshot's model.
 
     Args:
-        snapshot: of a masked Sequential or Functional model.
-        factors: of each group of channels, what `Filters.loss` multiplies those of
-            other layers by; it is read again at the first loss of each layer.
+        snapshot: the snapshot of a masked Sequential or Functional model.
+        factors: for each group of channels, the factor that `Filters.loss` uses for the
+            channels of other layers. The array is read again at the first loss of each
+            layer.
     """
     graph = Graph(snapshot.model, rule_for)
     if factors is None:
@@ -166,7 +169,7 @@ def filters_of(snapshot: Snapshot, factors: np.ndarray | None = None) -> list[Fi
 
 
 def _rows(graph: Graph, masks: Masks) -> list[_Rows]:
-    """The kernels and masks that make channels, and the scales behind them."""
+    """Returns the kernels and masks that make channels, and the scales behind them."""
     rows = []
     for rule in graph.rules.values():
         call = rule.calls[0]
@@ -191,7 +194,7 @@ def _flat(array: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
-    """The mean absolute value of each group's channels where layers read them."""
+    """Returns the mean absolute value of each group's channels as layers read them."""
     if snapshot.data is None:
         raise ValueError(
             "criterion='activation' needs inputs. Received: data=None. Pass `data=x`."
@@ -216,16 +219,17 @@ def _activations(graph: Graph, snapshot: Snapshot) -> np.ndarray:
 
 
 def _products(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarray:
-    """What each two filters have in common in the outputs of the layers that read them.
+    """Returns XᵀX of the filters' contributions to the outputs of the next layers.
 
-    Each layer counts by the size of its outputs' part from these filters.
+    The term of each layer is divided by the size of all these filters' contribution to
+    its outputs.
     """
     total = np.zeros((len(groups), len(groups)))
     for rule in graph.rules.values():
         read = graph.groups[rule.calls[0].inputs[0].atoms]
         if not isinstance(rule, Linear) or not np.isin(read, groups).any():
             continue
-        # A separable convolution reads by two kernels: by a known one in the end.
+        # A separable convolution reads with two kernels; the last one is used.
         *_, weight = [n for n, (i, _) in rule.axes.items() if i is not None]
         name = f"{graph.name(rule.layer)}/{weight}"
         if name not in snapshot.masks:
@@ -236,7 +240,7 @@ def _products(graph: Graph, snapshot: Snapshot, groups: np.ndarray) -> np.ndarra
         )
         for moments, matrix in zip(snapshot.second_moments(name), kernel, strict=True):
             times = len(moments) // len(read)
-            # The channels of a patch lie side by side, those of a depthwise part apart.
+            # The channels of a patch are adjacent; those of a depthwise output are not.
             apart = weight == "pointwise_kernel"
             rows = np.repeat(read, times) if apart else np.tile(read, times)
             own = (rows[:, np.newaxis] == groups).astype(float)

@@ -1,7 +1,7 @@
-"""A model's channels: which are constant, which are needed, which go together.
+"""A model's channels: which are constant, needed, or only removable together.
 
-Channels of different tensors that can only be removed together, such as those that a
-residual connection adds up, make a group.
+A group consists of channels of different tensors that can only be removed together,
+such as those that a residual connection adds up.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from keras_lottery.structured.rules import Attention, Rule
 
 
 class Graph:
-    """A model as a list of calls, those inside nested models among them.
+    """A model as a list of calls, including those inside nested models.
 
     Args:
         model: a built Sequential or Functional model without masks.
@@ -26,9 +26,9 @@ class Graph:
     Attributes:
         calls: each use of a layer, in order.
         rules: the rule of each layer, by its `id`.
-        entries: what enters each nested model, by its `id`.
-        outputs: what the model returns.
-        groups: the number of each channel's group.
+        entries: the input tensors of each nested model, by its `id`.
+        outputs: the tensors that the model returns.
+        groups: the index of each channel's group.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Graph:
         self.model = model
         self.calls: list[Call] = []
         self.rules: dict[int, Rule] = {}
-        # A nested model's inputs have one width, wherever it is used.
+        # A nested model's inputs have the same widths wherever it is used.
         self.entries: dict[int, list[Tensor]] = {}
         self._paths = {id(layer): path for path, layer in walk(model)}
         self._rule_for = rule_for
@@ -51,18 +51,18 @@ class Graph:
         self._propagate()
 
     def name(self, operation: Any) -> str:
-        """The path of a layer in the model."""
+        """Returns the path of a layer in the model."""
         return self._paths.get(id(operation), operation.name)
 
     def place(self, call: Call) -> str:
-        """Where a layer is used: behind which others."""
+        """Returns where a layer is used, as the names of the layers before it."""
         makers = [self._makers.get(id(tensor), "the inputs") for tensor in call.inputs]
         return f"behind {' and '.join(dict.fromkeys(makers))}"
 
     def blocks(self) -> list[str]:
-        """The layers that keep all channels that they read and make, and why.
+        """Returns the layers whose input and output channels all stay, and why.
 
-        But for the activations that make the model's outputs, which stay anyway.
+        Activations that make the model's outputs are left out, since these stay anyway.
         """
         last = {id(tensor) for tensor in self.outputs}
         return [
@@ -77,12 +77,12 @@ class Graph:
         ]
 
     def keep(self) -> np.ndarray:
-        """Which groups stay in the smaller model, by number."""
+        """Marks the groups that stay in the smaller model, by index."""
         keep = self.fixed_groups()
         tensors = [tensor for call in self.calls for tensor in call.outputs]
         for tensor in tensors:
             keep[self.groups[tensor.atoms[tensor.needed]]] = True
-        # Keras has no layers of width zero.
+        # Keras does not support layers of width zero.
         for tensor in tensors:
             own = self.groups[tensor.atoms]
             if len(own) and not keep[own].any():
@@ -90,7 +90,7 @@ class Graph:
         return keep
 
     def fixed_groups(self) -> np.ndarray:
-        """Which groups must stay whatever they do, by number."""
+        """Marks the groups that must stay whatever their values, by index."""
         fixed = np.zeros(self.groups.max(initial=0) + 1, bool)
         fixed[self.groups[self._channels.fixed()]] = True
         return fixed
@@ -113,14 +113,14 @@ class Graph:
         return call.outputs
 
     def _propagate(self) -> None:
-        """Finds all constants, then all that is needed."""
+        """Finds all constants, then all channels that are needed."""
         for call in self.calls:
             rule = self.rules[id(call.layer)]
             for tensor, value in zip(call.outputs, rule.values(call), strict=True):
                 tensor.value = value
         for tensor in self.outputs:
             tensor.needed[:] = True
-        # A layer that is used twice needs a pass for what its later use needs of it.
+        # A layer that is used twice may need another pass for its other use.
         growing = True
         while growing:
             growing = False

@@ -1,8 +1,8 @@
-"""Greedy forward selection: a layer as the average of a few of its filters.
+"""Greedy forward selection: a layer becomes the average of a few of its filters.
 
-From none on, filters are chosen one after the other, each the one that lowers a loss
-most, until enough are there. The layer is then N / n times the sum of the n chosen, of
-N that it had, where one that is chosen again counts again.
+Starting from no filters, each step adds the filter that lowers a loss most, until there
+are enough. If the layer had N filters, it then becomes N / n times the sum of the n
+chosen ones. A filter that is chosen twice counts twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,13 +23,13 @@ from keras_lottery.tickets.repair import Repair
 Objective = Literal["loss", "imitation"]
 
 Losses = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""`(counts, candidates) -> losses`: those with each candidate chosen once more.
+"""`(counts, candidates) -> losses`: the losses if a candidate is chosen once more.
 
-`counts` (filters,) says how often each filter is chosen already.
+`counts` (filters,) holds how often each filter has been chosen so far.
 """
 
 STEPS = 4
-"""How many steps there are for each filter that is kept, where filters may repeat."""
+"""The number of steps for each filter that is kept, if filters may repeat."""
 
 
 def select(
@@ -40,18 +40,20 @@ def select(
     candidates: int | None = None,
     start: np.ndarray | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """Chooses filters, one after the other, each time the one of least loss.
+    """Chooses filters one after the other, each time the one with the lowest loss.
 
     Args:
         losses: see `Losses`.
-        alive: booleans (filters,): which may be chosen.
+        alive: booleans (filters,), true for filters that may be chosen.
         rng: draws the candidates.
-        repeats: whether a filter may be chosen again; else it ends with the last one.
+        repeats: whether a filter may be chosen again. If not, the selection ends when
+            all filters are chosen.
         candidates: how many filters are tried at each step; by default all.
-        start: how often each is chosen already (filters,); by default never.
+        start: how often each filter has been chosen already (filters,); by default
+            never.
 
     Yields:
-        The filter's number, and the loss with it.
+        The index of the chosen filter, and the loss after choosing it.
     """
     counts = np.zeros(len(alive), int) if start is None else start.copy()
     allowed = np.flatnonzero(alive)
@@ -68,11 +70,13 @@ def select(
 
 
 def imitation(products: np.ndarray, size: int) -> Losses:
-    """‖Z - Z_n‖² of what the next layers have from all filters, and from the chosen.
+    """Returns losses ‖Z - Z_n‖² that compare the chosen filters with all of them.
 
     Args:
-        products: XᵀX (filters, filters), X_i being what they have from filter i.
-        size: N, how many filters the layer has.
+        products: XᵀX (filters, filters), where X_i is the contribution of filter i to
+            the next layers' outputs. Z is the contribution of all filters, and Z_n that
+            of the average of the chosen ones.
+        size: N, the number of filters that the layer has.
     """
     sums = products.sum(axis=1)
 
@@ -88,20 +92,21 @@ def imitation(products: np.ndarray, size: int) -> Losses:
 
 @dataclass(frozen=True)
 class GreedyForward(Repair):
-    """Averages of filters in place of those that were pruned.
+    """Replaces the filters of a layer by an average of those that are left.
 
-    As a repair, it goes on with the filters that are left: how often each is chosen,
-    times N / n, becomes a factor of the weights that read it. With `"loss"`, layers
-    follow each other, each in the network that the ones before leave.
+    As a repair, it selects among the filters that are left. The number of times that a
+    filter is chosen, multiplied by N / n, becomes a factor of the weights that read the
+    filter. With `"loss"`, layers are repaired one after the other, each in the network
+    in which the earlier ones have been repaired.
 
     Args:
-        objective: `"loss"`, the loss that the model is compiled with, of (x, y); or
-            `"imitation"`, the squared distance of the next layers' outputs from what
-            they were, which needs x alone and no passes forward for each candidate.
-        repeats: whether a filter may be chosen again, as in the paper and not in its
-            authors' code. Otherwise all factors of a layer are equal.
-        candidates: how many filters are tried at each step, at random; by default 50
-            for `"loss"`, all for `"imitation"`.
+        objective: `"loss"`, the compiled loss on (x, y); or `"imitation"`, the squared
+            distance of the next layers' outputs from their values before pruning, which
+            needs only x and no forward pass for each candidate.
+        repeats: whether a filter may be chosen again, as in the paper but not in its
+            authors' code. If not, all factors of a layer are equal.
+        candidates: how many randomly drawn filters are tried at each step; by default
+            50 for `"loss"` and all for `"imitation"`.
 
     Reference:
         Ye et al. 2020, "Good subnetworks provably exist: pruning via greedy forward
@@ -129,7 +134,7 @@ class GreedyForward(Repair):
             checks.count("candidates", self.candidates, 1)
 
     def score(self, filters: Filters) -> np.ndarray:
-        """The later a filter is chosen for the first time, the less it is worth."""
+        """Scores filters: the later one is first chosen, the lower its score."""
         size = int(filters.alive.sum())
         losses = self._losses(filters, size)
         counts = np.zeros(len(filters.alive), int)
@@ -138,7 +143,7 @@ class GreedyForward(Repair):
             if not counts[chosen]:
                 order.append(chosen)
             counts[chosen] += 1
-        # Those that were never chosen follow, as if each had to be.
+        # The filters that were never chosen follow, in a selection without repeats.
         rest = filters.alive & (counts == 0)
         tried = self._tried
         last = select(losses, rest, filters.rng, False, tried, start=counts)
@@ -148,7 +153,7 @@ class GreedyForward(Repair):
         return scores
 
     def factors(self, filters: Filters, kept: np.ndarray) -> np.ndarray:
-        """What the filters that are kept are multiplied by (filters,), 0 for others."""
+        """Returns the factors of the kept filters (filters,), and 0 for the others."""
         size = int(filters.alive.sum())
         if not self.repeats:
             return size * kept / kept.sum()

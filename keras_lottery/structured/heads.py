@@ -10,17 +10,18 @@ from keras_lottery.structured.units import Slices, Units
 
 
 def find_heads(model: keras.Model, masks: Masks) -> Units:
-    """The heads of a masked model's attention layers, of a model of any kind.
+    """Returns the heads of a masked model's attention layers, for any kind of model.
 
-    Those of which all kernels are masked: of queries, keys, values and outputs. Heads
-    of queries that share keys and values go together.
+    It returns the heads of layers in which all kernels are masked: those of queries,
+    keys, values and outputs. Heads of queries that share keys and values are pruned
+    together.
 
     Args:
         model: the masked model.
-        masks: those of its masks that may change.
+        masks: the masks of the model that may change.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there are no such heads.
     """
     layers: dict[str, np.ndarray] = {}
     slices: list[Slices] = []
@@ -40,7 +41,7 @@ def find_heads(model: keras.Model, masks: Masks) -> Units:
             slices.append(Slices(f"{path}/{part}/kernel", AXES[part], groups, "filter"))
             bias = variables.get(f"{path}/{part}/bias")
             if bias is not None and part != "attention_output":
-                # A row of numbers for each head.
+                # Each head has a row of entries.
                 rows = np.broadcast_to(groups[:, np.newaxis], tuple(bias.shape))
                 shifts[f"{path}/{part}/bias"] = rows
         total += heads.count

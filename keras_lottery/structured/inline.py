@@ -1,4 +1,4 @@
-"""`inline`: blocks of a model as parts of its graph, which channels are followed by."""
+"""`inline`: opens the blocks of a model, so that channels can be followed in them."""
 
 import warnings
 from functools import partial
@@ -32,9 +32,9 @@ def inline(model: keras.Model) -> keras.Model:
     block. Weights, masks and outputs in inference stay the same, and so do other
     layers.
 
-    What Python decides in a block's `call` is decided once, without `training`: the
-    branch `if training:` is not taken. Inner layers that depend on training, such as
-    Dropout, still do.
+    Python code in a block's `call` runs once, with `training` false: a branch `if
+    training:` is not taken. Inner layers that depend on training, such as Dropout,
+    still do.
 
     Args:
         model: a built Sequential or Functional model, or one of keras-hub's backbones;
@@ -42,7 +42,7 @@ def inline(model: keras.Model) -> keras.Model:
             compiled in the same way, with a fresh optimizer.
 
     Returns:
-        The model. A file of it does not need the blocks' classes.
+        The new model. Loading it from a file does not need the blocks' classes.
 
     Raises:
         ValueError: if the model is not built or is a subclassed model, or if it has
@@ -89,14 +89,14 @@ def inline(model: keras.Model) -> keras.Model:
 
 
 class _Opener:
-    """Opens blocks, each once for all the places where it is used.
+    """Opens blocks, each of them once for all its uses.
 
     Args:
-        model: where the blocks are.
+        model: the model that contains the blocks.
 
     Attributes:
-        opened: paths of blocks.
-        closed: those that cannot be opened, and why.
+        opened: the paths of the opened blocks.
+        closed: the blocks that cannot be opened, and why.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -106,7 +106,7 @@ class _Opener:
         self._graphs: dict[int, keras.Model | None] = {}
 
     def graph(self, model: Any) -> keras.Model:
-        """A Functional model of the same layers, except the blocks."""
+        """Returns a Functional model of the same layers in which blocks are opened."""
         if isinstance(model, keras.Sequential):
             first = keras.Input(
                 batch_shape=model.input_shape, dtype=model.inputs[0].dtype
@@ -143,7 +143,7 @@ class _Opener:
     def _open(
         self, layer: Any, tensors: dict[int, Any], args: Any, kwargs: Any
     ) -> keras.Model | None:
-        """The graph of a block, or `None` if it has none."""
+        """Returns the graph of a block, or `None` if the block cannot be opened."""
         if reason := _why_closed(layer, list(tensors.values())):
             self._close(layer, reason)
             return None
@@ -156,7 +156,7 @@ class _Opener:
         )
         first = list(inputs.values())
         if layer.autocast:
-            # As Keras does around `call`.
+            # Keras does the same around `call`.
             own_args, own_kwargs = keras.tree.map_structure(
                 partial(_cast, layer.compute_dtype), (own_args, own_kwargs)
             )
@@ -175,7 +175,7 @@ class _Opener:
             self._close(layer, "what its `call` does makes no graph", error)
             return None
         try:
-            # A file could not hold a tensor of the block's own.
+            # A file cannot hold a tensor that the block itself stores.
             keras.saving.serialize_keras_object(made)
         except Exception as error:
             self._close(layer, "a file could not hold its graph", error)
@@ -184,7 +184,7 @@ class _Opener:
         return made
 
     def _close(self, layer: Any, reason: str, error: Exception | None = None) -> None:
-        """Notes why a block stays as it is, and the first line of an error."""
+        """Records why a block stays as it is, with the first line of an error."""
         if error is not None:
             told = str(error).strip().partition("\n")[0][:200]
             reason = f"{reason} ({told or type(error).__name__})"
@@ -195,7 +195,7 @@ class _Opener:
 
 
 def _cast(dtype: str, value: Any) -> Any:
-    """Tensors of floats in a dtype, and anything else as it is."""
+    """Casts tensors of floats to a dtype, and returns anything else unchanged."""
     if not isinstance(value, keras.KerasTensor) or value.dtype == dtype:
         return value
     if keras.backend.is_float_dtype(value.dtype):
@@ -204,7 +204,7 @@ def _cast(dtype: str, value: Any) -> Any:
 
 
 def _is_block(layer: Any) -> bool:
-    """Whether a layer is made of others, and no class of Keras's."""
+    """Whether a layer is made of other layers and its class is not one of Keras's."""
     return (
         isinstance(layer, keras.layers.Layer)
         and not has_graph(layer)
@@ -215,7 +215,7 @@ def _is_block(layer: Any) -> bool:
 
 
 def _why_closed(layer: Any, tensors: list[Any]) -> str:
-    """Why a block cannot be opened, as far as it is known before."""
+    """Returns why a block cannot be opened, as far as this is known beforehand."""
     if own_variables(layer):
         names = [variable.name for variable in own_variables(layer)]
         return f"it has weights of its own, {names}, which are of no layer inside"
@@ -234,14 +234,14 @@ def _why_closed(layer: Any, tensors: list[Any]) -> str:
 
 
 def _call_of(node: Any) -> str:
-    """How a layer is called in one place: which tensors, and what else."""
+    """Returns how a layer is called in one place: its tensors and other arguments."""
     tensors = {id(tensor): number for number, tensor in enumerate(node.input_tensors)}
 
     def told(value: Any) -> str:
         if isinstance(value, keras.KerasTensor):
             return f"tensor {tensors[id(value)]} {value.shape} {value.dtype}"
         if keras.ops.is_tensor(value) or isinstance(value, np.ndarray):
-            # Its `repr` leaves out most of a large one.
+            # The `repr` of a large array leaves out most of it.
             array = keras.ops.convert_to_numpy(value)
             return f"{array.shape} {array.dtype} {array.tobytes()!r}"
         return repr(value)

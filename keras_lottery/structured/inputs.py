@@ -10,13 +10,13 @@ from keras_lottery.keras_bridge.graph import inputs_of
 
 
 def arrays_of(model: keras.Model, x: Any) -> tuple[list[np.ndarray], list[str]]:
-    """The arrays in the order of the model's inputs, and the types that these have.
+    """Returns the arrays in the order of the model's inputs, and the inputs' dtypes.
 
     Raises:
-        ValueError: if they are not those of the model, or differ in length.
+        ValueError: if the arrays do not fit the model's inputs, or differ in length.
     """
     structure = inputs_of(model)
-    # As Keras calls them: by key where the model takes a dictionary.
+    # Keras finds inputs by key if the model takes a dictionary.
     tensors = {
         path[-1] if path and isinstance(path[-1], str) else tensor.name: tensor
         for path, tensor in keras.tree.flatten_with_path(structure)

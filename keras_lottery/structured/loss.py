@@ -24,23 +24,25 @@ from keras_lottery.structured.rules import Linear
 from keras_lottery.tickets import Snapshot
 
 EXAMPLES = 256
-"""How many examples of the data the loss is of; fewer if there are fewer."""
+"""The number of examples on which the loss is computed, if there are as many."""
 
 BATCHES = 8
-"""How many batches they are at most, of a model whose batches have a fixed size."""
+"""The largest number of batches, for a model whose batch size is fixed."""
 
 
 @dataclass(frozen=True, repr=False)
 class LossWithFactors:
-    """The loss once what layers read of some channels is multiplied by factors.
+    """The loss as a function of factors that multiply channels as layers read them.
 
-    What comes before the first of these layers is computed once.
+    The calls before the first of these layers are computed once.
 
     Args:
-        graph: of the snapshot's model.
-        snapshot: with training data.
-        groups: the channels, by their groups' numbers.
-        factors: of each group, what those of all others are multiplied by.
+        graph: the graph of the snapshot's model.
+        snapshot: a snapshot with training data.
+        groups: the indices of the groups of channels that the function's factors are
+            for.
+        factors: a factor for each group of the model, used for all groups that are not
+            in `groups`.
 
     Raises:
         ValueError: at the first call, if the model is not compiled, or there are no
@@ -53,7 +55,7 @@ class LossWithFactors:
     factors: np.ndarray
 
     def __call__(self, factors: np.ndarray) -> float:
-        """The loss, of a factor for each of `groups`."""
+        """Returns the loss for a factor for each of `groups`."""
         every = self.factors.copy()
         every[self.groups] = factors
         tensor = keras.ops.convert_to_tensor(every, "float32")
@@ -78,7 +80,7 @@ class LossWithFactors:
         return current().compiled(loss)
 
     def _part(self, pair: tuple[Any, Any]) -> Callable[[Any], Any]:
-        """The loss of a batch (x, y)."""
+        """Returns the loss on a batch (x, y), as a function of the factors."""
         model = self.graph.model
         x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, pair)
         arrays, dtypes = arrays_of(model, pair[0])
@@ -91,7 +93,7 @@ class LossWithFactors:
         del known[self._first :]
 
         def loss(factors: Any) -> Any:
-            # Keras counts the losses of several outputs in variables.
+            # Keras tracks the losses of several outputs in variables.
             with keras.StatelessScope(), without_penalties(model):
                 outputs = pack_outputs(model, self._run(batch, factors, list(known)))
                 return compute_loss(model, x, y, outputs, training=False)
@@ -99,9 +101,9 @@ class LossWithFactors:
         return loss
 
     def _run(self, batch: list[Any], factors: Any, made: list[list[Any]]) -> list[Any]:
-        """The model's outputs, where `made` has what the first calls make.
+        """Returns the model's outputs; `made` holds the results of the first calls.
 
-        What the others make is added to it.
+        The results of the other calls are appended to `made`.
         """
         calls = iter(self.graph.calls)
         computed = iter(list(made))
@@ -124,7 +126,7 @@ class LossWithFactors:
 
     @property
     def _first(self) -> int:
-        """The first call that reads one of the channels."""
+        """The index of the first call that reads one of the channels."""
         return next(
             (
                 number
@@ -136,9 +138,9 @@ class LossWithFactors:
         )
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
-        """Some of the data (x, y), the same for each layer.
+        """Yields a part of the data (x, y), the same part for each layer.
 
-        One batch of them; of a model whose batches have a fixed size, some.
+        It is one batch, or several if the model has a fixed batch size.
         """
         x, y = self.snapshot.training_data()
         count, fixed = length(x), batch_size_of(self.graph.model)

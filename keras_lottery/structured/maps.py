@@ -23,7 +23,7 @@ BATCH = 256
 
 
 def batches(graph: Graph, snapshot: Snapshot) -> Iterator[list[Any]]:
-    """The snapshot's inputs, in the order of the model's, in batches of tensors."""
+    """Yields batches of the snapshot's inputs as tensors, in the model's order."""
     arrays, dtypes = arrays_of(graph.model, snapshot.inputs())
     check_whole_batches(graph.model, len(arrays[0]))
     size = batch_size_of(graph.model) or BATCH
@@ -41,10 +41,11 @@ def of_feature_maps(
     groups: np.ndarray,
     reduce: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """What is asked of the filters' maps (images, *places, filters) over the inputs.
+    """Returns a function's values for the filters' maps (images, *places, filters).
 
-    Of all tensors that have them, the last of the largest: behind the activation, and
-    before the pooling. Maps of all inputs at once would take much memory.
+    Of all tensors with these filters, the maps are the last one of the largest size:
+    behind the activation, and before the pooling. The function is applied batch by
+    batch, since the maps of all inputs at once would take much memory.
     """
     number, output = _largest(graph, groups)
     order = np.argsort(graph.groups[graph.calls[number].outputs[output].atoms])
@@ -64,7 +65,7 @@ def of_feature_maps(
 
 
 def _largest(graph: Graph, groups: np.ndarray) -> tuple[int, int]:
-    """The call and its output that have exactly these groups at most places."""
+    """Returns the call and the output with exactly these groups and most positions."""
     wanted = np.sort(groups)
 
     def places(call: Call, output: int) -> int:

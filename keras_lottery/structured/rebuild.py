@@ -1,4 +1,4 @@
-"""A smaller model, made of a model's graph and the channels that stay."""
+"""A smaller model, built from a model's graph and the channels that stay."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ from keras_lottery.structured.rules import Keep, Rule, Weights, weights_of
 
 
 def rebuild(graph: Graph, keep: Keep) -> keras.Model:
-    """A new model with the channels that stay, and the weights that belong to them.
+    """Returns a new model with the channels that stay and their weights.
 
     Args:
         graph: the model's graph.
-        keep: which channels of a tensor stay.
+        keep: returns which channels of a tensor stay.
     """
     shrunk = {id(r.layer): r.shrink(keep) for r in graph.rules.values()}
     made: dict[int, Any] = {}
     rules: dict[int, Rule] = {}
 
     def copy(layer: Any) -> Any:
-        """The new layer of a layer, one for all the places where it is used."""
+        """Returns the new layer for a layer, one for all its uses."""
         if id(layer) not in made:
             if has_graph(layer):
                 made[id(layer)] = build(layer, graph.entries[id(layer)])
@@ -41,7 +41,7 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
         return made[id(layer)]
 
     def call(new: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls a new layer as the old one is called, with what stays of arrays."""
+        """Calls a new layer as the old one is called, with arrays cut accordingly."""
         if id(new) in rules:
             args, kwargs = rules[id(new)].arguments(args, kwargs, keep)
         return new(*args, **kwargs)
@@ -67,7 +67,7 @@ def rebuild(graph: Graph, keep: Keep) -> keras.Model:
 
 
 def _input(layer: Any, channels: int | None) -> Any:
-    """A new model input like that of an InputLayer, with the channels that stay."""
+    """Returns a new input like that of an InputLayer, with the channels that stay."""
     config = layer.get_config()
     shape = config.pop("batch_shape")
     if channels:
@@ -76,7 +76,7 @@ def _input(layer: Any, channels: int | None) -> Any:
 
 
 def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
-    """What stays of the arrays in a layer's config that weights are initialised to."""
+    """Returns the initial values of weights in a layer's config, cut accordingly."""
     if type(rule).cut is Rule.cut:
         return {}
     config = {}
@@ -102,7 +102,7 @@ def _copy_trainable(graph: Graph, model: keras.Model, made: dict[int, Any]) -> N
             walk(rule.layer), walk(made[id(rule.layer)]), strict=True
         )
     }
-    # Parents come first, so a layer's own setting is the last one written.
+    # Parents come first, so that a layer's own setting is written last.
     model.trainable = graph.model.trainable
     for _, layer in walk(graph.model):
         if (new := made.get(id(layer), inside.get(id(layer)))) is not None:
@@ -114,10 +114,10 @@ def _copy_weights(old: Any, new: Any, weights: Weights) -> None:
     for name, array in weights.items():
         (inside[name] if "/" in name else getattr(new, name)).assign(array)
     if not weights and isinstance(old, keras.layers.Layer):
-        # By name: quantisation adds variables in another order.
+        # Matched by name, because quantisation adds variables in another order.
         sources = named_variables(old)
         for name, variable in named_variables(new).items():
-            # A copy: JAX would train the two models in one buffer.
+            # Copied, because JAX would otherwise train both models in one buffer.
             variable.assign(read(sources[name]))
         copy_assets(old, new)
         copy_own(old, new)

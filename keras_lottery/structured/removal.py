@@ -28,18 +28,17 @@ from keras_lottery.structured.rules import (
 
 @dataclass(frozen=True)
 class CompactReport:
-    """What `compact` removed; `str()` gives it as readable lines.
+    """What `compact` removed; `str()` formats it as readable lines.
 
     Attributes:
         parameters_before: the parameters of the model without its masks.
-        parameters_after: those of the smaller model.
+        parameters_after: the parameters of the smaller model.
         widths: the number of channels before and after, by the path of the layer that
             makes them.
         heads: the number of heads before and after, by the path of the attention layer.
         kept: dead channels that stay, and why, by the path of the layer.
-        not_followed: layers and operations around which all channels stay, with
-            their place and the reason. `register_rule` gives a layer of your own a
-            rule.
+        not_followed: layers and operations around which all channels stay, with their
+            place and the reason. `register_rule` adds a rule for your own layer class.
     """
 
     parameters_before: int
@@ -87,19 +86,20 @@ def compact(
 ) -> keras.Model | tuple[keras.Model, CompactReport]:
     """Returns a smaller model of ordinary layers with the same outputs.
 
-    Units and filters are removed that nothing reads, or that are constant because they
-    read nothing; such a constant is added to the biases of the layers that read it.
-    This propagates through the whole graph: what only a dead unit read is dead too.
-    Layers, their names and their order stay, and so do the model's inputs and outputs.
+    Units and filters are removed if nothing reads them, or if they are constant because
+    they read nothing; such a constant is added to the biases of the layers that read
+    it. This propagates through the whole graph: a unit that only dead units read is
+    dead too. Layers, their names and their order stay, and so do the model's inputs and
+    outputs.
 
-    Attention heads are removed whose values or outputs have no weights. Where heads of
+    Attention heads are removed if their values or outputs have no weights. If heads of
     queries share keys and values, this must hold for all of them.
 
-    A constant that cannot be removed exactly stays, and the report names it: in front
-    of a convolution with `padding="same"` (whose padding is zero, not that constant),
-    beside live channels of an addition or a maximum, and in front of layers of an
-    unknown class. Each layer keeps at least one channel. The outputs are the same in
-    inference; in training a normalisation computes new statistics.
+    A constant that cannot be removed exactly stays, and the report names it. This
+    happens in front of a convolution with `padding="same"` (whose padding is zero, not
+    that constant), beside live channels of an addition or a maximum, and in front of
+    layers of an unknown class. Each layer keeps at least one channel. The outputs are
+    the same in inference; in training a normalisation computes new statistics.
 
     Args:
         model: a built Sequential or Functional model, masked or with exact zeros in
@@ -156,13 +156,13 @@ def compact(
 
 
 def plain_copy(model: keras.Model) -> keras.Model:
-    """The model without masks: a copy with their zeros if it is masked, or itself.
+    """Returns a masked model's copy with zeros instead of masks, or else the model.
 
-    Where a layer does not tell its config, as one of a subclass's own may not, it is a
-    copy as well, which the config of the whole gives.
+    If a layer has no `get_config`, as in a subclass of your own, the result is a copy
+    as well, made from the config of the whole model.
 
     Raises:
-        ValueError: if its layers cannot be followed.
+        ValueError: if the model's layers cannot be followed.
     """
     check_followed(model)
     as_it_is = not is_masked(model) and all(map(_has_config, model.layers))
@@ -192,7 +192,7 @@ def check_followed(model: keras.Model) -> None:
 
 
 def makers(graph: Graph) -> dict[str, Rule]:
-    """The rules of the layers that make channels of their own, by path."""
+    """Returns the rules of the layers that make new channels, by path."""
     return {
         graph.name(rule.layer): rule
         for rule in graph.rules.values()
@@ -201,7 +201,7 @@ def makers(graph: Graph) -> dict[str, Rule]:
 
 
 def _kept(graph: Graph, keep: Keep) -> dict[str, str]:
-    """Why dead channels stay, by the layer that makes them."""
+    """Returns why dead channels stay, by the layer that makes them."""
     reasons = _reasons(graph)
     kept = {}
     for path, rule in makers(graph).items():
@@ -221,7 +221,7 @@ def _kept(graph: Graph, keep: Keep) -> dict[str, str]:
 
 
 def _reasons(graph: Graph) -> dict[int, set[str]]:
-    """What keeps constants in the model, by group."""
+    """Returns the reasons that constants stay in the model, by group."""
     reasons: dict[int, set[str]] = {}
 
     def note(tensor: Tensor, channels: np.ndarray, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Is it the weights, or the smaller architecture? A pruned model, trained again."""
+"""Baselines that train a pruned architecture from scratch."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,9 @@ class Start:
     """A smaller model, and how long to train it.
 
     Attributes:
-        model: with the weights to start from; compiled if the pruned model is.
-        epochs: as many as the dense model's training, or as cost as much.
+        model: the smaller model with the weights to start from; compiled if the pruned
+            model is.
+        epochs: as many as the dense model's training had, or as many as cost the same.
     """
 
     model: keras.Model
@@ -33,27 +34,27 @@ class Start:
 def scratch(
     model: keras.Model, initial: State, epochs: int, seed: int = 0
 ) -> dict[str, Start]:
-    """What a pruned and compacted model is held against: itself, trained from scratch.
+    """Returns baselines of a pruned and compacted model: itself, trained from scratch.
 
     Args:
         model: a masked model, whose masks have pruned units and filters.
-        initial: the state that it was first trained from, see `get_state`.
-        epochs: for how many it was.
-        seed: of the new weights.
+        initial: the state from which the model was first trained, see `get_state`.
+        epochs: the number of epochs of that training.
+        seed: the seed of the new weights.
 
     Returns:
         Three starts of the model that `compact(model)` returns:
 
         - `"original"`: the initial weights of the units that are left, and as many
           epochs as the dense model had;
-        - `"scratch_e"`: new weights of the smaller model's own initialisers, and as
+        - `"scratch_e"`: new weights from the smaller model's own initialisers, and as
           many epochs;
-        - `"scratch_b"`: the same weights, and as many epochs as cost what the dense
-          training did, by `multiply_adds`.
+        - `"scratch_b"`: the same weights, and as many epochs as cost the same as the
+          dense training, by `multiply_adds`.
 
     Raises:
-        ValueError: if the model is not masked or is a subclassed model, or `initial`
-            is the state of another.
+        ValueError: if the model is not masked or is a subclassed model, or `initial` is
+            the state of another model.
 
     Reference:
         Liu et al. 2019, "Rethinking the value of network pruning", section 3.
@@ -89,7 +90,7 @@ def scratch(
 
 
 def _with(model: keras.Model, state: State) -> keras.Model:
-    """A copy with another state."""
+    """Returns a copy of the model with another state."""
     new = duplicate(model)
     compile_alike(model, new)
     set_state(new, state)

@@ -1,8 +1,8 @@
-"""The smaller network that a ticket of filters is, and its place in the whole one.
+"""The smaller network of a ticket that prunes filters, and its place in the whole.
 
-`compact` removes what a trained model does not need. Here a training is still to come:
-what goes is what the masks prune on both sides, whatever the weights are, since a unit
-that is zero now may grow.
+`compact` removes the parts that a trained model does not need. The networks here are
+still to be trained, and a unit whose weights are zero now may grow. A unit is therefore
+removed only if the masks prune the weights on both sides of it, whatever their values.
 """
 
 import math
@@ -35,15 +35,16 @@ from keras_lottery.structured.rules import Keep, Rule, rule_for, weights_of
 from keras_lottery.structured.units import units_of
 
 Places = Mapping[str, np.ndarray]
-"""Where the numbers of smaller variables lie in the whole, flattened ones, by name."""
+"""The positions of a smaller variable's entries in the whole, flattened, by name."""
 
 
 class Cost(NamedTuple):
-    """What a network costs.
+    """The cost of a network.
 
     Args:
-        parameters: how many it has.
-        multiply_adds: those of a forward pass, see `structured.multiply_adds`.
+        parameters: the number of parameters.
+        multiply_adds: the multiply-adds of a forward pass, see
+            `structured.multiply_adds`.
     """
 
     parameters: int
@@ -55,23 +56,23 @@ class Part:
     """A smaller network, and its place in the whole one.
 
     Args:
-        model: the smaller network, masked and compiled as the whole one is, with
-            weights of no meaning.
-        places: see `Places`; variables that are whole are left out.
+        model: the smaller network, masked and compiled in the same way as the whole
+            one, with meaningless weights.
+        places: see `Places`; variables that are not cut are left out.
     """
 
     model: keras.Model
     places: Places
 
     def cut(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the smaller network has of a state, or of masks."""
+        """Cuts a state, or masks, to the smaller network."""
         return {
             name: array.ravel()[self.places[name]] if name in self.places else array
             for name, array in arrays.items()
         }
 
     def put_back(self, state: State, whole: State) -> State:
-        """The whole network's state, with that of the smaller one where it lies."""
+        """Returns the whole network's state with the smaller one's put into it."""
         made = dict(state)
         for name, place in self.places.items():
             made[name] = whole[name].copy()
@@ -86,19 +87,19 @@ class Smaller:
         model: a masked Sequential or Functional model. It is left untouched.
 
     Attributes:
-        units: its filters, whose groups' numbers `kept` and `part` take.
+        units: the model's filters; `kept` and `part` use the indices of their groups.
         masked: the names of the weights that have masks.
 
     Raises:
-        ValueError: if it cannot be followed, if it has no filters to prune, or if a
-            layer cannot be made smaller.
+        ValueError: if the model's layers cannot be followed, if it has no filters to
+            prune, or if a layer cannot be made smaller.
     """
 
     def __init__(self, model: keras.Model) -> None:
         check_followed(model)
         self._whole = strip_masks(model)
-        # Numbers of no meaning, of which none is zero and no two are equal: otherwise
-        # the graph would find constants among what is still to be trained.
+        # Random values of which none is zero and no two are equal. With others, the
+        # graph would find constants among weights that are still to be trained.
         rng = np.random.default_rng(0)
         for variable in named_variables(self._whole).values():
             if "float" in variable.dtype:
@@ -112,7 +113,7 @@ class Smaller:
         self._check()
 
     def cost(self, kept: np.ndarray | None = None) -> Cost:
-        """What the network of some groups costs; by default the whole one.
+        """Returns the cost of the network of some groups; by default of the whole one.
 
         Raises:
             ValueError: if sizes of the model's inputs are not known.
@@ -120,7 +121,7 @@ class Smaller:
         keep: Keep = partial(self._of, self._all if kept is None else kept)
         parameters, multiply_adds = self._fixed
         for rule, name, shape, times in self._numbers:
-            # Of no memory, until it is cut.
+            # A broadcast array takes no memory until it is cut.
             own = rule.cut(name, np.broadcast_to(np.int8(0), shape), keep)
             parameters += own.size
             multiply_adds += own.size * times * (len(shape) > 1)
@@ -132,12 +133,12 @@ class Smaller:
 
     @cached_property
     def _uses(self) -> dict[int, int]:
-        with warnings.catch_warnings(action="ignore"):  # of what stays anyway
+        with warnings.catch_warnings(action="ignore"):  # about layers that stay anyway
             return uses(self._graph)
 
     @cached_property
     def _numbers(self) -> list[tuple[Rule, str, tuple[int, ...], int]]:
-        """(rule, weight, shape, times) of all weights whose layers may be cut."""
+        """The (rule, weight, shape, uses) of all weights whose layers may be cut."""
         return [
             (rule, name, array.shape, self._uses.get(id(rule.layer), 0))
             for rule in self._graph.rules.values()
@@ -147,7 +148,7 @@ class Smaller:
 
     @cached_property
     def _fixed(self) -> Cost:
-        """That of the layers that nothing is cut from."""
+        """The cost of the layers that are never cut."""
         cut = sum(math.prod(shape) for _, _, shape, _ in self._numbers)
         multiply_adds = sum(
             self._uses.get(id(rule.layer), 0) * math.prod(kernel.shape)
@@ -159,12 +160,12 @@ class Smaller:
 
     @cached_property
     def shrinking(self) -> dict[str, keras.Variable]:
-        """The variables of which filters may take a part, by name."""
+        """The variables that become smaller when filters are removed, by name."""
         variables = named_variables(self._whole)
         return {name: variables[name] for name in self._places(self._few())}
 
     def layers(self) -> Iterator[tuple[str, Any]]:
-        """(path, layer) of those that read or make what filters may take."""
+        """Yields (path, layer) of the layers that read or make removable channels."""
         groups = np.concatenate(list(self.units.layers.values()))
         for call in self._graph.calls:
             for tensor in (*call.inputs, *call.outputs):
@@ -173,9 +174,10 @@ class Smaller:
                     break
 
     def kept(self, masks: Masks) -> np.ndarray:
-        """Which groups of channels a ticket has, by number.
+        """Marks the groups of channels that a ticket has, by index.
 
-        One goes if its masks prune all that makes it and all that reads it.
+        A group is removed if the masks prune all weights that make it and all that read
+        it.
         """
         units = self.units
         kept = np.ones(units.count, bool)
@@ -190,7 +192,7 @@ class Smaller:
         return self._with_one(kept)
 
     def part(self, kept: np.ndarray) -> Part:
-        """The smaller network of the groups that a ticket has."""
+        """Returns the smaller network of the groups that a ticket has."""
         small = rebuild(self._graph, partial(self._of, kept))
         compile_alike(self._whole, small)
         paths = {id(layer): path for path, layer in walk(small)}
@@ -215,7 +217,7 @@ class Smaller:
         return kept[self._graph.groups[tensor.atoms]]
 
     def _with_one(self, kept: np.ndarray) -> np.ndarray:
-        """Keras has no layers of width zero."""
+        """Keeps one channel of each tensor, as Keras has no layers of width zero."""
         for call in self._graph.calls:
             for tensor in call.outputs:
                 own = self._graph.groups[tensor.atoms]
@@ -224,12 +226,12 @@ class Smaller:
         return kept
 
     def _few(self) -> np.ndarray:
-        """The groups, if as few filters were left as can be."""
+        """Returns the groups when as few filters as possible are left."""
         none = {name: np.zeros(shape, bool) for name, shape in self._sizes.items()}
         return self.kept(Masks(none))
 
     def _check(self) -> None:
-        """Makes the smallest network, and compares its variables."""
+        """Builds the smallest network, and checks the shapes of its variables."""
         kept = self._few()
         part = self.part(kept)
         found = {n: tuple(v.shape) for n, v in named_variables(part.model).items()}

@@ -1,4 +1,4 @@
-"""`granularity="filter"` and `"channel"`: whole filters and units, over all layers."""
+"""`granularity="filter"` and `"channel"`: whole filters and units across layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class NoFilters(ValueError):
 
 @dataclass(frozen=True)
 class Slices:
-    """A weight of which each slice belongs to a group of channels.
+    """A weight whose slices each belong to a group of channels.
 
     Args:
-        weight: its name in the masks.
-        axis: along which the slices are.
-        groups: the number of each slice's group.
+        weight: the name of the weight in the masks.
+        axis: the axis along which the weight is sliced.
+        groups: the index of each slice's group.
         role: `"filter"` if the slices make the channels, `"channel"` if they read them,
             `""` if they do both.
     """
@@ -43,21 +43,22 @@ class Slices:
 
 @dataclass(frozen=True)
 class Units(Grouping):
-    """Whole filters and units, of all the layers that they reach over.
+    """Whole filters and units, in all the layers that they reach over.
 
-    A filter is worth the mean score of its weights that are alive: those that make it,
-    or those that read it; or the score that a criterion of filters gives it. The masks
-    take both. Each layer keeps one filter at least. The sparsity is the share of
-    filters, of all that can be pruned; weights go with them on both sides, so that
-    theirs is higher.
+    The score of a filter is the mean score of its weights that are alive, either those
+    that make the filter or those that read it; or it is the score that a criterion of
+    filters gives it. The masks prune both kinds of weights. Each layer keeps at least
+    one filter. The sparsity is the share of the prunable filters that are pruned.
+    Because weights are pruned on both sides of a filter, the sparsity of the weights is
+    higher.
 
     Args:
         role: `"filter"` to score by the weights that make a filter, `"channel"` by
             those that read it.
-        layers: the groups of filters that can be pruned, by layers that are tied.
+        layers: the groups of filters that can be pruned, by layer or tied layers.
         slices: the weights that belong to groups.
-        unmasked: the groups that layers without masks, or with masks that stay as they
-            are, read, by their path.
+        unmasked: the groups that are read by layers without masks, or with masks that
+            may not change, by the path of the layer.
         shifts: the group of each entry of a bias or a normalisation, by variable.
         count: the number of groups.
     """
@@ -76,7 +77,7 @@ class Units(Grouping):
         return Groups(best, alive, partial(self._unfold, masks, alive))
 
     def left(self, masks: Masks) -> Masks:
-        """Which filters some weight still makes, by layer."""
+        """Marks the filters that still have a weight that makes them, by layer."""
         left = np.zeros(self.count)
         for slices in self.slices:
             if slices.role == "filter":
@@ -94,7 +95,7 @@ class Units(Grouping):
         return self._silence(dense, self._lost(self.left(dense), chosen))
 
     def makers(self, before: Masks, after: Masks) -> dict[str, np.ndarray]:
-        """Which entries of weights make the filters that are lost, by weight."""
+        """Marks the entries of weights that make the pruned filters, by weight."""
         lost = self._lost(self.left(before), self.left(after))
         found: dict[str, np.ndarray] = {}
         for slices in self.slices:
@@ -105,14 +106,14 @@ class Units(Grouping):
         return found
 
     def idle(self, before: Masks, after: Masks) -> dict[str, np.ndarray]:
-        """The biases, and the scales and offsets of normalisations, of lost filters."""
+        """Marks pruned filters' biases and their normalisations' scales and offsets."""
         lost = self._lost(self.left(before), self.left(after))
         return {name: lost[groups] for name, groups in self.shifts.items()}
 
     def scaled(self, state: State, factors: np.ndarray) -> State:
-        """The weights that read channels, multiplied by a factor of each group.
+        """Returns the weights that read channels, times a factor for each group.
 
-        Those alone that change.
+        Only the weights that change are returned.
         """
         scaled: dict[str, np.ndarray] = {}
         for slices in self.slices:
@@ -125,9 +126,9 @@ class Units(Grouping):
         return scaled
 
     def _worth(self, scores: Scores, masks: Masks) -> Scores:
-        """The scores of filters, by layer."""
+        """Returns the scores of filters, by layer."""
         if scores.keys() == self.layers.keys():
-            return scores  # of filters already
+            return scores  # already scores of filters
         check_scores(scores, masks)
         total, left = np.zeros(self.count), np.zeros(self.count)
         for slices in self.slices:
@@ -159,14 +160,14 @@ class Units(Grouping):
         return self._silence(masks, lost)
 
     def _lost(self, before: Masks, after: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Which groups are no longer there, by number."""
+        """Marks the groups that have been pruned, by index."""
         lost = np.zeros(self.count, bool)
         for name, groups in self.layers.items():
             lost[groups[before[name] & ~after[name]]] = True
         return lost
 
     def _silence(self, masks: Masks, lost: np.ndarray) -> Masks:
-        """The masks without the weights that make or read the groups."""
+        """Returns the masks without the weights that make or read the groups."""
         new = {name: mask.copy() for name, mask in masks.items()}
         for slices in self.slices:
             mask = np.moveaxis(new[slices.weight], slices.axis, 0)
@@ -174,28 +175,29 @@ class Units(Grouping):
         return Masks(new)
 
     def _sum(self, slices: Slices, array: np.ndarray) -> np.ndarray:
-        """The sums of the slices of each group."""
+        """Returns the sum over the slices of each group."""
         rows = np.moveaxis(array, slices.axis, 0).reshape(len(slices.groups), -1)
         return np.bincount(slices.groups, rows.sum(axis=1, dtype=float), self.count)
 
 
 def find_units(role: str, model: keras.Model, masks: Masks) -> Units:
-    """The filters of a masked model.
+    """Returns the filters of a masked model.
 
     Args:
         role: see `Units`.
         model: the masked model.
-        masks: those of its masks that may change.
+        masks: the masks of the model that may change.
 
     Raises:
-        ValueError: if it is not masked, is a subclassed model, or has none.
+        ValueError: if the model is not masked, is a subclassed model, or has no filters
+            to prune.
     """
     check_followed(model)
     return units_of(Graph(model, rule_for), role, masks)
 
 
 def units_of(graph: Graph, role: str, masks: Masks) -> Units:
-    """The filters of a model's graph; arguments and errors are those of `find_units`.
+    """Returns the filters of a model's graph; see `find_units` for the rest.
 
     The graph may be that of the model without its masks.
     """
@@ -211,7 +213,7 @@ def units_of(graph: Graph, role: str, masks: Masks) -> Units:
         found: list[tuple[str, int | None, np.ndarray, str]] = []
         is_read_by_masks = False
         if isinstance(rule, Linear):
-            # A separable convolution reads by two kernels, of which one has no mask.
+            # A separable convolution reads with two kernels, one of which has no mask.
             is_read_by_masks = any(
                 axes[0] is not None and f"{path}/{name}" in masks
                 for name, axes in rule.axes.items()
@@ -230,7 +232,7 @@ def units_of(graph: Graph, role: str, masks: Masks) -> Units:
             groups = graph.groups[atoms]
             weight = f"{path}/{name}"
             if weight in masks:
-                # Depthwise kernels make several channels of each input.
+                # Depthwise kernels make several channels from each input.
                 times = masks[weight].shape[axis] // len(groups)
                 slices.append(Slices(weight, axis, np.repeat(groups, times), kind))
             elif not is_read_by_masks:
@@ -246,7 +248,7 @@ def units_of(graph: Graph, role: str, masks: Masks) -> Units:
 
 
 def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
-    """The groups that can be pruned, by the masked layers that make their channels.
+    """Returns the groups that can be pruned, by the masked layers that make them.
 
     Raises:
         NoFilters: if there are none.
@@ -263,10 +265,10 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
             made.setdefault(number, []).append(path)
     layers: dict[tuple[str, ...], list[int]] = {}
     for number, paths in sorted(made.items()):
-        # A path comes several times where a Reshape ties units of a layer.
+        # A path occurs several times if a Reshape ties units of a layer.
         if not fixed[number] and all(prunable[path] for path in paths):
             layers.setdefault(tuple(paths), []).append(number)
-    # A layer keeps one of its filters anyway.
+    # A layer keeps one of its filters anyway, so that one filter cannot be pruned.
     layers = {paths: numbers for paths, numbers in layers.items() if len(numbers) > 1}
     if not layers:
         raise NoFilters(
@@ -285,13 +287,13 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
 
 
 def _listed(title: str, lines: Sequence[str], most: int = 5) -> str:
-    """The first few lines, or nothing if there are none."""
+    """Returns the first few lines under a title, or nothing if there are none."""
     more = [f"… and {len(lines) - most} more"] * (len(lines) > most)
     return "\n  ".join([f"{title}:", *lines[:most], *more]) if lines else ""
 
 
 def _shifts(rule: Rule) -> list[str]:
-    """The weights of a layer that shift and scale the channels that it makes."""
+    """Returns the names of the weights that shift or scale a layer's channels."""
     names: tuple[str, ...] = ()
     if isinstance(rule, Linear | Grouped):
         names = ("bias",)
@@ -302,7 +304,7 @@ def _shifts(rule: Rule) -> list[str]:
 
 
 def _with_best(scores: np.ndarray, alive: np.ndarray) -> np.ndarray:
-    """The scores of a layer's filters, with one of them above all others."""
+    """Returns the scores of a layer's filters with the best raised to infinity."""
     scores = np.array(scores, float)
     if alive.any() and not np.isnan(scores).any():
         scores[np.argmax(np.where(alive, scores, -np.inf))] = np.inf

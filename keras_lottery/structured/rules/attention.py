@@ -1,4 +1,4 @@
-"""Attention: all channels stay, and heads that do nothing go."""
+"""The rule of attention: all channels stay, and heads without effect are removed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,20 +11,20 @@ from keras_lottery.structured.channels import Call, Channels
 from keras_lottery.structured.rules.rule import Keep, Rule, Weights, array_of
 
 AXES = {"query": 1, "key": 1, "value": 1, "gate": 1, "attention_output": 0}
-"""The axis of heads in each kernel."""
+"""The axis of the heads in each kernel."""
 
 
 @dataclass(frozen=True)
 class Heads:
     """The heads of an attention layer that can be removed without the others.
 
-    Where several heads of queries share a head of keys and values, they are one.
+    If several heads of queries share a head of keys and values, they count as one.
 
     Args:
-        count: how many there are.
-        sharing: how many heads of queries each has.
-        config: the names of the numbers of heads of queries, and of keys and values,
-            in the layer's config.
+        count: the number of heads.
+        sharing: the number of heads of queries that each of them has.
+        config: the names in the layer's config of the number of heads of queries, and
+            of the number of heads of keys and values.
     """
 
     count: int
@@ -33,7 +33,7 @@ class Heads:
 
     @classmethod
     def of(cls, layer: Any) -> "Heads | None":
-        """Those of a layer, or `None` if it has none."""
+        """Returns the heads of a layer, or `None` if it has none."""
         if not isinstance(layer, ATTENTION):
             return None
         if isinstance(layer, layers.MultiHeadAttention):
@@ -43,7 +43,7 @@ class Heads:
         return cls(keys, queries // keys, names)
 
     def along(self, part: str) -> np.ndarray:
-        """The number of the head of each slice of a part's kernel, along its axis."""
+        """Returns the index of the head of each slice of a kernel along its axis."""
         times = 1 if part in ("key", "value") else self.sharing
         return np.repeat(np.arange(self.count), times)
 
@@ -54,7 +54,7 @@ ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 class Attention(Rule):
     """Keeps all channels, and removes heads whose values or outputs have no weights.
 
-    Where the model takes the attention's scores as well, it has those of all heads.
+    If the model also uses the attention's scores, all heads stay.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -79,7 +79,7 @@ class Attention(Rule):
         output = self.arrays["attention_output/kernel"]
         rows = output.reshape(self.heads.count, -1)
         alive = makes & rows.any(axis=1)
-        # There is no attention without heads.
+        # An attention layer needs at least one head.
         alive[0] |= not alive.any()
         return alive
 

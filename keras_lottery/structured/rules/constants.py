@@ -1,4 +1,4 @@
-"""What a function makes of constant channels, found by running it."""
+"""The outputs of a function for constant channels, found by running it."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from keras import ops
 from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules.rule import common
 
-# Lengths to try where axes have none, longer and shorter from one to the next: what
-# differs between them is no constant.
+# Lengths to try for axes of unknown length, one choice growing and one shrinking from
+# axis to axis: a result that differs between them is not constant.
 _LENGTHS = (
     lambda axis: 13 + 3 * axis if axis else 2,
     lambda axis: 28 - 3 * axis if axis else 1,
@@ -19,27 +19,27 @@ _LENGTHS = (
 
 
 def computed(call: Call, at_points: bool = False) -> np.ndarray:
-    """The constants among the channels of the only output; NaN for the others.
+    """Returns the values of constant channels of the only output, and NaN for others.
 
-    An output channel is constant if the channels that it is made of are.
+    An output channel is constant if the channels that it is computed from are.
 
     Args:
-        call: the use of a layer that makes each output channel of the input channels
-            of its number; inputs of one channel are spread over all.
+        call: the use of a layer that computes each output channel from the input
+            channels of the same index; an input with one channel is broadcast.
         at_points: whether each position is computed from itself alone.
     """
     constant = np.broadcast_arrays(*(tensor.constant for tensor in call.inputs))
     known = np.all(constant, axis=0)
     if not known.any():
         return np.full(len(known), np.nan)
-    # The batch is an axis like others: a sum may go over it.
+    # The batch axis is an axis like the others: a sum may run over it.
     shapes = [shape[:-1] for shape in call.input_shapes]
     if at_points and not any(_is_image(x) for x in keras.tree.flatten(call.use.args)):
         shapes = [(1,) * len(shape) for shape in shapes]
     lengths = _LENGTHS if any(None in shape for shape in shapes) else _LENGTHS[:1]
     try:
         results = [_run(call, shapes, length) for length in lengths]
-    except Exception:  # The backend's, if an operation needs other lengths.
+    except Exception:  # The backend's error if an operation needs other lengths.
         return np.full(len(known), np.nan)
     return np.where(known, common(np.stack(results)), np.nan)
 

@@ -1,4 +1,4 @@
-"""The rules of Keras's layers."""
+"""The rules for Keras's layers."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def _conv_transpose(layer: Any, call: Call) -> Rule:
 def _convolution(
     layer: Any, kernel: np.ndarray, axes: tuple[int, int], reason: str
 ) -> Linear:
-    """The rule of a kernel (*positions, inputs, filters), axes being those it has."""
+    """Returns the rule of a kernel with axes (*positions, inputs, filters)."""
     positions = tuple(range(kernel.ndim - 2))
     return Linear(
         layer,
@@ -261,7 +261,7 @@ def _permute(layer: Any, call: Call) -> Rule:
 
 @register_operations("LayerScale")
 def _layer_scale(layer: Any, call: Call) -> Rule:
-    """That of `keras.applications.ConvNeXt*`."""
+    """Returns the rule of the LayerScale layer of `keras.applications.ConvNeXt*`."""
     config = lambda kept: {"projection_dim": int(kept.sum())}  # noqa: E731
     return Computed(layer, config, at_points=True)
 

@@ -1,4 +1,4 @@
-"""The rules of operators and functions of `keras.ops` in a Functional model."""
+"""The rules for operators and functions of `keras.ops` in a Functional model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ from keras_lottery.structured.rules.table import register_operations
     *("Tanh", "TanhShrink", "Threshold", "TrueDivide", "Where"),
 )
 def _at_points(operation: Any, call: Call) -> Rule:
-    """Numbers one by one, beside those of other tensors and of constants."""
+    """Returns the rule of elementwise functions of tensors and constants."""
     if any(isinstance(argument, list | tuple) for argument in call.use.args):
         return Rule(operation, "it is given a list of numbers: make it an array")
     if len(call.inputs) > 1:
@@ -119,7 +119,7 @@ def _split(operation: Any, call: Call) -> Rule:
 
 
 class _TakenFromSpace(Computed):
-    """`take` along another axis than the channels': its indices have none of them."""
+    """The rule of `take` along another axis than the channels'."""
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], keep: Keep

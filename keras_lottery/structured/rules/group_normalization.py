@@ -1,4 +1,4 @@
-"""Normalisation over groups of channels."""
+"""The rule of normalisation over groups of channels."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
 
 
 class GroupNormalized(Rule):
-    """Channels are normalised by statistics of their group, and go with it.
+    """Channels are normalised by statistics of their group, and removed with it.
 
     Args:
         layer: a `GroupNormalization`.
-        channels: how many it normalises.
+        channels: the number of channels that it normalises.
     """
 
     def __init__(self, layer: Any, channels: int) -> None:
@@ -53,5 +53,5 @@ class GroupNormalized(Rule):
         return array[keep(self.calls[0].inputs[0])]
 
     def _groups(self, channels: np.ndarray) -> np.ndarray:
-        """All channels of groups that have one of these."""
+        """Marks all channels of the groups that contain a marked channel."""
         return np.repeat(channels.reshape(-1, self.size).any(axis=1), self.size)

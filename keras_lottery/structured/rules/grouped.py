@@ -1,4 +1,4 @@
-"""Convolutions in groups, each of channels of its own: depthwise ones are of one."""
+"""The rule of grouped convolutions; in depthwise ones a group is one channel."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,17 +11,18 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
 
 
 class Grouped(Rule):
-    """Each group of input channels makes a group of output channels of its own.
+    """Each group of input channels makes its own group of output channels.
 
-    A group goes as a whole, with all that it reads and makes.
+    A group is removed as a whole, with all its input and output channels.
 
     Args:
         layer: the layer.
-        gains: array (groups, inputs, outputs): what an input that is 1 everywhere adds
-            to an output, away from padding.
+        gains: array (groups, inputs, outputs): the amount that an input that is 1
+            everywhere adds to an output, away from padding.
         reads: boolean array (groups, inputs, outputs): whether the output depends on
             the input.
-        axes: the axes (inputs, outputs) of each weight, `None` where it has none.
+        axes: the axes (inputs, outputs) of each weight, `None` for an axis that it
+            lacks.
         padded: why constants other than zero do not stay constant; empty if they do.
         config: the config's changes for a number of groups.
     """
@@ -89,7 +90,7 @@ class Grouped(Rule):
         return array.reshape(self.gains.shape[:2])
 
     def _readers(self, outputs: np.ndarray) -> np.ndarray:
-        """Which inputs any of these outputs reads."""
+        """Marks the inputs that any of these outputs reads."""
         groups, _, count = self.gains.shape
         wanted = outputs.reshape(groups, 1, count)
         return (self.reads & wanted).any(axis=2).ravel()

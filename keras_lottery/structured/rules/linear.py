@@ -1,4 +1,4 @@
-"""Weighted sums of channels: Dense layers and convolutions."""
+"""The rule of weighted sums of channels: Dense layers and convolutions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,16 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
 
 
 class Linear(Rule):
-    """Each output channel is a weighted sum of the input channels, and a bias.
+    """Each output channel is a weighted sum of the input channels plus a bias.
 
     Args:
         layer: the layer.
-        gains: array (inputs, outputs): what an input that is 1 everywhere adds to an
-            output, away from padding.
+        gains: array (inputs, outputs): the amount that an input that is 1 everywhere
+            adds to an output, away from padding.
         reads: boolean array (inputs, outputs): whether the output depends on the input.
         units: the config's name for the number of outputs.
-        axes: the axes (inputs, outputs) of each weight, `None` where it has none.
+        axes: the axes (inputs, outputs) of each weight, `None` for an axis that it
+            lacks.
         padded: why constants other than zero do not stay constant; empty if they do.
     """
 
@@ -53,7 +54,7 @@ class Linear(Rule):
         self.tie_calls(call, channels)
 
     def folded(self) -> np.ndarray:
-        """What each input adds to the bias from now on; NaN where it is read."""
+        """Returns the values of inputs that go into the bias; NaN for other inputs."""
         values = np.stack([call.inputs[0].value for call in self.calls])
         same = (values == values[0]).all(axis=0)
         foldable = same & ((values[0] == 0) | (not self.reason))
@@ -70,7 +71,7 @@ class Linear(Rule):
         return [np.where(live, np.nan, apply(self.activation, total))]
 
     def needed_outputs(self) -> np.ndarray:
-        """Which outputs are needed in any place."""
+        """Marks the outputs that any use of the layer needs."""
         needed = np.any([call.outputs[0].needed for call in self.calls], axis=0)
         return needed if self.is_followed else np.full(len(needed), needed.any())
 
@@ -82,7 +83,7 @@ class Linear(Rule):
         call = self.calls[0]
         folded = self.folded()
         extra = self._sum(folded)
-        # What is needed nowhere is made zero: it may read what is removed.
+        # Outputs that nothing needs become zero, as they may read removed inputs.
         alive = {0: np.isnan(folded), 1: self.needed_outputs()}
         weights = weights_of(self.layer)
         uses_bias = "bias" in weights or bool((extra * alive[1]).any())
@@ -92,7 +93,7 @@ class Linear(Rule):
             for side, axis in enumerate(axes):
                 if axis is not None and name in weights:
                     array = np.moveaxis(weights[name], axis, -1)
-                    # Depthwise kernels make several channels of each input.
+                    # Depthwise kernels make several channels from each input.
                     times = array.shape[-1] // len(alive[side])
                     array = np.where(np.repeat(alive[side], times), array, 0)
                     weights[name] = np.moveaxis(array, -1, axis)
@@ -112,6 +113,6 @@ class Linear(Rule):
         return array
 
     def _sum(self, value: np.ndarray) -> np.ndarray:
-        """What the constants among the inputs add to the outputs."""
+        """Returns what the constants among the inputs add to the outputs."""
         rows = np.flatnonzero(np.nan_to_num(value))
         return value[rows] @ self.gains[rows].astype("float64")

@@ -1,4 +1,4 @@
-"""Channels of a table: embeddings."""
+"""The rule of embeddings, whose channels are columns of a table."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, common, wei
 
 
 class Lookup(Rule):
-    """Channels that are looked up in a table, by numbers that are no channels."""
+    """Channels are looked up in a table, by indices that are not channels."""
 
     def link(self, call: Call, channels: Channels) -> None:
         outputs = self.layer.output_dim

@@ -1,4 +1,4 @@
-"""Several tensors that become one, channel by channel."""
+"""Rules of layers that merge several tensors into one, channel by channel."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from keras_lottery.structured.rules.rule import Keep, Rule
 class Merge(Rule):
     """Several tensors become one, channel by channel.
 
-    One of a single channel, such as a map of attention, is spread over all.
+    A tensor with a single channel, such as an attention map, is broadcast.
 
     Args:
         layer: the layer, or the function of `keras.ops`.
@@ -52,7 +52,7 @@ class Merge(Rule):
         return max(tensor.width for tensor in call.inputs)
 
     def _spread(self, call: Call, wanted: list[np.ndarray]) -> list[np.ndarray]:
-        """What holds of the channels of each input, if it does of those made of it."""
+        """Maps booleans of the output channels back to the channels of each input."""
         return [
             own.copy() if tensor.width == len(own) else np.array([own.any()])
             for tensor, own in zip(call.inputs, wanted, strict=True)
@@ -60,7 +60,7 @@ class Merge(Rule):
 
 
 class Product(Merge):
-    """A product: where one factor is zero, the others are not needed."""
+    """A product: if one factor is zero, the others are not needed."""
 
     def values(self, call: Call) -> list[np.ndarray]:
         return [np.where(self._zeros(call).any(axis=0), 0.0, super().values(call)[0])]
@@ -77,7 +77,7 @@ class Product(Merge):
 
 
 def merged(layer: Any, call: Call) -> Rule:
-    """The rule if the tensors have as many axes and channels as what they become."""
+    """Returns the rule if the inputs' numbers of axes and channels fit the output's."""
     (made,) = call.output_shapes
     widths = {shape[-1] for shape in call.input_shapes}
     if len({len(shape) for shape in call.input_shapes}) > 1 or not (

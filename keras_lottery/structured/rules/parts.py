@@ -1,4 +1,4 @@
-"""Tensors side by side along the channel axis, and parts of them."""
+"""Rules of concatenation along the channel axis, and of taking parts of channels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights
 
 
 class Concatenation(Rule):
-    """Several tensors side by side along the channel axis."""
+    """Several tensors are concatenated along the channel axis."""
 
     ties_calls = False
 
@@ -30,13 +30,13 @@ class Concatenation(Rule):
 
 
 class Parts(Rule):
-    """Each output is some of the input's channels, as in `split` and `x[..., :8]`.
+    """Each output consists of some input channels, as in `split` and `x[..., :8]`.
 
     Args:
         layer: the function of `keras.ops`.
-        parts: the numbers of the channels of each output.
+        parts: the indices of the input channels in each output.
         config: the config's changes, given which channels of each output stay.
-        argument: the second argument of the call, given which of the input stay.
+        argument: the second argument of the call, given which input channels stay.
     """
 
     ties_calls = False

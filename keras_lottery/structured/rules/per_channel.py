@@ -1,4 +1,4 @@
-"""Channels one by one: activations, pooling, normalisation by stored statistics."""
+"""Rules of layers that treat each channel by itself, such as activations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ from keras_lottery.structured.rules.rule import (
 
 
 class PerChannel(Rule):
-    """Each output channel depends on the input channel of its number alone.
+    """Each output channel depends only on the input channel of the same index.
 
     Args:
         layer: the layer.
-        function: the outputs for constant inputs of shape (channels,); NaN where they
-            are not constant.
+        function: returns the outputs for constant inputs of shape (channels,), and NaN
+            for outputs that are not constant.
         ignores: channels whose output is constant whatever the input.
         reason: why a constant does not stay one, for the report.
         config: the config's changes, given which channels stay.
@@ -66,16 +66,17 @@ class PerChannel(Rule):
         return self.config(kept) if self.config else {}, weights
 
     def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
-        # All weights of such layers have their channels last; a slope of PReLU may be
-        # one for all of them.
+        # All weights of such layers have their channels last; a PReLU may have one
+        # slope for all channels.
         kept = keep(self.calls[0].inputs[0])
         return array if array.shape[-1] == 1 else array[..., kept]
 
 
 class Computed(PerChannel):
-    """Each channel by itself, with what becomes of a constant found by running it.
+    """Treats each channel by itself, and finds constant outputs by running the layer.
 
-    Arrays among the arguments that have a number for each channel shrink with them.
+    Arrays among the arguments that have an entry for each channel shrink with the
+    channels.
 
     Args:
         layer: the layer, or the function of `keras.ops`.
@@ -105,9 +106,9 @@ class Computed(PerChannel):
 
 
 def cut_constant(value: Any, kept: np.ndarray) -> Any:
-    """What stays of an argument: of an array, its numbers for the channels that do."""
+    """Returns an argument; an array with an entry for each channel is cut."""
     if isinstance(value, keras.KerasTensor):
         return value
-    # Of a tensor of TensorFlow, the shape of a scalar is not false.
+    # The shape of a scalar TensorFlow tensor is not false in a condition.
     shape = tuple(getattr(value, "shape", None) or ())
     return array_of(value)[..., kept] if shape[-1:] == (len(kept),) else value

@@ -1,4 +1,4 @@
-"""The same numbers in another shape."""
+"""The rule of layers that only change a tensor's shape."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, common
 
 
 class Regrouping(Rule):
-    """The same numbers in another shape, as after Flatten and Reshape.
+    """The same entries get another shape, as in Flatten and Reshape.
 
     Args:
         layer: the layer.
@@ -48,13 +48,13 @@ class Regrouping(Rule):
         return self.config(kept) if self.config else {}, {}
 
     def _columns(self, call: Call, array: np.ndarray) -> np.ndarray:
-        """What each position of an output channel holds: (positions, channels)."""
+        """Returns each output channel's inputs by position: (positions, channels)."""
         whole = np.broadcast_to(array, call.input_shapes[0][1:])
         return whole.reshape(-1, call.output_shapes[0][-1] or 0)
 
 
 def regrouped(rule: Regrouping, call: Call) -> Rule:
-    """The rule if all sizes are known, and examples stay apart."""
+    """Returns the rule if all sizes are known and examples are not mixed."""
     before, after = call.input_shapes[0][1:], call.output_shapes[0][1:]
     if not all([*before, *after]):
         return Rule(rule.layer, "its shapes are not known")

@@ -1,4 +1,4 @@
-"""How a layer treats channels: what each way of doing it has to say."""
+"""The interface of rules, which state how a layer treats channels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,14 @@ Keep = Callable[[Tensor], np.ndarray]
 
 
 class Rule:
-    """How a layer treats channels; this one keeps all that the layer reads and makes.
+    """How a layer treats channels; this base class keeps all inputs and outputs.
 
     Args:
         layer: the layer, with its weights.
         reason: why nothing can be removed around it, for the report.
     """
 
-    # Whether channels that enter or leave the layer in two places go together.
+    # Whether the channels of all calls of a shared layer are removed together.
     ties_calls = True
 
     def __init__(self, layer: Any, reason: str = "") -> None:
@@ -29,47 +29,47 @@ class Rule:
         self.calls: list[Call] = []
 
     def link(self, call: Call, channels: Channels) -> None:
-        """Gives the call its output tensors, and ties channels that go together."""
+        """Gives the call its output tensors, and ties channels that belong together."""
         for shape in call.output_shapes:
             call.outputs.append(channels.new_tensor(width(shape)))
         for tensor in [*call.inputs, *call.outputs]:
             channels.fix(tensor)
 
     def values(self, call: Call) -> list[np.ndarray]:
-        """The constants among the channels of each output."""
+        """Returns the values of the constant channels of each output, else NaN."""
         return [tensor.value for tensor in call.outputs]
 
     def needs(self, call: Call) -> list[np.ndarray]:
-        """Which channels of each input are needed for the outputs that are needed."""
+        """Marks the channels of each input that the needed outputs need."""
         return [np.ones(tensor.width, bool) for tensor in call.inputs]
 
     def stuck(self, call: Call) -> list[np.ndarray]:
-        """Which constants of each input are needed and known no longer behind it."""
+        """Marks the constants of each input that are needed and not folded here."""
         return [
             tensor.constant & need
             for tensor, need in zip(call.inputs, self.needs(call), strict=True)
         ]
 
     def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
-        """What changes in the layer's config, and its new weights by attribute.
+        """Returns the changes of the layer's config, and its new weights by attribute.
 
         Args:
-            keep: which channels of a tensor stay.
+            keep: returns which channels of a tensor stay.
         """
         return {}, {}
 
     def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
-        """What stays of an array of a weight's shape, such as its initial values."""
+        """Cuts an array of a weight's shape, such as its initial values."""
         return array
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], keep: Keep
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments that the smaller layer is called with."""
+        """Returns the arguments that the smaller layer is called with."""
         return args, kwargs
 
     def tie_calls(self, call: Call, channels: Channels) -> None:
-        """Ties a shared layer's inputs, and its outputs, over its calls."""
+        """Ties the inputs, and the outputs, of all calls of a shared layer."""
         first = self.calls[0]
         if self.ties_calls and call is not first:
             before, now = first.inputs + first.outputs, call.inputs + call.outputs
@@ -78,18 +78,18 @@ class Rule:
 
 
 def common(values: np.ndarray) -> np.ndarray:
-    """The value that all along the first axis have, or NaN."""
+    """Returns the value that is the same along the first axis, or NaN."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
 
 
 def array_of(variable: Any) -> np.ndarray:
-    """The numbers of a variable or tensor."""
+    """Returns a variable or tensor as a NumPy array."""
     return np.asarray(ops.convert_to_numpy(variable))
 
 
 def weights_of(layer: Any) -> Weights:
-    """The arrays of a layer's own weights, by the attribute that holds them."""
-    # A function of `keras.ops` is no layer.
+    """Returns the arrays of a layer's own weights, by the attribute that holds them."""
+    # A function of `keras.ops` is not a layer and has no weights.
     return {
         _attribute(layer, weight): array_of(weight)
         for weight in getattr(layer, "weights", ())
@@ -97,7 +97,7 @@ def weights_of(layer: Any) -> Weights:
 
 
 def _attribute(layer: Any, weight: Any) -> str:
-    """Where a layer keeps a weight: by its name, if it has one of its own."""
+    """Returns the attribute that holds a weight; the weight's name if there is one."""
     if hasattr(layer, weight.name):
         return weight.name
     return next(name for name, value in vars(layer).items() if value is weight)

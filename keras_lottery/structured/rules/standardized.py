@@ -1,4 +1,4 @@
-"""Normalisation by statistics of data that a layer was adapted to."""
+"""The rule of `Normalization`, whose statistics come from data it was adapted to."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras_lottery.structured.rules.rule import Keep, Weights, array_of
 
 
 class Standardized(Computed):
-    """A `Normalization`: the smaller one is given the statistics that stay."""
+    """The rule of `Normalization`: the smaller layer gets the statistics that stay."""
 
     def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
         kept = keep(self.calls[0].inputs[0])

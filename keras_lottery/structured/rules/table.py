@@ -1,4 +1,4 @@
-"""Which rule each layer and each function of `keras.ops` follows."""
+"""The tables of the rules for layers and for functions of `keras.ops`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,24 +14,24 @@ from keras_lottery.structured.rules.parts import Concatenation
 from keras_lottery.structured.rules.rule import Rule
 
 SEVERAL = Merge | Concatenation | Attention
-"""The rules of what may read several tensors."""
+"""The rules of layers that may read several tensors."""
 
 RuleMaker = Callable[[Any, Call], Rule]
 
 RULES: dict[type, RuleMaker] = {}
-"""By the class of the layer."""
+"""Makers of rules by the class of the layer."""
 
 OPERATIONS: dict[str, RuleMaker] = {}
-"""By the name of the class that Keras has for a function of `keras.ops`."""
+"""Makers of rules by the name of Keras's class for a function of `keras.ops`."""
 
 
 def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
-    """Teaches `compact` and pruning of filters how layers of a class treat channels.
+    """Tells `compact` and filter pruning how layers of a class treat channels.
 
-    The decorated function is given a layer and its first call and returns its `Rule`,
+    The decorated function receives a layer and its first call and returns a `Rule`,
     such as `PerChannel(layer)` for a layer that treats each channel by itself. Without
-    a rule, the channels that a layer reads and makes stay. Subclasses have rules of
-    their own.
+    a rule, all input and output channels of a layer stay. A rule does not apply to
+    subclasses; each needs its own.
 
     Example:
 
@@ -53,7 +53,7 @@ def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
 
 
 def register_operations(*names: str) -> Callable[[RuleMaker], RuleMaker]:
-    """Adds a maker of rules for functions of `keras.ops`, by their classes' names."""
+    """Registers a maker of rules for functions of `keras.ops`, by their class names."""
 
     def register(maker: RuleMaker) -> RuleMaker:
         OPERATIONS.update(dict.fromkeys(names, maker))
@@ -63,7 +63,7 @@ def register_operations(*names: str) -> Callable[[RuleMaker], RuleMaker]:
 
 
 def rule_for(layer: Any, call: Call) -> Rule:
-    """The rule of a layer, by its class; without one, all its channels stay."""
+    """Returns the rule of a layer by its class; without one, all its channels stay."""
     kind = ORDINARY_LAYERS.get(class_of(layer), class_of(layer))
     maker = RULES.get(kind) or OPERATIONS.get(function_name(layer) or "")
     if maker is None:
@@ -80,7 +80,7 @@ def rule_for(layer: Any, call: Call) -> Rule:
     if len(call.inputs) != 1 and not isinstance(rule, SEVERAL):
         return Rule(layer, rule.reason or f"it reads {len(call.inputs)} tensors")
     known = all(tensor.width for tensor in call.inputs)
-    # Attention may read a mask, whose last axis is a text's length.
+    # Attention may read a mask, whose last axis is the sequence length.
     if not known and not isinstance(rule, Lookup | Attention):
         return Rule(layer, "the number of its channels is not known")
     return rule
