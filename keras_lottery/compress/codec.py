@@ -1,9 +1,10 @@
-"""The variables of a masked model as bytes, and back.
+"""Encodes the variables of a masked model as bytes, and decodes them.
 
-Bytes are a magic word, a checksum of all that follows, and three sections, the first
-two with their lengths before them: a deflated JSON with the architecture and the form
-of each variable; the deflated numbers (values, tables, biases); and the coded stream.
-Nothing is unpickled, and no array is made before its size was checked.
+The bytes are a magic word, a checksum of everything that follows, and three sections,
+of which the first two are preceded by their lengths: deflated JSON with the
+architecture and the form of each variable; the deflated numbers (values, tables,
+biases); and the coded stream. Nothing is unpickled, and the size of each array is
+checked before it is allocated.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ Stage = Literal["dense", "pruned", "quantized", "coded"]
 _MAGIC = b"keras_lottery compressed 1\n"
 _LENGTH = struct.Struct("<I")
 _META_LIMIT = 2**26
-# The most that deflate can make of a byte.
+# The largest number of bytes to which deflate can expand one byte.
 _EXPANSION = 1032
 
 
@@ -36,15 +37,15 @@ def encode(
     masks: Masks,
     stage: Stage = "coded",
 ) -> bytes:
-    """The bytes of an architecture, its variables and masks.
+    """Encodes an architecture, its variables and masks as bytes.
 
     Args:
         text: the architecture.
-        state: every variable by name; what `masks` prunes is zero.
-        masks: the masks of some of them.
-        stage: `"dense"` leaves the masks out; `"pruned"` has live weights and gaps of a
-            fixed number of bits; `"quantized"` numbers of a fixed number of bits for
-            shared values; `"coded"` is the smallest.
+        state: every variable by name; pruned weights are zero.
+        masks: the masks of some of the variables.
+        stage: `"dense"` leaves out the masks; `"pruned"` stores live weights, and gaps
+            with a fixed number of bits; `"quantized"` stores the numbers of shared
+            values, also with a fixed number of bits; `"coded"` is the smallest.
     """
     numbers: list[bytes] = []
     stream = coder.Encoder()
@@ -73,15 +74,15 @@ def encode(
 
 
 def decode(data: bytes, most: int) -> tuple[str, dict[str, np.ndarray], Masks]:
-    """The architecture, variables and masks.
+    """Decodes the architecture, variables and masks.
 
     Args:
-        data: what `encode` gave.
+        data: bytes that `encode` returned.
         most: how many bytes the variables may take.
 
     Raises:
-        ValueError, or any error of zlib, json or NumPy: if the data are damaged, or
-            say what cannot be.
+        ValueError, or any error of zlib, json or NumPy: if the data are damaged or
+            inconsistent.
     """
     start = len(_MAGIC) + hashlib.sha256().digest_size
     content = data[start:]
@@ -116,8 +117,8 @@ def decode(data: bytes, most: int) -> tuple[str, dict[str, np.ndarray], Masks]:
 
 
 def shared_values(live: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The distinct values and the number of each weight's, if that takes less room."""
-    # By their bits, so that every zero and every NaN comes back as it was.
+    """The distinct values and each weight's index among them, if that saves bytes."""
+    # Values are compared by their bits, so that every zero and every NaN is restored.
     values, labels = np.unique(live.view(f"u{live.itemsize}"), return_inverse=True)
     number = len(values)
     if not 0 < number <= 2**MOST_BITS:
@@ -127,7 +128,7 @@ def shared_values(live: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def weight_bytes(live: np.ndarray) -> int:
-    """Of live weights alone, each with a whole number of bits, as papers count them.
+    """The bytes of live weights with a whole number of bits each, as papers count.
 
     >>> weight_bytes(np.array([1.0, -1.0, 2.0] * 100, "float32"))  # two bits each
     75
@@ -140,7 +141,7 @@ def weight_bytes(live: np.ndarray) -> int:
 
 
 def position_bytes(mask: np.ndarray) -> int:
-    """Of a mask, as gaps of a fixed number of bits.
+    """The bytes of a mask's positions, as gaps with a fixed number of bits.
 
     >>> position_bytes(np.arange(80) % 8 == 0)  # ten gaps of four bits
     5
@@ -150,7 +151,7 @@ def position_bytes(mask: np.ndarray) -> int:
 
 
 def _encode_plain(array: np.ndarray, numbers: list[bytes]) -> None:
-    # Bytes of one place together: those of the exponents are alike.
+    # Bytes of the same significance come together, since exponents resemble each other.
     flat = np.frombuffer(array.tobytes(), np.uint8).reshape(array.size, array.itemsize)
     numbers.append(flat.T.tobytes())
 
@@ -197,7 +198,7 @@ def _decode_masked(
     if number:
         values = values[_decode_symbols(live, number, even, numbers, stream)]
     array = np.zeros(shape, dtype)
-    # A view, in the order of the scan: both are written through it.
+    # A view in the order of the scan; writing to it fills the array.
     coder.scan(array, axis)[coder.scan(mask, axis)] = values
     return array, mask
 
@@ -225,7 +226,7 @@ def _decode_symbols(
 
 
 class _Numbers:
-    """Reads arrays off a section, never beyond its end."""
+    """Reads arrays from a section, never beyond its end."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._place = data, 0
@@ -245,7 +246,7 @@ class _Numbers:
 
 
 def _section(content: bytes) -> tuple[bytes, bytes]:
-    """A section after its length, and what follows it."""
+    """Splits off a section that is preceded by its length; returns it and the rest."""
     (length,) = _LENGTH.unpack_from(content)
     end = _LENGTH.size + length
     if end > len(content):
@@ -275,7 +276,7 @@ def _count(size: Any) -> int:
 
 
 def _checksum(state: Mapping[str, np.ndarray], masks: Masks) -> int:
-    """Of what is decoded: another version of the coder must not go unnoticed."""
+    """A checksum of the decoded content, which detects other versions of the coder."""
     check = 0
     for array in [*state.values(), *masks.values()]:
         check = zlib.crc32(array.tobytes(), check)

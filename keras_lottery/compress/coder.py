@@ -1,7 +1,8 @@
-"""Arrays as few bytes: positions as gaps, symbols by their frequencies.
+"""Codes arrays in few bytes: positions as gaps, and symbols by their frequencies.
 
-The entropy coder is `constriction`'s range coder. A table of frequencies takes one byte
-a symbol: the square root of its share of the most frequent one.
+The entropy coder is the range coder of `constriction`. A table of frequencies takes one
+byte for each symbol: the square root of its frequency relative to that of the most
+frequent symbol.
 """
 
 import math
@@ -13,7 +14,7 @@ MOST_GAP_BITS = 8
 
 
 class Encoder:
-    """Writes symbols one array after the other."""
+    """Writes arrays of symbols one after another."""
 
     def __init__(self) -> None:
         from constriction import stream
@@ -21,12 +22,12 @@ class Encoder:
         self._coder = stream.queue.RangeEncoder()
 
     def write(self, symbols: np.ndarray, table: np.ndarray) -> None:
-        """Writes an array of symbols, indices into the table of their frequencies."""
+        """Writes an array of symbols, which are indices into a table of frequencies."""
         if len(table) > 1 and len(symbols):
             self._coder.encode(symbols.astype(np.int32), _model(table))
 
     def to_bytes(self) -> bytes:
-        """What was written."""
+        """The bytes of everything that was written."""
         return self._coder.get_compressed().astype("<u4").tobytes()
 
 
@@ -40,14 +41,14 @@ class Decoder:
         self._coder = stream.queue.RangeDecoder(words)
 
     def read(self, number: int, table: np.ndarray) -> np.ndarray:
-        """Reads so many symbols."""
+        """Reads `number` symbols."""
         if len(table) < 2 or not number:
             return np.zeros(number, np.int32)
         return self._coder.decode(_model(table), number)
 
 
 def frequencies(symbols: np.ndarray, number: int) -> np.ndarray:
-    """The table of an array of symbols below `number`, one byte each.
+    """The table of frequencies of an array of symbols below `number`, one byte each.
 
     >>> frequencies(np.array([0, 0, 0, 0, 2]), 3)
     array([255,   0, 128], dtype=uint8)
@@ -57,14 +58,14 @@ def frequencies(symbols: np.ndarray, number: int) -> np.ndarray:
 
 
 def uniform(number: int) -> np.ndarray:
-    """The table that gives each of `number` symbols the same number of bits."""
+    """The table of frequencies with which all of `number` symbols take equal bits."""
     return np.ones(number, np.uint8)
 
 
 def _model(table: np.ndarray) -> Any:
     from constriction import stream
 
-    # Whole numbers, so that no machine rounds them in another way.
+    # These are whole numbers, so that no machine rounds them differently.
     return stream.model.Categorical(np.square(table.astype(np.float64)), perfect=False)
 
 
@@ -72,11 +73,11 @@ class Gaps(NamedTuple):
     """The positions of a mask, as the runs of zeros between them.
 
     Attributes:
-        symbols: the length of each run; `2**bits - 1` stands for so many zeros and no
-            position after them.
-        bits: the logarithm of the number of symbols.
-        axis: which axis is scanned first: -1 the last (C order), 0 the last but after
-            all others, which runs through the inputs of one output.
+        symbols: the length of each run; `2**bits - 1` stands for that many zeros
+            without a position after them.
+        bits: the binary logarithm of the number of symbols.
+        axis: the order of the scan: -1 for C order; 0 for C order of the array with its
+            last axis moved to the front, which scans all inputs of one output in turn.
     """
 
     symbols: np.ndarray
@@ -89,7 +90,7 @@ def to_gaps(mask: np.ndarray, even: bool = False) -> Gaps:
 
     Args:
         mask: an array of booleans.
-        even: whether all symbols will take the same number of bits.
+        even: whether all symbols are to take the same number of bits.
 
     Reference:
         Han et al. 2015, section 2 (the relative index with padding zeros).
@@ -109,10 +110,10 @@ def to_gaps(mask: np.ndarray, even: bool = False) -> Gaps:
 
 
 def from_gaps(gaps: Gaps, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask of a shape that has these gaps.
+    """The mask with a given shape and these gaps.
 
     Raises:
-        ValueError: if they do not fit the shape.
+        ValueError: if the gaps do not fit the shape.
     """
     limit = 2**gaps.bits - 1
     live = gaps.symbols < limit
@@ -142,7 +143,7 @@ def _runs(positions: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _cost(gaps: Gaps, even: bool) -> float:
-    """Bits for the symbols and their table."""
+    """The number of bits that the symbols and their table take."""
     number = 2**gaps.bits
     if even or not len(gaps.symbols):
         return gaps.bits * len(gaps.symbols)

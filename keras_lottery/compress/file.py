@@ -1,4 +1,4 @@
-"""Compressed models on disk."""
+"""Writes compressed models to disk, and reads them."""
 
 import contextlib
 import json
@@ -37,18 +37,18 @@ def save_compressed(
 ) -> CompressionReport:
     """Writes a masked model to a small file, from which it is restored bit for bit.
 
-    Live weights are written as indices of the values that they share (weights that
-    share none are written as they are), and positions as the gaps between them. Both
-    are coded by a range coder, which takes no more bits than Huffman's code. Everything
-    else is written as it is. Optimizer, loss and metrics are left out. The bytes are
-    decoded and compared before the file takes its place.
+    Live weights are written as indices of the values that they share (weights that do
+    not share values are written as they are), and positions as the gaps between them.
+    Both are coded by a range coder, which takes no more bits than a Huffman code.
+    Everything else is written as it is. Optimizer, loss and metrics are left out. The
+    bytes are decoded and compared with the model before the file is put in place.
 
     Args:
         model: a masked model.
-        path: the file to write, ending in `.klc`. An older one is replaced.
-        float16: whether to round whatever is not a masked weight (biases,
+        path: the file to write, ending in `.klc`. An older file is replaced.
+        float16: whether to round everything but the masked weights (biases,
             normalisation, unmasked layers) to half precision. Loading then gives the
-            rounded model; the given one is left untouched.
+            rounded model; the given model is left untouched.
 
     Returns:
         The report, which is also printed.
@@ -118,10 +118,11 @@ def load_compressed(
 
     Args:
         path: the file to read.
-        max_bytes: how many bytes the variables of the model may take. A small file may
-            hold a large model that is almost all zeros. The layers are built before
-            their shapes are compared: like `keras.saving.load_model`, this trusts the
-            author of the file not to claim layers of another size.
+        max_bytes: how many bytes the variables of the model may take, since a small
+            file may hold a large model that consists almost entirely of zeros. The
+            layers are built before their shapes are compared: like
+            `keras.saving.load_model`, this function trusts the author of the file not
+            to claim layers of another size.
 
     Returns:
         The masked model, not compiled.
@@ -155,14 +156,14 @@ def load_compressed(
 
 
 def _architecture(model: keras.Model) -> str:
-    """The layers alone, as text without spaces."""
+    """The model's layers without its compilation, as JSON without spaces."""
     config = json.loads(architecture.to_text(model))
     config.pop("compile_config", None)
     return json.dumps(config, separators=(",", ":"))
 
 
 def _check_layers(model: keras.Model, text: str) -> None:
-    """Raises ValueError, with the layer's name, if Keras would not read the text."""
+    """Raises ValueError with the layer's name if Keras cannot read the text."""
     with keras.saving.custom_object_scope(own_objects(model)), _same_random_state():
         failed = _failure(text)
         for path, layer in walk(model) if failed else ():
@@ -178,7 +179,7 @@ def _check_layers(model: keras.Model, text: str) -> None:
 
 
 def _failure(text: str) -> str:
-    """Why Keras cannot make a layer of its text, or nothing."""
+    """Why Keras cannot make a layer from its text; empty if it can."""
     try:
         architecture.from_text(text)
     except Exception as error:
@@ -188,7 +189,7 @@ def _failure(text: str) -> str:
 
 @contextlib.contextmanager
 def _same_random_state() -> Iterator[None]:
-    """Layers that are made and thrown away draw seeds meanwhile."""
+    """Restores the random state, since layers made inside the block draw seeds."""
     state = random.getstate()
     try:
         yield
@@ -210,7 +211,7 @@ def _half(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _check(data: bytes, state: dict[str, np.ndarray], masks: Masks) -> None:
-    """Raises RuntimeError unless the bytes hold what they were made of."""
+    """Raises RuntimeError unless the bytes decode to what was encoded."""
     most = sum(array.nbytes for array in state.values())
     _, again, masks_again = decode(data, most)
     for name, array in state.items():

@@ -1,4 +1,4 @@
-"""What saving a compressed model measured."""
+"""The report on the sizes of a compressed model."""
 
 import textwrap
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from keras_lottery.tables import text_table
 class CompressionReport:
     """Sizes of a compressed model by stage; `str()` gives them as readable lines.
 
-    All are sizes of whole files of one format, the architecture included.
+    Sizes of stages are those of whole files in one format, including the architecture.
 
     Attributes:
         path: the file.
-        dense_bytes: every variable as it is, without compression.
-        pruned_bytes: live weights alone; their positions as gaps of a fixed number of
-            bits.
-        quantized_bytes: shared weights as numbers of a fixed number of bits, and their
-            values.
-        bytes: the file on disk: numbers and gaps in as few bits as their frequencies
-            allow, everything else deflated.
+        dense_bytes: the size with every variable as it is, without compression.
+        pruned_bytes: the size with live weights only, and their positions as gaps with
+            a fixed number of bits.
+        quantized_bytes: the size with shared values, and each weight's index among them
+            with a fixed number of bits.
+        bytes: the size of the file on disk: indices and gaps in as few bits as their
+            frequencies allow, and everything else deflated.
         sparsity: the share of prunable weights that are pruned.
-        values: how many values each kernel has; `None` for one whose weights are
-            written as they are.
-        data_bytes: what papers count that leave out everything but the weights that
-            are left: a whole number of bits for each, as many as tell its kernel's
-            values apart.
-        index_bytes: those of the positions, as gaps of a fixed number of bits.
+        values: the number of distinct values of each kernel; `None` for a kernel whose
+            weights are written as they are.
+        data_bytes: the bytes of the remaining weights alone, as some papers count them:
+            each weight takes a whole number of bits, enough to tell its kernel's values
+            apart.
+        index_bytes: the bytes of the positions, as gaps with a fixed number of bits.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""The files that are worth a try for a trained model."""
+"""The candidate files to try for a trained model."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ from keras_lottery.structured import compact
 Export = Callable[[Any, Path], ExportReport]
 
 SMALLER = 0.99
-"""What a sparse file has to come to, as a share of the dense one, to be another one."""
+"""A sparse file is a candidate if its size is at most this share of the dense one's."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Candidate:
     """A file to try.
 
     Args:
-        name: of the file, without its ending.
-        made: how it is made, a step each.
-        model: what is exported.
-        export: writes it to a path.
+        name: the name of the file without its ending.
+        made: how the file is made, step by step.
+        model: the model that is exported.
+        export: writes the file to a path.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Candidate:
     export: Export
 
     def write(self, folder: Path, ending: str) -> ExportReport:
-        """Writes the file, in silence.
+        """Writes the file without printing anything.
 
         Raises:
-            ExportError: if it cannot be written or does not work.
+            ExportError: if the file cannot be written or does not work.
         """
         with contextlib.redirect_stdout(io.StringIO()):
             return self.export(self.model, folder / f"{self.name}{ending}")
@@ -62,15 +62,16 @@ def candidates(
     """The files to try for a trained model, masked or not.
 
     Args:
-        name: what their names begin with.
+        name: the beginning of the files' names.
         model: the model.
         target: `"mobile"`: .tflite files of float32, sparsely encoded or not, float16,
             int8 weights (`dynamic`) and int8 arithmetic. `"server"`: SavedModels of
             float32 and of Keras's own int8. `"microcontroller"`: dense .tflite files of
-            float32 and int8. Each also of the compacted model, if there is something to
-            remove; its files are compared with those of `model`.
-        examples: typical inputs, for the ranges of int8; `None` where there are none.
-        failed: takes why there is no compacted form, if `compact` refuses the model.
+            float32 and int8. If `compact` can remove something, the same files of the
+            compacted model are candidates, too; they are compared with those of
+            `model`.
+        examples: typical inputs, from which int8 takes its ranges, or `None`.
+        failed: a dictionary that receives the reason if `compact` refuses the model.
     """
     Form = tuple[str, tuple[str, ...], keras.Model, keras.Model | None]
     forms: list[Form] = [(name, (), model, None)]
@@ -111,7 +112,7 @@ def _sparse(
         raise ExportError("The model has no zeros to leave out.")
     as_dense = any(note.startswith("Not encoded sparsely") for note in report.notes)
     if as_dense or (dense is None and report.bytes > SMALLER * report.dense_bytes):
-        # A dense file was written, or as good as one, which is tried as such.
+        # The file is dense or hardly smaller, and a dense file is tried anyway.
         reason = f"It has {report.bytes:,} bytes, the dense file {report.dense_bytes:,}"
         raise ExportError(" ".join([*report.notes, f"{reason}."]))
     return report
@@ -133,7 +134,7 @@ def _keras_int8(
 def _in_int8(model: keras.Model) -> keras.Model:
     plain = strip_masks(model)
     with warnings.catch_warnings():
-        # It names each layer that has nothing to quantise.
+        # Keras warns of each layer that has nothing to quantise.
         warnings.filterwarnings("ignore", message=".*`quantize` method")
         plain.quantize("int8")
     return plain
@@ -168,4 +169,4 @@ WAYS: dict[str, dict[str, tuple[str, Callable[..., ExportReport]]]] = {
         "int8": ("model.quantize('int8'), to_saved_model()", _keras_int8),
     },
 }
-"""For each target: how a file is made, in words and as a function."""
+"""For each target, the ways to make a file: in words, and as a function."""

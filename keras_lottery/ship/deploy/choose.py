@@ -1,4 +1,4 @@
-"""Which tickets are tried, and which file is chosen."""
+"""Chooses the tickets to try, and the best file."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREFER = {"latency": "p50_us", "size": "bytes", "download": "gzip_bytes"}
-"""What a file may be best in, and the column of it, of which less is better."""
+"""What to minimise, and the column of the table that measures it."""
 
 
 def tickets_to_try(
     results: "pd.DataFrame", best: Iterable[Best], objective: Objective
 ) -> list[tuple[int, int]]:
-    """Levels and replicates: the dense network first, then the best tickets.
+    """The tickets to try as (level, replicate): the dense network, then the best ones.
 
-    These are the `best` ones, by several margins, and that of the highest mean. Of a
-    level, the replicate is tried that `best_of` would choose.
+    The best tickets are those that `best` chooses by several margins, and that of the
+    level with the highest mean. The replicate of each level is the one that `best_of`
+    would choose.
 
     Raises:
-        ValueError: if no ticket was trained yet.
+        ValueError: if no ticket has been trained yet.
     """
     levels = {0, best_level(results, objective)}
     levels |= {each.level for each in best}
@@ -32,12 +33,12 @@ def tickets_to_try(
 
 
 def pareto(table: "pd.DataFrame", objective: Objective = ACCURACY) -> np.ndarray:
-    """The rows that no other beats in latency, bytes, gzip bytes and worth alike.
+    """Marks the Pareto-optimal rows by latency, bytes, gzip bytes and the objective.
 
     Args:
-        table: with the columns of `PREFER` and the objective's on the validation data,
-            `validation_<metric>`.
-        objective: what files are worth.
+        table: a table with the columns of `PREFER` and that of the objective on the
+            validation data, `validation_<metric>`.
+        objective: the metric by which files are compared.
 
     Example:
 
@@ -62,13 +63,13 @@ def choose(
 ) -> int:
     """The row of the fastest or smallest file that is good enough.
 
-    Of files that are equal in that, the best in the rest is taken.
+    If several files are equal in this, the best in the other respects is chosen.
 
     Args:
         table: same as in `pareto`.
-        prefer: a name of `PREFER`.
-        margin: how much worse than the best file it may be.
-        objective: what files are worth.
+        prefer: what to minimise, a key of `PREFER`.
+        margin: how much worse than the best file the chosen one may be.
+        objective: the metric by which files are compared.
     """
     worth = objective.gain(table[f"validation_{objective.metric}"], 0)
     rounding = 1e-6 * max(abs(worth.max()), margin)  # Keras measures in float32.
@@ -80,7 +81,7 @@ def choose(
 
 
 def default_margin(objective: Objective, dense: float | None) -> float:
-    """Half a percentage point of an accuracy, a hundredth of any other metric's value.
+    """Half a percentage point of accuracy, or a hundredth of another metric's value.
 
     >>> default_margin(ACCURACY, 0.98), default_margin(Objective("val_mae"), 2.0)
     (0.005, 0.02)

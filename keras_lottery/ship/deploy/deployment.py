@@ -1,4 +1,4 @@
-"""Files that were tried, the one that was chosen, and the card beside it."""
+"""Writes and measures candidate files, and puts the chosen one in place with a card."""
 
 import platform
 import shutil
@@ -30,17 +30,18 @@ ENDINGS = {"mobile": ".tflite", "server": "", "microcontroller": ".tflite"}
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What was tried, and what was written; `str()` gives the Pareto table.
+    """The files that were tried and the one that was chosen; `str()` is a table.
 
     Attributes:
-        file: the file that was chosen, or a SavedModel's directory.
-        card: a JSON file beside it: how it was made, what was measured, versions, the
-            command that does it again; its report has the SHA-256 of the file.
-        table: all files that were tried, a row each: that of `benchmark`, with
-            `validation_accuracy`, which chooses, `accuracy` on the test data (both only
-            where there are data), and whether the row is `pareto` and `chosen`; of a
-            run, with `level` and `density`.
-        failed: what could not be made, and why.
+        file: the chosen file, or the directory of a SavedModel.
+        card: a JSON file beside it, which says how the file was made, what was
+            measured, with which versions, and which command repeats this; its report
+            has the SHA-256 of the file.
+        table: a row for each file that was tried, with the columns of `benchmark`;
+            `validation_accuracy`, by which the file is chosen; `accuracy` on the test
+            data (both only if there are data); whether the file is `pareto` and
+            `chosen`; and for the tickets of a run, `level` and `density`.
+        failed: the files that could not be made, with the reasons.
     """
 
     file: Path
@@ -77,10 +78,10 @@ def check_backend(name: str, reads: str = "") -> None:
 
 
 def places(folder: Path, target: str) -> tuple[Path, Path]:
-    """Where the file and its card go.
+    """The paths of the file and its card.
 
     Raises:
-        ValueError: if something else is there.
+        ValueError: if something else exists there.
     """
     file = folder / f"{target}{ENDINGS[target]}"
     checks.directory("directory", folder)
@@ -94,7 +95,7 @@ def places(folder: Path, target: str) -> tuple[Path, Path]:
 def quality_of(
     model: keras.Model, data: tuple[Any, Any], objective: Objective | str | None
 ) -> Quality:
-    """What files are compared by; an uncompiled model's by their classes."""
+    """The quality by which files are compared; without a compiled model, accuracy."""
     if not model.compiled and getattr(objective, "metric", None) == ACCURACY.metric:
         return by_classes(data)
     return by_model(data, keras_checks.compiled("model", model), objective)
@@ -109,16 +110,16 @@ def tried_files(
     failed: dict[str, str],
     say: Callable[[str], object],
 ) -> list[dict[str, Any]]:
-    """Writes files and measures what they are worth on the validation data.
+    """Writes files and measures their quality on the validation data.
 
     Args:
-        candidates: what to write.
-        folder: where.
+        candidates: the files to write.
+        folder: the directory to write to.
         target: a key of `ENDINGS`.
-        quality: measures on the validation data, if there are any.
-        threads: of a file.
-        failed: takes why others could not be made.
-        say: takes a line about each.
+        quality: measures files on the validation data, if there are any.
+        threads: the number of threads that a file may use.
+        failed: a dictionary that receives the reasons why files could not be made.
+        say: called with a line about each file.
     """
     tried: list[dict[str, Any]] = []
     for each in candidates:
@@ -143,7 +144,7 @@ def table_of(
     threads: int,
     seconds: float,
 ) -> "pd.DataFrame":
-    """Measures the files that were tried, with these columns of theirs."""
+    """Measures the files that were tried, and adds the columns that are known."""
     files = [each["report"].path for each in tried]
     table = measured(files, quality, threads=threads, seconds=seconds)
     table["file"] = [file.name for file in files]
@@ -159,7 +160,7 @@ def hand_over(
     card: Path,
     note: dict[str, Any],
 ) -> None:
-    """Puts the chosen file in its place, with a card of what was made and measured."""
+    """Puts the chosen file in place, with a card that says how it was made."""
     source = tried["report"].path
     with staged(file) as draft:
         copy = shutil.copytree if source.is_dir() else shutil.copy2
@@ -178,6 +179,6 @@ def hand_over(
 
 
 def in_short(reason: str, most: int = 300) -> str:
-    """Converters say a lot."""
+    """Shortens the long messages of converters."""
     reason = " ".join(reason.split())
     return reason if len(reason) <= most else f"{reason[:most]} ..."

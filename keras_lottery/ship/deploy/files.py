@@ -1,4 +1,4 @@
-"""What files cost and what they are worth: measured, one beside the other."""
+"""Measures the size, latency, memory and quality of exported files, side by side."""
 
 import json
 import os
@@ -38,47 +38,48 @@ def benchmark(
 ) -> "pd.DataFrame":
     """Measures .tflite files and SavedModels: bytes, latency, memory, accuracy.
 
-    All files run on the CPU. Latency is that of a call from Python with one row of
-    random numbers; for a SavedModel the call itself takes most of it. All files are
-    timed in a separate process, in rounds that go through all of them, so that other
-    work of the machine affects them equally.
+    All files run on the CPU. The latency is the time of a call from Python with one row
+    of random numbers; for a SavedModel, the call itself takes most of that time. All
+    files are timed in a separate process, in rounds that go through all of them, so
+    that other work on the machine affects them equally.
 
     Args:
         files: paths of .tflite files and of directories of SavedModels, or one path.
         data: arrays (x, y) of inputs and class numbers, to measure accuracies on; or
             whatever the `objective` needs. Several inputs or outputs are dictionaries
             by name.
-        threads: how many threads a file may use. Accuracies are measured with the same
-            `threads` and `xnnpack`, those of SavedModels with TensorFlow's own.
+        threads: how many threads a file may use. Accuracies of .tflite files are
+            measured with the same `threads` and `xnnpack`; for SavedModels, TensorFlow
+            chooses the threads.
         xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
         rounds: the number of rounds.
         seconds: how long each file is timed, in all rounds together.
-        threshold: for classifiers with one output, the output above which a row is of
-            class 1: 0 for logits. By default 0.5, and outputs that are not
-            probabilities are refused. It is not needed with a `model`.
+        threshold: for classifiers with one output, the output above which a row belongs
+            to class 1, which is 0 for logits. By default it is 0.5, and outputs that
+            are not probabilities are refused. It is not needed with a `model`.
         model: the compiled Keras model from which the files were made, to measure them
             by its metrics.
         objective: what to measure on the data instead of an accuracy: one of the
             `model`'s metrics, named as in Keras's logs, such as `"val_age_mae"`; or,
-            without a model and for files with one output, a metric of Keras's, such as
-            `"val_mae"` or `"val_auc"`. With a model it is by default its accuracy, else
+            without a model and for files with one output, a metric of Keras, such as
+            `"val_mae"` or `"val_auc"`. With a model, the default is its accuracy, else
             its only metric, else its loss.
 
     Returns:
         A table with a row for each file: `file`; `format`, `"litert"` or
         `"saved_model"`; `bytes` and `gzip_bytes` on disk; `p50_us` and `p90_us`, the
-        median and the ninth decile of the latency in microseconds; `spread`, from the
-        lowest to the highest median of a round, as a share of `p50_us`; `calls` that
-        were timed; `memory`, the bytes that loading and running the file in a process
-        of its own adds at most to the bare runtime (its own code included, as it is
-        first read; NaN where the system does not tell); `operators` that ran, those of
-        XNNPACK in brackets; and, if data are given, `accuracy`, or the metric's
-        name without `"val_"`.
+        median and the ninth decile of the latency in microseconds; `spread`, the
+        difference between the highest and the lowest median of a round, as a share of
+        `p50_us`; `calls`, the number of calls that were timed; `memory`, the most bytes
+        that loading and running the file in its own process adds to the bare runtime
+        (including the runtime's code that is first read then; NaN if the system does
+        not report it); `operators`, those that ran, with those of XNNPACK in brackets;
+        and, if data are given, `accuracy`, or the metric's name without `"val_"`.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if there is none, one is of another kind, cannot be run or returns
-            NaN, or an argument is out of range.
+        ValueError: if no file is given, one is of another kind, cannot be run or
+            returns NaN, or an argument is out of range.
         CorruptedFileError: if one is not the file that a report beside it describes,
             see `kl.export.check_file`.
 
@@ -97,7 +98,7 @@ def benchmark(
     >>> table["operators"][0]
     'SHAPE, STRIDED_SLICE, PACK, RESHAPE, XNNPACK(3 FULLY_CONNECTED)'
     """
-    check_files(files)  # Before anything runs on the data.
+    check_files(files)  # This comes before anything runs on the data.
     return measured(
         files,
         quality_by(data, threshold, model, objective),
@@ -114,7 +115,7 @@ def quality_by(
     model: keras.Model | None = None,
     objective: str | Objective | None = None,
 ) -> Quality | None:
-    """What files are compared by; see `benchmark` for arguments and errors."""
+    """The quality by which files are compared; arguments as in `benchmark`."""
     if threshold is not None:
         checks.number("threshold", threshold)
     if model is not None:
@@ -142,7 +143,7 @@ def measured(
     rounds: int = 10,
     seconds: float = 1.0,
 ) -> "pd.DataFrame":
-    """The table of `benchmark`, of files compared by `quality`."""
+    """Same as `benchmark`, for files that are compared by `quality`."""
     import pandas as pd
 
     paths = check_files(files)
@@ -157,7 +158,7 @@ def measured(
         "shape": quality and quality.row_shape,
     }
     names = [str(path.resolve()) for path in paths]
-    # First, as it is the one that refuses files.
+    # This comes first, because it refuses files that cannot be run.
     memories = [
         _ask({**request, "files": [name], "memory": True}, name) for name in names
     ]
@@ -180,7 +181,7 @@ def measured(
 
 
 def check_timing(threads: int, seconds: float) -> None:
-    """Raises ValueError for more threads than processors, or no time."""
+    """Raises ValueError for more threads than processors, or for no time at all."""
     checks.count("threads", threads, 1, max(os.cpu_count() or 1, 64))
     checks.number("seconds", seconds, most=86_400, above=0)
 
@@ -190,7 +191,7 @@ def check_files(files: Paths) -> list[Path]:
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if there is none, or one is of another kind.
+        ValueError: if no file is given, or one is of another kind.
         CorruptedFileError: if one is not the file that a report beside it describes.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
@@ -210,9 +211,9 @@ def check_files(files: Paths) -> list[Path]:
 
 
 def _ask(request: dict[str, Any], files: str) -> Any:
-    """What `measure.py` answers, in a process of its own."""
+    """Runs `measure.py` in a process of its own, and returns its answer."""
     run = subprocess.run(
-        # Its own folder is no place to import from.
+        # With -P, the script's own folder is not searched for imports.
         [sys.executable, "-P", measure.__file__],
         input=json.dumps(request),
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What is pruned together so that files for a target become fast."""
+"""Chooses the granularity of pruning with which files for a target become fast."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
 
 @dataclass(frozen=True)
 class Choice:
-    """What is pruned together, of which layers, and why."""
+    """A granularity, the layers to prune, and the reason for the choice."""
 
     granularity: Granularity
     prunable: Prunable

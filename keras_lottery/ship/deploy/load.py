@@ -1,4 +1,4 @@
-"""The data that files are compared on, by name."""
+"""Loads by name the data on which files are compared."""
 
 import os
 from collections.abc import Callable
@@ -12,12 +12,13 @@ def load(
     name: str | os.PathLike[str],
     fit: Callable[[data.Splits], bool] = lambda splits: False,
 ) -> data.Splits:
-    """A data set of images and classes, or, of an .npz file, whatever is in it.
+    """Loads a data set of images and classes, or any arrays of an .npz file.
 
     Args:
         name: same as in `kl.data.load`.
-        fit: whether the arrays of an .npz file are wanted as they are. By default, and
-            where they are not, they are where they are no images and classes.
+        fit: decides whether the arrays of an .npz file are returned as they are. If it
+            says no, and by default, they are returned as they are only if they are no
+            images and classes.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: same as `kl.data.load`.
@@ -26,7 +27,7 @@ def load(
         return data.load(name)
     try:
         arrays = load_arrays(Path(name))
-    except ValueError:  # `kl.data.load` says what is wrong, or holds a part out.
+    except ValueError:  # `kl.data.load` raises a clear error, or holds out a part.
         return data.load(name)
     if fit(arrays):
         return arrays

@@ -1,4 +1,4 @@
-"""What a model is trained by, where it was not compiled."""
+"""Compiles a model that was not compiled, with a loss that fits its outputs."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ WITH_LOGITS = {
     "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
 }
-"""Losses of probabilities, or of logits; by name, Keras takes the former."""
+"""Losses of probabilities or of logits; given by name, Keras assumes probabilities."""
 
 
 def compiled(model: keras.Model, loss: Any, parts: Material) -> keras.Model:
     """The model, or a copy compiled with a loss, if there is something to train.
 
-    Whether a cross-entropy is one of logits is told by what the model returns.
+    The model's outputs show whether a cross-entropy has to take logits.
 
     Raises:
-        ValueError: if it has no loss, and needs one; or the loss is unknown.
+        ValueError: if the model needs a loss and has none, or the loss is unknown.
     """
     if loss is None:
         if not model.compiled and parts.train is not None:
@@ -66,7 +66,7 @@ def _of_logits(loss: str, model: keras.Model, x: Any) -> Any:
     some = keras.tree.map_structure(lambda array: array[:32], x)
     try:
         outputs = np.asarray(keras.ops.convert_to_numpy(model(some, training=False)))
-    except Exception:  # What is wrong with the data is told where they are checked.
+    except Exception:  # The check of the data reports the error.
         return loss
     shares = bool((outputs >= 0).all() and (outputs <= 1).all())
     if not loss.startswith("binary"):

@@ -1,4 +1,4 @@
-"""The data that a model is shrunk with: to train on, to choose by, to report on."""
+"""The data with which a model is shrunk: for training, choosing and reporting."""
 
 import os
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from keras_lottery.papers import data as datasets
 from keras_lottery.papers.data.npz import load_parts
 
 SHARE = 0.1
-"""Of the training examples, held out where a part is lacking."""
+"""The share of the training examples that is held out for a missing part."""
 
 FEWEST = 10
-"""Examples that can be split."""
+"""The least number of examples that can be split."""
 
 Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
 class Material:
-    """Data in their parts; all `None` without any.
+    """The parts of the data, which are all `None` if there are no data.
 
     Attributes:
-        examples: inputs to calibrate by.
+        examples: inputs for calibration.
         train, validation, test: (x, y), or `None` if there are no targets.
-        said: where they came from, for the card.
+        said: where the data came from, for the card.
     """
 
     examples: Any = None
@@ -41,13 +41,13 @@ class Material:
 
 
 def material(data: Any) -> Material:
-    """The parts of data, held out of the training examples where there are none.
+    """Splits data into parts; missing ones are held out from the training examples.
 
     Args:
-        data: `None`; the name of a data set, or an .npz file of `x_train`, `y_train`
-            and, if wanted, the same for `validation` and `test`, where several inputs
-            or outputs lie under `x_train/name`; `Splits`; a pair (x, y); or inputs
-            alone, an array or a dictionary by name.
+        data: `None`; the name of a data set; an .npz file with `x_train`, `y_train` and
+            optionally the same for `validation` and `test`, where several inputs or
+            outputs are named `x_train/name`; `Splits`; a pair (x, y); or inputs alone,
+            an array or a dictionary by name.
 
     Raises:
         FileNotFoundError: if there is no such data set.

@@ -1,10 +1,10 @@
-"""Times .tflite files and SavedModels, and takes their memory; a program of its own.
+"""A script that measures the latency and memory of .tflite files and SavedModels.
 
     python -P measure.py < request.json > answer.json
 
-It runs in a process of its own, started by its path: neither this library nor Keras is
-in it, the number of threads is TensorFlow's from the start, and what is resident before
-a file is loaded is the runtime's alone.
+It runs in a process of its own, started by its path. The process imports neither this
+library nor Keras, TensorFlow has its number of threads from the start, and only the
+runtime is resident before a file is loaded.
 """
 
 import contextlib
@@ -38,16 +38,16 @@ class LiteRT:
         self.run = self.interpreter.invoke
 
     def outputs(self) -> list[np.ndarray]:
-        """Those of the row."""
+        """The outputs for the row."""
         self.run()
         details = self.interpreter.get_output_details()
         return [self.interpreter.get_tensor(each["index"]) for each in details]
 
     def operators(self) -> str:
-        """The operators that run, in order; those that XNNPACK took, with their number.
+        """The operators that run, in order, and how many of each run in XNNPACK.
 
-        A delegate's node stands beside the nodes that it replaces, which are those from
-        its outputs back to its inputs.
+        The graph holds a delegate's node beside the nodes that it replaces, which are
+        those from its outputs back to its inputs.
         """
         nodes = self.interpreter._get_ops_details()
         own = [node for node in nodes if node["op_name"] != "DELEGATE"]
@@ -79,7 +79,7 @@ class SavedModel:
     def __init__(self, path: str, request: dict[str, Any]) -> None:
         import tensorflow as tf
 
-        with contextlib.suppress(RuntimeError):  # A second one finds them set.
+        with contextlib.suppress(RuntimeError):  # A second file finds them set.
             tf.config.threading.set_intra_op_parallelism_threads(request["threads"])
             tf.config.threading.set_inter_op_parallelism_threads(1)
         self.loaded = tf.saved_model.load(path)
@@ -96,12 +96,12 @@ class SavedModel:
         self.run = self.outputs = run
 
     def operators(self) -> str:
-        """Empty: TensorFlow rewrites the graph that it runs, and does not tell."""
+        """Empty, because TensorFlow rewrites its graph and does not report how."""
         return ""
 
 
 def interpreter(path: str, threads: int, xnnpack: bool) -> Any:
-    """LiteRT's of a file, with so many threads, and with XNNPACK or without."""
+    """The LiteRT interpreter of a file, with or without XNNPACK."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -112,7 +112,7 @@ def interpreter(path: str, threads: int, xnnpack: bool) -> Any:
 
 
 def one_row(signature: Any, shape: list[int] | None) -> list[int]:
-    """One row of an input: of the data's shape, or 32 where the file leaves it open."""
+    """The shape of one row of an input, with open sizes from the data, or else 32."""
     if shape is None or len(shape) + 1 != len(signature):
         shape = [32] * (len(signature) - 1)
     sizes = zip(signature, [1, *shape], strict=True)
@@ -120,7 +120,7 @@ def one_row(signature: Any, shape: list[int] | None) -> list[int]:
 
 
 def random_array(shape: Any, dtype: np.dtype) -> np.ndarray:
-    """Floats from 0 to 1, like images; integers 0 and 1, which index any embedding."""
+    """Random floats from 0 to 1, like images, or integers 0 and 1, valid embeddings."""
     rng = np.random.default_rng(0)
     if np.issubdtype(dtype, np.floating):
         return rng.random(shape).astype(dtype)
@@ -128,7 +128,7 @@ def random_array(shape: Any, dtype: np.dtype) -> np.ndarray:
 
 
 def inside(delegate: dict[str, Any], makers: dict[int, Any]) -> list[dict[str, Any]]:
-    """The nodes that a delegate's node replaces, in their order."""
+    """The nodes that a delegate's node replaces, in order."""
     found: dict[int, dict[str, Any]] = {}
     tensors = list(delegate["outputs"])
     stop = set(delegate["inputs"])
@@ -142,19 +142,19 @@ def inside(delegate: dict[str, Any], makers: dict[int, Any]) -> list[dict[str, A
 
 
 def counted(names: Any) -> str:
-    """Each name once, with its number where it is more than one."""
+    """Each name once, with the number of its occurrences if there are several."""
     counts = Counter(names)
     return ", ".join(f"{n} {name}" if n > 1 else name for name, n in counts.items())
 
 
 def load(path: str, request: dict[str, Any]) -> LiteRT | SavedModel:
-    """A file, ready to run."""
+    """Loads a file, ready to run."""
     kind = SavedModel if Path(path).is_dir() else LiteRT
     return kind(path, request)
 
 
 def time_calls(run: Callable[[], object], number: int) -> list[float]:
-    """Microseconds of each of so many calls."""
+    """The duration of each of `number` calls in microseconds."""
     clock = time.perf_counter_ns
     for _ in range(WARM_UP):
         run()
@@ -167,7 +167,7 @@ def time_calls(run: Callable[[], object], number: int) -> list[float]:
 
 
 def latencies(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The latency of all files, in rounds that go through all of them."""
+    """Measures the latency of all files, in rounds that go through all of them."""
     files = [load(path, request) for path in request["files"]]
     for path, file in zip(request["files"], files, strict=True):
         for output in file.outputs():
@@ -200,14 +200,14 @@ def latencies(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def memory(request: dict[str, Any]) -> int | None:
-    """Bytes that the first file adds at most to what the bare runtime holds."""
+    """The most bytes that loading and running a file adds to the bare runtime."""
     (path,) = request["files"]
     if Path(path).is_dir():
         import tensorflow  # noqa: F401
     else:
         import ai_edge_litert.interpreter  # noqa: F401
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # The peak begins here.
+        Path("/proc/self/clear_refs").write_text("5")  # This resets the peak.
         before = _resident("VmRSS")
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""The figure of a table of files."""
+"""Plots a table of measured files."""
 
 import os
 from typing import TYPE_CHECKING

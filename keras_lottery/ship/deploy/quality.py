@@ -1,4 +1,4 @@
-"""Runs exported files on data, to measure what they are worth."""
+"""Runs exported files on data, to measure their quality."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,18 +20,18 @@ from keras_lottery.ship.export.signature import Arrays, Run, in_batches, run_ker
 from keras_lottery.ship.export.source import keras_model
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of a file's inputs, by name; -1 where a size is left open."""
+"""The shapes of a file's inputs by name; -1 stands for any size."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What files are compared by, on some data.
+    """The metric by which files are compared, and the data.
 
     Args:
         objective: the metric.
         inputs: an array, or arrays by the names of the files' inputs.
-        measure: gives the metric of a file, from `(file, threads=…, xnnpack=…)`.
-        value: that of the Keras model, where there is one.
+        measure: returns the metric of a file for `(file, threads=…, xnnpack=…)`.
+        value: the metric of the Keras model, if there is one.
     """
 
     objective: Objective
@@ -41,16 +41,17 @@ class Quality:
 
     @property
     def row_shape(self) -> list[int] | None:
-        """That of a row of the inputs, if they are one array."""
+        """The shape of a row of the inputs, if they are one array."""
         return None if isinstance(self.inputs, Mapping) else [*self.inputs.shape[1:]]
 
 
 def by_classes(data: Any, threshold: float | None = None) -> Quality:
-    """The accuracy of classifiers, of which only the files are known.
+    """Compares files of classifiers by accuracy, without a Keras model.
 
     Args:
         data: the pair (x, y) of inputs and class numbers.
-        threshold: where one output decides between two classes, same as `benchmark`.
+        threshold: the threshold of classifiers with one output, same as in
+            `benchmark`.
 
     Raises:
         ValueError: if the data are anything else.
@@ -60,11 +61,11 @@ def by_classes(data: Any, threshold: float | None = None) -> Quality:
 
 
 def by_name(data: Any, objective: str | Objective) -> Quality:
-    """A metric of Keras, of files of one output, of which nothing else is known.
+    """Compares files with one output by a metric of Keras, without a Keras model.
 
     Args:
         data: the pair (x, y); x may be a dictionary of arrays by input name.
-        objective: `"val_mae"`, say.
+        objective: the metric, such as `"val_mae"`.
 
     Raises:
         ValueError: if Keras has no such metric, or the data are no pair.
@@ -103,20 +104,20 @@ def by_name(data: Any, objective: str | Objective) -> Quality:
 def by_model(
     data: Any, model: keras.Model, objective: str | Objective | None = None
 ) -> Quality:
-    """A metric that a model was compiled with, of the files that were made of it.
+    """Compares files that were made from a model by one of its compiled metrics.
 
     Args:
-        data: the pair (x, y), same as `model.evaluate` takes it.
+        data: the pair (x, y), same as in `model.evaluate`.
         model: the compiled model, which is run on the data.
-        objective: which of its metrics, named as in Keras's logs; by default its
-            accuracy, or else its only metric, or else its loss, without the penalties
-            of regularisers.
+        objective: one of its metrics, named as in Keras's logs; by default its
+            accuracy, else its only metric, else its loss without the penalties of
+            regularisers.
 
     Raises:
         ValueError: if the model has no such metric, or the data do not fit it.
     """
     x, y = _pair(data)
-    graph = keras_model(model)  # Of a subclassed one.
+    graph = keras_model(model)  # A subclassed model becomes a Functional one.
     inputs, metrics = as_inputs(graph, x, "data"), Metrics(graph, y, model)
     with _said(objective, y):
         logs = metrics.all(run_keras(graph)(inputs))
@@ -128,7 +129,7 @@ def by_model(
 
     def measure(file: Path, threads: int = 1, xnnpack: bool = True) -> float:
         outputs = outputs_of(file, inputs, threads, xnnpack)
-        if len(outputs) == len(metrics.names) == 1:  # Whatever it is called.
+        if len(outputs) == len(metrics.names) == 1:  # Then its name does not matter.
             outputs = dict(zip(metrics.names, outputs.values(), strict=True))
         if outputs.keys() != set(metrics.names):
             raise ValueError(
@@ -150,7 +151,7 @@ def _pair(data: Any) -> tuple[Any, Any]:
 
 @contextmanager
 def _said(objective: str | Objective | None, y: Any) -> Iterator[None]:
-    """Makes what Keras says of targets that do not fit an error about the data."""
+    """Turns Keras's error for targets that do not fit into one about the data."""
     try:
         yield
     except Exception as error:
@@ -162,7 +163,7 @@ def _said(objective: str | Objective | None, y: Any) -> Iterator[None]:
 
 
 def check_classes(data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The pair (x, y) as arrays, or ValueError."""
+    """Returns the pair (x, y) as arrays, or raises ValueError."""
     if isinstance(data, tuple | list) and len(data) == 2:
         x, y = (np.asarray(array) for array in data)
         if x.ndim > 1 and y.shape == (len(x),) and y.dtype.kind in "iu" and len(x):
@@ -188,15 +189,15 @@ def accuracy_of(
     """The share of rows whose largest output is that of the right class.
 
     Args:
-        file: a .tflite file or a SavedModel, of one input, and one output a class, or
-            one for two classes.
+        file: a .tflite file or a SavedModel with one input, and with an output for each
+            class, or one output for two classes.
         x: inputs.
         y: class numbers of shape (rows,).
-        threads, xnnpack: how LiteRT runs a .tflite file, same as `benchmark`.
-        threshold: where one output decides between two classes, same as `benchmark`.
+        threads, xnnpack: how LiteRT runs a .tflite file, same as in `benchmark`.
+        threshold: the threshold of classifiers with one output, same as in `benchmark`.
 
     Raises:
-        ValueError: if the file takes or returns anything else.
+        ValueError: if the file has other inputs or outputs.
         ExportError: if it returns NaN.
     """
     found = outputs_of(file, x, threads, xnnpack)
@@ -226,15 +227,15 @@ def accuracy_of(
 
 
 def outputs_of(file: Path, x: Any, threads: int = 1, xnnpack: bool = True) -> Arrays:
-    """A file's outputs by name.
+    """Runs a file on data, and returns its outputs by name.
 
     Args:
         file: a .tflite file or a SavedModel.
-        x: an array, for a file of one input, or arrays by the names of its inputs.
-        threads, xnnpack: how LiteRT runs a .tflite file, same as `benchmark`.
+        x: an array, for a file with one input, or arrays by the names of its inputs.
+        threads, xnnpack: how LiteRT runs a .tflite file, same as in `benchmark`.
 
     Raises:
-        ValueError: if the file takes anything else.
+        ValueError: if the file has other inputs.
         ExportError: if it returns NaN.
     """
     with quiet():
@@ -246,7 +247,7 @@ def outputs_of(file: Path, x: Any, threads: int = 1, xnnpack: bool = True) -> Ar
     for name, array in outputs.items():
         if array.dtype.kind != "f":
             continue
-        # NaN counts as the largest of a row: all of NaN would pass for class 0.
+        # `argmax` takes NaN for the largest value: a row of NaN would be of class 0.
         if wrong := np.isnan(array).reshape(len(array), -1).any(axis=-1).sum():
             raise ExportError(
                 f"Expected numbers from the file '{file}'. Received: NaN in {wrong:,} "
@@ -278,13 +279,13 @@ def _litert(file: Path, threads: int, xnnpack: bool) -> tuple[Shapes, Run]:
             model.resize_tensor_input(source["index"], shape)
         model.allocate_tensors()
         given = {name: _as_integers(x[name], inputs[name]) for name in inputs}
-        return in_batches(call, 1, fixed)(given)  # Row by row, as on a phone.
+        return in_batches(call, 1, fixed)(given)  # This runs row by row, as on a phone.
 
     return shapes, run
 
 
 def _ends(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs by name: those of its signature, if it has one."""
+    """The file's inputs and outputs by name, from its signature if it has one."""
     if signatures := list(model.get_signature_list()):
         runner = model.get_signature_runner(signatures[0])
         return runner.get_input_details(), runner.get_output_details()
@@ -305,7 +306,7 @@ def _saved_model(file: Path) -> tuple[Shapes, Run]:
     fixed = next((shape[0] for shape in shapes.values() if shape[:1] > (0,)), None)
 
     def call(rows: Arrays) -> Arrays:
-        # `loaded` has to live as long as its signatures: they lose their variables.
+        # `loaded` must be kept alive, or its signatures lose their variables.
         found = loaded.signatures["serving_default"](
             **{name: tf.constant(array) for name, array in rows.items()}
         )
@@ -320,9 +321,9 @@ def _saved_model(file: Path) -> tuple[Shapes, Run]:
 
 
 def _inputs(file: Path, x: Any, shapes: Shapes) -> Arrays:
-    """Arrays for each of a file's inputs.
+    """An array for each of a file's inputs.
 
-    Of a file of one input, its name does not matter.
+    If the file has one input, its name does not matter.
     """
     given = x if isinstance(x, Mapping) else {"x": x}
     if len(given) == len(shapes) == 1:
@@ -339,7 +340,7 @@ def _inputs(file: Path, x: Any, shapes: Shapes) -> Arrays:
 
 
 def _as_integers(x: np.ndarray, source: dict[str, Any]) -> np.ndarray:
-    """In the file's type; floats by its scale where it takes integers."""
+    """Converts an array to the file's type; floats are quantised by its scale."""
     dtype = np.dtype(source["dtype"])
     scales = source["quantization_parameters"]["scales"]
     if dtype.kind in "iu" and len(scales):
@@ -350,7 +351,7 @@ def _as_integers(x: np.ndarray, source: dict[str, Any]) -> np.ndarray:
 
 
 def _as_floats(y: np.ndarray, target: dict[str, Any]) -> np.ndarray:
-    """What the integers of a file stand for."""
+    """The floats that the integers of a file stand for."""
     quantization = target["quantization_parameters"]
     if y.dtype.kind in "iu" and len(quantization["scales"]):
         zero, scale = quantization["zero_points"][0], quantization["scales"][0]

@@ -1,4 +1,4 @@
-"""Tables of files, for people and for JSON."""
+"""Formats tables of files as text and as JSON."""
 
 import math
 import os
@@ -45,7 +45,7 @@ def as_text(table: "pd.DataFrame", objective: Objective = ACCURACY) -> str:
 
 
 def short_names(table: "pd.DataFrame") -> list[str]:
-    """The files without the folders that all of them share."""
+    """The files' paths without the folders that all of them share."""
     files = list(table["file"])
     folders = {os.path.dirname(file) for file in files}
     if len(folders) == 1:
@@ -54,7 +54,7 @@ def short_names(table: "pd.DataFrame") -> list[str]:
 
 
 def as_records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """A dictionary for each row, of what JSON can hold; NaN is `None`."""
+    """A dictionary for each row, with values that JSON can hold; NaN is `None`."""
     return [
         {column: _plain(value) for column, value in row.items()}
         for row in table.to_dict("records")

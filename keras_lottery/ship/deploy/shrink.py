@@ -1,4 +1,4 @@
-"""From any Keras model to the smallest or fastest file: pruned, tried and measured."""
+"""Prunes any Keras model, and finds its smallest or fastest file by measurement."""
 
 import os
 import tempfile
@@ -55,7 +55,7 @@ PRUNED_BY = 2 / 3
 """The share of the training after which the sparsity is reached."""
 
 UPDATES = 50
-"""How often the model is pruned until then."""
+"""How often the model is pruned until that time."""
 
 
 def shrink(
@@ -99,9 +99,9 @@ def shrink(
             tenth of the examples is held out for each.
         target: `"mobile"`, `.tflite` files; `"server"`, SavedModels;
             `"microcontroller"`, dense `.tflite` files, and C source of the best.
-        granularity: what is pruned together, see `prune`. By default what makes files
-            for the target fast: 1x1 convolutions by weight where ARM runs them
-            sparsely, dense layers in blocks of 1x4, or whole filters.
+        granularity: what is pruned together, see `prune`. The default makes files for
+            the target fast: 1x1 convolutions by weight where ARM runs them sparsely,
+            dense layers in blocks of 1x4, or whole filters.
         criterion, repair: same as `prune`.
         epochs: epochs of fine-tuning; 0 prunes at once.
         batch_size: examples per step of fine-tuning.
@@ -197,7 +197,7 @@ def shrink(
         say(f"measuring {len(tried)} files")
         metric = f"validation_{compare.metric}"
         table = table_of(tried, [metric] if validation else [], test, threads, seconds)
-        # Without data, one is as good as another, except for what was not pruned.
+        # Without data, all pruned files count as equally good.
         judged = table if validation else table.assign(**{metric: 0.0})
         table["pareto"] = pareto(judged, compare)
         able = judged if validation else judged[table["file"].str.startswith("pruned")]
@@ -235,7 +235,7 @@ def shrink(
 
 
 def _check_data(model: keras.Model, parts: Material, batch_size: int) -> None:
-    """Raises ValueError, of one line, for data that do not fit the model."""
+    """Raises a ValueError of one line if the data do not fit the model."""
     try:
         if parts.examples is not None:
             as_inputs(keras_model(model), parts.examples, "data")
@@ -256,7 +256,7 @@ def _pruned(
     batch_size: int,
     say: Callable[[str], object],
 ) -> list[str]:
-    """Prunes a masked model in place; what was done, a step each."""
+    """Prunes a masked model in place; returns the steps in words."""
     said = f"{sparsity}, {how['criterion']!r}, granularity={how['granularity']!r}"
     trained = parts.train is not None and epochs > 0
     if trained and repair is None:
@@ -334,7 +334,7 @@ def _forms(
     steps: list[str],
     failed: dict[str, str],
 ) -> Iterator[Candidate]:
-    """The files to try: those of the model as given, and those of the pruned one."""
+    """The files to try, of the model as given and of the pruned one."""
     made = candidates("pruned", pruned, target, parts.examples, failed)
     given = candidates("dense", dense, target, parts.examples, failed)
     if not zeros_of(dense):

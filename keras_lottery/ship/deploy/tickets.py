@@ -1,4 +1,4 @@
-"""From a run to the file that ships: what is tried, measured and written."""
+"""Tries and measures files of a run's tickets, and writes the best one."""
 
 import os
 import shlex
@@ -40,7 +40,7 @@ from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.tickets import Ticket
 
 OF_A_TICKET = "level", "replicate", "density"
-"""Columns of the table that tell which ticket a file was made of."""
+"""The columns of the table that tell from which ticket a file was made."""
 
 
 def deploy(
@@ -175,7 +175,7 @@ def _try(
     folder: str,
     say: Callable[[str], object],
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Writes what each ticket can become: files that work, and why others do not."""
+    """Writes and measures the files of each ticket; also returns why others failed."""
     tried: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for level, replicate in tickets:
@@ -197,7 +197,7 @@ def _try(
 
 
 def _trained(run: Run, level: int, replicate: int) -> Ticket:
-    """A ticket to export: where its training started from is not needed."""
+    """Reads a ticket to export, without the weights from which its training started."""
     return Ticket(
         run.masks(level, replicate),
         run.initial(replicate),
@@ -207,7 +207,7 @@ def _trained(run: Run, level: int, replicate: int) -> Ticket:
 
 
 def _data(run: Run, given: str | datasets.Splits | None) -> tuple[str, datasets.Splits]:
-    """The data's name, and the data, which are to be those of the run."""
+    """The name of the data, and the data, which must be those of the run."""
     name = run.data if given is None else given
     if name is None:
         raise ValueError(

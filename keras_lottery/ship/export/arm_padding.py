@@ -1,4 +1,4 @@
-"""Models whose padding lets XNNPACK run their 1x1 convolutions sparsely."""
+"""Adapts a model's padding so that XNNPACK runs its 1x1 convolutions sparsely."""
 
 import warnings
 from collections.abc import Mapping
@@ -39,12 +39,13 @@ def adapt_for_xnnpack(model: keras.Model) -> keras.Model:
 
     Where TensorFlow pads a convolution of stride 2 on one side only (padding "same", or
     `ZeroPadding2D(((0, 1), (0, 1)))` before it), the copy pads it on both sides by
-    `ZeroPadding2D`. Shapes and weights stay, but *outputs change*: filters are moved by
-    a pixel. Fine-tune the copy before or while it is pruned; a warning names the layers
-    that changed so. Where the picture has an odd number of pixels, nothing changes but
-    how it is written. Nor does any output change where the copy says otherwise whether
-    `GlobalAveragePooling2D` keeps the axes: it is not to before a head of 1x1
-    convolutions, and is to in squeeze-and-excitation blocks.
+    `ZeroPadding2D`. Shapes and weights stay the same, but *outputs change*: filters
+    move by a pixel. Fine-tune the copy before or while it is pruned; a warning names
+    the layers whose outputs change. If the image has an odd number of pixels, the copy
+    expresses the same padding differently, and no output changes. The copy may also
+    change whether `GlobalAveragePooling2D` keeps the axes of the image, which changes
+    no output: the layer must drop them before a head of 1x1 convolutions, and keep them
+    in squeeze-and-excitation blocks.
 
     Args:
         model: a Sequential or Functional model, masked or not; it is left untouched.
@@ -83,7 +84,7 @@ def adapt_for_xnnpack(model: keras.Model) -> keras.Model:
 
 
 def _obstacle(steps: list[Step]) -> str:
-    """What keeps a model's 1x1 convolutions from running sparsely; the first thing."""
+    """The first reason why a model's 1x1 convolutions do not run sparsely."""
     pointwise = [step for step in steps if step.kernel is not None]
     if not pointwise:
         return "there is no 1x1 convolution"
@@ -98,11 +99,12 @@ def _obstacle(steps: list[Step]) -> str:
 
 
 class _Changes:
-    """What is to be changed of a model's layers.
+    """The changes to make to a model's layers.
 
     Attributes:
-        padding: by the `id` of a convolution or of the `ZeroPadding2D` before it.
-        pooling: whether a pooling layer is to keep the axes of the picture, by `id`.
+        padding: the new padding, by the `id` of a convolution or of the `ZeroPadding2D`
+            before it.
+        pooling: whether a pooling layer is to keep the axes of the image, by `id`.
         moved: the layers whose outputs change.
     """
 
@@ -135,10 +137,10 @@ class _Changes:
             self.moved.append(step.path)
 
     def _pool(self, end: Step, steps: list[Step]) -> None:
-        """Keeps the axes of a picture of one pixel that comes back into the part.
+        """Makes a pooling layer keep the image's axes if its output rejoins the part.
 
-        It drops them where nothing comes back from behind it, as in the head of a
-        classifier, so that the part ends there.
+        Otherwise, as in the head of a classifier, the layer drops the axes, so that the
+        part ends there.
         """
         behind_it = [end]
         for step in steps:
@@ -158,12 +160,12 @@ class _Changes:
 
 
 def _one_sided(padding: Any) -> Any:
-    """What `keras.applications` pads by where the size is even."""
+    """The padding that `keras.applications` uses instead for images of even size."""
     return tuple((side - 1, side) for side, _ in padding)
 
 
 def _rewritten(model: keras.Model, changes: _Changes) -> keras.Model:
-    """A copy of a model with other padding, and the weights of the model."""
+    """A copy of a model with the changes, and with the weights of the model."""
     made: dict[int, Any] = {}
     around: dict[int, tuple[Any, Any]] = {}
     taken = {layer.name for _, layer in walk(model)}

@@ -15,13 +15,13 @@ from keras_lottery.ship.export.errors import in_short
 from keras_lottery.ship.export.metrics import Metrics, classifies
 from keras_lottery.ship.export.signature import Arrays, input_names
 
-# Of random inputs, where the model takes any.
+# The length of random inputs where the model accepts any.
 LENGTH = 32
 
 
 @dataclass(frozen=True)
 class Checks:
-    """Inputs for a file and its Keras model, and what its outputs are measured by."""
+    """Inputs for a file and its Keras model, and the means to measure its outputs."""
 
     inputs: Arrays
     described: str
@@ -31,10 +31,10 @@ class Checks:
     targets: Any = None
 
     def measured(self, outputs: Arrays) -> dict[str, float]:
-        """The metrics of outputs, without the accuracy, which is told apart.
+        """The metrics of outputs, without the accuracy, which is reported separately.
 
         Raises:
-            ValueError: if the test data are not what the metrics take.
+            ValueError: if the metrics do not accept the test data.
         """
         if self.metrics is None:
             return {}
@@ -57,10 +57,10 @@ class Checks:
 
     @contextmanager
     def running(self, model: keras.Model) -> Iterator[None]:
-        """Where the model is run: says what to do if it does not take random inputs.
+        """Runs a model inside; its error says what to do if random inputs do not fit.
 
         Raises:
-            ValueError: if it does not.
+            ValueError: if the model does not accept random inputs.
         """
         try:
             yield
@@ -79,7 +79,7 @@ class Checks:
 def checks_for(
     model: keras.Model, test_data: Any, representative: Arrays | None = None
 ) -> Checks:
-    """The test data, else the representative data, else random inputs."""
+    """The checks on the test data, else the representative data, else random inputs."""
     if test_data is not None:
         if not isinstance(test_data, tuple | list) or len(test_data) != 2:
             raise ValueError(
@@ -93,7 +93,7 @@ def checks_for(
         if len(model.outputs) == 1 and isinstance(y, list | tuple):
             y = np.asarray(y)
         measurable = _measurable(model, y, rows)
-        # Targets of a regression may be whole numbers, too.
+        # The targets of a regression may be whole numbers, too.
         if not measurable or classifies(model):
             try:
                 classes = _classes(model, y, rows)
@@ -101,13 +101,13 @@ def checks_for(
                 if not measurable:
                     raise
         if measurable:
-            # Made where its errors are told.
+            # The metrics are made later, where their errors are reported.
             metrics = partial(Metrics, model, y)
         return Checks(inputs, described, classes, metrics=metrics, targets=y)
     if representative is not None:
         rows = _rows(representative)
         return Checks(representative, f"{rows:,} rows of representative data")
-    # Whole batches, where their size is fixed.
+    # If the batch size is fixed, only whole batches can run.
     size = batch_size_of(model) or 1
     rows = size * max(1, 32 // size)
     inputs = _random_inputs(model, rows)
@@ -115,7 +115,7 @@ def checks_for(
 
 
 def as_inputs(model: keras.Model, x: Any, argument: str) -> dict[str, np.ndarray]:
-    """Arrays by input name, checked against the model's inputs."""
+    """Converts inputs to arrays by name, and checks them against the model's inputs."""
     names = input_names(model)
     if isinstance(x, Mapping):
         given = {str(name): np.asarray(array) for name, array in x.items()}
@@ -144,7 +144,7 @@ def as_inputs(model: keras.Model, x: Any, argument: str) -> dict[str, np.ndarray
 
 
 def some_rows(inputs: Arrays, most: int) -> Arrays:
-    """At most that many rows, spread evenly over the data."""
+    """At most `most` rows, spread evenly over the data."""
     rows = _rows(inputs)
     chosen = np.linspace(0, rows - 1, min(rows, most)).astype(int)
     return {name: array[chosen] for name, array in inputs.items()}
@@ -164,13 +164,13 @@ def accuracy(model: keras.Model, output: np.ndarray, classes: np.ndarray) -> flo
 
 
 def threshold_of(model: keras.Model) -> float:
-    """Where a model with one output unit decides between two classes."""
+    """The threshold at which a model with one output unit decides for class 1."""
     from_logits = getattr(getattr(model, "loss", None), "from_logits", False)
     return 0.0 if from_logits else 0.5
 
 
 def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:
-    """The labels as class numbers, of the shape of the output without its last axis."""
+    """The labels as class numbers, in the output's shape without its last axis."""
     y = np.asarray(y)
     shape = tuple(model.outputs[0].shape)
     if y.ndim == len(shape) and y.shape[-1] == shape[-1] > 1:
@@ -200,7 +200,7 @@ def _classes(model: keras.Model, y: Any, rows: int) -> np.ndarray:
 
 
 def _measurable(model: keras.Model, y: Any, rows: int) -> bool:
-    """Whether the model's own metrics may be asked: it is compiled, and rows agree."""
+    """Whether the model's own metrics can be used: it is compiled, and rows agree."""
     lengths = [len(part) if np.ndim(part) else 0 for part in keras.tree.flatten(y)]
     return bool(model.compiled) and set(lengths) == {rows}
 
@@ -213,7 +213,7 @@ def _fits(array: np.ndarray, tensor: keras.KerasTensor) -> bool:
 
 
 def _random_inputs(model: keras.Model, rows: int) -> dict[str, np.ndarray]:
-    """Floats from 0 to 1, like images; integers 0 and 1, which index any embedding."""
+    """Random floats from 0 to 1, like images, or integers 0 and 1, valid embeddings."""
     rng = np.random.default_rng(0)
     inputs = {}
     for name, tensor in zip(input_names(model), model.inputs, strict=True):

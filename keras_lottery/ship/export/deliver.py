@@ -1,4 +1,4 @@
-"""What every export does: write, check, measure, and only then move into place."""
+"""The steps of every export: write, check, measure, and only then move into place."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -42,31 +42,31 @@ def deliver(
 
     Args:
         given: the model that the file must agree with.
-        plain: the copy of it that is written.
+        plain: the copy of that model that is written.
         path: where the file goes.
         format: the format's name in the report.
         write: writes the file.
         read: makes a written file runnable.
-        checks: the data to check it on.
+        checks: the data on which to check the file.
         precision: how close the file must come, see `compare`.
-        notes: what the report shall say of reroutings so far.
-        write_sparse: writes a smaller form, which is tried first and given up for
-            `write` if it is no smaller or does not work.
-        dense: the model whose file the report compares with; by default the same one
+        notes: notes for the report on what has been done differently so far.
+        write_sparse: writes a smaller form, which is tried first. If it is no smaller
+            or does not work, `write` is used instead.
+        dense: the model with whose file the report compares; by default the same model
             with no weight pruned.
     """
     try:
         with staged(path) as draft:
             with _on_cpu():
-                # A copy: what the model keeps from call to call stays as it is, and
-                # recurrent states start at zero, as in the file.
+                # A copy leaves the state that the model keeps between calls as it is,
+                # and its recurrent states start at zero, as in the file.
                 run = run_keras(duplicate(given))
                 with checks.running(given):
                     expected = run(checks.inputs)
             check_finite(expected, f"the Keras model '{given.name}'")
             keras_metrics = checks.measured(expected)
-            # Where nothing is zero, it is its own dense twin; where the report compares
-            # with another model, a sparse file has to be smaller than it all the same.
+            # A model without zeros is its own dense twin. Even if the report compares
+            # with another model, a sparse file has to be smaller than that twin's.
             twin = None
             if sparsity(plain) and (write_sparse or dense is None):
                 twin = _bytes_of(unpruned(plain), write, path.name)
@@ -115,8 +115,9 @@ def deliver(
 
 
 def _on_cpu() -> AbstractContextManager[None]:
-    # Both run where LiteRT runs: GPUs round products to TF32. Files are not written
-    # there, since a SavedModel remembers the device.
+    # The model and the file both run on the CPU, where LiteRT runs: GPUs round products
+    # to TF32. Files are not written in this scope, since a SavedModel remembers the
+    # device.
     # On torch, "cpu:0" would be another device than "cpu".
     torch = keras.backend.backend() == "torch"
     return keras.device("cpu" if torch else "cpu:0")

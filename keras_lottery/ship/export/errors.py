@@ -1,4 +1,4 @@
-"""The error of an export that was tried and did not work."""
+"""The error of an export that failed."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ class ExportError(ValueError):
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Makes the errors of other libraries an `ExportError` that says what was tried."""
+    """Turns errors of other libraries into an `ExportError` that names the step."""
     try:
         yield
     except (ExportError, OSError, MemoryError):
@@ -21,7 +21,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def in_short(error: Exception) -> str:
-    """An error in one line, without what Keras adds to it.
+    """An error in one line, without the text that Keras adds to it.
 
     >>> in_short(ValueError("Exception encountered when calling Dense.call().\\n\\n"
     ...     "\\x1b[1mWrong shape\\x1b[0m\\n\\nArguments received by Dense.call():\\n"))
@@ -31,5 +31,5 @@ def in_short(error: Exception) -> str:
     text = re.sub(
         r"Exception encountered when calling \S+\(\)\.|{{function_node \S+}}", "", text
     )
-    # Some have no text, such as a failed `assert`.
+    # Some errors have no text, such as that of a failed `assert`.
     return " ".join(text.split()) or repr(error)

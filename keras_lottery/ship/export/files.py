@@ -1,4 +1,4 @@
-"""Paths, sizes, and files that appear whole or not at all."""
+"""Paths, sizes, checksums and atomic writing of exported files."""
 
 import gzip
 import hashlib
@@ -12,16 +12,16 @@ from keras_lottery import checks
 from keras_lottery.files import SEAL, CorruptedFileError, read_sealed
 
 REPORTS = "reports.json"
-"""What `keras-lottery find` measured on the files beside it."""
+"""The file in which `keras-lottery find` reports on the files beside it."""
 
 
 def file_path(path: str | os.PathLike[str], suffix: str) -> Path:
-    """The path of a file to write, or ValueError if it cannot be one."""
+    """Returns the path of a file to write, or raises ValueError."""
     return checks.path("path", path, (suffix,))
 
 
 def saved_model_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a SavedModel to write, or ValueError.
+    """Returns the path of a SavedModel to write, or raises ValueError.
 
     A directory that holds something else is never replaced.
     """
@@ -39,14 +39,15 @@ def saved_model_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which replaces `path` when the block ends well.
+    """Yields a path to write to; it replaces `path` if the block does not raise.
 
-    If the block raises, nothing is left behind and an older file stays as it was.
+    If the block raises, nothing is left behind, and an older file stays as it was.
     """
     created = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Beside the target, since only within one file system is a rename atomic.
+        # The draft lies beside the target, because a rename is atomic only within one
+        # file system.
         with tempfile.TemporaryDirectory(
             prefix=f".{path.name}.", dir=path.parent
         ) as folder:
@@ -65,7 +66,7 @@ def _replace(draft: Path, path: Path, aside: Path) -> None:
     if not path.is_dir():
         os.replace(draft, path)
         return
-    # No rename replaces a directory that is not empty: move it out of the way first.
+    # A rename cannot replace a directory that is not empty, so move it away first.
     os.replace(path, aside)
     try:
         os.replace(draft, path)
@@ -75,19 +76,19 @@ def _replace(draft: Path, path: Path, aside: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes on disk; of a directory, the sum of its files."""
+    """The size on disk in bytes; for a directory, the sum over its files."""
     return sum(file.stat().st_size for file in _files(path))
 
 
 def gzip_size_of(path: Path) -> int:
-    """Bytes after gzip, file by file."""
+    """The size after gzip in bytes, where each file is compressed on its own."""
     return sum(len(gzip.compress(file.read_bytes())) for file in _files(path))
 
 
 def digests_of(path: Path) -> dict[str, str]:
-    """The SHA-256 of a file, or of each file of a directory, by its name.
+    """The SHA-256 of a file, or of each file of a directory, by name.
 
-    Names are as seen from the folder that the path lies in.
+    Names are relative to the folder that contains the path.
     """
     return {
         file.relative_to(path.parent).as_posix(): hashlib.sha256(
@@ -98,19 +99,19 @@ def digests_of(path: Path) -> dict[str, str]:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raises unless an exported file is, to the byte, the one that its report names.
+    """Raises unless an exported file equals, byte for byte, the one in its report.
 
-    Reports are `reports.json` beside it, which `keras-lottery find` writes, and the
-    card of `deploy`, such as `mobile.json`. Keras reads a damaged `.keras` file without
-    an error as long as the archive is whole, and LiteRT a `.tflite` file whose weights
-    were changed: check it first.
+    The report is `reports.json` beside the file, which `keras-lottery find` writes, or
+    the card of `deploy`, such as `mobile.json`. Check a file before you load it: Keras
+    reads a damaged `.keras` file without an error as long as the archive is intact, and
+    LiteRT reads a `.tflite` file whose weights were changed.
 
     Args:
         path: a file, or the directory of a SavedModel.
 
     Raises:
-        FileNotFoundError: if there is no such file, or no report of it beside it.
-        CorruptedFileError: if it is another one: damaged, or written again.
+        FileNotFoundError: if there is no such file, or no report on it beside it.
+        CorruptedFileError: if the file differs: it is damaged or was written again.
     """
     file = checks.existing("path", path)
     if not file.exists():
@@ -123,10 +124,10 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 
 def check_unchanged(path: Path) -> bool:
-    """Whether a report beside a file describes it, in which case it is that file.
+    """Whether a report beside a file describes it; checks that the file is unchanged.
 
     Raises:
-        CorruptedFileError: if it is not, or the report is damaged.
+        CorruptedFileError: if the file has changed, or the report is damaged.
     """
     path = path.absolute()
     found = False
@@ -148,7 +149,7 @@ def _card(path: Path) -> Path:
 
 
 def _noted(report: Path) -> list[dict[str, str]]:
-    """The checksums in a report, file by file; none in a file of somebody else's."""
+    """The checksums in a report by file; none if it is another kind of file."""
     if not report.is_file() or SEAL.encode() not in report.read_bytes():
         return []
     value = read_sealed(report)

@@ -1,4 +1,4 @@
-"""Exports that only TensorFlow can write, from models of other backends."""
+"""Runs exports that need TensorFlow for models of other backends."""
 
 import contextlib
 import importlib.util
@@ -23,7 +23,7 @@ from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.source import keras_model
 
 MODELS = ("ticket_or_model", "dense")
-# Files are checked on processors, and the accelerator may be taken.
+# Files are checked on CPUs, and the accelerator may be in use.
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -32,10 +32,10 @@ ENVIRONMENT = {
 
 
 def on_tensorflow(function: str) -> bool:
-    """Whether Keras works on TensorFlow; on another backend it must be installed.
+    """Whether Keras runs on TensorFlow; if not, checks that TensorFlow is installed.
 
     Raises:
-        RuntimeError: if it is not.
+        RuntimeError: if it is not installed.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -50,7 +50,7 @@ def on_tensorflow(function: str) -> bool:
 
 
 def has_tensorflow() -> bool:
-    """Whether TensorFlow is installed, which is not imported to see it."""
+    """Whether TensorFlow is installed; it is not imported to find out."""
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"] is not None
     return importlib.util.find_spec("tensorflow") is not None
@@ -59,15 +59,15 @@ def has_tensorflow() -> bool:
 def in_tensorflow(
     export: Callable[..., ExportReport], path: Path, arguments: Mapping[str, Any]
 ) -> ExportReport:
-    """Exports in a process of its own, in which Keras works on TensorFlow.
+    """Exports in a process of its own, in which Keras runs on TensorFlow.
 
-    The models go there in `.keras` files. Classes and functions of the user that are
-    registered with Keras go with them.
+    The models are passed to it as `.keras` files, together with the user's classes and
+    functions that are registered with Keras.
 
     Args:
         export: the function that exports.
         path: the file to write.
-        arguments: its other arguments.
+        arguments: the other arguments of the function.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     models = {name: keras_model(given.pop(name)) for name in MODELS if name in given}
@@ -110,7 +110,7 @@ def _compiled_with(model: keras.Model) -> dict[str, Any]:
 
 
 def _leaving(leaf: Any) -> Any:
-    """Tensors as arrays, which other processes can read."""
+    """Converts tensors to arrays, which other processes can read."""
     return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
 
 

@@ -28,7 +28,7 @@ def to_keras(
 ) -> ExportReport:
     """Writes a `.keras` file of ordinary layers, which can be loaded with Keras alone.
 
-    Works on every backend. The file holds no optimizer state.
+    This works on every backend. The file holds no optimizer state.
 
     Args:
         ticket_or_model: a ticket (its trained model is exported), or a masked or an

@@ -202,7 +202,7 @@ def _write(
 
 
 def _in_four_bits(path: Path) -> None:
-    """Rounds the weights of a float32 file; activations are rounded as they come."""
+    """Rounds the weights of a float32 file to int4; inference rounds activations."""
     from ai_edge_quantizer import quantizer, recipe
 
     whole = path.with_name(f"float32_{path.name}")
@@ -213,7 +213,7 @@ def _in_four_bits(path: Path) -> None:
 
 
 def _convert(model: keras.Model, path: Path, options: dict[str, Any]) -> None:
-    """What Keras does, where it does not do it yet."""
+    """Converts a model by way of a SavedModel, as Keras's own export does."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
@@ -238,15 +238,15 @@ def _read(path: Path) -> Run:
     runner = interpreter.get_signature_runner("serving_default")
     details = next(iter(runner.get_input_details().values()))
     fixed = int(details["shape_signature"][0])
-    # Row by row, as on a phone: a file need not take any other batch.
+    # This runs row by row, as on a phone: a file may not accept other batches.
     return in_batches(lambda inputs: runner(**inputs), 1, fixed if fixed > 0 else None)
 
 
 def _check_readers(interpreter: Any) -> None:
-    """Raises ExportError if weights are read as what they are not.
+    """Raises ExportError if an operator would misread sparse float16 weights.
 
-    LiteRT reads sparse float16 weights as if they were dense, unless they are unpacked
-    first: what lies behind them gives NaN, or ends the process.
+    LiteRT reads such weights as if they were dense unless they are unpacked first. It
+    then reads beyond their end, which gives NaN or crashes the process.
     """
     sparse = {
         tensor["index"]

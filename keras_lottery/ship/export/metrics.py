@@ -1,4 +1,4 @@
-"""What a model was compiled to be measured by, measured on a file's outputs."""
+"""Measures a file's outputs by the metrics that its model was compiled with."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from keras_lottery.ship.export.signature import Arrays, output_names, structure
 
 
 class Metrics:
-    """The metrics that a model was compiled with, of outputs that are there already.
+    """Computes the compiled metrics of a model from outputs that are given.
 
     Args:
         model: a compiled model.
-        targets: what its loss and metrics take, as in `evaluate`.
+        targets: the targets of its loss and metrics, same as in `evaluate`.
         compiled: the model that is compiled, if that is another one.
 
     Attributes:
-        names: of the outputs.
-        targets: as given.
-        model: what measures: it takes the outputs and hands them on.
+        names: the names of the outputs.
+        targets: the targets as given.
+        model: a model that measures: it takes the outputs as inputs and returns them.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class Metrics:
         of = ("loss", "loss_weights", "metrics", "weighted_metrics")
         ends = [keras.Input(batch_shape=(None, *tensor.shape[1:]), dtype=tensor.dtype)
                 for tensor in model.outputs]  # fmt: skip
-        # Metrics of several outputs, which a Sequential has none of, are called after
-        # their layers.
+        # The metrics of several outputs, which a Sequential model cannot have, are
+        # named after the outputs' layers.
         names = getattr(model, "output_names", ["output"])
-        if len(set(names)) < len(names):  # A layer that is used twice.
+        if len(set(names)) < len(names):  # A layer is used twice.
             names = [f"output_{i}" for i in range(len(names))]
         passed = [
             layers.Identity(name=name, dtype=end.dtype)(end)
@@ -50,21 +50,22 @@ class Metrics:
     def of(self, outputs: Arrays) -> dict[str, float]:
         """The metrics by the names that `evaluate` gives them.
 
-        The loss, without penalties of regularisers, where there is no other.
+        If there are no others, the result is the loss without penalties of
+        regularisers.
         """
         found = self.all(outputs)
         others = {k: float(v) for k, v in found.items() if not k.endswith("loss")}
         return others or {"loss": float(found["loss"])}
 
     def all(self, outputs: Arrays) -> dict[str, Any]:
-        """The same with every loss."""
+        """Same as `of`, with all losses."""
         arrays = [outputs[name] for name in self.names]
         x = arrays if len(arrays) > 1 else arrays[0]
         return self.model.evaluate(x, self.targets, 256, verbose=0, return_dict=True)
 
 
 def classifies(model: keras.Model) -> bool:
-    """Whether a compiled model's loss or metrics are those of classes.
+    """Whether a compiled model's loss or metrics are those of a classifier.
 
     >>> model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     >>> model.compile(loss="mse", metrics=["mae"])
@@ -92,13 +93,13 @@ def _leaves(given: Any) -> list[Any]:
 
 
 def _name(value: Any) -> str:
-    """Of a loss or metric, whether a function or an object."""
+    """The name of a loss or metric, whether it is a function or an object."""
     name = getattr(value, "name", None) or getattr(value, "__name__", "")
     return f"{name} {type(value).__name__}".replace("_", "").lower()
 
 
 def _anew(value: Any) -> Any:
-    """A metric without what it has counted: that is the model's own."""
+    """A copy of a metric with a fresh state, which the model does not share."""
     if isinstance(value, keras.metrics.Metric):
         return type(value).from_config(value.get_config())
     return value

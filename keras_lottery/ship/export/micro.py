@@ -21,7 +21,7 @@ from keras_lottery.ship.export.report import ExportReport
 from keras_lottery.ship.export.tflite_file import Graph, Tensor, read_graphs
 from keras_lottery.tickets import Ticket
 
-# Those that `MicroMutableOpResolver` knows, in August 2026.
+# The operators that `MicroMutableOpResolver` knew in August 2026.
 _OPERATORS = """
     ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL
     BATCH_TO_SPACE_ND BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION
@@ -38,19 +38,19 @@ _OPERATORS = """
     UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """
 MICRO_OPERATORS = frozenset(_OPERATORS.split())
-# Where the method's name is not that of the operator in camel case.
+# The methods whose names are not those of their operators in camel case.
 METHODS = {
     "BATCH_MATMUL": "AddBatchMatMul",
     "CUMSUM": "AddCumSum",
     "PADV2": "AddPadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
-# These may take floats and eight bits together; EMBEDDING_LOOKUP has a kernel for it.
+# These may mix floats and eight bits; EMBEDDING_LOOKUP has a kernel for that.
 MIXED = frozenset(
     ["CALL_ONCE", "CAST", "DEQUANTIZE", "EMBEDDING_LOOKUP", "IF", "QUANTIZE", "WHILE"]
 )
 
-# Of C23 and C++23, with `main`, and what GCC defines as macros.
+# The keywords of C23 and C++23, `main`, and the macros that GCC defines.
 _KEYWORDS = """
     alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t
     char32_t char8_t class co_await co_return co_yield compl concept const const_cast
@@ -67,16 +67,16 @@ KEYWORDS = frozenset(_KEYWORDS.split())
 
 @dataclass(frozen=True)
 class MicroReport:
-    """A model as C; `str()` gives it as readable lines.
+    """A report on a model as C source; `str()` gives it as readable lines.
 
     Attributes:
         path: the `.c` file; the `.h` file lies beside it.
-        name: of the array.
-        bytes: of the array, which is the .tflite file.
-        operators: the calls of `MicroMutableOpResolver`.
-        inputs, outputs: as lines of name (and the file's own name for the tensor),
-            type, shape and quantisation, in the file's order.
-        litert: the report on the .tflite file; `None` of a file that was given.
+        name: the name of the array.
+        bytes: the size of the array, which holds the .tflite file.
+        operators: the calls of `MicroMutableOpResolver` that register the operators.
+        inputs, outputs: a line for each in the file's order, with its name (and the
+            file's own name for the tensor), type, shape and quantisation.
+        litert: the report on the .tflite file; `None` if a file was given.
     """
 
     path: Path
@@ -116,24 +116,27 @@ def to_c_array(
     """Writes a model as C source, to be compiled into firmware with LiteRT Micro.
 
     `name.c` holds the .tflite file as an aligned array of constants; `name.h` declares
-    it, lists the operators to register, and has the sizes of inputs and outputs. How
-    large the tensor arena must be depends on the processor and its kernels: give it
+    it, lists the operators to register, and has the sizes of inputs and outputs. The
+    size that the tensor arena needs depends on the processor and its kernels: provide
     more than enough once, and read `interpreter.arena_used_bytes()` on the device.
 
-    Inputs and outputs have the numbers of `interpreter.output(0)`, whose order need not
-    be the Keras model's. Comments in `name.h` have the names that `to_litert` gives
-    them: the model's own, or `output_0`, `output_1` for the outputs of a list.
+    Inputs and outputs are numbered as in `interpreter.output(0)`, whose order may
+    differ from that of the Keras model. Comments in `name.h` give the names that
+    `to_litert` uses: the model's own, or `output_0`, `output_1` for the outputs of a
+    list.
 
     LiteRT Micro reads only dense weights, in float32 or int8: a zero takes as much
-    flash as any other weight, a removed unit (`compact`) takes none.
+    flash memory as any other weight, whereas a removed unit (`compact`) takes none.
 
     Args:
         ticket_or_model_or_file: a ticket (its trained model), a masked or an ordinary
-            Keras model, or the path of a `.tflite` file, which is taken as it is.
+            Keras model, or the path of a `.tflite` file, which is used as it is.
         path: the source file, such as `"firmware/digits.c"`. Its stem is the name of
             the array; the same names in upper case begin the header's constants.
-        quantize: `None` for float32, or `"int8"`; see `to_litert`. Not for a file.
-        representative_data, test_data: see `to_litert`. Not for a file.
+        quantize: `None` for float32, or `"int8"`; see `to_litert`. It cannot be given
+            with a file.
+        representative_data, test_data: see `to_litert`. They cannot be given with a
+            file.
 
     Returns:
         The report, which is also printed.
@@ -141,10 +144,10 @@ def to_c_array(
     Raises:
         ValueError: if an argument is invalid.
         FileNotFoundError: if there is no such file.
-        CorruptedFileError: if it is not the one that a report beside it describes, see
-            `check_file`.
-        ExportError: if it is no .tflite file, or needs what LiteRT Micro lacks; nothing
-            is written then.
+        CorruptedFileError: if the file is not the one that a report beside it
+            describes, see `check_file`.
+        ExportError: if it is no .tflite file, or needs something that LiteRT Micro
+            lacks; nothing is written then.
         RuntimeError: for a ticket or a model, if TensorFlow is not installed.
 
     Example:
@@ -206,7 +209,7 @@ def to_c_array(
         graphs = read_graphs(data)
         _check(graphs)
         inputs, outputs = graphs[0].ends()
-    except Exception as error:  # Damage comes to light as any error.
+    except Exception as error:  # A damaged file may raise anything.
         why = error if isinstance(error, ExportError) else f"it is damaged: {error!r}"
         raise ExportError(
             f"Nothing was written to '{source}'{given_as}: {why}"
@@ -229,10 +232,10 @@ def to_c_array(
 
 
 def _check(graphs: Sequence[Graph]) -> None:
-    """Raises ExportError if LiteRT Micro cannot run it."""
+    """Raises ExportError if LiteRT Micro cannot run the graphs."""
     used = {operator.name for graph in graphs for operator in graph.operators}
     tensors = [tensor for graph in graphs for tensor in graph.tensors]
-    # Micro would read the few numbers that are left as if they were all.
+    # Micro would read the remaining numbers as if they were all of them.
     if sparse := [tensor.name for tensor in tensors if tensor.sparse]:
         raise ExportError(
             "LiteRT Micro does not support the sparse encoding of "
@@ -249,7 +252,7 @@ def _check(graphs: Sequence[Graph]) -> None:
     for graph in graphs:
         for operator in graph.operators:
             numbers = (*operator.inputs, *operator.outputs)
-            types = {graph.tensors[i].type for i in numbers if i >= 0}  # -1 is none
+            types = {graph.tensors[i].type for i in numbers if i >= 0}  # -1 is absent
             hybrid = "FLOAT32" in types and types & {"INT8", "INT4"}
             if hybrid and operator.name not in MIXED:
                 raise ExportError(
@@ -260,13 +263,13 @@ def _check(graphs: Sequence[Graph]) -> None:
 
 
 def _methods(graphs: Iterable[Graph]) -> list[str]:
-    """The calls that register the operators, in the order of their first use."""
+    """The calls that register the operators, in order of first use."""
     used = dict.fromkeys(operator.name for g in graphs for operator in g.operators)
     return [METHODS.get(name) or _camel(name) for name in used]
 
 
 def _camel(operator: str) -> str:
-    """The method of an operator.
+    """The name of the method that registers an operator.
 
     >>> _camel("MAX_POOL_2D"), _camel("FULLY_CONNECTED")
     ('AddMaxPool2D', 'AddFullyConnected')
@@ -318,7 +321,7 @@ def _header(report: MicroReport, inputs: list[Tensor], outputs: list[Tensor]) ->
 
 
 def _plain(text: str) -> str:
-    """The text of a comment: ASCII, and no end of the comment within."""
+    """Makes text safe for a comment in C: only ASCII, and no end of the comment."""
     return text.encode("ascii", "replace").decode().replace("*/", "* /")
 
 

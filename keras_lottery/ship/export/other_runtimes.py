@@ -145,7 +145,7 @@ def _check_installed(extra: str, modules: Sequence[str]) -> None:
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:
-    # Without one, Keras refuses a model that was not called yet.
+    # Without a signature, Keras refuses a model that has not been called yet.
     signature = input_signature(model)
     how = {"format": "onnx", "verbose": False, "input_signature": signature}
     model.export(str(path), **how)
@@ -172,7 +172,7 @@ def _read_openvino(model: keras.Model, path: Path) -> Run:
     import openvino
 
     core = openvino.Core()
-    # Some processors would compute in bfloat16.
+    # Otherwise some CPUs would compute in bfloat16.
     how = {"INFERENCE_PRECISION_HINT": "f32"}
     net = core.compile_model(str(path / "model.xml"), "CPU", how)
     ends = [end.any_name for end in net.inputs]
@@ -187,7 +187,7 @@ def _read_openvino(model: keras.Model, path: Path) -> Run:
 def _by_name(
     model: keras.Model, ends: list[str], run: Callable[[dict[str, Any]], list[Any]]
 ) -> Run:
-    """Runs a file by names, whose inputs and outputs are in the model's order."""
+    """Makes a `Run` by name of a function whose values are in the model's order."""
     names = dict(zip(input_names(model), ends, strict=True))
 
     def named(inputs: Arrays) -> Arrays:

@@ -1,4 +1,4 @@
-"""What to do about layers that LiteRT cannot run."""
+"""Names the layers that LiteRT cannot run, with remedies."""
 
 import re
 from collections.abc import Iterator
@@ -21,16 +21,17 @@ _LOOKUPS = (
 )
 
 
-# As the converter and the runtime name operations; a path may hold the word, too.
+# This is how the converter and the runtime name operations that LiteRT lacks. A path in
+# a message may also contain the word "Flex".
 _LACKING = r"[(:,] ?Flex([A-Z]\w+)\b(?!\.)|Custom ops: (\w+)"
 
 
 @contextmanager
 def remedies_named(model: keras.Model, path: Path) -> Iterator[None]:
-    """Says in an error of the converter or the runtime which layers may be its cause.
+    """Adds to an error of the converter or the runtime which layers may be its cause.
 
     Raises:
-        ExportError: as inside, with the layers' names, types and remedies.
+        ExportError: the error from inside, with the layers' names, types and remedies.
     """
     try:
         yield
@@ -60,7 +61,7 @@ def _named(found: list[str]) -> str:
 
 
 def _otherwise(model: keras.Model) -> str:
-    """What to do where no layer is known to be the cause."""
+    """The remedy if no layer is known to be the cause."""
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     if any(size is None for shape in shapes for size in shape[1:]):
         return (
@@ -71,7 +72,7 @@ def _otherwise(model: keras.Model) -> str:
 
 
 def check_calibration(model: keras.Model) -> None:
-    """Raises ExportError for layers whose calibration would end the process."""
+    """Raises ExportError for layers whose calibration would crash the process."""
     for path, layer in walk(model):
         if _loops(layer) and getattr(layer, "stateful", False):
             raise ExportError(

@@ -1,4 +1,4 @@
-"""What an export measured on the file it wrote."""
+"""The report of an export on the file that it wrote."""
 
 import textwrap
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ class ExportReport:
         bytes: the size on disk; of a directory, the sum of its files.
         gzip_bytes: the size after gzip, file by file, as in a download.
         dense_bytes: the size of the same model with no weight pruned, written in the
-            same way (the same quantisation too) but without sparse encoding; or of
-            the model given as `dense`. Where there are zeros, it is measured on a
-            second file, in which random values stand for them.
+            same way (including quantisation) but without sparse encoding; or of the
+            model given as `dense`. If the model has zeros, it is measured on a second
+            file, in which random values replace them.
         max_difference: the largest difference between an output of the file and of
             the Keras model.
         checked_on: the inputs on which the two were compared.
-        sparsity: the share of zeros among the weights that have two axes or more, of
-            the Keras model that was written, its masks applied. It is not counted in
+        sparsity: the share of zeros among the weights with two or more axes in the
+            Keras model that was written, with its masks applied. It is not counted in
             the file, where rounding to eight bits makes further weights zero.
         accuracy: the accuracy of the file on the test data, if given.
         keras_accuracy: the accuracy of the Keras model on the same data.
@@ -34,9 +34,9 @@ class ExportReport:
             test data, by the names that `evaluate` gives them; the loss, if there is
             no other metric and no accuracy.
         keras_metrics: the same for the Keras model.
-        sha256: the checksum of the file, or of each file of a SavedModel, by its name:
-            what `check_file` compares.
-        notes: what was done differently from what was requested, and why.
+        sha256: the checksum of the file, or of each file of a SavedModel, by name;
+            `check_file` compares it.
+        notes: what was done differently from the request, and why.
     """
 
     path: Path

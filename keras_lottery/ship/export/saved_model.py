@@ -79,10 +79,10 @@ def to_saved_model(
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
-    """Writes a model's SavedModel, with one signature."""
+    """Writes a model as a SavedModel with one signature."""
     # `model.export` stores every variable twice (keras-team/keras#23553): it tracks the
-    # model beside the variables that the endpoint tracks by itself. What the endpoint
-    # leaves to be tracked are the tables of lookup layers, which have no variables.
+    # model as well as the variables that the endpoint tracks by itself. The endpoint
+    # does not track the tables of lookup layers, which have no variables.
     archive = keras.export.ExportArchive()
     for _, layer in walk(model):
         if not layer.variables:

@@ -1,9 +1,8 @@
-"""The inputs and outputs of a model by name, the same names in every file.
+"""Names a model's inputs and outputs, with the same names in every file.
 
-An input is called by its key where the model takes a dictionary, else by the name
-given to `keras.Input`, else `input_0`, `input_1`, … An output is called by its key
-where the model returns a dictionary, else `output_0`, `output_1`, … as in Keras's own
-exports.
+An input is named by its key if the model takes a dictionary, else by the name given to
+`keras.Input`, else `input_0`, `input_1`, … An output is named by its key if the model
+returns a dictionary, else `output_0`, `output_1`, …, same as in Keras's own exports.
 """
 
 import re
@@ -15,12 +14,12 @@ import numpy as np
 
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 
-# What Keras names an input that was given no name, numbered by a counter.
+# The names that Keras gives to unnamed inputs, numbered by a counter.
 AUTOMATIC = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
-"""Computes a model's outputs from its inputs, both by name."""
+"""A function that computes a model's outputs from its inputs, both by name."""
 
 
 def input_names(model: keras.Model) -> list[str]:
@@ -55,7 +54,7 @@ def input_signature(model: keras.Model) -> list[Any]:
 
 
 def run_keras(model: keras.Model) -> Run:
-    """The Keras model itself."""
+    """A `Run` of the Keras model itself."""
 
     def run(inputs: Arrays) -> Arrays:
         values = [inputs[name] for name in input_names(model)]
@@ -68,9 +67,9 @@ def run_keras(model: keras.Model) -> Run:
 
 
 def in_batches(run: Run, most: int, fixed: int | None = None) -> Run:
-    """`run`, fed with at most so many rows at a time, or with a fixed number of them.
+    """Feeds `run` with at most `most` rows at a time, or with a fixed number of rows.
 
-    What lacks in the last of these is filled up by repeating the last row.
+    With a fixed number, the last batch is filled by repeating the last row.
     """
     size = fixed or most
 
@@ -92,12 +91,12 @@ def in_batches(run: Run, most: int, fixed: int | None = None) -> Run:
 
 
 def structure(model: keras.Model, side: str) -> Any:
-    """What the model takes or returns: a tensor, or a list or dict of tensors."""
+    """The model's inputs or outputs: a tensor, or a list or dictionary of tensors."""
     if isinstance(model, keras.Sequential):
         return getattr(model, f"{side}s")[0]
     return getattr(model, side)
 
 
 def _clean(name: str) -> str:
-    # TensorFlow's signatures know no other characters.
+    # TensorFlow's signatures allow no other characters.
     return re.sub(r"\W", "_", name)

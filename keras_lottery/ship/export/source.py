@@ -1,4 +1,4 @@
-"""The model to export: as given, plain, and as a dense twin."""
+"""Makes the models to export: as given, as a plain copy, and as a dense twin."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ LOW_PRECISION = ("bfloat16", "float16")
 
 
 def keras_model(ticket_or_model: Any) -> keras.Model:
-    """The model given, or the trained model of a ticket, with symbolic inputs."""
+    """The given model, or the trained model of a ticket, with symbolic inputs."""
     if isinstance(ticket_or_model, Ticket):
         return _with_inputs(ticket_or_model.trained_model())
     if not isinstance(ticket_or_model, keras.Model):
@@ -27,13 +27,13 @@ def keras_model(ticket_or_model: Any) -> keras.Model:
 
 
 def check_dense(dense: Any) -> None:
-    """Raises ValueError unless it is a model to compare with, or None."""
+    """Raises ValueError unless `dense` is a model to compare with, or None."""
     if dense is not None:
         checks.model("dense", dense)
 
 
 def _with_inputs(model: keras.Model) -> keras.Model:
-    """A subclassed model as the one layer of a Functional model; others as they are."""
+    """Wraps a subclassed model in a Functional one; returns others as they are."""
     if not model.built or getattr(model, "inputs", None):
         return model
     config = model.get_build_config() or {}
@@ -54,14 +54,14 @@ def plain_copy(model: keras.Model) -> keras.Model:
     """A copy of ordinary layers with the zeros baked in and a fresh optimizer."""
     plain = strip_masks(model)
     for variable in _kernels(plain):
-        # A mask times a negative weight is -0.0. Two sorts of zero would nearly double
-        # the size after gzip; the sum is 0.0 for both.
+        # A mask times a negative weight is -0.0. Two kinds of zero would nearly double
+        # the size after gzip; adding 0.0 makes both 0.0.
         variable.assign(read(variable) + 0.0)
     return plain
 
 
 def unpruned(model: keras.Model) -> keras.Model:
-    """A copy in which random values stand for the zeros of the kernels."""
+    """A copy in which random values replace the zeros of the kernels."""
     twin = strip_masks(model)
     rng = np.random.default_rng(0)
     for variable in _kernels(twin):
@@ -81,13 +81,13 @@ def sparsity(model: keras.Model) -> float:
 
 
 def precision(model: keras.Model) -> str:
-    """The least precise type that a layer computes in."""
+    """The least precise type in which a layer computes."""
     types = {layer.compute_dtype for _, layer in walk(model)}
     return next((low for low in LOW_PRECISION if low in types), "float32")
 
 
 def compute_in_float32(model: keras.Model) -> None:
-    """Makes every layer of a model of mixed precision float32."""
+    """Makes every layer of a mixed-precision model compute in float32."""
     for layer in [model, *(layer for _, layer in walk(model))]:
         if layer.compute_dtype in LOW_PRECISION:
             layer.dtype_policy = "float32"

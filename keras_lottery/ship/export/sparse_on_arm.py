@@ -1,4 +1,4 @@
-"""Sparse convolutions on ARM: what of a model runs so, and why the rest does not."""
+"""Tells which convolutions of a model run sparsely on ARM, and why others do not."""
 
 import textwrap
 from dataclasses import asdict, dataclass
@@ -20,13 +20,13 @@ from keras_lottery.tables import text_table
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """What becomes of a layer on ARM.
+    """How a layer runs on ARM.
 
     Attributes:
         layer: its path.
         kind: its class, with the size of its kernel.
         zeros: the share of zeros in its 1x1 kernel; `None` for other layers.
-        sparse: whether LiteRT computes it with the weights that are left.
+        sparse: whether LiteRT computes it from the remaining weights only.
         reason: why, or why not.
     """
 
@@ -39,10 +39,11 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class SparseReport:
-    """What LiteRT runs sparsely of a model's convolutions on ARM; `str()` is a table.
+    """The convolutions that LiteRT runs sparsely on ARM; `str()` gives a table.
 
     Attributes:
-        layers: the convolutions and dense layers, and what stands in their way.
+        layers: the convolutions and dense layers, and the layers that prevent them from
+            running sparsely.
         wrong: why a sparsely encoded file would answer wrongly on ARM, or could not be
             loaded there. `to_litert` writes a dense one then.
     """
@@ -94,14 +95,15 @@ def explain_sparse(model: keras.Model) -> SparseReport:
 
     - starts with a 3x3 convolution of stride 2 of three channels, padded by 1 on each
       side, and ends with global average pooling;
-    - has nothing between but 1x1 convolutions of stride 1, depthwise ones of 3x3 or 5x5
-      (of stride 2 with `ZeroPadding2D` and "valid": TensorFlow's "same" does not fit),
-      activations, additions and multiplications;
-    - hands nothing on to layers outside of it but what is pooled;
+    - contains in between only 1x1 convolutions of stride 1, depthwise convolutions of
+      3x3 or 5x5 (those of stride 2 with `ZeroPadding2D` and "valid", since TensorFlow's
+      "same" does not fit), activations, additions and multiplications;
+    - passes only the pooled output on to layers outside of it;
     - has more than two thirds of zeros in its 1x1 kernels, taken together.
 
     `mask_model(model, prunable="xnnpack")` masks the 1x1 convolutions of such parts,
-    and `adapt_for_xnnpack` changes the padding of models that miss the pattern by that.
+    and `adapt_for_xnnpack` changes the padding of models that miss the pattern only by
+    their padding.
 
     Args:
         model: a Sequential or Functional model, masked or not.
@@ -138,13 +140,14 @@ def explain_sparse(model: keras.Model) -> SparseReport:
 
 
 def wrong_on_arm(model: keras.Model) -> list[str]:
-    """Why a sparsely encoded file of a model answers wrongly on ARM, if it does.
+    """Reasons why a sparsely encoded file of a model would compute wrongly on ARM.
 
-    XNNPACK does not look at what leaves a sparse part other than by global pooling. It
-    hands on channels-first numbers, and the next layer reads them as channels-last, or
-    the file cannot be loaded. Seen with LiteRT 2.3; files on x86 are right.
+    XNNPACK does not check whether a sparse part has outputs other than that of global
+    pooling. It passes these on as channels-first numbers, and the next layer reads them
+    as channels-last, or the file cannot be loaded. This was observed with LiteRT 2.3;
+    on x86, the files are computed correctly.
 
-    Of a subclassed model, whose graph is not known, nothing can be told.
+    There are no reasons for a subclassed model, because its graph is not known.
     """
     if not has_graph(model):
         return []

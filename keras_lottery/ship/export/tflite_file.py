@@ -1,4 +1,4 @@
-"""What a .tflite file holds: its operators and tensors."""
+"""Reads the operators and tensors of a .tflite file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ BYTES = {
     "BOOL": 1,
     "INT4": 0.5,
 }
-"""Of an element, by type."""
+"""The size of an element, by type."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Tensor:
 
     Attributes:
         name: its name in the file.
-        shape: of one call, batches of one row.
+        shape: its shape in a call with batches of one row.
         type: `"FLOAT32"`, `"INT8"`, …
         sparse: whether the file holds its values in sparse encoding.
-        scale, zero_point: of a tensor that is quantised as one; value = scale *
-            (number - zero_point).
+        scale, zero_point: the quantisation of a tensor that has only one scale; value =
+            scale * (number - zero_point).
     """
 
     name: str
@@ -53,7 +53,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """What its elements take."""
+        """The size of its elements in bytes."""
         return math.ceil(self.size * BYTES.get(self.type, 4))
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of a file; tensors are given by their number, -1 for none."""
+    """An operator of a file; its tensors are given by number, with -1 for none."""
 
     name: str
     inputs: tuple[int, ...]
@@ -73,12 +73,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a file computes.
+    """A graph of a file.
 
     Attributes:
-        tensors: by number.
-        operators: in the order of their execution.
-        inputs, outputs: numbers of tensors, in the order that the file has them in.
+        tensors: the tensors by number.
+        operators: the operators in order of execution.
+        inputs, outputs: the numbers of tensors, in the file's order.
         input_names, output_names: the model's names for tensors, by number.
     """
 
@@ -90,7 +90,7 @@ class Graph:
     output_names: Mapping[int, str] = field(default_factory=dict)
 
     def ends(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The tensors of inputs and outputs, with the model's names before their own.
+        """The tensors of inputs and outputs, with the model's names put first.
 
         >>> x = Tensor("serving_default_x:0", (1, 4), "FLOAT32")
         >>> str(Graph([x], [], (0,), (0,), {0: "x"}, {0: "y"}).ends()[1][0])
@@ -112,7 +112,7 @@ class Graph:
 
 
 def read_graphs(data: bytes) -> list[Graph]:
-    """The graphs of a file, the one that is called first.
+    """Reads the graphs of a file; the first one is the entry point.
 
     Raises:
         ExportError: if it is no .tflite file, or LiteRT cannot load it.
@@ -123,7 +123,7 @@ def read_graphs(data: bytes) -> list[Graph]:
     if not schema.Model.ModelBufferHasIdentifier(data, 0):
         raise ExportError("it is no .tflite file: its identifier is not TFL3")
     try:
-        # It verifies what the reader below takes on trust.
+        # LiteRT verifies the file, which the reader below trusts.
         Interpreter(model_content=data)
     except (ValueError, RuntimeError) as error:
         raise ExportError(f"LiteRT cannot load it: {error}") from error
@@ -179,7 +179,7 @@ def _tensor(tensor: Any, types: dict[int, str]) -> Tensor:
 
 
 def _tensor_names(maps: Any) -> dict[int, str]:
-    """What a signature calls tensors, by their number; one may have several names."""
+    """The names of tensors in a signature by number; a tensor may have several."""
     names: dict[int, list[str]] = {}
     for each in _listed(maps):
         names.setdefault(each.tensorIndex, []).append(_text(each.name))

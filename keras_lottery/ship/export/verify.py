@@ -1,4 +1,4 @@
-"""Whether a file computes what its Keras model computes."""
+"""Checks whether a file computes what its Keras model computes."""
 
 from collections.abc import Mapping
 
@@ -7,16 +7,16 @@ import numpy as np
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.signature import Arrays
 
-# Largest difference allowed, as a share of the largest output of the Keras model.
+# The largest allowed difference, as a share of the Keras model's largest output.
 TOLERANCE: Mapping[str, float] = {
     "float32": 1e-4,
     "float16": 1e-2,
     "bfloat16": 5e-2,
 }
 
-# Eight bits move single outputs far where a decision is close. So the mean difference
-# is judged, and the share of rows in which the file's largest output is also, to
-# within the margin, the largest of the Keras model.
+# With eight bits, single outputs may differ a lot where a decision is close. Therefore
+# the criteria are the mean difference, and the share of rows in which the file's
+# largest output is, within the margin, also the largest of the Keras model.
 INT8_MEAN_TOLERANCE = 0.05
 INT8_MARGIN = 0.1
 INT8_AGREEMENT = 0.9
@@ -35,8 +35,8 @@ def compare(expected: Arrays, actual: Arrays, precision: str) -> float:
     Args:
         expected: outputs of the Keras model, by name.
         actual: outputs of the file, by name.
-        precision: the less precise of what the two compute in: `"int8"` or a key of
-            `TOLERANCE`.
+        precision: the less precise of the types in which the two compute: `"int8"` or a
+            key of `TOLERANCE`.
 
     Raises:
         ExportError: if outputs are missing, not finite, or differ too much.
