@@ -49,9 +49,9 @@ class Compressed:
         before, after: the costs of the two models.
         latency: the smaller model's share of the latency of a `.tflite` file, if that
             was the budget.
-        losses: the validation losses: `"before"` of the given model; `"round 1,
-            pruned"` and `"round 1"` of each round, after pruning and after fine-tuning;
-            and `"after"` of the result.
+        losses: the validation losses: `"before"` of the given model;
+            `"round 1, pruned"` and `"round 1"` of each round, after pruning and after
+            fine-tuning; and `"after"` of the result.
         evaluations: the number of candidates that were evaluated.
     """
 

@@ -1,4 +1,4 @@
-"""A model without its weights, as text."""
+"""A model's architecture as text, without weights."""
 
 import json
 import warnings
@@ -12,11 +12,11 @@ from keras_lottery.keras_bridge.layers.names import walk
 
 
 def to_text(model: keras.Model) -> str:
-    """The model's layers, and how it is compiled, as Keras serialises them.
+    """Returns the model's layers and compilation as text that Keras serialises.
 
     Raises:
-        ValueError: if a layer was adapted to a vocabulary, of which its config says
-            nothing.
+        ValueError: if a layer was adapted to a vocabulary that its config does not
+            contain.
     """
     for path, layer in walk(model):
         if has_assets(layer):
@@ -31,13 +31,13 @@ def to_text(model: keras.Model) -> str:
 
 
 def from_text(text: str) -> keras.Model:
-    """The model with new weights.
+    """Returns the model of a text, with new weights.
 
-    Warns if it cannot be compiled as it was, because a loss or a metric of the user's
-    own is not registered with Keras; it then comes back uncompiled.
+    If a custom loss or metric is not registered with Keras, the model is returned
+    uncompiled, with a warning.
 
     Raises:
-        TypeError: if a layer of the user's own is not registered with Keras.
+        TypeError: if a custom layer is not registered with Keras.
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> from_text(to_text(model)).count_params()
@@ -49,8 +49,8 @@ def from_text(text: str) -> keras.Model:
         model = keras.saving.deserialize_keras_object(config)
     if compiled:
         if keras.backend.backend() == "torch":
-            compiled["steps_per_execution"] = 1  # Keras takes no other there.
-            # What XLA compiles elsewhere would ask for a compiler of C++.
+            compiled["steps_per_execution"] = 1  # Keras accepts no other value there.
+            # Torch would need a C++ compiler for what XLA compiles on other backends.
             compiled["jit_compile"] = "auto"
         try:
             model.compile_from_config(compiled)

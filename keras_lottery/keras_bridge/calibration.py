@@ -1,7 +1,7 @@
-"""Moments of what layers read: all that pruning without training asks of data.
+"""Moments of layers' inputs, which are all that pruning without training needs.
 
-They are added up over batches in double precision, so that their size is that of the
-layers, whatever the number of examples is.
+They are summed over batches in double precision. Their memory therefore depends on the
+layers' sizes and not on the number of examples.
 """
 
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ from keras_lottery.keras_bridge.linear import Matrices
 
 
 def matrices_of(model: keras.Model, names: Iterable[str]) -> dict[str, Matrices]:
-    """The matrices of masked weights, by name.
+    """Returns the matrices of masked weights, by name.
 
     Raises:
-        ValueError: if the inputs of one are not known.
+        ValueError: if the inputs of a weight are not known.
     """
     found = {}
     layers = readers(model)
@@ -43,17 +43,18 @@ def matrices_of(model: keras.Model, names: Iterable[str]) -> dict[str, Matrices]
 def input_norms(
     model: keras.Model, x: Any, names: Iterable[str], batch_size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The norm over all of the data of the input that each entry of a weight reads.
+    """Returns, for each entry of a weight, the norm of its input over all of the data.
 
     Args:
         model: a masked model.
-        x: inputs of it, arrays.
-        names: of masked weights.
-        batch_size: examples in a batch; by default as many as are likely to fit.
+        x: inputs of the model, as arrays.
+        names: the names of masked weights.
+        batch_size: the number of examples in a batch; by default as many as are likely
+            to fit into memory.
 
     Returns:
-        Mapping of the names to arrays of the weights' shapes: ‖x_j‖₂, zero where a
-        weight is read by nothing.
+        Mapping of the names to arrays of the weights' shapes: ‖x_j‖₂, or zero for a
+        weight that nothing reads.
 
     Example:
 
@@ -70,7 +71,7 @@ def input_norms(
 
     def record(name: str, here: Matrices, inputs: np.ndarray) -> None:
         for rows in here.read(inputs):
-            # In double precision, without a copy that has it.
+            # Sums in double precision, without a copy of the rows in it.
             squares[name] += np.einsum("gri,gri->gi", rows, rows, dtype="float64")
 
     for batch in in_batches_of_inputs(model, x, batch_size):
@@ -82,22 +83,23 @@ def input_norms(
 
 
 def _as_weight(of: Matrices, by_input: np.ndarray) -> np.ndarray:
-    """A number for each input, at each entry that reads it."""
+    """Spreads a number for each input over the entries of a weight that read it."""
     return of.weight(np.broadcast_to(by_input[..., np.newaxis], of.shape))
 
 
 def second_moments(
     model: keras.Model, x: Any, name: str, batch_size: int | None = None
 ) -> np.ndarray:
-    """XᵀX of what a weight multiplies, over all of the data.
+    """Returns XᵀX of the inputs that a weight multiplies, over all of the data.
 
     Args:
-        model, x, batch_size: same as `input_norms`.
-        name: of a masked weight.
+        model, x, batch_size: same as in `input_norms`.
+        name: the name of a masked weight.
 
     Returns:
-        An array (groups, inputs, inputs) of double precision; a Dense layer is one
-        group, and the inputs of a convolution are the places of a patch, by channels.
+        An array (groups, inputs, inputs) of double precision. A Dense layer is one
+        group, and the inputs of a convolution are the positions of a patch times its
+        channels.
 
     Example:
 

@@ -17,14 +17,14 @@ STATE = "arrays by name, as `get_state` gives them"
 
 
 def any_model(name: str, value: Any) -> keras.Model:
-    """A Keras model, built or not."""
+    """Checks a Keras model, built or not."""
     return instance(name, value, keras.Model, "a Keras model")
 
 
 def model(name: str, value: Any) -> keras.Model:
-    """A Keras model that is built."""
+    """Checks a Keras model that is built."""
     any_model(name, value)
-    # `build` of a subclass that has none of its own builds none of its layers.
+    # If a subclass does not define `build`, calling it builds none of its layers.
     hollow = not value.weights and any(not layer.built for _, layer in walk(value))
     if not value.built or hollow or (is_graph(value) and not value.inputs):
         remedy = (
@@ -36,7 +36,7 @@ def model(name: str, value: Any) -> keras.Model:
 
 
 def compiled(name: str, value: Any) -> keras.Model:
-    """A Keras model that can be trained and evaluated."""
+    """Checks a Keras model that can be trained and evaluated."""
     if not model(name, value).compiled:
         remedy = "Call `model.compile(optimizer, loss, metrics=['accuracy'])` first."
         refuse(name, "a compiled Keras model", value, remedy)
@@ -44,7 +44,7 @@ def compiled(name: str, value: Any) -> keras.Model:
 
 
 def state(name: str, value: Any) -> Mapping[str, np.ndarray]:
-    """Arrays by name, as `get_state` gives them."""
+    """Checks arrays by name, as `get_state` returns them."""
     instance(name, value, Mapping, STATE)
     if not all(isinstance(n, str) and hasattr(a, "dtype") for n, a in value.items()):
         refuse(name, STATE, value)
@@ -52,12 +52,12 @@ def state(name: str, value: Any) -> Mapping[str, np.ndarray]:
 
 
 def masks(name: str, value: Any) -> Masks:
-    """Masks by weight name."""
+    """Checks masks by weight name."""
     return instance(name, value, Masks, "a `Masks`, as `get_masks` gives it")
 
 
 def table(name: str, value: Any, form: str, columns: Iterable[str] = ()) -> Any:
-    """A table of pandas that has these columns."""
+    """Checks a pandas table that has these columns."""
     import pandas as pd
 
     instance(name, value, pd.DataFrame, form)
@@ -68,7 +68,7 @@ def table(name: str, value: Any, form: str, columns: Iterable[str] = ()) -> Any:
 
 
 def optimizer_name(name: str, value: Any) -> str:
-    """The name of an optimizer of Keras, or of one that is registered with it."""
+    """Checks the name of an optimizer of Keras, or of one registered with Keras."""
     if keras.saving.get_registered_object(text(name, value)) is None:
         classes = [kind for kind in vars(keras.optimizers).values() if isclass(kind)]
         known = {c.__name__.lower() for c in classes if issubclass(c, keras.Optimizer)}
@@ -77,7 +77,7 @@ def optimizer_name(name: str, value: Any) -> str:
 
 
 def optimizer(name: str, value: Any, config: Mapping[str, Any] = {}) -> Any:
-    """An optimizer of Keras, or one that is made of its name and a config."""
+    """Checks a Keras optimizer, or makes one from its name and a config."""
     if isinstance(value, keras.Optimizer):
         return value
     form = "the name of a Keras optimizer, such as 'adam', 'adamw', 'sgd', or an object"

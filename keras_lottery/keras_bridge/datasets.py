@@ -1,4 +1,4 @@
-"""What makes its own batches: `PyDataset` and `tf.data.Dataset`."""
+"""Data sets that make their own batches: `PyDataset` and `tf.data.Dataset`."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def is_tf_dataset(x: Any) -> bool:
-    """Whether `x` is a `tf.data.Dataset`; TensorFlow is not imported for it."""
+    """Whether `x` is a `tf.data.Dataset`; does not import TensorFlow."""
     return hasattr(x, "element_spec") and hasattr(x, "cardinality")
 
 
@@ -26,7 +26,7 @@ def is_ragged(x: Any) -> bool:
 
 
 def is_sparse(x: Any) -> bool:
-    """Whether `x` is a tensor that keeps its zeros apart, of any backend.
+    """Whether `x` is a sparse tensor of any backend.
 
     >>> is_sparse(np.ones(3))
     False
@@ -36,7 +36,7 @@ def is_sparse(x: Any) -> bool:
 
 
 def length_of(data: Any) -> int | None:
-    """Batches of a data set, or None if that is not known or there is no end."""
+    """Returns the number of batches of a data set; None if unknown or infinite."""
     if not is_tf_dataset(data):
         return data.num_batches
     count = int(data.cardinality())
@@ -44,11 +44,11 @@ def length_of(data: Any) -> int | None:
 
 
 def read_whole(data: Any) -> tuple[Any, Any]:
-    """All inputs and targets of a data set, as arrays.
+    """Returns all inputs and targets of a data set as arrays.
 
     Raises:
-        ValueError: if it has no known end, or its batches are not (x, y) of dense
-            tensors.
+        ValueError: if the data set has no known end, or its batches are not (x, y) of
+            dense tensors.
     """
     batches = _batches(data)
     if not isinstance(batches[0], tuple | list) or len(batches[0]) not in (2, 3):
@@ -60,10 +60,10 @@ def read_whole(data: Any) -> tuple[Any, Any]:
 
 
 def read_inputs(data: Any) -> Any:
-    """All inputs of a data set, whose batches are x or begin with it, as arrays.
+    """Returns all inputs of a data set whose batches are x or start with x, as arrays.
 
     Raises:
-        ValueError: if it has no known end.
+        ValueError: if the data set has no known end.
     """
     return _joined([b[0] if isinstance(b, tuple | list) else b for b in _batches(data)])
 

@@ -1,4 +1,4 @@
-"""Changing the gradients that a model's optimizer is given, during one `fit`."""
+"""Changing the gradients that a model's optimizer receives, during one `fit`."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,30 +17,31 @@ from keras_lottery.keras_bridge.layers import named_masks
 from keras_lottery.keras_bridge.layers.state import read
 
 Change = Callable[[list[Any], list[keras.Variable]], list[Any]]
-"""Gradients and their variables to other gradients."""
+"""Maps gradients and their variables to other gradients."""
 
 
 class GradientChange:
-    """Lets a function change the gradients of a model before its optimizer has them.
+    """Lets a function change a model's gradients before the optimizer receives them.
 
-    Overrides the optimizer's `apply` and the model's `make_train_function`, for Keras
-    has no hook between the gradients and the update.
+    It overrides the optimizer's `apply` and the model's `make_train_function`, because
+    Keras has no hook between the gradients and the update.
 
-    A `fit` that raises cannot tell anyone: the next one then removes the change before
-    it begins, if nothing else did.
+    A `fit` that raises an error calls no callback at its end. The next `fit` then
+    removes the change before it starts, if nothing else has removed it.
 
     Args:
         model: a compiled model, inside `fit`.
         change: the function, called when a training step is traced.
-        afterwards: called then, too, behind the optimizer's update.
+        afterwards: called when the step is traced as well, after the optimizer's
+            update.
 
     Attributes:
-        optimizer: the optimizer whose gradients they are: the inner one, where losses
+        optimizer: the optimizer that receives the gradients: the inner one, if losses
             are scaled.
-        weights: the masked weights that are trained, by name.
+        weights: the trainable masked weights, by name.
 
     Raises:
-        ValueError: if they are changed already.
+        ValueError: if the gradients are changed already.
     """
 
     def __init__(
@@ -73,18 +74,19 @@ class GradientChange:
         self.override(model, "make_train_function", self._make_train_function)
         for saved in {id(one): one for one in (outer, self.optimizer)}.values():
             self.override(saved, "save_own_variables", self._saving(saved))
-        # What was traced before does not know of it.
+        # A step that was traced before does not include the change.
         model.make_train_function(force=True)
 
     def override(self, thing: Any, name: str, function: Any) -> None:
-        """Puts a function in the place of a method, until the change is removed."""
+        """Replaces a method by a function until the change is removed."""
         self._undo.enter_context(overridden(thing, name, function))
 
     def add_variables(self, kind: str) -> dict[str, keras.Variable]:
-        """Zeros like each of `weights`; a compiled step reads and assigns them.
+        """Adds a variable of zeros for each of `weights`, for use in a compiled step.
 
-        They are variables of the optimizer as long as the change lasts, on JAX as well.
-        Files do not get them.
+        They are variables of the optimizer as long as the change lasts, so that a
+        compiled step can read and assign them, on JAX as well. They are not saved in
+        files.
         """
         add = self.optimizer.add_variable_from_reference
         with backends.current().scope_of(self._model):
@@ -93,26 +95,26 @@ class GradientChange:
         return new
 
     def add_number(self, name: str) -> keras.Variable:
-        """One number, as `add_variables`."""
+        """Adds a variable that holds one number, same as in `add_variables`."""
         with backends.current().scope_of(self._model):
             number = self.optimizer.add_variable((), name=name)
         self._keep(number)
         return number
 
     def scale(self) -> float:
-        """What the gradients are of, as a multiple of the loss."""
-        # The optimizer divides by the one, and adds up over the other.
+        """Returns the factor of the loss in the gradients."""
+        # The optimizer divides by the loss scale, and sums over the replicas.
         return self._factor() / backends.current().replicas()
 
     def of_loss(self, gradient: Any) -> Any:
-        """The gradient of the loss of the whole batch, of all replicas."""
+        """Returns the gradient of the loss of the whole batch on all replicas."""
         return backends.current().summed(gradient) / self._factor()
 
     def _factor(self) -> float:
         return self.optimizer.loss_scale_factor or 1.0
 
     def remove(self) -> None:
-        """Leaves model and optimizer as they were before."""
+        """Restores the model and the optimizer."""
         self._undo.close()
         self._model.train_function = None
 
@@ -138,7 +140,7 @@ class GradientChange:
         self._afterwards()
 
     def _make_train_function(self, force: bool = False) -> None:
-        # `fit` asks for it before its callbacks begin, and only then without force:
+        # `fit` calls this before its callbacks start, and only then without `force`:
         # the `fit` of this change is over.
         if not force:
             self.remove()

@@ -1,7 +1,7 @@
-"""First and second derivatives with respect to weights, and first ones to inputs.
+"""First and second derivatives with respect to weights, and gradients of inputs.
 
-Weights are the variables behind the masks: pruned ones have derivatives too, those that
-they would have if they were alive.
+Weights are the variables behind the masks. Pruned weights have derivatives too: those
+that they would have without their masks, at zero.
 """
 
 import contextlib
@@ -34,23 +34,24 @@ from keras_lottery.keras_bridge.layers.recurrent import (
 BATCH_SIZE = 256
 
 Scalar = Callable[[keras.Model, Any, Any], Any]
-"""A scalar of a model, inputs and targets, written in `keras.ops`."""
+"""A scalar function of a model, inputs and targets, written in `keras.ops`."""
 
 
 def loss(model: keras.Model, x: Any, y: Any) -> Any:
-    """The compiled loss of a batch in inference mode, without penalties.
+    """Returns the compiled loss of a batch in inference mode, without penalties.
 
-    Those of regularisers, of weights and of outputs, say nothing of the data.
+    The penalties of regularisers, of weights and of outputs, are left out because they
+    do not measure how well the model fits the data.
     """
     with without_penalties(model):
         return compute_loss(model, x, y, model(x, training=False), training=False)
 
 
 def training_loss(model: keras.Model, x: Any, y: Any) -> Any:
-    """The compiled loss of a batch as a training step has it, which is not made.
+    """Returns the compiled loss of a batch in training mode, without a training step.
 
-    Dropout drops and BatchNormalization takes the batch's statistics, but their
-    variables stay as they are. It is without penalties, same as `loss`.
+    Dropout drops and BatchNormalization uses the batch's statistics, but their
+    variables stay as they are. Penalties are left out, same as in `loss`.
     """
     with without_penalties(model):
         return compute_loss(model, x, y, model(x, training=True))
@@ -64,25 +65,26 @@ def gradients(
     scalar: Scalar = loss,
     state: State | None = None,
 ) -> dict[str, np.ndarray]:
-    """The gradient of a scalar over all data.
+    """Returns the gradient of a scalar over all data.
 
-    Batches count by their examples. Where the scalar is a mean over examples, as
-    Keras's losses are, the result is the gradient of the mean over all of them.
+    Batches are weighted by their numbers of examples. If the scalar is a mean over
+    examples, as Keras's losses are, the result is the gradient of the mean over all
+    examples.
 
     Args:
         model: a masked model.
         x, y: inputs and targets: arrays, or structures of them.
         batch_size: examples in a batch: what memory has room for.
-        scalar: a function of (model, x, y); by default the compiled loss, without
-            regularisers' penalties.
-        state: the weights to take the gradient at; the model's own by default.
+        scalar: a function of (model, x, y); by default the compiled loss without the
+            penalties of regularisers.
+        state: the weights at which to take the gradient; the model's own by default.
 
     Returns:
         Mapping of the name of each weight that is trainable or masked to an array of
         its shape.
 
     Raises:
-        ValueError: if it is the loss, and the model is not compiled.
+        ValueError: if the scalar is the loss and the model is not compiled.
         FloatingPointError: if a gradient is not finite.
 
     Example:
@@ -104,15 +106,16 @@ def gradients(
 def batch_gradients(
     model: keras.Model, batches: Any, scalar: Scalar = loss
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The gradient of a scalar on one batch after another.
+    """Yields the gradient of a scalar on one batch after another.
 
     Args:
         model: a masked model.
         batches: (x, y) of each batch.
-        scalar: same as `gradients`.
+        scalar: same as in `gradients`.
 
     Yields:
-        The number of examples in the batch, and its gradient, like that of `gradients`.
+        The number of examples in the batch, and its gradient in the same form as in
+        `gradients`.
     """
     yield from _evaluate(current().gradient, model, scalar, batches)
 
@@ -126,19 +129,20 @@ def hessian_vector_product(
     scalar: Scalar = loss,
     state: State | None = None,
 ) -> dict[str, np.ndarray]:
-    """The Hessian of a scalar over all data, times a vector.
+    """Returns the Hessian of a scalar over all data, times a vector.
 
-    The Hessian is that of the weights which the vector has: others are held fixed.
+    The Hessian is taken with respect to the weights that the vector names; the others
+    are constant.
 
     Args:
-        model, x, y, batch_size, scalar, state: same as `gradients`.
+        model, x, y, batch_size, scalar, state: same as in `gradients`.
         vector: mapping of the names of weights to arrays of their shapes.
 
     Returns:
         Mapping of the vector's names to arrays of the same shapes.
 
     Raises:
-        ValueError: same as `gradients`, or if the vector does not fit the model.
+        ValueError: same as in `gradients`, or if the vector does not fit the model.
         FloatingPointError: if a product is not finite.
 
     Example:
@@ -172,7 +176,7 @@ def hessian_vector_product(
 def input_gradients(
     model: keras.Model, x: Any, y: Any, batch_size: int = BATCH_SIZE
 ) -> Any:
-    """The gradient of each example's share of the loss with respect to its inputs.
+    """Returns the gradient of each example's loss with respect to its inputs.
 
     Args:
         model: a compiled model, masked or not, in inference mode.
@@ -201,9 +205,9 @@ def input_gradients(
 
         return derivative(function, inputs)
 
-    # TensorFlow would follow an import inside of what it compiles.
+    # TensorFlow would trace an import inside the function that it compiles.
     derivative, compiled = current().gradient, current().compiled(differentiate)
-    # The masks are among them. Each batch is a sequence of its own.
+    # They include the masks. Each batch starts a new sequence.
     others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
     others += [keras.ops.zeros(v.shape, v.dtype) for v in states]
     parts = []
@@ -232,7 +236,7 @@ def check_compiled(model: keras.Model) -> None:
 
 
 def _weights(model: keras.Model, scalar: Scalar) -> dict[str, keras.Variable]:
-    """The weights that are trained or masked; frozen layers may be masked."""
+    """Returns the weights that are trainable or masked; frozen layers may be masked."""
     if scalar in (loss, training_loss):
         check_compiled(model)
     trained = {id(variable) for variable in model.trainable_variables}
@@ -250,7 +254,7 @@ def holding(model: keras.Model, state: State | None) -> Iterator[None]:
 
     Args:
         model: a masked model.
-        state: the weights; `None` leaves it as it is.
+        state: the weights; `None` leaves the model's own.
     """
     if state is None:
         yield
@@ -262,7 +266,7 @@ def holding(model: keras.Model, state: State | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keeping(model: keras.Model) -> Iterator[None]:
-    """Puts back a masked model's weights and masks, whatever was put into it inside."""
+    """Restores a masked model's weights and masks on leaving the context."""
     own, masks = get_state(model), get_masks(model)
     try:
         yield
@@ -271,7 +275,7 @@ def keeping(model: keras.Model) -> Iterator[None]:
 
 
 class _Compiled(threading.local):
-    """What this thread compiled, while it keeps it."""
+    """The functions that this thread compiled and keeps."""
 
     kept: dict[Any, Callable[..., Any]] | None = None
 
@@ -283,11 +287,11 @@ _compiled = _Compiled()
 def compiled_once(kept: dict[Any, Any] | None = None) -> Iterator[None]:
     """Inside, a derivative is compiled once for each model, in this thread.
 
-    For rounds that ask for the same one at other weights. Layers, the loss and what is
-    trainable have to stay as they are.
+    This is for rounds that need the same derivative at other weights. The layers, the
+    loss and the choice of trainable weights must not change inside.
 
     Args:
-        kept: a dictionary to keep it in, which may be given again later.
+        kept: a dictionary for the compiled functions, which can be passed again later.
     """
     before, _compiled.kept = _compiled.kept, {} if kept is None else kept
     try:
@@ -299,9 +303,9 @@ def compiled_once(kept: dict[Any, Any] | None = None) -> Iterator[None]:
 def in_batches(
     model: keras.Model, x: Any, y: Any, size: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Data (x, y) in batches of so many examples; the last one may be smaller.
+    """Yields data (x, y) in batches of `size` examples; the last one may be smaller.
 
-    Of a model whose batches have a fixed size, all have that.
+    If the model has a fixed batch size, all batches have that size.
 
     Raises:
         ValueError: if `size` is below 1, or the data do not fill such batches.
@@ -316,20 +320,20 @@ def in_batches(
 
 
 def _map(function: Callable[[Any], Any], structure: Any) -> Any:
-    """Targets may be None."""
+    """Maps a function over a structure in which targets may be None."""
     return keras.tree.map_structure(
         lambda array: None if array is None else function(array), structure
     )
 
 
 def training_arrays(data: Any) -> tuple[Any, Any]:
-    """Training data (x, y) as arrays of NumPy, or structures of them.
+    """Returns training data (x, y) as NumPy arrays, or structures of them.
 
     Args:
         data: (x, y) of arrays or tables, or a data set, which is read whole.
 
     Raises:
-        ValueError: if they are not two, there are no examples, x and y differ in
+        ValueError: if the data are not a pair, there are no examples, x and y differ in
             length, or a data set has no known end.
     """
     if is_dataset(data):
@@ -357,7 +361,7 @@ def training_arrays(data: Any) -> tuple[Any, Any]:
 
 
 def length(x: Any) -> int:
-    """The number of examples in an array, or in a structure of them."""
+    """Returns the number of examples in an array, or in a structure of arrays."""
     return len(keras.tree.flatten(x)[0])
 
 
@@ -368,7 +372,7 @@ def _evaluate(
     batches: Any,
     vector: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """A derivative of each batch, by all weights or along a vector of some."""
+    """Yields a derivative of each batch, in all weights or along a vector of some."""
     weights = _weights(model, scalar)
     names = list(weights if vector is None else vector)
     variables = [weights[name] for name in names]
@@ -377,7 +381,8 @@ def _evaluate(
         for name, array in (vector or {}).items()
     ]
     chosen = {id(variable) for variable in variables}
-    # All is passed as arguments: JAX would compile closed-over values into the program.
+    # Everything is passed as arguments: JAX would compile closed-over values into the
+    # program.
     state = {id(v): v for v in [*model.variables, *model.metrics_variables]}
     fixed = [variable for key, variable in state.items() if key not in chosen]
     states = recurrent_states(model)
@@ -393,16 +398,16 @@ def _evaluate(
 
         return derivative(function, values, *([along] if vector is not None else []))
 
-    # Those that are kept keep their models, so that no other one has the id.
+    # Kept functions keep their models alive, so that no other model gets the same id.
     key = (id(model), derivative, scalar, tuple(names))
     kept = {} if _compiled.kept is None else _compiled.kept
     if key not in kept:
         kept[key] = current().compiled(differentiate)
     compiled = kept[key]
-    own = get_state(model)  # The zeros of the masks are in it.
+    own = get_state(model)  # Pruned weights are zero in it.
     values = [keras.ops.convert_to_tensor(own[name]) for name in names]
     others = [keras.ops.convert_to_tensor(variable.value) for variable in fixed]
-    # Each batch is a sequence of its own.
+    # Each batch starts a new sequence.
     others += [keras.ops.zeros(v.shape, v.dtype) for v in states]
     for batch in batches:
         x, y = _map(keras.ops.convert_to_tensor, batch)
@@ -413,7 +418,7 @@ def _evaluate(
 
 
 def _mean(parts: Iterator[tuple[int, dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
-    """The mean over batches by their sizes, added up in double precision."""
+    """Returns the mean over batches weighted by size, summed in double precision."""
     sums: dict[str, np.ndarray] = {}
     dtypes: dict[str, np.dtype] = {}
     total = 0

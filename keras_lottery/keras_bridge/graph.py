@@ -14,21 +14,21 @@ from keras_lottery.keras_bridge.internals.graph import (
     nodes_of,
 )
 
-# The lengths of a tensor's axes, `None` where they are not known, as the batch's is.
+# The lengths of a tensor's axes; `None` for an unknown one, such as the batch's.
 Shape = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Use:
-    """A layer in one place of a graph.
+    """One use of a layer in a graph.
 
     Attributes:
         layer: the layer, or the function of `keras.ops`.
-        input_shapes, output_shapes: those of the tensors that it reads and makes.
-        input_dtypes: of the tensors that it reads.
-        args, kwargs: what it is called with, symbolic tensors among it.
-        compute: calls the layer on values for the tensors that it reads, with the other
-            arguments that it has here, and returns its outputs as a list.
+        input_shapes, output_shapes: the shapes of its input and output tensors.
+        input_dtypes: the dtypes of its input tensors.
+        args, kwargs: the arguments that it is called with, including symbolic tensors.
+        compute: calls the layer on values for its input tensors, with the other
+            arguments of this use, and returns its outputs as a list.
     """
 
     layer: Any
@@ -46,13 +46,13 @@ def run(
     call: Callable[[Use, list[Any]], Sequence[Any]],
     enter: Callable[[keras.Model, list[Any]], None] = lambda nested, inputs: None,
 ) -> list[Any]:
-    """Runs through a model, and through those nested in it, with values of any kind.
+    """Propagates values of any kind through a model and the models nested in it.
 
     Args:
         model: a Sequential or Functional model.
-        inputs: a value for each of its inputs.
+        inputs: a value for each of the model's inputs.
         call: `(use, inputs) -> outputs` for each use of a layer.
-        enter: called with each use of a nested model and what it reads.
+        enter: called with each use of a nested model and the values of its inputs.
 
     Returns:
         A value for each of the model's outputs.
@@ -70,17 +70,17 @@ def run(
 
 
 def inputs_of(model: keras.Model) -> Any:
-    """The symbolic inputs of a model, in the structure in which it takes them."""
+    """Returns the symbolic inputs of a model, in the structure that it expects."""
     return functional(model).input
 
 
 def pack_outputs(model: keras.Model, values: Sequence[Any]) -> Any:
-    """Values of a model's outputs, in the structure in which it returns them."""
+    """Packs values of a model's outputs into the structure that the model returns."""
     return keras.tree.pack_sequence_as(functional(model).output, list(values))
 
 
 def input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
-    """The layers that a model's inputs come from, in their order."""
+    """Returns the layers that a model's inputs come from, in their order."""
     layers = {
         id(layer.output): layer
         for layer in functional(model).operations
@@ -90,14 +90,15 @@ def input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
 
 
 def output_shapes(layer: Any) -> list[Shape]:
-    """The shapes of what a layer makes, wherever it is used in a graph."""
+    """Returns the shapes of a layer's outputs in all its uses in a graph."""
     return [tuple(x.shape) for node in nodes_of(layer) for x in node.outputs]
 
 
 def parent(layer: Any) -> Any:
-    """The layer that a layer reads where it is used first.
+    """Returns the layer whose output a layer reads in its first use.
 
-    `None` if it reads several or, as inputs do, none, or is in no graph.
+    It returns `None` if the layer reads several layers, reads none, as inputs do, or is
+    in no graph.
     """
     parents = [one for node in nodes_of(layer)[:1] for one in node.parent_nodes]
     return parents[0].operation if len(parents) == 1 else None

@@ -1,4 +1,4 @@
-"""What the layers of a model read, batch by batch."""
+"""The inputs of a model's layers, batch by batch."""
 
 import contextlib
 import functools
@@ -22,16 +22,16 @@ from keras_lottery.keras_bridge.layers.recurrent import (
 )
 from keras_lottery.keras_bridge.linear import Matrices, matrices
 
-# What layers hold grows with the inputs: so many numbers of these make a batch.
+# The largest number of input entries in a batch, since activations grow with it.
 _BATCH = 1 << 22
 
 
 class _Reached(BaseException):
-    """Ends a call of a model: no `Exception`, to which Keras would add a text."""
+    """Ends a call of a model; not an `Exception`, to which Keras would add a text."""
 
 
 def readers(model: keras.Model) -> dict[str, list[tuple[Masked, Matrices | None]]]:
-    """The layers that read each masked weight, and its matrices there, by its name."""
+    """Returns the layers that read each masked weight, with its matrices, by name."""
     names = {id(weight): name for name, (_, weight) in named_masks(model).items()}
     found: dict[str, list[tuple[Masked, Matrices | None]]] = {}
     for _, layer in walk(model):
@@ -43,7 +43,7 @@ def readers(model: keras.Model) -> dict[str, list[tuple[Masked, Matrices | None]
 
 
 def calls_in_order(model: keras.Model, x: Any) -> dict[str, int]:
-    """How often the model reads each masked weight, in the order of the first time."""
+    """Returns how often the model reads each masked weight, in order of first use."""
     calls: dict[str, int] = {}
 
     def count(name: str, of: Any, x: np.ndarray) -> None:
@@ -61,15 +61,16 @@ def call_recorded(
     record: Callable[[str, Any, Any], None],
     uses: int | None = None,
 ) -> None:
-    """Calls a model in inference mode, and passes on what some of its layers read.
+    """Calls a model in inference mode, and records the inputs of some of its layers.
 
     Args:
         model: a masked model that can be called, of any kind.
-        batch: its inputs.
-        layers: the layers to listen to, with anything beside them, by name.
-        record: called with a name, what is beside the layer, and what the layer reads,
-            an array or a list of them, in each use.
-        uses: after how many of them the call may end; by default it goes to its end.
+        batch: the model's inputs.
+        layers: by name, the layers to record, each paired with any object.
+        record: called at each use of a layer with its name, the paired object, and the
+            layer's input, an array or a list of arrays.
+        uses: the number of recorded uses after which the call stops; by default it runs
+            to its end.
     """
     seen = 0
 
@@ -118,12 +119,13 @@ def _array(layer: keras.Layer, x: Any) -> np.ndarray:
 def in_batches_of_inputs(
     model: keras.Model, x: Any, size: int | None = None
 ) -> Iterator[Any]:
-    """Inputs in batches; of a model whose batches have a fixed size, all have that.
+    """Yields inputs in batches, which have the model's fixed batch size if it has one.
 
     Args:
         model: the model.
-        x: its inputs, arrays.
-        size: how many examples; by default as many as are likely to fit, up to 256.
+        x: the model's inputs, as arrays.
+        size: the number of examples in a batch; by default as many as are likely to fit
+            into memory, up to 256.
     """
     check_whole_batches(model, length(x))
     numbers = sum(array.size for array in keras.tree.flatten(x)) // length(x)
@@ -138,16 +140,16 @@ def _size(model: keras.Model, size: int) -> int:
 
 
 def inputs_alone(data: Any, model: keras.Model) -> Any:
-    """The inputs x of data, as arrays of NumPy or structures of them.
+    """Returns the inputs x of data as NumPy arrays, or structures of them.
 
     Args:
-        data: x alone, an array or a dictionary of them, or (x, y) as in `fit`, or a
-            data set of either. Two arrays are (x, y).
-        model: the model that they are for.
+        data: x alone, as an array or a dictionary of arrays; or (x, y) as in `fit`; or
+            a data set of either. A pair of arrays is read as (x, y).
+        model: the model that reads the inputs.
 
     Raises:
-        ValueError: if there are no examples, arrays of them differ in length, or one
-            has not the shape of the model's input, or is not finite.
+        ValueError: if there are no examples, or if arrays differ in length, do not have
+            the shape of the model's input, or are not finite.
     """
     if is_dataset(data):
         x = read_inputs(data)

@@ -1,8 +1,8 @@
-"""Layers as matrices: what a weight multiplies, and how it is laid out.
+"""Weights as matrices, and the inputs that they multiply.
 
-A kernel of any of Keras's linear layers is one matrix of inputs by outputs or, of
-grouped and depthwise convolutions, one for each group of channels. A convolution's
-inputs are the patches of its images.
+The kernel of a linear layer of Keras is one matrix of inputs by outputs. For grouped
+and depthwise convolutions, it is one such matrix for each group of channels. The inputs
+of a convolution are the patches of its images.
 """
 
 import math
@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from keras_lottery.keras_bridge.backends import current
 
-# Patches overlap, and are many times larger than their images: so many numbers of them
-# are held at a time.
+# Patches overlap, and need many times the memory of their images. This is the largest
+# number of their entries that is held at a time.
 _CHUNK = 1 << 23
 
 
@@ -26,14 +26,15 @@ class Matrices:
     """A weight as matrices, one for each group of channels: outputs are inputs · W.
 
     Args:
-        weight_shape: the weight's.
-        split: that, with an axis that holds groups and outputs in two.
+        weight_shape: the shape of the weight.
+        split: the same shape with an axis of groups and outputs split in two.
         axes: the order of `split` in which groups come first, then inputs, then
             outputs.
         shape: (groups, inputs, outputs).
-        read: gives of the layer's inputs, an array, what the matrices multiply: arrays
-            (groups, rows, inputs), one after the other.
-        biased: whether the layer adds a number to each output, in their order.
+        read: maps the layer's input, an array, to the rows that the matrices multiply:
+            arrays (groups, rows, inputs), one after the other.
+        biased: whether the layer adds a bias to each output, in the order of the
+            outputs.
     """
 
     weight_shape: tuple[int, ...]
@@ -44,41 +45,41 @@ class Matrices:
     biased: bool
 
     def of(self, weight: np.ndarray) -> np.ndarray:
-        """The matrices (groups, inputs, outputs) of an array of the weight's shape."""
+        """Returns an array of the weight's shape as (groups, inputs, outputs)."""
         return weight.reshape(self.split).transpose(self.axes).reshape(self.shape)
 
     def weight(self, matrices: np.ndarray) -> np.ndarray:
-        """The array of the weight's shape that has these matrices."""
+        """Returns the array of the weight's shape that has these matrices."""
         moved = [self.split[axis] for axis in self.axes]
         array = np.asarray(matrices).reshape(moved).transpose(np.argsort(self.axes))
         return array.reshape(self.weight_shape)
 
     @property
     def is_plain(self) -> bool:
-        """Whether the matrix is the weight with all axes but the last taken as one."""
+        """Whether the matrix is the weight with all axes but the last flattened."""
         in_order = self.axes == tuple(range(len(self.axes)))
         return in_order and self.shape[::2] == (1, self.weight_shape[-1])
 
     @property
     def outputs(self) -> np.ndarray:
-        """The number of the output that each entry makes, in the weight's shape."""
+        """The index of the output of each entry, in an array of the weight's shape."""
         groups, _, outputs = self.shape
         numbers = np.arange(groups * outputs).reshape(groups, 1, outputs)
         return self.weight(np.broadcast_to(numbers, self.shape))
 
 
 def matrices(layer: layers.Layer, weight: str) -> Matrices | None:
-    """The matrices of a layer's weight, or `None` where its inputs are not known.
+    """Returns the matrices of a layer's weight, or `None` if its inputs are not known.
 
-    So they are of cells of recurrent layers, of embeddings, and of layers of a user's
-    own.
+    The inputs are not known for cells of recurrent layers, embeddings and custom
+    layers.
 
     Args:
         layer: a built layer.
-        weight: the attribute that the layer keeps it in, such as `"kernel"`.
+        weight: the name of the attribute that holds the weight, such as `"kernel"`.
     """
     for kind, function in _KINDS.items():
-        # One of a user's own may do anything with its inputs.
+        # A custom layer may do anything with its inputs.
         if isinstance(layer, kind) and type(layer).call is kind.call:
             known = weight in ("kernel", "pointwise_kernel")
             shape = tuple(layer.weight_variable(weight).shape)
@@ -95,10 +96,10 @@ def _dense(layer: Any, shape: tuple[int, ...]) -> Matrices:
 
 
 def _einsum(layer: Any, shape: tuple[int, ...]) -> Matrices | None:
-    """Of `abc,cd->abd`: c is an input, d an output, and a and b number the rows."""
+    """In `abc,cd->abd`, c is an input, d an output, and a and b index the rows."""
     inputs, rest = layer.equation.replace(" ", "").split(",")
     kernel, outputs = rest.split("->")
-    # The axes of an ellipsis are the first or the last, and none of the kernel's.
+    # The axes of an ellipsis are the first or the last ones, and not the kernel's.
     left = inputs.startswith("...")
     inputs, outputs = inputs.replace("...", ""), outputs.replace("...", "")
     if set(inputs) - set(kernel) - set(outputs) or len(set(kernel)) < len(kernel):
@@ -160,7 +161,7 @@ def _depthwise(layer: Any, shape: tuple[int, ...]) -> Matrices:
 
 
 def _separable(layer: Any, shape: tuple[int, ...]) -> Matrices:
-    """The pointwise part, which reads what the depthwise one makes."""
+    """The pointwise part reads the outputs of the depthwise part."""
     *_, inputs, outputs = shape
 
     def read(x: np.ndarray) -> Iterator[np.ndarray]:
@@ -180,7 +181,7 @@ def _separable(layer: Any, shape: tuple[int, ...]) -> Matrices:
 
 
 def _transposed(layer: Any, shape: tuple[int, ...]) -> Matrices:
-    """A convolution of the image spread out by the strides, with a kernel reversed."""
+    """It equals a convolution of the image spread by the strides, kernel reversed."""
     *sides, filters, channels = shape
     rank = len(sides)
     axes = (*range(rank), rank + 1, rank)
@@ -196,7 +197,8 @@ def _transposed(layer: Any, shape: tuple[int, ...]) -> Matrices:
             reach = (side - 1) * layer.dilation_rate[axis - 1] + 1
             over = max(reach - layer.strides[axis - 1], 0)
             cut = over // 2 if layer.padding == "same" else 0
-            # The first output is `cut` into all that the spread image reaches.
+            # The first output is at position `cut` of all those that the spread image
+            # reaches.
             before = reach - 1 - cut
             after = max(size + reach - 1 - before - spread.shape[axis], 0)
             widths = [(0, 0)] * spread.ndim
@@ -213,7 +215,7 @@ def _transposed(layer: Any, shape: tuple[int, ...]) -> Matrices:
 
 
 def _spread(images: np.ndarray, strides: Sequence[int]) -> np.ndarray:
-    """The image with zeros between its pixels."""
+    """Inserts zeros between the pixels of images."""
     sides = [(n - 1) * s + 1 for n, s in zip(images.shape[1:-1], strides, strict=True)]
     made = np.zeros((len(images), *sides, images.shape[-1]), images.dtype)
     made[(slice(None), *(slice(None, None, s) for s in strides))] = images
@@ -225,7 +227,7 @@ def _channels_last(layer: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _patches(layer: Any, x: np.ndarray, sides: Sequence[int]) -> Iterator[np.ndarray]:
-    """The patches that a convolution reads: (positions, places, channels)."""
+    """Yields the patches that a convolution reads: (positions, places, channels)."""
     images = _channels_last(layer, x)
     widths = [(0, 0)] * images.ndim
     for axis, side in enumerate(sides, start=1):
@@ -247,14 +249,14 @@ def _windows(
     strides: Sequence[int],
     dilation: Sequence[int],
 ) -> Iterator[np.ndarray]:
-    """The windows of so many images at a time as memory has room for."""
+    """Yields windows of as many images at a time as fit into memory."""
     rank = len(sides)
     reach = [(side - 1) * d + 1 for side, d in zip(sides, dilation, strict=True)]
     view = sliding_window_view(images, reach, axis=tuple(range(1, rank + 1)))
     steps = tuple(slice(None, None, s) for s in strides)
     apart = tuple(slice(None, None, d) for d in dilation)
     view = view[(slice(None), *steps, slice(None), *apart)]
-    # The channels are after the positions, and before the places in a patch.
+    # The channels come after the positions and before the places in a patch.
     view = np.moveaxis(view, rank + 1, -1)
     count = max(1, _CHUNK // max(1, math.prod(view.shape[1:])))
     for start in range(0, len(view), count):

@@ -1,4 +1,4 @@
-"""Statistics of normalisation, measured again."""
+"""`recalibrate`: measures the statistics of BatchNormalization layers again."""
 
 import contextlib
 import functools
@@ -26,8 +26,8 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
     Pruning changes the inputs of these layers, and without training nothing else
     updates their statistics. Examples are drawn into batches at random; each batch is
     normalised by its own statistics, as in training, and the mean and variance over all
-    examples are stored. Masked steps do not count, and dropout is off. Frozen layers
-    are measured too, and weights stay as they are.
+    examples are stored. Masked time steps do not count, and dropout is off. Frozen
+    layers are measured too, and weights stay as they are.
 
     Args:
         model: any built Keras model, masked or not.
@@ -94,7 +94,7 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
         raise
     for layer in layers:
         count, total, squares = sums[id(layer)]
-        if count:  # One that the data do not reach keeps its own.
+        if count:  # A layer that no data reach keeps its statistics.
             mean = total / count
             variance = np.maximum(squares / count - mean**2, 0)
             for variable, array in zip(
@@ -104,7 +104,7 @@ def recalibrate(model: keras.Model, data: Any, batch_size: int | None = None) ->
 
 
 def _moments(layer: Any, inputs: Any, mask: Any) -> tuple[float, Any, Any]:
-    """How many numbers a channel has, and their mean and variance."""
+    """Returns the number of values in each channel, and their mean and variance."""
     inputs = keras.ops.cast(inputs, "float32")
     rank = len(inputs.shape)
     others = [axis for axis in range(rank) if axis != layer.axis % rank]

@@ -1,4 +1,4 @@
-"""What a layer's outputs are added to: the shortcuts around the branches of a model."""
+"""Shortcuts around the branches of a model, to which a layer's outputs are added."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from keras_lottery.keras_bridge.layers import walk
 
 @dataclass(frozen=True)
 class Shortcut:
-    """The sum that a layer's outputs are part of, and what they are scaled by before.
+    """The sum that a layer's outputs are part of, and their scale in it.
 
     Args:
         add: the `Add` layer.
-        branch: which of its inputs is made of the layer's outputs.
-        norm: the BatchNormalization between, or `None`.
+        branch: the index of the input that is made from the layer's outputs.
+        norm: the BatchNormalization between the layer and the sum, or `None`.
         beside: the paths of the layers that end the other branches.
     """
 
@@ -32,7 +32,7 @@ class Shortcut:
 
     @property
     def scale(self) -> np.ndarray | float:
-        """The factor of each output (outputs,), from the layer to the sum."""
+        """The factor of each output (outputs,) between the layer and the sum."""
         if self.norm is None:
             return 1.0
         convert = keras.ops.convert_to_numpy
@@ -41,14 +41,14 @@ class Shortcut:
         return np.asarray(gamma, "float64") / np.sqrt(variance + self.norm.epsilon)
 
     def others(self, inputs: Any) -> Any:
-        """The sum of what the layer's outputs are added to."""
+        """Returns the sum of the tensors that the layer's outputs are added to."""
         rest = [one for index, one in enumerate(inputs) if index != self.branch]
         return sum(rest[1:], rest[0])
 
 
 @dataclass(eq=False)
 class _Made:
-    """A tensor, and the layer whose outputs it has, if they are no more than scaled."""
+    """A tensor, and the layer whose outputs it holds, at most normalised."""
 
     path: str = ""
     norm: BatchNormalization | None = None
@@ -61,15 +61,15 @@ class _Made:
 
 
 def shortcuts(model: keras.Model, sizes: Mapping[str, int]) -> dict[str, Shortcut]:
-    """The shortcuts around the layers that end a branch, by the layers' paths.
+    """Returns the shortcuts around layers that end a branch, by the layers' paths.
 
-    A layer ends a branch if an `Add` alone reads its outputs, directly or behind a
-    BatchNormalization. Of several such branches of a sum, one has a shortcut: the
-    largest.
+    A layer ends a branch if only an `Add` reads its outputs, directly or behind a
+    BatchNormalization. If a sum has several such branches, only the largest one gets a
+    shortcut.
 
     Args:
-        model: a model; without a graph, none of its shortcuts are known.
-        sizes: by its path, what each layer that may end a branch has of inputs.
+        model: a model; if it has no graph, none of its shortcuts are known.
+        sizes: the number of inputs of each layer that may end a branch, by path.
     """
     if not has_graph(model):
         return {}

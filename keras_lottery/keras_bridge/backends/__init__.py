@@ -11,85 +11,87 @@ from typing import Any
 import numpy as np
 
 BACKENDS = ("tensorflow", "jax", "torch")
-"""Those that the library works on: each has a module here, with its `BACKEND`."""
+"""The supported backends: each has a module here, with its `BACKEND`."""
 
 
 class Backend(ABC):
-    """What is asked of a backend."""
+    """The interface of a backend."""
 
     @abstractmethod
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of structures of tensors, compiled for each of their shapes."""
+        """Compiles a function of structures of tensors, once for each shape."""
 
     @abstractmethod
     def array(self, tensor: Any) -> np.ndarray:
-        """A copy of a tensor or variable, in an array of its own."""
+        """Returns a copy of a tensor or variable as a NumPy array."""
 
     @abstractmethod
     def seeded(self, seed: int) -> AbstractContextManager[None]:
-        """Inside, what the backend draws by itself is of a seed; then it goes on.
+        """Inside, the backend's own random numbers come from a seed.
 
-        Most draw by the generators of Keras alone, which are variables of the model.
+        Afterwards they continue as before. Most backends draw only from Keras's
+        generators, which are variables of the model.
         """
 
     @abstractmethod
     def begin_step(self, seed: int, step: int) -> None:
-        """Is told that a training step begins, inside `seeded`.
+        """Is called at the start of a training step, inside `seeded`.
 
-        What the step draws is its own then, wherever a training started.
+        The random numbers of a step then depend only on the seed and the step, wherever
+        the training started.
         """
 
     @abstractmethod
     def gradient(
         self, function: Callable[[list[Any]], Any], values: list[Any]
     ) -> list[Any]:
-        """The derivatives of a scalar function by a list of tensors."""
+        """Returns the derivatives of a scalar function with respect to tensors."""
 
     @abstractmethod
     def hessian_product(
         self, function: Callable[[list[Any]], Any], values: list[Any], along: list[Any]
     ) -> list[Any]:
-        """Its matrix of second derivatives, times a list of tensors of their shapes."""
+        """Returns the Hessian of a scalar function, times a list of tensors."""
 
     @abstractmethod
     def read_mask(self, mask: Any) -> None:
-        """Is told that a layer reads a mask, a variable."""
+        """Is called when a layer reads a mask, which is a variable."""
 
     @abstractmethod
     def mask_of_step(self, mask: Any, weight: Any) -> Any:
-        """The mask for an update of a weight, or None where it cannot be told."""
+        """Returns the mask for an update of a weight, or None if it is not known."""
 
     @abstractmethod
     def ready(self, data: Any, batch_size: int) -> Any:
-        """Arrays that are evaluated again and again, as `evaluate` takes them best."""
+        """Returns arrays in the form that repeated calls of `evaluate` read fastest."""
 
     @abstractmethod
     def is_distributed(self, model: Any) -> bool:
-        """Whether the backend's own means train a model on several devices."""
+        """Whether the backend's own mechanism trains a model on several devices."""
 
     @abstractmethod
     def scope_of(self, model: Any) -> AbstractContextManager[None]:
-        """Inside, new variables lie where those of a model do."""
+        """Inside, new variables are placed on the devices of a model's variables."""
 
     @abstractmethod
     def replicas(self) -> int:
-        """How many copies of a model the gradients of are added up, in a step."""
+        """Returns how many replicas' gradients are added up in a step."""
 
     @abstractmethod
     def summed(self, gradient: Any) -> Any:
-        """A gradient that a replica has in its step, summed over all of them."""
+        """Returns the gradient of a replica in its step, summed over all replicas."""
 
     @abstractmethod
     def on_accelerator(self) -> bool:
-        """Whether it computes on something else than processors."""
+        """Whether the backend computes on a device other than the CPU."""
 
     @abstractmethod
     def free_memory(self) -> int | None:
-        """Bytes that are free on its device, or None where that has none of its own."""
+        """Returns the free bytes on the device; None if it has no memory of its own."""
 
 
 def current() -> Backend:
-    """The backend that Keras works on.
+    """Returns the backend that Keras uses.
 
     >>> current().replicas()
     1
@@ -101,13 +103,13 @@ def current() -> Backend:
 
 
 def check_backend(name: str | None = None) -> None:
-    """Raises ImportError unless Keras works on a backend that the library knows.
+    """Raises ImportError unless Keras uses a supported backend.
 
     Args:
-        name: the backend; by default the one that Keras works on, or will.
+        name: the name of the backend; by default the one that Keras uses, or will use.
     """
     if name is None and "keras" not in sys.modules:
-        # Keras itself would ask for the backend to be installed first.
+        # Importing Keras would fail first if the backend is not installed.
         name = os.environ.get("KERAS_BACKEND")
     if not name:
         import keras

@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.internals.layers import has_value
 
 
 class Jax(Backend):
-    """What depends on the backend, on JAX."""
+    """The backend interface on JAX."""
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)
@@ -43,19 +43,19 @@ class Jax(Backend):
         mask.read_in_step = value if passes else None
 
     def mask_of_step(self, mask: Any, weight: Any) -> Any:
-        # An update knows the weights' values and not the masks', which a compiled step
-        # would take for constants. The same step has read the mask before, unless
-        # gradients and updates are two programs.
+        # An update receives the weights' values but not the masks', which a compiled
+        # step would treat as constants. The same step has read the mask before, unless
+        # gradients and updates are separate programs.
         weight = keras.ops.convert_to_tensor(weight)
         value = getattr(mask, "read_in_step", None)
         if not isinstance(weight, jax.core.Tracer):
-            # Of a step that is not compiled, `fit` has the values.
+            # The step is not compiled, and `fit` holds the values.
             return mask if has_value(mask) else value
         if not isinstance(value, jax.core.Tracer):
-            # Nor is the step that a loss scale makes a part of.
+            # The whole step is not compiled; the loss scale compiles a part of it.
             return None if has_value(mask) else value
         # `Tracer._trace` and `Trace.parent_trace`, seen on JAX 0.10: the program that
-        # is traced, and the one around it. Values of other ones cannot be used.
+        # is traced, and the one around it. Values of other programs cannot be used.
         trace = weight._trace
         while trace is not None:
             if trace is value._trace:
@@ -67,7 +67,7 @@ class Jax(Backend):
         return data
 
     def is_distributed(self, model: Any) -> bool:
-        return False  # but by `keras.distribution`
+        return False  # only `keras.distribution` does
 
     def scope_of(self, model: Any) -> AbstractContextManager[None]:
         return nullcontext()
@@ -89,4 +89,4 @@ class Jax(Backend):
 
 
 BACKEND = Jax()
-"""The only one."""
+"""The backend on JAX."""

@@ -13,18 +13,18 @@ from keras_lottery.keras_bridge.internals.moments import moments_that_differenti
 
 
 def compiled(function: Callable[..., Any], **how: Any) -> Callable[..., Any]:
-    """A `tf.function` that does not warn of retracing, as there are many of them.
+    """Compiles a function as a `tf.function` that does not warn about retracing.
 
     Args:
-        function: what to compile.
-        how: further arguments of `tf.function`.
+        function: the function to compile.
+        how: keyword arguments of `tf.function`.
     """
     traced = tf.function(function, **how)
     return lambda *arguments: traced.get_concrete_function(*arguments)(*arguments)
 
 
 class TensorFlow(Backend):
-    """What depends on the backend, on TensorFlow."""
+    """The backend interface on TensorFlow."""
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled(function)
@@ -45,7 +45,7 @@ class TensorFlow(Backend):
             tape.watch(values)
             result = function(values)
         unused = tf.UnconnectedGradients.ZERO
-        # Those of embeddings come as slices.
+        # The gradients of embeddings are sparse slices.
         found = tape.gradient(result, values, unconnected_gradients=unused)
         return [tf.convert_to_tensor(value) for value in found]
 
@@ -66,11 +66,12 @@ class TensorFlow(Backend):
         return mask
 
     def ready(self, data: Any, batch_size: int) -> Any:
-        # `evaluate` would make a data set of the arrays at every call, which takes
+        # `evaluate` would make a data set from the arrays at every call, which takes
         # longer than evaluating a small network. A list would be stacked to one tensor.
         parts = keras.tree.lists_to_tuples(data)
         whole = len(keras.tree.flatten(parts)[0]) % batch_size == 0
-        # Whole batches have a size that is known, as Keras 3.12 needs for states.
+        # If all batches are whole, their size is known, which Keras 3.12 needs for
+        # states.
         return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size, whole)
 
     def is_distributed(self, model: Any) -> bool:
@@ -97,4 +98,4 @@ class TensorFlow(Backend):
 
 
 BACKEND = TensorFlow()
-"""The only one."""
+"""The backend on TensorFlow."""

@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.backends import Backend
 
 
 class Torch(Backend):
-    """What depends on the backend, on torch."""
+    """The backend interface on torch."""
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return function  # Keras itself does not compile by default.
@@ -27,7 +27,7 @@ class Torch(Backend):
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
-        # Dropout without a seed of its own draws by torch's.
+        # Dropout without its own seed draws from torch's generator.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
@@ -82,7 +82,7 @@ class Torch(Backend):
 def _slopes(
     function: Callable[[list[Any]], Any], values: list[Any], twice: bool
 ) -> tuple[list[Any], list[Any]]:
-    """The derivatives, and the values that they can be differentiated by."""
+    """Returns the derivatives, and the values for differentiating them again."""
     with torch.enable_grad():
         values = [value.detach().requires_grad_() for value in values]
         result = function(values)
@@ -95,4 +95,4 @@ def _slopes(
 
 
 BACKEND = Torch()
-"""The only one."""
+"""The backend on torch."""

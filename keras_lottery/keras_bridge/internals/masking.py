@@ -1,4 +1,4 @@
-"""Keras's masks of padding, which travel with tensors.
+"""Keras's padding masks, which are attached to tensors.
 
 Everything here was seen on Keras 3.15.
 """
@@ -9,9 +9,9 @@ from keras.src import backend
 
 
 def has_padding_mask(tensor: Any) -> bool:
-    """Whether a symbolic tensor has a mask of padding.
+    """Whether a symbolic tensor has a padding mask.
 
-    `keras.src.backend.get_keras_mask`, seen on Keras 3.15. Without it, a block whose
-    layers skip padding would be opened, and they would skip it no longer.
+    `keras.src.backend.get_keras_mask`, seen on Keras 3.15. Without it, `inline` would
+    open a block whose layers skip padding, and they would no longer skip it.
     """
     return backend.get_keras_mask(tensor) is not None

@@ -1,4 +1,4 @@
-"""What Keras knows of the metrics that a model reports.
+"""What Keras knows about the metrics that a model reports.
 
 Everything here was seen on Keras 3.15.
 """
@@ -7,15 +7,15 @@ import keras
 
 
 def direction_of(model: keras.Model, name: str) -> str | None:
-    """Whether a metric is to rise or to fall, or None where Keras does not know.
+    """Returns whether a metric should rise or fall, or None if Keras does not know.
 
     `Metric._direction`, which `EarlyStopping(mode="auto")` reads, seen on Keras 3.15.
-    Without it, the user has to say the direction of every metric.
+    Without it, the user has to state the direction of every metric.
 
     Args:
         model: a compiled model that has been evaluated.
-        name: of the metric as the model reports it, with the output's name before it
-            where there are several.
+        name: the metric's name as the model reports it, which starts with the output's
+            name if there are several outputs.
 
     Returns:
         `"max"`, `"min"` or `None`.
@@ -34,7 +34,7 @@ def direction_of(model: keras.Model, name: str) -> str | None:
         for metric in getattr(group, "metrics", [group])
         if metric.name in name
     ]
-    # "mae" is in the name of "mae_of_heads", too.
+    # The name "mae_of_heads" also contains "mae".
     longest = max((len(metric.name) for metric in metrics), default=0)
     found = {
         getattr(metric, "_direction", None)

@@ -1,4 +1,4 @@
-"""How a model is compiled, and its loss.
+"""A model's compile arguments, and its loss.
 
 Everything here was seen on Keras 3.15.
 """
@@ -13,11 +13,11 @@ from keras_lottery.keras_bridge.internals.patches import overridden
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """What a model was given to `compile`, by the names of the arguments.
+    """Returns the arguments that a model was compiled with, by name.
 
-    `Model._compile_config`, seen on Keras 3.15. The public `get_compile_config` gives
-    them as text, of which Keras does not make a loss, metric or schedule of the user's
-    own that is not registered: a masked copy could not be compiled.
+    `Model._compile_config`, seen on Keras 3.15. The public `get_compile_config` returns
+    them serialised, and Keras cannot restore a custom loss, metric or schedule that is
+    not registered: a masked copy could not be compiled.
     """
     return dict(model._compile_config.config)
 
@@ -30,21 +30,21 @@ def compute_loss(
     weights: Any = None,
     training: bool = True,
 ) -> Any:
-    """The compiled loss of a batch, as `fit` asks for it.
+    """Returns the compiled loss of a batch, same as `fit` computes it.
 
-    `Model._compute_loss`, seen on Keras 3.15. The public `compute_loss` may be the
-    user's own and take no `training`, in which case the model would not train.
+    `Model._compute_loss`, seen on Keras 3.15. The public `compute_loss` may be a custom
+    one without the argument `training`, and then the model would not train.
     """
     return model._compute_loss(x, y, predicted, weights, training=training)
 
 
 @contextlib.contextmanager
 def without_penalties(model: keras.Model) -> Iterator[None]:
-    """Inside, the loss of a call is without the penalties of regularisers.
+    """Inside, the loss of a call excludes the penalties of regularisers.
 
     `Layer._get_regularization_losses` and `Layer._flatten_layers`, seen on Keras 3.15.
-    To subtract the penalties again would lose the digits of a small loss. What layers
-    add by `add_loss` stays: it is the whole loss of some models.
+    Subtracting the penalties afterwards would lose digits of a small loss. Losses that
+    layers add by `add_loss` stay: some models have no other loss.
     """
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
@@ -56,10 +56,10 @@ def without_penalties(model: keras.Model) -> Iterator[None]:
 
 
 def restored_epoch(model: keras.Model) -> int | None:
-    """The epoch that `BackupAndRestore` has put a model's training back to, if it did.
+    """Returns the epoch from which `BackupAndRestore` continues a training, if it does.
 
     `Trainer._initial_epoch`, seen on Keras 3.15. A callback has no public way to know
-    whether another one, before or behind it in the list, has restored the model: what
-    it knows of the epochs before would be missing without a word.
+    whether another callback has restored the model: its record of the epochs before
+    would be missing silently.
     """
     return getattr(model, "_initial_epoch", None)

@@ -1,4 +1,4 @@
-"""The mean and the variance that normalisation layers take of a batch.
+"""The mean and the variance that normalisation layers compute from a batch.
 
 Everything here was seen on Keras 3.15.
 """
@@ -18,11 +18,11 @@ def moments_that_differentiate() -> Iterator[None]:
     """Inside, moments on TensorFlow have the right second derivatives.
 
     `keras.src.backend.tensorflow.nn._compute_moments`, seen on Keras 3.15, and in
-    `ops.nn` on a pre-release of 3.16. It is `tf.nn.moments`, which takes the mean
-    inside the variance as a constant: that
-    changes no first derivative, but second ones, by which GraSP's scores were off by
-    2e-2 of the largest in a network with BatchNormalization. Values and first
-    derivatives are the same, so that other threads may see the change.
+    `ops.nn` on a pre-release of 3.16. It uses `tf.nn.moments`, which treats the mean
+    inside the variance as a constant. That changes second derivatives but no first
+    ones: GraSP's scores were wrong by 2e-2 of the largest in a network with
+    BatchNormalization. Values and first derivatives stay the same, so that the change
+    does not affect other threads.
     """
     import tensorflow as tf
 

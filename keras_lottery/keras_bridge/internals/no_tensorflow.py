@@ -1,4 +1,4 @@
-"""Keras on another backend, which imports TensorFlow to see whether it is there.
+"""Keeps Keras on another backend from importing TensorFlow if it is installed.
 
 Everything here was seen on Keras 3.15.
 """
@@ -15,7 +15,7 @@ from keras_lottery.keras_bridge.internals.patches import overridden
 
 
 class _OnceImported:
-    """TensorFlow as a module that is there once somebody has imported it."""
+    """A stand-in for TensorFlow that is available only once TensorFlow is imported."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -29,12 +29,12 @@ class _OnceImported:
 
 
 def copying_imports_no_tensorflow() -> None:
-    """Keras writes and reads configs without importing TensorFlow, from now on.
+    """Makes Keras write and read configs without importing TensorFlow from now on.
 
     `keras.src.saving.serialization_lib.tf`, seen on Keras 3.15. Without it, each
-    process that masks a model imports TensorFlow where it is installed, whatever the
-    backend, which takes seconds and hundreds of megabytes. As long as nobody has
-    imported it, nothing is TensorFlow's.
+    process that masks a model imports TensorFlow if it is installed, whatever the
+    backend, which takes seconds and hundreds of megabytes. As long as TensorFlow is not
+    imported, no object can be TensorFlow's.
     """
     module = getattr(serialization_lib, "tf", None)
     if module is not None and not isinstance(module, _OnceImported):
@@ -43,10 +43,10 @@ def copying_imports_no_tensorflow() -> None:
 
 @contextlib.contextmanager
 def seeding_imports_no_tensorflow() -> Iterator[None]:
-    """Inside, `keras.utils.set_random_seed` seeds TensorFlow if it is imported already.
+    """Inside, `keras.utils.set_random_seed` seeds TensorFlow only if it is imported.
 
     `keras.src.utils.rng_utils.tf`, seen on Keras 3.15. Without it, each search imports
-    TensorFlow. Calls of the user's own seed it still, for `tf.data`.
+    TensorFlow. The user's own calls still seed it, for `tf.data`.
     """
     module = getattr(rng_utils, "tf", None)
     if module is None:

@@ -1,4 +1,4 @@
-"""What an optimizer keeps: its learning rate, its steps and its slots.
+"""The state of an optimizer: its learning rate, its steps and its slots.
 
 Everything here was seen on Keras 3.15.
 """
@@ -14,17 +14,17 @@ from keras import ops
 
 
 def innermost(optimizer: Any) -> Any:
-    """The optimizer that makes the updates, inside one that scales losses."""
+    """Returns the optimizer that makes the updates, inside one that scales losses."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def schedule_of(
     optimizer: Any,
 ) -> keras.optimizers.schedules.LearningRateSchedule | None:
-    """The learning-rate schedule of an optimizer, or `None` if its rate is constant.
+    """Returns an optimizer's learning-rate schedule, or `None` for a constant rate.
 
     `Optimizer._learning_rate`, seen on Keras 3.15. The public `learning_rate` is the
-    schedule's current value: a ticket could not enter a schedule further on.
+    schedule's current value: a ticket could not start at a later step of the schedule.
     """
     rate = getattr(innermost(optimizer), "_learning_rate", None)
     schedules = keras.optimizers.schedules.LearningRateSchedule
@@ -32,20 +32,20 @@ def schedule_of(
 
 
 def steps_done(optimizer: Any) -> int:
-    """How many steps an optimizer has made, as learning-rate schedules count them.
+    """Returns an optimizer's number of steps, as learning-rate schedules count them.
 
-    `Optimizer._iterations`, seen on Keras 3.15. A step is a batch, also where gradients
-    are accumulated; the public `iterations` would be the updates then, and masks would
-    change too late.
+    `Optimizer._iterations`, seen on Keras 3.15. A step is a batch, also if gradients
+    are accumulated. The public `iterations` counts updates in that case, and masks
+    would change too late.
     """
     return int(ops.convert_to_numpy(innermost(optimizer)._iterations))
 
 
 def trained_variables(optimizer: Any) -> list[keras.Variable]:
-    """The variables that an optimizer was built for, in the order of its slots.
+    """Returns the variables that an optimizer was built for, in the order of its slots.
 
-    `Optimizer._trainable_variables`, seen on Keras 3.15. Nothing public tells which
-    slot is of which weight.
+    `Optimizer._trainable_variables`, seen on Keras 3.15. No public name tells which
+    slot belongs to which weight.
     """
     return list(optimizer._trainable_variables)
 
@@ -53,19 +53,19 @@ def trained_variables(optimizer: Any) -> list[keras.Variable]:
 def undecayed(
     optimizer: Any, variables: Mapping[str, keras.Variable]
 ) -> list[tuple[list[str], str | None]]:
-    """What an optimizer excludes from weight decay, which no config tells.
+    """Returns what an optimizer excludes from weight decay, which no config contains.
 
     `Optimizer._exclude_from_weight_decay`, of keys by `Optimizer._var_key`, and
-    `_exclude_from_weight_decay_pattern`, seen on Keras 3.15. Without them, all weights
-    of a copy decay.
+    `_exclude_from_weight_decay_pattern`, seen on Keras 3.15. Without them, weight decay
+    would apply to all weights of a copy.
 
     Args:
         optimizer: one on which `exclude_from_weight_decay` may have been called.
-        variables: those of its model, by name.
+        variables: the variables of its model, by name.
 
     Returns:
-        For the optimizer, and each that it is made of, the names of the variables and
-        the pattern of names.
+        For the optimizer, and for each optimizer that it consists of, the names of the
+        variables and the pattern of names.
     """
     found = []
     for one in _parts(optimizer):
@@ -77,7 +77,7 @@ def undecayed(
 
 
 def _sorted(pattern: str) -> str:
-    """A pattern that Keras joined of a set of names, which has any order."""
+    """Returns Keras's pattern in sorted order, as it is joined from a set of names."""
     return (
         pattern
         if set(pattern) & set("()[]\\")
@@ -90,11 +90,11 @@ def exclude_from_decay(
     excluded: list[tuple[list[str], str | None]],
     variables: Mapping[str, keras.Variable],
 ) -> None:
-    """Excludes from weight decay what `undecayed` found; names unknown do not matter.
+    """Excludes from weight decay what `undecayed` found; unknown names do not matter.
 
     Sets `Optimizer._exclude_from_weight_decay`, its pattern and its cache, seen on
-    Keras 3.15: the public method refuses an optimizer that is built, as that of a model
-    that was read from a file is.
+    Keras 3.15: the public method rejects an optimizer that is built, such as that of a
+    model that was loaded from a file.
     """
     for one, (names, pattern) in zip(_parts(optimizer), excluded, strict=True):
         own = {one._var_key(variables[n]) for n in names if n in variables}
@@ -104,18 +104,18 @@ def exclude_from_decay(
 
 
 def _parts(optimizer: Any) -> list[Any]:
-    """An optimizer, and those that a MultiOptimizer has for its groups of weights."""
+    """Returns an optimizer, and a MultiOptimizer's optimizers of groups of weights."""
     one = innermost(optimizer)
     return [one, *getattr(one, "optimizers", ())]
 
 
 class Slot(NamedTuple):
-    """What an optimizer keeps for a weight, such as a momentum.
+    """A variable that an optimizer keeps for a weight, such as a momentum.
 
     Args:
         weight: the weight's variable.
         variable: the slot itself.
-        start: the value that the optimizer starts it with.
+        start: the slot's initial value.
     """
 
     weight: keras.Variable
@@ -124,17 +124,17 @@ class Slot(NamedTuple):
 
 
 def slots(optimizer: Any) -> Iterator[Slot]:
-    """The slots of an optimizer.
+    """Yields the slots of an optimizer.
 
-    The slots of a kind are in a list, in the order of the weights, beside
-    `Optimizer._variables`, which has all of them in one: seen on Keras 3.15. Without
-    them, momentum moves pruned weights again, and those that share a value apart.
-
-    `_accumulators` of Adagrad and Ftrl start at `initial_accumulator_value`, and all
-    others at zero: Ftrl divides by it.
+    The slots of one kind are in a list, in the order of the weights, and
+    `Optimizer._variables` lists the slots of all kinds: seen on Keras 3.15. Without
+    them, momentum would move pruned weights again, and would move weights that share a
+    value apart. `_accumulators` of Adagrad and Ftrl start at
+    `initial_accumulator_value`, by which Ftrl divides, and all other slots start at
+    zero.
     """
     optimizer = innermost(optimizer)
-    # MultiOptimizer has one for each group of weights.
+    # A MultiOptimizer has an optimizer for each group of weights.
     for one in getattr(optimizer, "optimizers", ()):
         yield from slots(one)
     if optimizer is None or not optimizer.built:
@@ -142,7 +142,7 @@ def slots(optimizer: Any) -> Iterator[Slot]:
     weights = trained_variables(optimizer)
     others = {id(optimizer._variables), id(optimizer._trainable_variables)}
     for name, kept in vars(optimizer).items():
-        if isinstance(kept, dict):  # Muon of Keras 3.12 has them by path.
+        if isinstance(kept, dict):  # Muon of Keras 3.12 stores them by path.
             kept = [kept.get(weight.path) for weight in weights]
         is_list = isinstance(kept, list) and id(kept) not in others
         if is_list and len(kept) == len(weights):
@@ -155,11 +155,11 @@ def slots(optimizer: Any) -> Iterator[Slot]:
 
 
 def warn_of_sparse_kernels(optimizer: Any) -> None:
-    """Warns of an Adafactor that divides zero by zero where weights are pruned.
+    """Warns about an Adafactor that divides zero by zero where weights are pruned.
 
-    It multiplies the mean squares of a row of gradients and of a column, which are
-    `epsilon_1` where all of them are zero: the square of its default, 1e-30, is zero in
-    float32. Seen on Keras 3.15, where losses became NaN in the first epoch.
+    Adafactor multiplies the mean squares of a row and of a column of gradients, which
+    are `epsilon_1` if all gradients there are zero. The square of its default, 1e-30,
+    is zero in float32. Seen on Keras 3.15, where losses became NaN in the first epoch.
     """
     optimizer = innermost(optimizer)
     if not isinstance(optimizer, keras.optimizers.Adafactor):
@@ -176,23 +176,24 @@ def warn_of_sparse_kernels(optimizer: Any) -> None:
 def forget_variable(optimizer: Any, variable: keras.Variable) -> None:
     """Removes a variable that was added to an optimizer.
 
-    `Optimizer._untrack_variable`, seen on Keras 3.15. There is a public way to add one
-    and none to remove it: what a callback adds would be saved with the model.
+    `Optimizer._untrack_variable`, seen on Keras 3.15. There is a public way to add a
+    variable and none to remove it: variables that a callback adds would be saved with
+    the model.
     """
     optimizer._untrack_variable(variable)
 
 
 def postpone_averages(optimizer: Any) -> None:
-    """Leaves it to `take_averages` to make moving averages the weights.
+    """Keeps `fit` from replacing weights by moving averages; `take_averages` does it.
 
     Overrides `Optimizer.finalize_variable_values`, as seen on Keras 3.15. `fit` calls
-    it whenever it ends, and an engine that trains in several `fit`s would go on from
-    the averages. `use_ema=False` is no way out: there would be no averages then.
+    it whenever it ends, and an engine that trains in several `fit`s would continue from
+    the averages. `use_ema=False` does not help, because there would be no averages.
     """
     vars(optimizer)["finalize_variable_values"] = lambda variables: None
 
 
 def take_averages(optimizer: Any, variables: list[keras.Variable]) -> None:
-    """Makes moving averages the weights, where the optimizer keeps them."""
+    """Replaces weights by their moving averages, if the optimizer keeps any."""
     optimizer = innermost(optimizer)
     type(optimizer).finalize_variable_values(optimizer, variables)

@@ -1,4 +1,4 @@
-"""Methods of Keras that are other ones for a while.
+"""Temporary replacements of Keras's methods.
 
 Everything here was seen on Keras 3.15.
 """
@@ -12,9 +12,10 @@ import keras
 
 @contextlib.contextmanager
 def overridden(thing: Any, name: str, value: Any) -> Iterator[None]:
-    """Inside, an attribute or a method of one object is another.
+    """Inside, an attribute or a method of one object is replaced.
 
-    Past `Layer.__setattr__`, as seen on Keras 3.15, which tracks what it is given.
+    It bypasses `Layer.__setattr__`, as seen on Keras 3.15, which tracks the values that
+    it sets.
     """
     own = vars(thing)
     before = {name: own[name]} if name in own else {}
@@ -27,7 +28,7 @@ def overridden(thing: Any, name: str, value: Any) -> Iterator[None]:
 
 
 class _Changed:
-    """A `call` whose first argument is changed before."""
+    """A `call` whose first argument is changed first."""
 
     def __init__(self, call: Callable[..., Any], change: Callable[[Any], Any]) -> None:
         self.call = call
@@ -40,14 +41,14 @@ class _Changed:
 def change_inputs(
     layer: keras.layers.Layer, change: Callable[[Any], Any] | None
 ) -> None:
-    """Makes a layer compute with each tensor of its first argument changed.
+    """Makes a layer change each tensor of its first argument before it computes.
 
     Overrides `call` of one layer, as seen on Keras 3.15: `TimeDistributed` calls it
-    past `__call__`.
+    without `__call__`.
 
     Args:
         layer: the layer.
-        change: of a tensor; `None` leaves them as they are again.
+        change: the function of a tensor; `None` removes an earlier change.
     """
     own = vars(layer)
     if isinstance(own.get("call"), _Changed):
@@ -57,18 +58,18 @@ def change_inputs(
 
 
 def at_last(callback: keras.callbacks.Callback, function: Callable[[], None]) -> None:
-    """Calls a function when `fit` ends, after the callbacks behind this one as well.
+    """Calls a function when `fit` ends, after all of the user's callbacks.
 
-    One of them may put back the weights of an earlier step, and their masks, as
-    `EarlyStopping(restore_best_weights=True)` does.
+    A callback behind this one may restore the weights of an earlier step, and their
+    masks, as `EarlyStopping(restore_best_weights=True)` does.
 
-    Overrides `on_train_end` of the History that `fit` puts behind the callbacks of the
-    user, as seen on Keras 3.15. A callback has no hook of its own that comes later, and
-    no way to the list that it is in.
+    It overrides `on_train_end` of the History that `fit` puts behind the user's
+    callbacks, as seen on Keras 3.15. A callback has no later hook of its own, and no
+    access to the list that it is in.
 
     Args:
-        callback: in its `on_train_end`.
-        function: what is called.
+        callback: the callback that calls this in its `on_train_end`.
+        function: the function to call.
     """
     history = getattr(callback.model, "history", None)
     # All callbacks of one `fit` share their parameters.

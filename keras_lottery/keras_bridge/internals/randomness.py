@@ -24,11 +24,11 @@ _SEED, _GENERATOR = "global_random_seed", "global_seed_generator"
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, random numbers are those of a seed; afterwards they go on as before.
+    """Inside, random numbers come from a seed; afterwards they continue as before.
 
-    `keras.src.backend.common.global_state`, seen on Keras 3.15, has the seed and the
-    generator that `keras.utils.set_random_seed` replaces; there is no public way to put
-    them back, and the user's own random numbers would be ours from then on.
+    `keras.src.backend.common.global_state`, seen on Keras 3.15, holds the seed and the
+    generator that `keras.utils.set_random_seed` replaces. There is no public way to
+    restore them, and the user's random numbers would come from our seed from then on.
     """
     with _kept(), backends.current().seeded(seed):
         with seeding_imports_no_tensorflow():
@@ -38,7 +38,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undrawn() -> Iterator[None]:
-    """Inside, Keras may draw seeds for new layers; afterwards none has been drawn."""
+    """Inside, Keras may draw seeds for new layers; afterwards its state is restored."""
     state = random.getstate()
     try:
         yield
@@ -54,7 +54,7 @@ def _kept() -> Iterator[None]:
     }
     context = _tensorflow_context()
     # `_seed` and `_rng` of TensorFlow's `Context`, which has no public names for them.
-    # `tf.random.set_seed` would begin with the old seed's numbers again.
+    # `tf.random.set_seed` would restart the old seed's numbers.
     seeds = {k: v for k, v in vars(context).items() if k in ("_seed", "_rng")}
     try:
         yield

@@ -1,7 +1,8 @@
-"""What some versions of Keras lack: looked up here once, and nowhere else.
+"""Features that some versions of Keras lack, looked up only here.
 
-The lowest version is 3.12: the last one for Python 3.10, which Keras still fixes.
-Earlier ones were not tried. `.ci/matrix` runs the tests on the lowest and the newest.
+The lowest supported version is 3.12, the last one for Python 3.10, which still gets
+fixes. Earlier versions were not tried. `.ci/matrix` runs the tests on the lowest and
+the newest version.
 """
 
 import importlib
@@ -20,26 +21,25 @@ ADAPTIVE_POOLING: tuple[type[keras.layers.Layer], ...] = tuple(
 """The adaptive pooling layers, which came with Keras 3.13."""
 
 EXPORTS_LITERT = importlib.util.find_spec("keras.src.export.litert") is not None
-"""Whether `model.export(format="litert")` is there, which came with Keras 3.13."""
+"""Whether `model.export(format="litert")` exists, which came with Keras 3.13."""
 
 NEWER_SETTINGS = {"quantization_config", "input_axes", "output_axes"}.difference(
     inspect.signature(keras.layers.Dense).parameters,
     inspect.signature(keras.initializers.GlorotNormal).parameters,
 )
-"""What layers and initialisers of newer versions have for a setting, and those of this
-one refuse."""
+"""The settings of layers and initialisers in newer versions that this one rejects."""
 
 
 def tensorflow_nn() -> Any:
-    """Keras's functions of neural networks on TensorFlow, which Keras 3.16 moves."""
-    # Looked up when it is asked for: even to look imports TensorFlow.
+    """Returns Keras's `nn` module on TensorFlow, which Keras 3.16 moves."""
+    # Looked up when it is needed, because even looking it up imports TensorFlow.
     package = "keras.src.backend.tensorflow"
     moved = importlib.util.find_spec(f"{package}.nn") is None
     return importlib.import_module(f"{package}.ops.nn" if moved else f"{package}.nn")
 
 
 def without_newer_settings(config: Any) -> Any:
-    """The config of a model without newer settings, where those are left open."""
+    """Returns a model's config without newer settings that have no value."""
     if isinstance(config, dict):
         return {
             key: without_newer_settings(value)

@@ -1,8 +1,9 @@
-"""What a layer keeps outside its config and its variables.
+"""State that a layer keeps outside its config and its variables.
 
-The vocabulary that a lookup was adapted to is such a thing. Keras writes it into files
-beside the variables (`save_assets`), or among them under a name that no variable has
-(`save_own_variables`), and a layer that is made of the config alone lacks it.
+One example is the vocabulary that a lookup layer was adapted to. Keras writes such
+state into files beside the variables (`save_assets`), or among them under a name that
+no variable has (`save_own_variables`). A layer that is made only from the config lacks
+it.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from keras_lottery.keras_bridge.layers.names import walk
 
 
 def has_assets(layer: Any) -> bool:
-    """Whether a layer keeps something outside its config and its variables."""
+    """Whether a layer keeps state outside its config and its variables."""
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             layer.save_assets(folder)
@@ -27,13 +28,14 @@ def has_assets(layer: Any) -> bool:
 
 
 def copy_assets(old: Any, new: Any) -> None:
-    """Copies the files of a layer, and of those inside that the new one has already.
+    """Copies the files of a layer and of inner layers that the new layer already has.
 
-    Before it is built, since the size of a vocabulary may be that of its output, and
-    again afterwards for the layers that are made then.
+    It is called before the new layer is built, since the size of a vocabulary may
+    decide the size of the output. It is called again afterwards for inner layers that
+    building creates.
 
     Raises:
-        ValueError: if they cannot be copied.
+        ValueError: if the files cannot be copied.
     """
     for one, other in _pairs(old, new):
         if not hasattr(one, "save_assets"):
@@ -47,7 +49,7 @@ def copy_assets(old: Any, new: Any) -> None:
 
 
 def _check_equal(one: Any, other: Any) -> None:
-    # Keras writes a line for each word, and a word may hold several.
+    # Keras writes a line for each word, but a word may contain line breaks.
     if hasattr(one, "get_vocabulary"):
         before, after = one.get_vocabulary(), other.get_vocabulary()
         if list(before) != list(after):
@@ -57,10 +59,10 @@ def _check_equal(one: Any, other: Any) -> None:
 
 
 def copy_own(old: Any, new: Any) -> None:
-    """Copies what layers that save themselves in a way of their own would save.
+    """Copies the state of layers that have their own way of saving it.
 
     Raises:
-        ValueError: if it cannot be copied.
+        ValueError: if the state cannot be copied.
     """
     for one, other in _pairs(old, new):
         if _saves_itself(one):
@@ -69,7 +71,7 @@ def copy_own(old: Any, new: Any) -> None:
 
 
 def _pairs(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
-    """A layer and those inside, each with the one of the same path in the other."""
+    """Yields a layer and its inner layers, each with its counterpart in the other."""
     if not isinstance(old, keras.layers.Layer):
         return  # A function of `keras.ops`.
     inside = {"": new, **dict(walk(new))}

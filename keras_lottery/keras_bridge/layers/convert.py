@@ -1,4 +1,4 @@
-"""From ordinary Keras models to masked ones, and back."""
+"""Conversion of ordinary Keras models to masked ones, and back."""
 
 import fnmatch
 import re
@@ -37,7 +37,7 @@ Layers = list[tuple[str, keras.layers.Layer]]
 
 
 def check_prunable(prunable: Prunable) -> None:
-    """Raises ValueError for what does not choose layers."""
+    """Raises ValueError if `prunable` is not a valid choice of layers."""
     if prunable is None or callable(prunable):
         return
     form = "a function, or names or patterns of layers, at least one"
@@ -135,8 +135,8 @@ def strip_masks(model: keras.Model) -> keras.Model:
 
 
 def check_layer_names(model: keras.Model) -> None:
-    """Raises ValueError for names that TensorFlow's graphs refuse, in Keras's `fit`."""
-    # Inputs are no scopes of a graph.
+    """Raises ValueError for layer names that TensorFlow's graphs reject in `fit`."""
+    # Inputs are not scopes of a graph.
     inputs = keras.layers.InputLayer
     names = [layer.name for _, layer in walk(model) if not isinstance(layer, inputs)]
     refused = [name for name in names if not re.fullmatch(r"[\w.\\/>-]*", name, re.A)]
@@ -149,10 +149,10 @@ def check_layer_names(model: keras.Model) -> None:
 
 
 def masked_by_default(layer: keras.layers.Layer) -> bool:
-    """Whether `mask_model` masks a layer that nobody asked for by name.
+    """Whether `mask_model` masks a layer by default.
 
-    A kernel that is applied to each channel by itself has few weights, and an output
-    channel of few of them is soon constant.
+    A depthwise kernel has few weights for each channel, so that pruning soon makes its
+    output channel constant.
     """
     return is_multiplied(class_of(layer)) and not is_depthwise(layer)
 
@@ -171,11 +171,11 @@ def is_masked(model: keras.Model) -> bool:
 
 
 def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
-    """The paths of the layers to mask."""
+    """Returns the paths of the layers to mask."""
     layers = list(walk(model))
     has_masks = is_masked(model)
     if prunable is None:
-        # A model that has masked layers has had its layers chosen.
+        # If a model has masked layers, its layers have been chosen already.
         chosen = [
             path
             for path, layer in layers
@@ -208,7 +208,7 @@ def _choose(model: keras.Model, prunable: Prunable) -> list[str]:
 
 
 def _sparse_on_arm(model: keras.Model, layers: Layers) -> list[str]:
-    """The layers that XNNPACK can run sparsely; ValueError if there are none."""
+    """Returns the layers that XNNPACK can run sparsely; ValueError if none can."""
     fitting = sparse_layers(model)
     chosen = [path for path, layer in layers if id(layer) in fitting]
     if not chosen:
@@ -222,7 +222,7 @@ def _sparse_on_arm(model: keras.Model, layers: Layers) -> list[str]:
 
 
 def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
-    """Warns of layers with kernels that have no masked form."""
+    """Warns about layers with kernels that have no masked form."""
     layers = dict(walk(model))
     masked = {id(v) for path in chosen for v in layers[path].variables}
     default = tuple(kind for kind in MASKED_LAYERS if is_multiplied(kind))
@@ -231,7 +231,7 @@ def _warn_of_kernels(model: keras.Model, chosen: list[str]) -> None:
         for path, layer in layers.items()
         if not _maskable(layer)
         and any(
-            # A wrapper's kernel may be that of a layer inside it.
+            # A wrapper's kernel may belong to a layer inside it.
             id(variable) not in masked
             and (
                 isinstance(layer, default)
@@ -271,7 +271,8 @@ def _warn_of_frozen(model: keras.Model) -> None:
 def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
     chosen = []
     for pattern in [prunable] if isinstance(prunable, str) else list(prunable):
-        # Keras's own name first: a stable path may be the name of another layer.
+        # The layer's own name in Keras comes first: a stable path may be the name of
+        # another layer.
         matched = [
             (path, layer)
             for path, layer in layers
@@ -294,9 +295,9 @@ def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
 
 
 def _cells(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """What has a masked form of the cells of a recurrent layer, where its weights are.
+    """Returns the cells of a recurrent layer, which hold its weights, if maskable.
 
-    They may be stacked, or in the layers that go forward and backward.
+    The cells may be stacked, or be in the forward and backward layers.
     """
     if not (hasattr(layer, "cell") or isinstance(layer, keras.layers.Bidirectional)):
         return []
@@ -320,7 +321,7 @@ def _listing(layers: Layers) -> str:
 
 
 def compile_alike(model: keras.Model, new: keras.Model) -> None:
-    """Compiles `new` like `model`: same loss and metrics, a fresh optimizer."""
+    """Compiles `new` like `model`, with a fresh optimizer and fresh metrics."""
     if not model.compiled:
         return
     if type(model).compile is not keras.Model.compile:
@@ -340,19 +341,19 @@ def compile_alike(model: keras.Model, new: keras.Model) -> None:
 
 
 def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
-    """An optimizer with the same settings and no slots yet."""
+    """Returns an optimizer with the same settings and no slots yet."""
     schedule = schedule_of(optimizer)
-    # A schedule of the user's need not be registered with Keras.
+    # A custom schedule need not be registered with Keras.
     own = {type(schedule).__name__: type(schedule)} if schedule else {}
     with keras.saving.custom_object_scope(own):
         new = type(optimizer).from_config(optimizer.get_config())
-    # Of the names; the variables of another model are none of this one's.
+    # Only the patterns of names are copied, as the variables belong to another model.
     exclude_from_decay(new, undecayed(optimizer, {}), {})
     return new
 
 
 def _fresh_metrics(metrics: Any) -> Any:
-    """Metrics hold state: a new object for each, names and functions as they are."""
+    """Returns new metric objects, since these hold state; keeps names and functions."""
 
     def fresh(metric: Any) -> Any:
         if isinstance(metric, keras.metrics.Metric):

@@ -1,4 +1,4 @@
-"""New models like given ones."""
+"""Copies of models and layers."""
 
 import inspect
 from collections.abc import Callable
@@ -24,11 +24,11 @@ def copy_model(
     model: keras.Model,
     configure: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config,
 ) -> keras.Model:
-    """A new model of the same architecture with new weights, not compiled.
+    """Returns a new model of the same architecture with new weights, not compiled.
 
     Args:
         model: a built model.
-        configure: changes the config of a layer before the new layer is made of it.
+        configure: changes the config of a layer before the new layer is made from it.
 
     Raises:
         ValueError: if a layer cannot be rebuilt from its config.
@@ -52,22 +52,22 @@ def copy_model(
 
 
 def duplicate(model: keras.Model) -> keras.Model:
-    """A model of the same architecture, weights, masks and seeds, not compiled."""
+    """Returns a copy with the same weights, masks and seeds, not compiled."""
     new = copy_model(model)
-    # An Input may be that of a part as well, and is then two in the copy.
+    # An Input may belong to a nested model as well, and is then two in the copy.
     layers = [
         [each, *(one for _, one in walk(each) if not isinstance(one, InputLayer))]
         for each in (model, new)
     ]
     for old_layer, new_layer in zip(*layers, strict=True):
-        # Parents come first, so a child's own setting is the last one written, and
-        # then that of a variable.
+        # Parents come first, so that a child's own setting is written later, and that
+        # of a variable last.
         new_layer.trainable = old_layer.trainable
     copy_assets(model, new)
     copy_own(model, new)
     sources, targets = _variables(model), _variables(new)
     for name, target in targets.items():
-        # A copy: JAX would train the two models in one buffer.
+        # Copied, because JAX would otherwise train both models in one buffer.
         target.assign(read(sources[name]))
         target.trainable = sources[name].trainable
     for _, layer in walk(new):
@@ -81,17 +81,17 @@ def clone(
     inputs: Any = None,
     call: Callable[..., Any] | None = None,
 ) -> keras.Model:
-    """A Sequential or Functional model of copies of its layers, not compiled.
+    """Returns a Sequential or Functional model of copied layers, not compiled.
 
     Args:
         model: the model.
-        copy: makes the copy of a layer, one for all the places where it is used.
+        copy: makes the copy of a layer, one for all its uses.
         inputs: the new model's inputs, in the structure of `model.input`; by default
             inputs like those of the model.
         call: how a Functional model's copies are called: `(layer, *args, **kwargs)`.
     """
-    # `clone_model` would compile the clone by serialising the loss, which a function
-    # of the user's does not survive.
+    # `clone_model` would compile the clone by serialising the loss, which fails for a
+    # custom function.
     compiled, model.compiled = model.compiled, False
     try:
         how = {} if call is None else {"call_function": call}
@@ -101,14 +101,14 @@ def clone(
 
 
 def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """A new layer of a layer's config, with the vocabulary that it was adapted to.
+    """Returns a new layer made from a layer's config, with its vocabulary if any.
 
     Args:
         layer: a layer, or a function of `keras.ops`. Its variables are not copied.
-        configure: changes the config before the new layer is made of it.
+        configure: changes the config before the new layer is made from it.
 
     Raises:
-        ValueError: if it cannot be made.
+        ValueError: if the layer cannot be rebuilt.
     """
     if isinstance(layer, keras.layers.Lambda):
         return copy_lambda(layer)
@@ -128,10 +128,11 @@ def remade(layer: Any, configure: Callable[[dict[str, Any]], dict[str, Any]]) ->
 
 
 def _with_named_types(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's config with the name of its policy of types, if that is enough.
+    """Returns a model's config with the name of its dtype policy, if that is enough.
 
-    It may hand it on to the layers that it makes, as keras-hub's backbones do. Given a
-    policy and not its name, Keras keeps no arguments of those without a `get_config`.
+    The model may pass its policy on to the layers that it creates, as keras-hub's
+    backbones do. If a layer without a `get_config` receives a policy instead of a name,
+    Keras does not record its arguments.
     """
     policy = config.get("dtype")
     if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicy":
@@ -140,7 +141,7 @@ def _with_named_types(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_objects(model: keras.Model) -> dict[str, Any]:
-    """The classes and functions of the user's own that a model is made of."""
+    """Returns the custom classes and functions that a model is made of."""
     objects: dict[str, Any] = {}
     parts = (keras.initializers.Initializer, keras.regularizers.Regularizer)
     for layer in [model, *(layer for _, layer in walk(model))]:
@@ -159,7 +160,7 @@ def own_objects(model: keras.Model) -> dict[str, Any]:
 
 
 def _build_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Builds a layer and what is inside as the old one was built."""
+    """Builds a layer and its inner layers in the same way as the old ones."""
     if not old.built:
         return
     has_build = type(old).build is not keras.layers.Layer.build

@@ -1,11 +1,11 @@
-"""Layers that hold masked layers of which their configs say nothing.
+"""Layers that contain masked layers which their configs do not mention.
 
-Saved models are rebuilt from configs. Sequential and Functional models list their
-layers there, with their masked classes. But an attention layer's projections, a
-subclassed model's attributes or an LSTM's cell come back as ordinary layers, and their
-masks would be gone. So a layer that holds masked ones becomes a `MaskedInside` of its
-own class, whose config has the paths of the masked layers inside, and which masks them
-again when it is made of that config.
+Saved models are rebuilt from configs. The configs of Sequential and Functional models
+list their layers, with their masked classes. But an attention layer's projections, a
+subclassed model's attributes or an LSTM's cell are rebuilt as ordinary layers, and
+their masks would be lost. A layer that contains masked layers therefore becomes a
+`MaskedInside` of its own class. Its config contains the paths of the masked layers
+inside, and it masks them again when it is made from that config.
 """
 
 import contextlib
@@ -30,19 +30,19 @@ _KEY = "keras_lottery"
 
 @keras.saving.register_keras_serializable("keras_lottery")
 class MaskedInside(Hooks):
-    """Mixin of a layer that holds masked layers; `isinstance` sees the layer's class.
+    """Mixin of a layer that contains masked layers; `isinstance` sees its own class.
 
-    Its config is the ordinary layer's, and under one more key the class of that layer
-    and the paths of the masked ones.
+    Its config is the ordinary layer's, with one more key that holds the class of that
+    layer and the paths of the masked layers.
     """
 
     ordinary_class: ClassVar[type[keras.layers.Layer]]
-    # Paths of layers that are still to be masked, once they are there.
+    # Paths of layers that are to be masked once they exist.
     _missing: tuple[str, ...] = ()
     # Paths of masked layers that had weights when the config was made.
     _built_once: tuple[str, ...] = ()
 
-    # Of the layer that it is mixed into.
+    # Defined by the layer class that this is mixed into.
     name: str
 
     def get_config(self) -> dict[str, Any]:
@@ -63,8 +63,8 @@ class MaskedInside(Hooks):
         record = config.pop(_KEY, None)
         if record is None:
             return cls.ordinary_class.from_config(config)
-        # Keras finds the class as it would for an ordinary layer. Clones are made of
-        # layers of this class, whoever registered it or did not.
+        # Keras finds the class as it would for an ordinary layer. A clone of a layer of
+        # this class is made whether or not the class is registered.
         known = getattr(cls, "ordinary_class", None)
         own = {} if known is None else {keras.saving.get_registered_name(known): known}
         layer = keras.saving.deserialize_keras_object(
@@ -93,7 +93,7 @@ class MaskedInside(Hooks):
                 "exist yet, and their masks would be lost. Create every layer in "
                 "`__init__` or `build`, so that it exists before weights are loaded."
             )
-        # Keras would load no weights for them, and say nothing.
+        # Keras would silently load no weights for them.
         unbuilt = [
             path
             for path, layer in walk(self)
@@ -112,7 +112,7 @@ class MaskedInside(Hooks):
 
 
 def _mask_inside(layer: Any, paths: Iterable[str]) -> None:
-    """Masks the layers at these paths, now or as soon as they are there."""
+    """Masks the layers at these paths, now or as soon as they exist."""
     if is_graph(layer):
         missing = _mask_children(layer, paths)
         if missing:
@@ -121,14 +121,14 @@ def _mask_inside(layer: Any, paths: Iterable[str]) -> None:
     if not isinstance(layer, MaskedInside):
         set_class(layer, _holder_of(type(layer)))
     set_untracked(layer, "_missing", (*layer._missing, *paths))
-    # A layer with a `build` of its own makes or builds those inside there, and may want
-    # to find ordinary ones (SpectralNormalization does).
+    # A layer with its own `build` creates or builds its inner layers there, and may
+    # require ordinary ones (SpectralNormalization does).
     if layer.built or class_of(layer).build is keras.layers.Layer.build:
         layer._mask_missing()
 
 
 def _mask_children(parent: Any, paths: Iterable[str]) -> tuple[str, ...]:
-    """Masks what is there; returns the paths of what is not."""
+    """Masks the layers that exist; returns the paths of those that do not."""
     inside = dict(named_children(parent))
     deeper: dict[str, list[str]] = {}
     missing = []
@@ -160,12 +160,12 @@ _HOLDERS: dict[type[keras.layers.Layer], type[MaskedInside]] = {}
 
 
 def hold(model: keras.layers.Layer) -> None:
-    """Sees to it that every masked layer inside is in some config."""
+    """Ensures that every masked layer inside is recorded in some config."""
     _hold(model, {})
 
 
 def _hold(layer: Any, seen: dict[int, bool]) -> bool:
-    """Whether the layer is masked or holds masked ones."""
+    """Whether the layer is masked or contains masked layers."""
     if id(layer) not in seen:
         holds = any([_hold(child, seen) for child in children(layer)])
         if holds and not is_graph(layer) and not isinstance(layer, MaskedInside):
@@ -181,14 +181,14 @@ def release(model: keras.layers.Layer) -> None:
 
 
 def class_of(layer: Any) -> type[keras.layers.Layer]:
-    """The class of a layer, masked or not, whatever it holds."""
+    """Returns the class of a layer, masked or not, without `MaskedInside`."""
     return layer.ordinary_class if isinstance(layer, MaskedInside) else type(layer)
 
 
 def _holder_of(ordinary_class: type[keras.layers.Layer]) -> type[MaskedInside]:
     if ordinary_class not in _HOLDERS:
         holder = type(
-            # Keras names layers, and places in weights files, after their classes.
+            # Keras names layers, and entries of weights files, after their classes.
             ordinary_class.__name__,
             (MaskedInside, ordinary_class),
             {
@@ -197,7 +197,7 @@ def _holder_of(ordinary_class: type[keras.layers.Layer]) -> type[MaskedInside]:
                 "ordinary_class": ordinary_class,
             },
         )
-        # All under one name: the config says which class it is.
+        # All share one registered name: the config states the class.
         keras.saving.register_keras_serializable("keras_lottery", "MaskedInside")(
             holder
         )
@@ -206,7 +206,7 @@ def _holder_of(ordinary_class: type[keras.layers.Layer]) -> type[MaskedInside]:
 
 
 def _identity(layer_class: type[keras.layers.Layer]) -> dict[str, str | None]:
-    """How Keras finds a class again."""
+    """Returns the keys of a config by which Keras finds a class again."""
     name = layer_class.__name__
     if getattr(keras.layers, name, None) is layer_class:
         return {"module": "keras.layers", "class_name": name, "registered_name": None}
@@ -219,8 +219,7 @@ def _identity(layer_class: type[keras.layers.Layer]) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def _ordinary(layers: Iterable[Any]) -> Iterator[None]:
-    """Inside, the first layer is what it was before it held masked ones, and those
-    inside it are ordinary ones."""
+    """Inside, the first layer is no `MaskedInside` and the others are ordinary."""
     first, *others = layers
     classes = [(layer, type(layer)) for layer in (first, *others)]
     set_class(first, class_of(first))

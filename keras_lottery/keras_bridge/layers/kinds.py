@@ -1,4 +1,4 @@
-"""The layers that have a masked form, Keras's and the user's own."""
+"""The layers that have a masked form, both Keras's and custom ones."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from keras import layers
 from keras_lottery.keras_bridge.layers.masked import Masked
 
 MASKED_LAYERS: dict[type[layers.Layer], type[layers.Layer]] = {}
-"""The masked layer for each ordinary one."""
+"""The masked layer class for each ordinary one."""
 
 ORDINARY_LAYERS: dict[type[layers.Layer], type[layers.Layer]] = {}
-"""The ordinary layer for each masked one."""
+"""The ordinary layer class for each masked one."""
 
 
 def register_masked(
@@ -33,7 +33,7 @@ def register_masked(
 
     Raises:
         ValueError: if `layer_class` is not a layer class, if another class of this name
-            has a masked form, or if the class saves its variables in a way of its own.
+            has a masked form, or if the class has its own way of saving variables.
 
     Example:
 
@@ -83,7 +83,7 @@ def _check(layer_class: type[layers.Layer], weights: Sequence[str]) -> None:
         f"keras_lottery>Masked{layer_class.__name__}"
     )
     known = ORDINARY_LAYERS.get(namesake)
-    # A class that is defined again, as notebooks do, takes the place of the first.
+    # A class that is defined again, as in a notebook, replaces the first one.
     if known and (known.__module__, known.__qualname__) != (
         layer_class.__module__,
         layer_class.__qualname__,
@@ -114,7 +114,7 @@ MaskedConv3DTranspose = register_masked(layers.Conv3DTranspose)
 MaskedDepthwiseConv1D = register_masked(layers.DepthwiseConv1D)
 MaskedDepthwiseConv2D = register_masked(layers.DepthwiseConv2D)
 
-# Not the depthwise part, which is a small share of the weights.
+# The depthwise part is not masked, since it is a small share of the weights.
 MaskedSeparableConv1D = register_masked(layers.SeparableConv1D, ("pointwise_kernel",))
 MaskedSeparableConv2D = register_masked(layers.SeparableConv2D, ("pointwise_kernel",))
 
@@ -129,10 +129,10 @@ MaskedReversibleEmbedding = register_masked(layers.ReversibleEmbedding, ("embedd
 
 
 def is_multiplied(layer_class: type[layers.Layer]) -> bool:
-    """Whether a layer has a masked form and no weights that are looked up.
+    """Whether a layer has a masked form and multiplies by its weights.
 
-    The rows of an embedding get as many updates as their words occur, and magnitudes
-    do not compare with those of kernels.
+    An embedding looks its weights up instead. A row of it is updated as often as its
+    word occurs, so that its magnitudes cannot be compared with those of kernels.
     """
     return layer_class in MASKED_LAYERS and not issubclass(
         layer_class, layers.Embedding

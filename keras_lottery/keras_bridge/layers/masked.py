@@ -1,11 +1,11 @@
 """Layers whose weights are multiplied by a mask on every forward pass.
 
-Two things keep a pruned weight at exactly zero. Its gradient is zero, since the mask
-multiplies it, in the penalties of regularisers too: an update rule that works weight by
-weight leaves it alone once the weight and its optimizer slots are zero, which
-`set_masks` sees to. The variable is also projected after each update, by the hook of
-Keras's constraints, which covers the optimizers that mix weights (Muon), constraints
-that move zeros, and masks assigned by hand.
+Two mechanisms keep a pruned weight at exactly zero. First, its gradient is zero,
+because the mask multiplies the weight, in the penalties of regularisers too. An
+elementwise update rule therefore does not move it once the weight and its optimizer
+slots are zero, as `set_masks` makes them. Second, the variable is projected after each
+update, through the hook of Keras's constraints. This covers optimizers that mix weights
+(Muon), constraints that move zeros, and masks assigned by hand.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from keras_lottery.keras_bridge.internals.layers import (
 
 
 class _Premasked(threading.local):
-    """Whether this thread reads the variables as they are."""
+    """Whether this thread reads masked weights without their masks."""
 
     active = False
 
@@ -42,11 +42,12 @@ _premasked = _Premasked()
 def premasked() -> Iterator[None]:
     """Inside, masked weights are read without their masks, in this thread.
 
-    For engines that mask the gradients themselves and want the product of weight and
-    mask out of their compiled step: `layer.kernel` is the variable. It trusts that
-    pruned weights are zero, as `set_masks` makes them. What is traced inside stays so:
-    gradients are those of the plain layer, and pruned weights move unless the engine
-    masks them. `unprojected` leaves out the projection, too.
+    This is for engines that mask the gradients themselves and do not want the product
+    of weight and mask in their compiled step: `layer.kernel` is the variable. It
+    requires pruned weights to be zero, as `set_masks` makes them. A function that is
+    traced inside keeps this behaviour: its gradients are those of the plain layer, and
+    pruned weights move unless the engine masks the gradients. `unprojected` leaves out
+    the projection as well.
 
     Example:
 
@@ -65,7 +66,7 @@ def premasked() -> Iterator[None]:
 
 
 class _Instead(threading.local):
-    """What this thread reads masked weights as."""
+    """The tensors that this thread reads in place of masked weights."""
 
     values: Mapping[int, Any] = {}
 
@@ -99,17 +100,17 @@ def read_as(values: Mapping[int, Any]) -> Iterator[None]:
 class Masked(Hooks):
     """Mixin that masks the weights named in `masked_weights`.
 
-    The mask of a weight `w` is the non-trainable boolean variable `w_mask`; `layer.w`
-    reads as the product of the two. The variable itself stays where the ordinary layer
-    keeps it, so that a layer is masked by changing its class (`mask_layer`).
+    The mask of a weight `w` is the non-trainable boolean variable `w_mask`; reading
+    `layer.w` gives the product of the two. The variable itself stays where the ordinary
+    layer keeps it, so that a layer can be masked by changing its class (`mask_layer`).
     """
 
     masked_weights: ClassVar[tuple[str, ...]] = ()
 
     rounding: Callable[[str, Any], Any] | None = None
-    """How a masked weight, by name, is read; while `QuantizationAware` trains."""
+    """Rounds a masked weight, by name, when it is read; set by `QuantizationAware`."""
 
-    # Of the layer that it is mixed into.
+    # Defined by the layer class that this is mixed into.
     built: bool
     name: str
 
@@ -160,11 +161,11 @@ class Masked(Hooks):
             forget_variable(self, f"{name}_mask")
 
     def mask_variable(self, name: str) -> keras.Variable:
-        """The mask of the weight `name`."""
+        """Returns the mask of the weight `name`."""
         return getattr(self, f"{name}_mask")
 
     def weight_variable(self, name: str) -> keras.Variable:
-        """The variable behind the weight `name`, before masking."""
+        """Returns the variable behind the weight `name`, without the mask."""
         variable = variable_behind(self, name)
         if not isinstance(variable, keras.Variable) or "float" not in variable.dtype:
             raise ValueError(
@@ -174,7 +175,7 @@ class Masked(Hooks):
         return variable
 
     def zero_pruned(self) -> None:
-        """Writes the zeros of the masks into the variables."""
+        """Sets the pruned entries of the variables to zero."""
         for name in self.masked_weights:
             weight = self.weight_variable(name)
             weight.assign(_zeroed(weight, self.mask_variable(name)))
@@ -203,7 +204,7 @@ class Masked(Hooks):
         )
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
-        """Not for masked layers: raises NotImplementedError."""
+        """Raises NotImplementedError, since masked layers do not support LoRA."""
         raise NotImplementedError(
             f"The masked layer '{self.name}' cannot have LoRA weights: its kernel "
             "would be more than the product of a variable and a mask. Call "
@@ -212,7 +213,7 @@ class Masked(Hooks):
 
 
 def mask_layer(layer: keras.layers.Layer, masked_class: type[Masked]) -> None:
-    """Makes an ordinary layer, built or not, a masked one where it is."""
+    """Turns an ordinary layer, built or not, into a masked one in place."""
     if getattr(layer, "lora_enabled", False) or layer.quantization_mode is not None:
         raise ValueError(
             f"The layer '{layer.name}' has LoRA weights or is quantized, so that its "
@@ -226,7 +227,7 @@ def mask_layer(layer: keras.layers.Layer, masked_class: type[Masked]) -> None:
 
 
 def unmask_layer(layer: Masked, ordinary_class: type[keras.layers.Layer]) -> None:
-    """Makes a masked layer an ordinary one, the zeros of its masks baked in."""
+    """Turns a masked layer into an ordinary one in place; pruned weights are zero."""
     if layer.built:
         layer.zero_pruned()
         layer._remove_masks()
@@ -241,15 +242,16 @@ def _masked(weight: Any, mask: Any) -> Any:
 
 def _zeroed(weight: Any, mask: Any) -> Any:
     # A product would leave -0.0 for negative weights, which compresses badly.
-    # JAX takes no variables here, only their values.
+    # JAX accepts only the values of variables here.
     mask, weight = ops.convert_to_tensor(mask), ops.convert_to_tensor(weight)
     return ops.where(mask, weight, 0)
 
 
 class _Projection(keras.constraints.Constraint):
-    """Constraint that applies the mask, and the layer's own constraint to what is left.
+    """Constraint that applies the mask, and then the layer's own constraint.
 
-    Where the backend cannot tell the mask of the step, it is the layer's own alone.
+    If the backend does not know the mask of the step, only the layer's own constraint
+    is applied.
     """
 
     def __init__(self, mask: keras.Variable, constraint: Any) -> None:
@@ -264,9 +266,9 @@ class _Projection(keras.constraints.Constraint):
 
 
 class _MaskedRegularizer(keras.regularizers.Regularizer):
-    """Regularizer of what a mask leaves of a weight.
+    """Regularizer that is applied to the masked weight.
 
-    The slope of a penalty at zero may be another than zero: |w| has 1 on JAX.
+    The derivative of a penalty at zero need not be zero: that of |w| is 1 on JAX.
     """
 
     def __init__(self, mask: keras.Variable, regularizer: Any) -> None:
@@ -279,7 +281,7 @@ class _MaskedRegularizer(keras.regularizers.Regularizer):
 
 @contextlib.contextmanager
 def unprojected(variables: Iterable[keras.Variable]) -> Iterator[None]:
-    """Inside, the constraints of variables are those that layers were given alone."""
+    """Inside, variables have only the constraints that layers were given."""
     with contextlib.ExitStack() as stack:
         for variable in variables:
             if isinstance(variable.constraint, _Projection):
@@ -293,7 +295,7 @@ class _MaskedWeight:
 
     def __init__(self, name: str, ordinary: Any) -> None:
         self.name = name
-        # How Keras reads it, where it is more than an attribute.
+        # Keras's own property, if the weight is not a plain attribute.
         self.property = ordinary if isinstance(ordinary, property) else None
 
     def __get__(self, layer: Any, owner: type | None = None) -> Any:

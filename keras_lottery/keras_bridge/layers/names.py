@@ -1,10 +1,10 @@
 """Stable names for a model's layers and variables.
 
 Keras numbers unnamed layers by a counter of the process: a `Dense` is `dense` in the
-first model and `dense_7` in the next. A name here is the path of the layer's own
-names, with unnamed layers numbered within their parent instead, so that every build
-of a model gives the same names. (A name that looks like Keras's own, such as
-`dense_3`, counts as automatic whoever gave it: the two cannot be told apart.)
+first model and `dense_7` in the next. A name here is a path of the layers' names in
+which unnamed layers are numbered within their parent instead, so that every build of a
+model gives the same names. (A name that looks like one of Keras's, such as `dense_3`,
+is treated as automatic even if the user gave it, because the two cannot be told apart.)
 """
 
 import re
@@ -19,14 +19,14 @@ from keras_lottery.keras_bridge.internals.layers import (
 )
 from keras_lottery.keras_bridge.layers.masked import Masked
 
-# What Keras calls a variable that has no name, by a counter of the process.
+# The name that Keras gives to a variable without one, by a counter of the process.
 _AUTOMATIC = re.compile(r"^variable_\d+$")
 
 
 def walk(model: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
     """Yields (path, layer) for every layer inside a model, depth first.
 
-    A layer that is used in several places comes once, under its first path.
+    A layer that is used in several places is yielded once, under its first path.
     """
     yield from _walk(model, "", set())
 
@@ -44,13 +44,13 @@ def _walk(
 def named_children(
     parent: keras.layers.Layer,
 ) -> list[tuple[str, keras.layers.Layer]]:
-    """The layers right inside another one, by stable name."""
+    """Returns the layers directly inside another one, with their stable names."""
     inside = children(parent)
     return list(zip(stable_names(inside), inside, strict=True))
 
 
 def stable_names(layers: list[keras.layers.Layer]) -> list[str]:
-    """The names of sibling layers, with automatic ones numbered from zero."""
+    """Returns the names of sibling layers, with automatic names numbered from zero."""
     stems = [_automatic_stem(layer) for layer in layers]
     taken = {
         layer.name for layer, stem in zip(layers, stems, strict=True) if stem is None
@@ -67,11 +67,11 @@ def stable_names(layers: list[keras.layers.Layer]) -> list[str]:
 
 
 def _automatic_stem(layer: keras.layers.Layer) -> str | None:
-    """`"dense"` for a layer that Keras would name `dense` or `dense_7`, else None."""
+    """Returns `"dense"` for a layer named `dense` or `dense_7` by Keras, else None."""
     stem = re.sub(r"_\d+$", "", layer.name)
     # A layer keeps its name when it is masked or stripped.
     kind = type(layer).__name__.lower().removeprefix("masked")
-    # Bidirectional makes the last two of the layer that it is given.
+    # Bidirectional derives the last two names from the layer that it wraps.
     automatic = [kind, f"masked{kind}", f"forward{kind}", f"backward{kind}"]
     if isinstance(layer, keras.layers.InputLayer):
         automatic.append("kerastensor")
@@ -79,10 +79,10 @@ def _automatic_stem(layer: keras.layers.Layer) -> str | None:
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every variable of a model but the masks, by stable name.
+    """Returns every variable of a model except the masks, by stable name.
 
-    Weights, statistics of normalisation and the state of random generators: all that
-    a training changes.
+    These are all variables that training can change: weights, statistics of
+    normalisation and the states of random generators.
     """
     variables: dict[str, keras.Variable] = {}
     seen: set[int] = set()
@@ -104,7 +104,7 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def named_masks(model: keras.Model) -> dict[str, tuple[keras.Variable, keras.Variable]]:
-    """The (mask, weight) variables of a masked model, by the weight's stable name."""
+    """Returns (mask, weight) variables of a masked model, by the weight's name."""
     weights = {id(variable): name for name, variable in named_variables(model).items()}
     return {
         weights[id(weight)]: (mask, weight)

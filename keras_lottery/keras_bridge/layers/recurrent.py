@@ -1,4 +1,4 @@
-"""States that stateful recurrent layers keep from batch to batch, and fixed batches."""
+"""The states of stateful recurrent layers, and fixed batch sizes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from keras_lottery.keras_bridge.layers.names import walk
 
 
 def recurrent_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of stateful layers. Keras counts them among no layer's variables."""
+    """Returns the states of stateful layers, which no layer's `variables` includes."""
     return [
         state
         for _, layer in walk(model)
@@ -22,7 +22,7 @@ def recurrent_states(model: keras.Model) -> list[keras.Variable]:
 
 
 def batch_size_of(model: keras.Model) -> int | None:
-    """The number of examples in every batch of a model, if it is fixed."""
+    """Returns the batch size of a model if it is fixed, else None."""
     inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     states = [tuple(state.shape) for state in recurrent_states(model)]
     sizes = {shape[0] for shape in (*inputs, *states) if shape} - {None}
@@ -30,7 +30,7 @@ def batch_size_of(model: keras.Model) -> int | None:
 
 
 def check_whole_batches(model: keras.Model, examples: int) -> None:
-    """Raises ValueError unless the examples fill batches of a fixed size, if any."""
+    """Raises ValueError if the batch size is fixed and the last batch is not full."""
     size = batch_size_of(model)
     if size is not None and (not examples or examples % size):
         raise ValueError(
@@ -41,7 +41,7 @@ def check_whole_batches(model: keras.Model, examples: int) -> None:
 
 @contextlib.contextmanager
 def at_rest(model: Any) -> Iterator[None]:
-    """Inside, recurrent states start at zero; afterwards they are as they were."""
+    """Inside, recurrent states start at zero; afterwards they are restored."""
     states = recurrent_states(model)
     before = [np.array(keras.ops.convert_to_numpy(state)) for state in states]
     try:

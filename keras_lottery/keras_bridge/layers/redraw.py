@@ -1,4 +1,4 @@
-"""New initial weights from a model's own initialisers."""
+"""Drawing new initial weights from a model's own initialisers."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ from keras_lottery.keras_bridge.layers.state import get_state
 def redraw(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     """Draws the state of a freshly built model of the same architecture.
 
-    Seeds that were given to initialisers or to layers are set aside: with them, every
-    draw would be the same. What is not trained keeps its values: frozen layers, and
-    those adapted to data.
+    Seeds that were given to initialisers or to layers are ignored, since every draw
+    would be the same with them. Frozen layers and layers adapted to data keep their
+    values.
 
     Args:
         model: a built model; it is left untouched.

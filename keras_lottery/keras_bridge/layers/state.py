@@ -1,4 +1,4 @@
-"""Reading and writing what a model holds: its masks and the state of its variables."""
+"""Reading and writing a model's masks and the state of its variables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ State = Mapping[str, np.ndarray]
 
 
 def read(variable: keras.Variable) -> np.ndarray:
-    """A variable's value, in an array of its own."""
+    """Returns a copy of a variable's value as an array."""
     return backends.current().array(variable)
 
 
@@ -41,7 +41,7 @@ def get_masks(model: keras.Model) -> Masks:
 
 
 def trained_masks(model: keras.Model) -> Masks:
-    """The masks of the weights that `fit` trains: those of frozen layers are left out.
+    """Returns the masks of trainable weights, without those of frozen layers.
 
     Raises:
         ValueError: if the model is not masked, or all of its masked layers are frozen.
@@ -141,7 +141,7 @@ def set_state(
     if masks is not None:
         set_masks(model, masks)
     for name, variable in variables.items():
-        # A copy, since JAX may train in the buffer it is given.
+        # Copied, because JAX may train in the buffer of the array that it receives.
         variable.assign(np.array(state[name]))
     for _, layer in walk(model):
         finalize(layer)
@@ -150,8 +150,8 @@ def set_state(
 
 
 def finalize(layer: keras.layers.Layer) -> None:
-    """Lets a Normalization that was adapted to data read its variables."""
-    # Others (Discretization) would compute theirs again from data that are not kept.
+    """Makes a Normalization that was adapted to data use its variables' values."""
+    # Other layers (Discretization) would recompute theirs from data that are not kept.
     if isinstance(layer, keras.layers.Normalization) and layer.built:
         layer.finalize_state()
 
@@ -201,15 +201,15 @@ def _masks_of(model: keras.Model) -> dict[str, tuple[keras.Variable, keras.Varia
 
 
 def _sync(model: keras.Model) -> None:
-    """Inside `fit`, Keras keeps the state of a JAX model outside its variables."""
+    """Updates a JAX model's variables, whose state `fit` keeps elsewhere."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
 def reset_slots(variables: Mapping[str, tuple[Any, Any]], optimizer: Any) -> None:
-    """Resets the slots of what is pruned of (mask, weight) pairs, by name.
+    """Resets the optimizer's slots of pruned weights to their initial values.
 
-    They get the value that the optimizer starts them with.
+    The argument `variables` holds (mask, weight) pairs, by name.
     """
     masks = {id(weight): mask for mask, weight in variables.values()}
     for weight, slot, start in slots(optimizer):

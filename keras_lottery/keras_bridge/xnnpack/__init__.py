@@ -1,10 +1,11 @@
 """The parts of a model that XNNPACK runs sparsely, by XNNPACK's own rules.
 
-On ARM, LiteRT's XNNPACK computes 1x1 convolutions with the weights that are left, if it
-can keep a whole part of the graph channels-first: from a 3x3 convolution of stride 2,
-which turns a picture of three channels around, to global average pooling. Between them
-there may only be the layers that have such a kernel. Source: `src/subgraph.c` of
-XNNPACK, `xnn_check_nchw_compatibility` and `xnn_subgraph_rewrite_for_nchw`.
+On ARM, LiteRT's XNNPACK computes 1x1 convolutions with only the nonzero weights if it
+can keep a whole part of the graph channels-first. Such a part starts with a 3x3
+convolution of stride 2, which transposes an image of three channels, and ends with
+global average pooling. Between them there may only be layers that have a channels-first
+kernel. Source: `src/subgraph.c` of XNNPACK, `xnn_check_nchw_compatibility` and
+`xnn_subgraph_rewrite_for_nchw`.
 """
 
 from keras_lottery.keras_bridge.xnnpack.parts import (

@@ -27,14 +27,14 @@ WITHOUT_MEANS = (
     *(layers.MaxPooling2D, layers.AveragePooling2D, layers.Concatenate),
     *(layers.PReLU, layers.UpSampling2D, layers.Rescaling),
 )
-"""Layers outside of parts that are computed without a mean over the picture."""
+"""Layers outside of parts that do not compute a mean over the image."""
 
 
 def steps_of(model: keras.Model) -> list[Step]:
-    """The steps of a model in their order, each with its role, and its part if any.
+    """Returns the steps of a model in order, each with its role, and its part if any.
 
     Raises:
-        ValueError: if it is a subclassed model, whose graph is not known.
+        ValueError: if the model is a subclassed model, whose graph is not known.
     """
     if not has_graph(model):
         remedy = "Others do not tell which layer reads which."
@@ -47,7 +47,7 @@ def steps_of(model: keras.Model) -> list[Step]:
 
 
 def sparse_layers(model: keras.Model) -> set[int]:
-    """The `id` of each layer with a 1x1 kernel that XNNPACK can run sparsely."""
+    """Returns the `id` of each layer whose 1x1 kernel XNNPACK can run sparsely."""
     return {
         id(step.layer)
         for step in steps_of(model)
@@ -66,7 +66,7 @@ def _read_graph(model: keras.Model) -> list[Step]:
         for source in {id(s): s for s in sources if s is not None}.values():
             source.readers += 1
         if function_name(use.layer) and len(use.input_shapes) < 2:
-            step.reason = "it computes with a constant"  # As `x + 3` does.
+            step.reason = "it computes with a constant"  # An example is `x + 3`.
         steps.append(step)
         return [step] * len(use.output_shapes)
 
@@ -77,13 +77,13 @@ def _read_graph(model: keras.Model) -> list[Step]:
 
 
 def _gather(steps: list[Step]) -> None:
-    """Puts the steps into parts, and finds what is wrong with them."""
+    """Puts the steps into parts, and finds the faults of the parts."""
     inside = [s for s in steps if s.role in (Role.START, Role.INSIDE, Role.END)]
     readers: dict[int, list[Step]] = {id(step): [] for step in inside}
     for step in inside:
         step.part = Part([step])
         if step.role is Role.START:
-            continue  # It takes whatever it reads as it is.
+            continue  # It reads channels-last tensors.
         sources = [behind(source) for source in step.sources]
         for source in {id(s): s for s in sources}.values():
             if source is None or source.part is None:
@@ -111,7 +111,7 @@ def _gather(steps: list[Step]) -> None:
 
 
 def _readers(step: Step, steps: list[Step]) -> int:
-    """How many steps read a step, those that become part of it looked through."""
+    """Returns how many steps read a step, directly or through steps without a role."""
     through = [s for s in steps if s.role is Role.NONE and step in s.sources]
     return step.readers - len(through) + sum(_readers(s, steps) for s in through)
 
@@ -124,15 +124,15 @@ def _join(into: Part, part: Part) -> None:
 
 
 def parts_of(steps: list[Step]) -> list[Part]:
-    """The parts of a model, in their order."""
+    """Returns the parts of a model in order."""
     return list({id(s.part): s.part for s in steps if s.part is not None}.values())
 
 
 def is_misread(part: Part, steps: list[Step]) -> bool:
-    """Whether a part runs sparsely and hands on numbers in another order than read.
+    """Whether a part runs sparsely and its outputs are read in the wrong axis order.
 
-    XNNPACK only begins to look for parts if there is a mean to end one. Whether layers
-    that are not known to it compute one, nothing tells: it is taken that they do.
+    XNNPACK only looks for parts if there is a mean that can end one. It is not known
+    whether other layers compute a mean; this function assumes that they do.
     """
     means = any(
         step.role is Role.END

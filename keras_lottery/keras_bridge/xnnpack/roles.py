@@ -1,4 +1,4 @@
-"""What each layer is to XNNPACK's sparse path, by the kernels that it has."""
+"""The role of each layer in XNNPACK's sparse path, by the kernels of XNNPACK."""
 
 from typing import Any
 
@@ -23,17 +23,17 @@ IDENTITIES = (
     layers.ActivityRegularization,
     layers.Identity,
 )
-"""Nothing, once training is over."""
+"""Layers that do nothing in inference."""
 
 ACTIVATIONS = {
     *("linear", "relu", "relu6", "leaky_relu", "elu", "gelu", "sigmoid", "tanh"),
     *("silu", "hard_silu"),
 }
-"""Functions that XNNPACK has for any order of the axes."""
+"""Activations that XNNPACK computes in any order of the axes."""
 
 
 def role_of(step: Step) -> tuple[Role, str]:
-    """What a step can be, and why it is no more than that."""
+    """Returns the role that a step can have, and why it has no better one."""
     layer, kind = step.layer, kind_of(step.layer)
     if step.reason:
         return Role.OUTSIDE, step.reason
@@ -78,7 +78,7 @@ def _function(layer: Any) -> str:
 
 
 def _normalizes(step: Step) -> tuple[Role, str]:
-    """It becomes part of the convolution right before it, if that has no other use."""
+    """Merges into the convolution directly before it, if nothing else reads that."""
     source = behind(step.sources[0])
     if (
         source is not None
@@ -92,20 +92,20 @@ def _normalizes(step: Step) -> tuple[Role, str]:
 
 
 def _pads(step: Step) -> tuple[Role, str]:
-    """It becomes part of the convolution that reads it, if that is the only one."""
+    """Merges into the convolution that reads it, if nothing else reads it."""
     if step.readers == 1:
         return Role.NONE, ""
     return Role.OUTSIDE, "several layers read it"
 
 
 def padding_of(step: Step) -> Any:
-    """What stands around the picture that a convolution of stride 2 reads.
+    """Returns the padding of the image that a convolution reads.
 
-    `((top, bottom), (left, right))`, or `"same"` where TensorFlow chooses.
+    It is `((top, bottom), (left, right))`, or `"same"` if TensorFlow chooses it.
     """
     if step.layer.padding == "same":
         size = square(step.layer.kernel_size)
-        # At stride 1, it is the same on each side.
+        # At stride 1, the padding is the same on each side.
         even = square(step.layer.strides) == 1 and size % 2
         return ((size // 2,) * 2,) * 2 if even else "same"
     source = step.sources[0]
@@ -115,7 +115,7 @@ def padding_of(step: Step) -> Any:
 
 
 def wanted_padding(layer: Any) -> Any:
-    """The padding that XNNPACK has a kernel for.
+    """Returns the padding for which XNNPACK has a kernel.
 
     >>> wanted_padding(layers.DepthwiseConv2D(5, 2))
     ((2, 2), (2, 2))
@@ -124,7 +124,7 @@ def wanted_padding(layer: Any) -> Any:
 
 
 def fits_but_for_padding(step: Step) -> str:
-    """Why XNNPACK has no channels-first kernel, whatever the padding; or nothing."""
+    """Returns why XNNPACK has no channels-first kernel at any padding; "" if it has."""
     layer, kind = step.layer, kind_of(step.layer)
     size, stride = square(layer.kernel_size), square(layer.strides)
     if square(layer.dilation_rate) != 1:

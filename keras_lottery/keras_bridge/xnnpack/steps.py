@@ -1,4 +1,4 @@
-"""Layers in their places, and the parts that XNNPACK runs all together."""
+"""Steps, which are uses of layers, and the parts that XNNPACK runs as a whole."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,7 +16,7 @@ CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 
 class Role(Enum):
-    """What a layer is to XNNPACK's sparse path."""
+    """The role of a layer in XNNPACK's sparse path."""
 
     START = "starts a sparse part"
     INSIDE = "runs channels-first, in a sparse part"
@@ -27,18 +27,19 @@ class Role(Enum):
 
 @dataclass(eq=False)
 class Step:
-    """A layer in one place of a model's graph.
+    """One use of a layer in a model's graph.
 
     Attributes:
-        path: of the layer.
+        path: the path of the layer.
         layer: the layer.
         sources: the steps that it reads from; `None` for the model's inputs.
-        input_shape, output_shape: of the first tensors, `None` where not known.
-        role: what it can be.
-        reason: why it is no more than that.
-        part: what it belongs to, if it runs channels-first.
-        readers: how many other steps read what it makes; a model's output is one.
-        in_the_way: whether it keeps others from running channels-first.
+        input_shape, output_shape: the shapes of the first tensors; `None` for an
+            unknown size.
+        role: the role that the step can have.
+        reason: why it has no better role.
+        part: the part that it belongs to, if it can run channels-first.
+        readers: how many other steps read its output; a model's output counts as one.
+        in_the_way: whether it prevents other steps from running channels-first.
     """
 
     path: str
@@ -54,7 +55,7 @@ class Step:
 
     @property
     def kernel(self) -> np.ndarray | None:
-        """The kernel that zeros are counted in, of 1x1 convolutions; masked."""
+        """The masked kernel of a 1x1 convolution, or `None` for other layers."""
         if kind_of(self.layer) is layers.SeparableConv2D:
             return backends.current().array(self.layer.pointwise_kernel)
         if kind_of(self.layer) is layers.Conv2D and square(self.layer.kernel_size) == 1:
@@ -63,7 +64,7 @@ class Step:
 
     @property
     def described(self) -> str:
-        """Its class, with the size of its kernel and its stride."""
+        """The layer's class, with the size of its kernel and its stride."""
         text = kind_of(self.layer).__name__
         if is_convolution(self.layer):
             text += f" {'x'.join(map(str, self.layer.kernel_size))}"
@@ -73,25 +74,25 @@ class Step:
 
     @property
     def makes_pixel(self) -> bool:
-        """Whether it makes a picture of one pixel."""
+        """Whether it returns an image of one pixel."""
         return self.output_shape[1:3] == (1, 1) and len(self.output_shape) == 4
 
     @property
     def shown(self) -> bool:
-        """Whether it computes products, or stands in the way of those that do."""
+        """Whether reports show it: it has a kernel, or it is in the way of others."""
         has_kernel = any(len(w.shape) > 1 for w in getattr(self.layer, "weights", ()))
         return has_kernel or self.in_the_way
 
 
 @dataclass(eq=False)
 class Part:
-    """Steps that XNNPACK can only run channels-first all together.
+    """Steps that XNNPACK can only run channels-first as a whole.
 
     Attributes:
-        steps: in the order of the graph.
-        faults: what keeps XNNPACK from running it channels-first.
-        leaks: steps whose outputs leave it other than through its end. XNNPACK does not
-            look at them, and hands on channels-first numbers as if they were
+        steps: the steps, in the order of the graph.
+        faults: the reasons why XNNPACK cannot run the part channels-first.
+        leaks: steps whose outputs leave the part other than through its end. XNNPACK
+            does not check for them, and passes channels-first values on as if they were
             channels-last.
     """
 
@@ -101,7 +102,7 @@ class Part:
 
     @property
     def fits(self) -> bool:
-        """Whether it runs sparsely, once there are zeros enough."""
+        """Whether the part runs sparsely once it has enough zeros."""
         return not self.faults and not self.leaks
 
     @property
@@ -110,21 +111,21 @@ class Part:
         return [step for step in self.steps if step.kernel is not None]
 
     def zeros(self) -> float:
-        """The share of zeros in its 1x1 kernels."""
+        """The share of zeros in the part's 1x1 kernels."""
         kernels = [kernel for s in self.steps if (kernel := s.kernel) is not None]
         size = sum(kernel.size for kernel in kernels)
         return sum(int((k == 0).sum()) for k in kernels) / size if size else 0.0
 
 
 def behind(step: Step | None) -> Step | None:
-    """The step whose numbers are read, where some steps become part of others."""
+    """Returns the step whose output is read, where some steps merge into others."""
     while step is not None and step.role is Role.NONE:
         step = step.sources[0]
     return step
 
 
 def named(step: Step) -> str:
-    """A step for people.
+    """Returns a readable name of a step.
 
     >>> named(Step("flat", layers.Flatten(), []))
     '`flat` (Flatten)'
@@ -133,15 +134,15 @@ def named(step: Step) -> str:
 
 
 def kind_of(layer: Any) -> type:
-    """A layer's class, or that of the layer it masks."""
+    """Returns a layer's class, or the ordinary class of a masked layer."""
     return ORDINARY_LAYERS.get(class_of(layer), class_of(layer))
 
 
 def is_convolution(layer: Any) -> bool:
-    """Whether it is a convolution of pictures of a kind that XNNPACK knows."""
+    """Whether a layer is a convolution of images of a kind that XNNPACK supports."""
     return kind_of(layer) in CONVOLUTIONS
 
 
 def square(sizes: tuple[int, int]) -> int:
-    """The size that both axes have, or 0 if they differ."""
+    """Returns the size that both axes have, or 0 if they differ."""
     return sizes[0] if sizes[0] == sizes[1] else 0
