@@ -3,7 +3,7 @@
 from keras_lottery.keras_bridge.backends import check_backend
 from keras_lottery.startup import starting
 
-# Before Keras is imported, which would ask for a backend to be installed in vain.
+# This comes before the import of Keras, whose error would not name the right remedy.
 with starting():
     check_backend()
 

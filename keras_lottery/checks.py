@@ -1,8 +1,8 @@
 """Checkers of arguments: small, and of one message form everywhere.
 
-Each takes the argument's name and value, and gives the value as Python's type, or
+Each takes the argument's name and value, and returns the value as a type of Python, or
 raises `ValueError`: "Expected `name` to be …. Received: name=value. Remedy". NaN,
-infinity and booleans are no numbers; NumPy's scalars are.
+infinity and booleans do not count as numbers; NumPy's scalars do.
 """
 
 import difflib
@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 LARGEST = 2**31 - 1
-"""No count is larger."""
+"""The largest count that is accepted."""
 
-# What a file that may be replaced begins with, by its suffix. Of text that people write
-# too, it says that the library wrote it.
+# The beginning of a file that may be replaced, by its suffix. In text files, which
+# people also write, it shows that the library wrote the file.
 _SIGNS = {
     ".ticket": (b'{"__metadata__":{"sha256":"',),
     ".klc": (b"keras_lottery compressed",),
@@ -37,7 +37,7 @@ _SIGNS = {
 
 
 def refuse(name: str, expected: str, value: Any, remedy: str = "") -> NoReturn:
-    """Raises the error of an argument.
+    """Raises the error about an argument.
 
     >>> refuse("steps", "at least 1", 0, "Leave it out.")
     Traceback (most recent call last):
@@ -54,7 +54,7 @@ def refuse(name: str, expected: str, value: Any, remedy: str = "") -> NoReturn:
 def count(
     name: str, value: Any, least: int = 0, most: int = LARGEST, remedy: str = ""
 ) -> int:
-    """A whole number from `least` to `most`.
+    """Checks that a value is a whole number from `least` to `most`.
 
     >>> count("levels", np.int64(3), least=1)
     3
@@ -69,7 +69,7 @@ def count(
 
 
 def seed(name: str, value: Any) -> int:
-    """A seed of random numbers."""
+    """Checks that a value is a seed of random numbers."""
     return count(name, value, 0, 2**63 - 1)
 
 
@@ -83,7 +83,9 @@ def number(
     below: float | None = None,
     remedy: str = "",
 ) -> float:
-    """A finite number between bounds, which belong to it (`least`) or not (`above`).
+    """Checks that a value is a finite number within bounds.
+
+    The bound `least` is allowed, and the bound `above` is not.
 
     >>> number("learning_rate", 1, above=0)
     1.0
@@ -110,7 +112,7 @@ def number(
 def fraction(
     name: str, value: Any, *, zero: bool = True, one: bool = False, remedy: str = ""
 ) -> float:
-    """A share: a number from 0 to 1, with or without its ends.
+    """Checks that a value is a share: a number from 0 to 1, with or without its ends.
 
     >>> fraction("sparsity", 0.5)
     0.5
@@ -121,33 +123,33 @@ def fraction(
 
 
 def verbose(name: str, value: Any) -> int:
-    """0 or 1, or the same as a flag."""
+    """Checks that a value is 0 or 1, or False or True."""
     return count(name, int(value) if isinstance(value, bool) else value, 0, 1)
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False."""
+    """Checks that a value is True or False."""
     if not isinstance(value, bool | np.bool_):
         refuse(name, "True or False", value)
     return bool(value)
 
 
 def text(name: str, value: Any) -> str:
-    """A text that is not empty."""
+    """Checks that a value is a text that is not empty."""
     if not isinstance(value, str) or not value:
         refuse(name, "a text that is not empty", value)
     return value
 
 
 def function(name: str, value: Any, form: str = "a function") -> Any:
-    """What can be called."""
+    """Checks that a value can be called."""
     if not callable(value):
         refuse(name, form, value)
     return value
 
 
 def instance(name: str, value: Any, kind: Any, form: str, remedy: str = "") -> Any:
-    """An object of a class, or of one of several."""
+    """Checks that a value is an object of a class, or of one of several."""
     if not isinstance(value, kind):
         refuse(name, form, value, remedy)
     return value
@@ -156,13 +158,13 @@ def instance(name: str, value: Any, kind: Any, form: str, remedy: str = "") -> A
 def choice(
     name: str, value: Any, choices: Collection[Any], other: str = "", remedy: str = ""
 ) -> Any:
-    """One of several values, such as names.
+    """Checks that a value is one of several, such as names.
 
     Args:
         name, value: the argument.
-        choices: what it may be.
-        other: what it may be beside that, for the error.
-        remedy: what to do if nothing is meant that is like it.
+        choices: the values that it may have.
+        other: what else it may be, for the error.
+        remedy: the remedy for the error if no choice is similar to the value.
 
     >>> choice("target", "mobil", ["mobile", "server"])
     Traceback (most recent call last):
@@ -170,7 +172,7 @@ def choice(
     ValueError: Expected `target` to be one of ['mobile', 'server']. Received:
     target='mobil'. Did you mean 'mobile'?
     """
-    # Not `in`: an array is equal to nothing in one word, and True is equal to 1.
+    # `in` would not do: comparing an array gives an array, and True equals 1.
     for known in choices:
         same = isinstance(value, bool) == isinstance(known, bool)
         if same and isinstance(value, type(known)) and known == value:
@@ -182,7 +184,7 @@ def choice(
 
 
 def did_you_mean(value: Any, names: Iterable[str]) -> str:
-    """A hint at the name that a wrong one is most like, if it is like any.
+    """A hint at the name that is most similar to a wrong one, if any is similar.
 
     >>> did_you_mean("magnitud", ["magnitude", "random"])
     "Did you mean 'magnitude'? "
@@ -192,7 +194,7 @@ def did_you_mean(value: Any, names: Iterable[str]) -> str:
 
 
 def names(name: str, value: Any, form: str = "a list of names") -> list[str]:
-    """A list of texts, none of them empty; it may be empty itself."""
+    """Checks that a value is a list of texts that are not empty; the list may be."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         refuse(name, form, value)
     found = list(value)
@@ -202,7 +204,7 @@ def names(name: str, value: Any, form: str = "a list of names") -> list[str]:
 
 
 def sequence(name: str, value: Any, form: str, least: int = 0) -> Sequence[Any]:
-    """A list or a tuple of at least so many; no text.
+    """Checks that a value is a list or tuple with at least `least` items, not a text.
 
     >>> sequence("at", "3", "a list of steps")
     Traceback (most recent call last):
@@ -217,7 +219,7 @@ def sequence(name: str, value: Any, form: str, least: int = 0) -> Sequence[Any]:
 def array(
     name: str, value: Any, form: str = "an array", dimensions: Collection[int] = ()
 ) -> np.ndarray:
-    """An array of finite numbers, of one of several numbers of dimensions, if given.
+    """Checks that a value is an array of finite numbers, with so many dimensions.
 
     >>> array("b", [1, np.nan])
     Traceback (most recent call last):
@@ -235,10 +237,10 @@ def array(
 
 
 def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") -> Path:
-    """A file to write: not empty, no directory, and of a known kind by its suffix.
+    """Checks a path to write: not empty, no directory, and with a known suffix.
 
-    What is written under a suffix of its own overwrites no file of another kind, and
-    none of that suffix that holds something else.
+    A file of another kind is not overwritten, and neither is one that has the suffix
+    but holds something else.
 
     >>> path("path", "figure.jpg", (".png", ".svg"))
     Traceback (most recent call last):
@@ -259,7 +261,7 @@ def path(name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = "") 
 
 
 def directory(name: str, value: Any) -> Path:
-    """A directory to write to, which is there or can be made.
+    """Checks the path of a directory to write to, which exists or can be made.
 
     >>> directory("directory", "s3://bucket/run")
     Traceback (most recent call last):
@@ -274,7 +276,7 @@ def directory(name: str, value: Any) -> Path:
 
 
 def existing_directory(name: str, value: Any) -> Path:
-    """A directory to read, which need not be there; no file."""
+    """Checks the path of a directory to read; it need not exist, but is no file."""
     found = _path(name, value)
     for place in (found, *found.parents):
         if place.is_file():
@@ -283,14 +285,14 @@ def existing_directory(name: str, value: Any) -> Path:
 
 
 def existing(name: str, value: Any) -> Path:
-    """A file or a directory to read, which need not be there."""
+    """Checks the path of a file or directory to read; it need not exist."""
     return _path(name, value)
 
 
 def existing_file(
     name: str, value: Any, suffixes: Sequence[str] = (), remedy: str = ""
 ) -> Path:
-    """A file to read, which need not be there; no directory, and of a known kind."""
+    """Checks the path of a file to read; it need not exist, but is no directory."""
     found = _path(name, value)
     if suffixes and found.suffix not in suffixes:
         ends = f"a path that ends in {', '.join(suffixes)}"
@@ -304,7 +306,7 @@ def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         refuse(name, "a path that is not empty", value)
     if re.match(r"[A-Za-z][\w+.-]+:/", os.fsdecode(value)):
-        # As a path it would be a local folder of that name.
+        # Used as a path, the URL would be a local folder of that name.
         remedy = "Write to a local folder, and copy it there, or mount the storage."
         refuse(name, "a path of this machine, not an address", value, remedy)
     return Path(value)
@@ -315,7 +317,7 @@ def _shown(value: Any) -> str:
 
 
 def _within_directory(name: str, path: Path) -> None:
-    """Raises ValueError if a file stands where the path needs a directory."""
+    """Raises ValueError if a file exists where the path needs a directory."""
     for parent in path.parents:
         if parent.is_dir():
             if not os.access(parent, os.W_OK):

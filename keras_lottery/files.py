@@ -1,11 +1,11 @@
 """Formats and guarantees of what the library writes: whole or not at all, and checked.
 
 A record is a safetensors file: arrays, masks packed to bits, and an array `meta` that
-holds a JSON of everything else. Masks and JSON are compressed by zlib, and the file's
-metadata is the SHA-256 of all its other bytes. A file is written beside its place and
-moved there whole, so that a path holds an old record, a new one, or none. On reading,
-the checksum is verified first, nothing is unpickled, and no more memory is taken than a
-file of that size can fill.
+holds everything else as JSON. Masks and JSON are compressed by zlib, and the file's
+metadata is the SHA-256 of all its other bytes. A file is written beside its final place
+and then moved there, so that a path holds an old record, a new one, or none. On
+reading, the checksum is verified first, nothing is unpickled, and no more memory is
+allocated than a file of that size can fill.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ CANNOT_LOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 SEAL = "sha256"
 """The key of a JSON object's own checksum."""
 REMEDY = "Restore the file from a copy, or delete it and run the search again."
-# Where a file's checksum begins, after the header's length and beginning, and ends.
+# The position of the checksum in a file, after the length and beginning of the header.
 _CHECKSUM = 8 + len('{"__metadata__":{"sha256":"')
 _REST = _CHECKSUM + 64
 
@@ -47,10 +47,11 @@ class CorruptedFileError(ValueError):
 def write_atomically(
     path: str | os.PathLike, write: Callable[[IO[bytes]], Any]
 ) -> None:
-    """Calls `write` with a file that takes the place of `path` once it is whole.
+    """Calls `write` with a file that replaces `path` once it is complete.
 
     Raises:
-        OSError: if it cannot be written (a full disk, say); `path` is then unchanged.
+        OSError: if it cannot be written, for example because the disk is full; `path`
+            is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,14 +99,14 @@ def read_sealed(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CorruptedFileError: if it was changed since, or written by something else.
+        CorruptedFileError: if it was changed since, or not written by `write_sealed`.
     """
     value = read_json(path)
     sealed = isinstance(value, dict) and SEAL in value
     try:
         if sealed and value.pop(SEAL) == _seal(value):
             return value
-    except (ValueError, RecursionError):  # texts that are none, or far too deep
+    except (ValueError, RecursionError):  # It is no text, or nested far too deeply.
         pass
     how = "its checksum differs" if sealed else "it has no checksum"
     raise CorruptedFileError(
@@ -120,7 +121,7 @@ def _seal(value: Mapping[str, Any]) -> str:
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """A SHA-256 of arrays: of their names, types, shapes and values.
+    """The SHA-256 of arrays, including their names, types, shapes and values.
 
     >>> digest({"a": np.ones(2), "b": np.zeros(2)})[:8]
     '200f64e4'
@@ -150,14 +151,14 @@ def write_record(
     """Writes a record.
 
     Args:
-        path: where to.
-        meta: what JSON can hold, and NumPy's numbers, which come back as Python's.
+        path: the file to write.
+        meta: values that JSON can hold. NumPy's numbers become Python's.
         states: named groups of arrays.
-        masks: masks, packed to one bit a weight and compressed.
+        masks: masks, which are packed to one bit for each weight and compressed.
     """
     contents = {
         "format": FORMAT,
-        # In this order, which is not that of the file.
+        # This keeps the order of arrays, which the file does not.
         "states": {
             group: {name: array.dtype.name for name, array in state.items()}
             for group, state in states.items()
@@ -171,7 +172,7 @@ def write_record(
         arrays[f"masks:{name}"] = _compressed(np.packbits(mask))
     for group, state in states.items():
         for name, array in state.items():
-            # The oldest NumPy swaps the bytes of bfloat16 wrongly, but casts it right.
+            # The oldest NumPy swaps the bytes of bfloat16 wrongly, but casts correctly.
             native = array.dtype.newbyteorder("=")
             arrays[f"{group}:{name}"] = np.asarray(array, native, order="C")
     data = memoryview(save(arrays, {"sha256": " " * 64}))
@@ -186,8 +187,8 @@ def read_record(
     """Reads and verifies a record: its meta, states and masks.
 
     Args:
-        path: where from.
-        kind: what `meta["kind"]` must be.
+        path: the file to read.
+        kind: the value that `meta["kind"]` must have.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -218,10 +219,10 @@ def read_record(
 
 
 def read_meta(path: str | os.PathLike, kind: str) -> dict[str, Any]:
-    """A record's meta alone, without reading its arrays.
+    """Reads only the meta of a record, without its arrays.
 
-    Only the meta's own checksum (zlib's) is verified. Arguments and errors are those
-    of `read_record`.
+    Only the meta's own checksum (that of zlib) is verified. The arguments and errors
+    are the same as those of `read_record`.
     """
     with refuse_damage(path), safe_open(path, framework="numpy") as file:
         return _contents(file.get_tensor("meta"), kind)["meta"]
@@ -229,18 +230,18 @@ def read_meta(path: str | os.PathLike, kind: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def alone(directory: Path, work: str, patience: float = 0) -> Iterator[None]:
-    """Keeps others from writing in a directory meanwhile.
+    """Keeps other processes from writing in a directory inside the block.
 
-    The system takes the lock from a process that ends, however it does. Its file stays:
-    to remove it would let two processes lock two files of one name.
+    The system releases the lock of a process that ends, however it ends. The lock's
+    file stays: if it were removed, two processes could lock two files of the same name.
 
     Args:
-        directory: which; it is made if it does not exist.
-        work: what the error calls that which runs there.
-        patience: seconds to wait for its end.
+        directory: the directory; it is made if it does not exist.
+        work: the name of the work that runs there, for the error.
+        patience: how many seconds to wait for another process.
 
     Raises:
-        BlockingIOError: if another one is running there.
+        BlockingIOError: if another process is working there.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -257,16 +258,16 @@ def alone(directory: Path, work: str, patience: float = 0) -> Iterator[None]:
 
 
 def lock(path: Path, patience: float = 0) -> FileLock:
-    """Locks a file until it is released, or the process ends, however it does.
+    """Locks a file until it is released or the process ends, however it ends.
 
     Args:
         path: the file; it is made if it does not exist.
-        patience: seconds to wait for another process.
+        patience: how many seconds to wait for another process.
 
     Raises:
         filelock.Timeout: if another process still holds it after `patience` seconds.
-        OSError: if the file system cannot lock. A file that marks what is locked is
-            no substitute: it would stay when its process is killed.
+        OSError: if the file system cannot lock. A file as a mark would be no
+            substitute, because it would stay if its process is killed.
     """
     found = FileLock(path, timeout=patience, fallback_to_soft=False)
     try:
@@ -285,12 +286,12 @@ def lock(path: Path, patience: float = 0) -> FileLock:
 
 @contextlib.contextmanager
 def refuse_damage(path: str | os.PathLike) -> Iterator[None]:
-    """Raises CorruptedFileError for whatever goes wrong in parsing a file."""
+    """Turns any error in parsing a file into CorruptedFileError."""
     try:
         yield
-    except OSError:  # It could not be read at all.
+    except OSError:  # The file could not be read at all.
         raise
-    # Damage comes to light as any error of safetensors, zlib, NumPy or json.
+    # A damaged file may raise any error of safetensors, zlib, NumPy or json.
     except Exception as error:
         raise CorruptedFileError(
             f"'{os.fspath(path)}' is damaged or was not written by keras_lottery: "
@@ -303,7 +304,7 @@ def _compressed(data: Any) -> np.ndarray:
 
 
 def _checksum(data: memoryview) -> bytes:
-    """Of a file, without the place of the checksum itself."""
+    """The checksum of a file's bytes except those of the checksum itself."""
     checksum = hashlib.sha256(data[:_CHECKSUM])
     checksum.update(data[_REST:])
     return checksum.hexdigest().encode()

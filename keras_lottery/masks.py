@@ -63,22 +63,22 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def kept(self) -> int:
-        """The number of weights left."""
+        """The number of remaining weights."""
         return sum(int(np.count_nonzero(mask)) for mask in self.values())
 
     @property
     def size(self) -> int:
-        """The number of weights, kept and pruned."""
+        """The number of all weights, kept and pruned."""
         return sum(mask.size for mask in self.values())
 
     @property
     def density(self) -> float:
-        """The share of weights left, P_m of the papers."""
+        """The share of remaining weights, which papers call P_m."""
         return self.kept / self.size
 
     @property
     def sparsity(self) -> float:
-        """The share of weights pruned."""
+        """The share of pruned weights."""
         return (self.size - self.kept) / self.size
 
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drops all output: TensorFlow's C++ code writes to the process's own stderr.
+    """Drops all output inside the block, including that of C++ code to stderr.
 
-    `sys.stderr` stays what it is: a logger that is made meanwhile keeps it.
+    `sys.stderr` stays the same object, because a logger that is made inside keeps it.
     """
     sys.stderr.flush()
     disabled, stderr = logging.root.manager.disable, os.dup(2)

@@ -10,19 +10,19 @@ from keras_lottery import checks
 T = TypeVar("T")
 
 GROUP = "keras_lottery"
-"""The entry points by which an installed package is found."""
+"""The group of entry points by which installed packages are found."""
 
 
 class Registry(dict[str, T]):
-    """What may be asked for by name in one argument: objects by name.
+    """The objects that can be given by name for one argument.
 
     Args:
         argument: the argument's name, for errors.
-        form: what an object of one's own has to be, for errors.
-        names: the library's own objects.
+        form: what a user's own object has to be, for errors.
+        names: the library's own objects by name.
         kind: the class of such an object.
-        wrap: makes of what is given what `look_up` returns, once, at the door: of a
-            plain function, an object with all that the library asks of one.
+        wrap: converts a given object to the one that `look_up` returns: for example a
+            plain function to an object with everything that the library needs.
 
     Example:
 
@@ -50,26 +50,26 @@ class Registry(dict[str, T]):
         self._own = frozenset(names)
 
     def register(self, name: str, value: Any = None) -> Any:
-        """Gives an object of one's own a name, which does wherever the object does.
+        """Gives a user's own object a name, which can be used wherever the object can.
 
-        An installed package makes its names known, to the command line as well, by
-        naming the module that registers them as an entry point::
+        An installed package makes its names known, also on the command line, by
+        declaring the module that registers them as an entry point::
 
             [options.entry_points]
             keras_lottery =
                 my_package = my_package.criteria
 
         Args:
-            name: letters, digits and underscores. Registered again, a name stands for
-                the new object.
+            name: letters, digits and underscores. If a name is registered again, it
+                stands for the new object.
             value: the object; leave it out to use this as a decorator.
 
         Returns:
             The object, or the decorator.
 
         Raises:
-            ValueError: if the name is one of the library's own, or no such word, or
-                the object is of another form.
+            ValueError: if the name is one of the library's own or has other characters,
+                or the object has another form.
         """
         if value is None:
             return functools.partial(self.register, name)
@@ -88,18 +88,18 @@ class Registry(dict[str, T]):
         return value
 
     def include(self, names: Mapping[str, Any]) -> None:
-        """Adds more of the library's own objects, which nobody registers anew.
+        """Adds more of the library's own objects, whose names users cannot replace.
 
-        For rooms that are built on the one where the registry is.
+        This is for folders that are built on the one with the registry.
         """
         self.update({name: self._wrap(value) for name, value in names.items()})
         self._own |= names.keys()
 
     def look_up(self, value: Any) -> T:
-        """What is registered under a name, or the object given instead of one.
+        """Returns the object with a name, or the object given instead of a name.
 
         Raises:
-            ValueError: if it is neither.
+            ValueError: if the value is neither.
         """
         if isinstance(value, self._kind):
             return self._wrap(value)
@@ -113,17 +113,17 @@ class Registry(dict[str, T]):
         raise AssertionError("it was no choice")
 
     def names(self) -> list[str]:
-        """All names, those of installed packages as well."""
+        """All names, including those of installed packages."""
         load_extensions()
         return sorted(self)
 
 
 @functools.cache
 def load_extensions() -> None:
-    """Imports the modules that installed packages name, once.
+    """Imports the modules that installed packages declare, at the first call.
 
     Raises:
-        ImportError: if one cannot be imported.
+        ImportError: if a module cannot be imported.
     """
     for point in entry_points(group=GROUP):
         try:

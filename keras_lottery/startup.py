@@ -9,19 +9,19 @@ from pathlib import Path
 
 from keras_lottery.quiet import quiet
 
-# "-m" is what Python puts there until it has found the module.
+# Python puts "-m" there until it has found the module.
 COMMANDS = {"keras-lottery", "find_ticket", "reproduce", "-m"}
 
 OF_A_RUN = {"deploy", "report"}
-"""Commands whose arguments are directories of searches; their options have each a
+"""The commands whose arguments are directories of searches; all their options take a
 value."""
 
 
 def refusal(arguments: Sequence[str]) -> str | None:
-    """Why a command's RUN is none, or None where that cannot be told at the door.
+    """Why a command's RUN is no run, or None if this cannot be told without Keras.
 
     Args:
-        arguments: of `keras-lottery`, the command first.
+        arguments: the arguments of `keras-lottery`, beginning with the command.
 
     >>> print(refusal(["report", "no/such/run"]))
     Expected the directory of a search. Received: 'no/such/run', in which there is ...
@@ -39,13 +39,13 @@ def refusal(arguments: Sequence[str]) -> str | None:
         if not text.startswith("-") and (not before.startswith("-") or "=" in before)
     ]
     if arguments[0] == "deploy" and len(runs) != 1:
-        return None  # The parser says what is wrong.
+        return None  # The parser reports the error.
     wrong = (path for path in map(Path, runs) if not (path / "settings.json").is_file())
     return next(map(no_run, wrong), None)
 
 
 def _no_model(arguments: Sequence[str]) -> str | None:
-    """Why a model to prune is none, if it is named first."""
+    """Why a model to prune cannot be read, if it is the first argument."""
     if not arguments or arguments[0].startswith("-"):
         return None
     path = Path(arguments[0])
@@ -61,7 +61,7 @@ def _no_model(arguments: Sequence[str]) -> str | None:
 
 
 def no_run(path: Path) -> str:
-    """What is said of a path that is not the directory of a search."""
+    """The message about a path that is not the directory of a search."""
     if path.is_file():
         return (
             "Expected the directory of a search, with its tickets. Received: the file "
@@ -76,23 +76,23 @@ def no_run(path: Path) -> str:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Inside, and while Keras is imported after it, a command is silent.
+    """Silences a command inside the block, and while Keras is imported afterwards.
 
-    TensorFlow's C++ code writes to stderr whatever its settings say. To see what it
-    has to say, of a GPU for example, set `TF_CPP_MIN_LOG_LEVEL=0`.
+    TensorFlow's C++ code writes to stderr whatever its settings are. To see its
+    messages, for example about a GPU, set `TF_CPP_MIN_LOG_LEVEL=0`.
     """
     is_command = Path(sys.argv[0]).stem in COMMANDS
     is_module = ("-m", "keras_lottery") in pairwise(sys.orig_argv)
     by_name = Path(sys.argv[0]).stem == "keras-lottery" or is_module
     if is_command:
         # Torch's threads wait for each other in a loop, which on a busy machine takes
-        # ten times as long as what they do. It reads this when it is imported.
+        # ten times as long as their work. Torch reads this setting at its import.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Keras, and TensorFlow with it, take many seconds to import.
+    # The error comes first, since importing Keras and TensorFlow takes many seconds.
     if is_command and by_name and (reason := refusal(sys.argv[1:])):
         print(f"keras-lottery: {reason}", file=sys.stderr)
         sys.exit(2)
-    # Workers inherit both what was started and the level: that of errors.
+    # Workers inherit this level, with which TensorFlow logs only errors.
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")
     if not is_command or level != "2":
         yield
@@ -105,5 +105,5 @@ def starting() -> Iterator[None]:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            # Its devices are looked for now.
+            # TensorFlow looks for its devices now, in silence.
             tf.config.list_logical_devices()

@@ -9,12 +9,12 @@ def text_table(
     header: Sequence[str] = (),
     wrap: Mapping[str, int] | None = None,
 ) -> str:
-    """Rows as aligned lines: columns of words to the left, of numbers to the right.
+    """Formats rows as aligned lines, with words to the left and numbers to the right.
 
     Args:
         rows: the cells of each row.
-        header: names of the columns; without names, there is no header.
-        wrap: by name, how many characters wide a column may be; longer cells take
+        header: the names of the columns; if empty, there is no header.
+        wrap: the maximal width of columns in characters, by name; longer cells take
             several lines.
 
     Example:
@@ -42,7 +42,7 @@ def text_table(
     for row in rows:
         table.add_row(*row)
     file = io.StringIO()
-    # The same lines in a terminal, a notebook and a pipe; cells are no markup.
+    # The lines are the same in a terminal, a notebook and a pipe; cells have no markup.
     Console(
         file=file,
         width=10_000,

@@ -1,4 +1,4 @@
-"""`keras-lottery benchmark`: measures files one beside the other."""
+"""`keras-lottery benchmark`, which measures files side by side."""
 
 import argparse
 import warnings
@@ -26,7 +26,7 @@ HELP = "measure .tflite files and SavedModels: size, latency, memory, accuracy"
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_benchmark)
     add = parser.add_argument
     add(
@@ -99,13 +99,13 @@ def _model(text: str) -> Path:
 
 def _load(path: Path) -> keras.Model:
     with warnings.catch_warnings():
-        # That of an optimizer which was saved before it trained.
+        # Keras warns of an optimizer that was saved before it trained.
         warnings.filterwarnings("ignore", "Skipping variable loading")
         return keras.saving.load_model(path)
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    check_files(options.files)  # Before data are loaded.
+    check_files(options.files)  # This comes before data are loaded.
     quality = quality_by(
         load(options.data).test if options.data else None,
         options.threshold,

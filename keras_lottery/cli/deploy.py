@@ -1,4 +1,4 @@
-"""`keras-lottery deploy`: the best file of a run, for a phone or a server."""
+"""`keras-lottery deploy`, which writes the best file of a run for a target."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ HELP = "export a run's best tickets in every suitable format, and keep the best 
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_deploy)
     add = parser.add_argument
     add(

@@ -1,4 +1,4 @@
-"""`keras-lottery find`, which is also `scripts/find_ticket.py`."""
+"""`keras-lottery find`, also `scripts/find_ticket.py`, which searches for tickets."""
 
 import argparse
 import contextlib
@@ -48,13 +48,13 @@ HELP = "search for winning tickets, and export the best one"
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_find)
     find_options.add_options(parser)
 
 
 def _exports(asked: list[str] | None) -> list[str]:
-    """What to export, checked before anything is trained."""
+    """The formats to export, checked before anything is trained."""
     if has_tensorflow():
         return list(EXPORTS) if asked is None else asked
     if set(asked or ()) - {"keras"}:
@@ -66,7 +66,7 @@ def _exports(asked: list[str] | None) -> list[str]:
 
 
 def _check_places(directory: Path, exports: list[str]) -> None:
-    """Raises ValueError if something else is where files are to go."""
+    """Raises ValueError if something else exists where files are to be written."""
     if not exports:
         return
     for name in ("ticket.keras", "ticket.tflite", REPORTS):
@@ -100,7 +100,8 @@ def _find(options: argparse.Namespace) -> None:
         steps = recipe.steps
     rate = rate or max(recipe.rates.values())
     if options.no_augment or splits.input_shape[-1] != 3:
-        # The recipes are those of CIFAR-10: most grey images have a left and a right.
+        # The recipes are made for CIFAR-10, and flip images. Most grey images would
+        # change their meaning if they were flipped.
         recipe = replace(recipe, augment=False)
     how = options.allocation, options.criterion, options.granularity
     allocation = _allocation(*how, rate, recipe)
@@ -157,7 +158,7 @@ def _find(options: argparse.Namespace) -> None:
     with search.store.alone():
         _note_card(search.store, options, whole=part is None)
     if part is None:
-        # Several processes may come to their end at once.
+        # Several processes may finish at the same time.
         with search.store.exporting():
             _write(search, results, splits, options, name)
     elif options.verbose:
@@ -167,7 +168,7 @@ def _find(options: argparse.Namespace) -> None:
 def _part(
     options: argparse.Namespace, directory: Path
 ) -> tuple[int | None, list[int] | None]:
-    """How many replicates the search is to have, and which this process trains."""
+    """The number of replicates of the search, and those that this process trains."""
     total, part = options.replicates, options.replicate
     if isinstance(total, range) and part is not None:
         raise ValueError(
@@ -186,7 +187,7 @@ def _part(
 
 
 def _state(search: LotteryTicketSearch) -> str:
-    """What is to be done after a part of a search."""
+    """What remains to be done after a part of a search, in words."""
     if missing := search.missing():
         return search.explain_missing(missing)
     return (
@@ -196,7 +197,7 @@ def _state(search: LotteryTicketSearch) -> str:
 
 
 def _note_card(store: Store, options: argparse.Namespace, whole: bool) -> None:
-    """For `keras-lottery deploy`, from whatever folder."""
+    """Notes the data and the model for `keras-lottery deploy` from any folder."""
     if whole or not store.card.exists():
         source = Path(options.data)
         named = str(source.resolve()) if source.suffix == ".npz" else options.data
@@ -211,7 +212,7 @@ def _write(
     options: argparse.Namespace,
     name: str,
 ) -> None:
-    """The figure, the table and the exported files of a whole search."""
+    """Writes the figure, the table and the exported files of a complete search."""
     directory = search.directory
     plots.plot_search(results, directory / "figure.png")
     best = search.best()
@@ -231,7 +232,7 @@ def _write(
 
 
 def _resources(options: argparse.Namespace) -> dict[str, Any] | None:
-    """What trainings need of a Ray cluster."""
+    """The resources of a Ray cluster that each training needs."""
     if options.ray_working_dir is None:
         return options.resources
     folder = str(options.ray_working_dir)
@@ -245,13 +246,15 @@ def _allocation(
     rate: float,
     recipe: models.Recipe,
 ) -> AllocationLike | None:
-    """The allocation, without the layers that the recipe leaves alone."""
-    # Filters are pruned with those that shortcuts tie them to, by no layer's own rate.
+    """The allocation, without the layers that the recipe does not prune."""
+    # Filters are pruned together with those to which shortcuts tie them, so no layer
+    # can have a rate of its own.
     kind = grouping.get(granularity)
     if kind.across_layers:
         return Layerwise(rate=rate) if name == "layerwise" else name
     if name == "layerwise":
-        # A rate of the user's scales the recipe's: 20 % and 10 % become 40 % and 20 %.
+        # The user's rate scales those of the recipe: 20 % and 10 % become, for example,
+        # 40 % and 20 %.
         highest = max(recipe.rates.values())
         rates = {p: r * rate / highest for p, r in recipe.rates.items()}
         return Layerwise(rates, rate, exclude=recipe.left_alone)
@@ -259,12 +262,12 @@ def _allocation(
         return name
     allocation = ALLOCATIONS.look_up(name or default_allocation(criterion, granularity))
     left_out = allocation.leaving_out(recipe.left_alone)
-    # A function of the user's own sees to that itself, and is known by its name.
+    # A user's own function leaves out layers by itself, and is known by its name.
     return name if left_out == allocation else left_out
 
 
 def level_table(results: "pd.DataFrame", verdict: "pd.DataFrame") -> str:
-    """The report's table by level, for a terminal; under it what its words mean."""
+    """The report's table by level for a terminal, followed by what its words mean."""
     table = verdict_table(results, verdict, objective_of(results))
     narrow = dict.fromkeys(table.header, 17) | {"verdict": 30}
     text = text_table(table.rows, table.header, wrap=narrow)

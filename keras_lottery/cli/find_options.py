@@ -30,16 +30,17 @@ from keras_lottery.tickets.schedules import SCHEDULES
 
 EXPORTS = ("keras", "saved_model", "litert")
 QUANTIZATIONS = ("dynamic", "int8", "float16")
-# Digits are few: a higher rate, and large steps down to where tickets and their
-# reinitialisations part, end within two minutes on a laptop. So many replicates usually
-# show a ticket that matches (docs/concepts/verdict.md).
+# The digits are a small data set. With a higher rate, and large steps down to the
+# sparsities at which tickets and their reinitialisations differ, a search ends within
+# two minutes on a laptop. This many replicates usually show a ticket that matches
+# (docs/concepts/verdict.md).
 DIGITS_EPOCHS, DIGITS_RATE, DIGITS_SPEED = 50, 0.5, 3
 DIGITS_LEVELS, DIGITS_REPLICATES = 4, 6
 LEVELS, REPLICATES = 6, 3
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command."""
     try:
         load_extensions()
     except ImportError as error:

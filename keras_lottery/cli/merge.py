@@ -1,4 +1,4 @@
-"""`keras-lottery merge`: one run of several that were made apart."""
+"""`keras-lottery merge`, which makes one run from several."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ HELP = "make one run of several that hold other replicates of the same search"
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_merge)
     add = parser.add_argument
     add(

@@ -1,4 +1,4 @@
-"""What the commands share: a parser, types of arguments, and how a run ends."""
+"""Shared parts of the commands: a parser, types of arguments, and exit statuses."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ from keras_lottery import checks
 from keras_lottery.tickets import grouping
 from keras_lottery.tickets.grouping import Granularity
 
-# Wrong input, whichever option they come by.
+# These errors are wrong input, whichever option causes them.
 NO_SUCH_PLACE = (
     FileNotFoundError,
     FileExistsError,
@@ -24,14 +24,14 @@ NO_SUCH_PLACE = (
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse` parser that says in one line what is wrong."""
+    """An `argparse` parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def add_threads(parser: Parser) -> None:
-    """`--threads`, of commands that time files."""
+    """Adds `--threads` to a command that times files."""
     parser.add_argument(
         "--threads",
         type=at_least(1),
@@ -41,7 +41,7 @@ def add_threads(parser: Parser) -> None:
 
 
 def add_seconds(parser: Parser, default: float) -> None:
-    """`--seconds`, of commands that time files."""
+    """Adds `--seconds` to a command that times files."""
     parser.add_argument(
         "--seconds",
         type=positive,
@@ -51,7 +51,7 @@ def add_seconds(parser: Parser, default: float) -> None:
 
 
 def add_verbose(parser: Parser) -> None:
-    """`--verbose`, of commands that show progress."""
+    """Adds `--verbose` to a command that shows progress."""
     parser.add_argument(
         "--verbose",
         type=int,
@@ -62,15 +62,15 @@ def add_verbose(parser: Parser) -> None:
 
 
 def run(parser: Parser, arguments: Sequence[str] | None) -> int:
-    """Runs the command that was asked for.
+    """Runs the command that was requested.
 
     Returns:
-        0, or the exit status of what went wrong, which is printed: 2 for wrong input,
-        1 for what failed on the way, 130 if stopped.
+        The exit status: 0, or 2 for wrong input, 1 for a failure while running, and 130
+        if stopped; the error is printed.
     """
     options = parser.parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # On Windows, files and pipes may not take every character: a minus sign is one.
+    # On Windows, files and pipes may not accept every character, such as a minus sign.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="namereplace")
     formatwarning = warnings.formatwarning
@@ -94,7 +94,7 @@ def run(parser: Parser, arguments: Sequence[str] | None) -> int:
 
 
 def as_options(text: str) -> str:
-    """An error of the library in the words of the command line.
+    """Rewrites an error of the library with the names of command-line options.
 
     >>> as_options("Choose another `directory`, or use `overwrite=True`.")
     'Choose another --directory, or use --overwrite.'
@@ -107,7 +107,7 @@ def as_options(text: str) -> str:
 
 
 def at_least(least: int, most: int = checks.LARGEST) -> Callable[[str], int]:
-    """The type of whole numbers from `least` on."""
+    """The type of whole numbers that are at least `least`."""
     return _typed(_whole, lambda value: checks.count("", value, least, most))
 
 
@@ -122,7 +122,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """The type of numbers from 0 on."""
+    """The type of numbers that are at least 0."""
     return _typed(_real, lambda value: checks.number("", value, 0))(text)
 
 
@@ -137,12 +137,12 @@ def directory(text: str) -> Path:
 
 
 def file(*suffixes: str) -> Callable[[str], Path]:
-    """The type of files to write, of kinds that their suffixes tell."""
+    """The type of files to write, with one of the suffixes."""
     return _typed(str, lambda value: checks.path("", value, suffixes))
 
 
 def _typed(read: Callable[[str], Any], check: Callable[[Any], Any]) -> Any:
-    """A type of `argparse`, which refuses what a checker refuses, in its words."""
+    """Makes a type of `argparse` from a checker, with the checker's error messages."""
 
     def of(text: str) -> Any:
         value = read(text)
@@ -169,7 +169,7 @@ def _real(text: str) -> float | str:
 
 
 def list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """The type of some of the `choices`, with commas between them, or `none`."""
+    """The type of some of the `choices`, separated by commas, or `none`."""
 
     def read(text: str) -> list[str]:
         words = [] if text == "none" else text.split(",")
@@ -184,7 +184,7 @@ def list_of(option: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def names_of_layers(text: str) -> str | list[str]:
-    """The type of `prunable=`: a name, or several with commas between them.
+    """The type of `prunable=`: a name, or several separated by commas.
 
     >>> names_of_layers("xnnpack"), names_of_layers("conv*,head")
     ('xnnpack', ['conv*', 'head'])
@@ -211,7 +211,7 @@ def granularity(text: str) -> Granularity:
 
 
 def resources(text: str) -> dict[str, Any]:
-    """What a training needs of a Ray cluster; names that Ray does not know are custom.
+    """The type of a training's Ray resources; names that Ray does not know are custom.
 
     >>> resources("num_gpus=0.25,max_retries=5,fast=1")
     {'num_gpus': 0.25, 'max_retries': 5, 'resources': {'fast': 1.0}}

@@ -1,4 +1,4 @@
-"""`keras-lottery prune`: any `.keras` file, pruned and as the best file of a target."""
+"""`keras-lottery prune`, which prunes any `.keras` file and writes the best file."""
 
 import argparse
 import importlib
@@ -36,7 +36,7 @@ MOST = 300
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_prune)
     add = parser.add_argument
     add("model", type=_keras_file, metavar="MODEL.keras", help="the Keras 3 model")
@@ -193,7 +193,7 @@ def _loaded(path: Path, modules: list[str]) -> keras.Model:
         sys.path.remove(os.getcwd())
     try:
         with warnings.catch_warnings():
-            # That of an optimizer which was saved before it trained.
+            # Keras warns of an optimizer that was saved before it trained.
             warnings.filterwarnings("ignore", "Skipping variable loading")
             return keras.saving.load_model(path)
     except Exception as error:

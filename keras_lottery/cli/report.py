@@ -1,4 +1,4 @@
-"""`keras-lottery report`: one run as a page, or several side by side."""
+"""`keras-lottery report`, which shows one run as a page, or several side by side."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ HELP = "write a run as one page of HTML, or compare several"
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_report)
     add = parser.add_argument
     add(

@@ -1,4 +1,4 @@
-"""`keras-lottery reproduce`, which is also `scripts/reproduce.py`."""
+"""`keras-lottery reproduce`, also `scripts/reproduce.py`, which runs experiments."""
 
 import _thread
 import argparse
@@ -29,7 +29,7 @@ HELP = "run papers' experiments, and compare them with the published figures"
 
 
 def add_options(parser: Parser) -> None:
-    """The options of the command, and what it runs."""
+    """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_reproduce)
     add = parser.add_argument
     add("names", nargs="*", metavar="name", help="an experiment; --list shows all")
@@ -75,10 +75,10 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _chosen(options: argparse.Namespace) -> list[Experiment]:
-    """The experiments that were asked for, each once.
+    """The experiments that were requested, each once.
 
     Raises:
-        ValueError: if there are none, or they do not go with the other options.
+        ValueError: if there are none, or they do not fit the other options.
     """
     if options.all and options.names:
         raise ValueError("Name experiments or use `--all`, not both.")
@@ -96,7 +96,7 @@ def _chosen(options: argparse.Namespace) -> list[Experiment]:
 
 
 def _run_all(chosen: list[Experiment], options: argparse.Namespace) -> None:
-    """Runs the experiments that have not ended yet, each whatever becomes of another.
+    """Runs the experiments that have not ended yet, even if others of them fail.
 
     Raises:
         OSError: at the end, if some failed.
@@ -110,7 +110,7 @@ def _run_all(chosen: list[Experiment], options: argparse.Namespace) -> None:
                 continue
             print(f"{experiment.name}:", flush=True)
             _run(experiment, options)
-        # A night's other experiments are not to be lost by any fault of one.
+        # No failure of one experiment may stop the others, which may run overnight.
         except Exception as error:
             print(f"{experiment.name}: {error}", file=sys.stderr, flush=True)
             failed.append(experiment.name)
@@ -129,14 +129,14 @@ def _run(experiment: Experiment, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _no_longer_than(hours: float | None) -> Iterator[None]:
-    """After so many hours, what is inside ends in the same way as by Ctrl-C."""
+    """Ends the block after some hours, in the same way as by Ctrl-C."""
     if hours is None:
         yield
         return
     seconds = min(3600 * hours, threading.TIMEOUT_MAX)
     timer = threading.Timer(seconds, _interrupt, [threading.get_ident()])
     timer.daemon = True
-    # A shell starts what runs in the background so that it ignores Ctrl-C.
+    # A shell starts background processes so that they ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
@@ -147,7 +147,7 @@ def _no_longer_than(hours: float | None) -> Iterator[None]:
 
 
 def _interrupt(thread: int) -> None:
-    """Interrupts a thread, the main one, also where it waits for something."""
+    """Interrupts the main thread, even while it waits for something."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(thread, signal.SIGINT)
     else:  # Windows
@@ -157,8 +157,8 @@ def _interrupt(thread: int) -> None:
 def listed() -> str:
     """A line for each experiment: its name, its cost by scale, and its title.
 
-    Where a run has ended in its usual directory, the cost is what it measured, too. If
-    its summary is damaged, the line says so.
+    If a run has ended in its usual directory, the line also has the measured cost. If
+    the run's summary is damaged, the line says so.
     """
     rows = []
     for name, experiment in experiments.EXPERIMENTS.items():
@@ -170,7 +170,7 @@ def listed() -> str:
 
 
 def _measured(directory: Path) -> str:
-    """What a run measured of its cost, for a line of `listed`."""
+    """The cost that a run measured, for a line of `listed`."""
     try:
         seconds = measured_seconds(directory)
     except CorruptedFileError:
@@ -179,7 +179,7 @@ def _measured(directory: Path) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """The time of trainings, one after another, in words.
+    """A duration in words, for trainings that run one after another.
 
     >>> _duration(90), _duration(5400)
     ('90 s of training', '90 minutes of training')
@@ -190,7 +190,7 @@ def _duration(seconds: float) -> str:
 
 
 def verdict_table(verdicts: "pd.DataFrame") -> str:
-    """Published, measured and verdict of each claim, for a terminal."""
+    """A table of each claim's published and measured value and verdict, as text."""
     widths = {"claim": 44, "published": 22, "measured": 24, "verdict": 15}
     rows = verdicts[list(widths)].astype(str).to_numpy().tolist()
     return text_table(rows, list(widths), widths)

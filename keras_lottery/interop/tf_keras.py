@@ -1,8 +1,8 @@
-"""Models of tf_keras (Keras 2) as Keras 3 models, with the same weights.
+"""Converts models of tf_keras (Keras 2) to Keras 3, with the same weights.
 
-Layers are rebuilt from their configs, and the graph is traced through them. Keras 3
-dropped and renamed some keys of the configs; a key that it does not know, and that is
-not known to mean nothing, is refused.
+Layers are rebuilt from their configs, and the graph is traced through them. Keras 3 has
+dropped and renamed some keys of the configs. A key that it does not know is refused,
+unless the key is known to have no effect.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ import numpy as np
 from keras_lottery.keras_bridge.internals.layers import children, own_variables
 from keras_lottery.keras_bridge.layers.state import finalize
 
-# What no Keras 3 layer asks for, with the values that mean what Keras 3 does anyway.
+# Keys that no Keras 3 layer has, with the values that mean what Keras 3 always does.
 _ANY = object()
 _DROPPED: dict[str, Any] = {
     "batch_input_shape": _ANY,
@@ -28,14 +28,14 @@ _DROPPED: dict[str, Any] = {
     "time_major": False,
     "value_shape": _ANY,
 }
-# Keys without a meaning for the layers whose names begin so.
+# Keys that have no effect in layers whose names begin in this way.
 _UNREAD = {
     "SeparableConv": ("kernel_initializer", "kernel_regularizer", "kernel_constraint"),
     "SpatialDropout": ("noise_shape", "trainable"),
     "Discretization": ("trainable",),
 }
 _WITH_GROUPS = ("Conv1D", "Conv2D", "Conv3D", "GroupNormalization")
-# They hold tables, or code, that a config and weights do not carry.
+# These layers hold tables or code that are neither in a config nor in weights.
 _REFUSED = {
     "Hashing": "has no counterpart that is known to compute the same",
     "HashedCrossing": "has no counterpart that is known to compute the same",
@@ -52,12 +52,12 @@ WRAPPER = "PruneLowMagnitude"
 
 def unwrapped(layer: Any) -> Any:
     """The layer inside TFMOT's pruning wrapper, or the layer itself."""
-    # By name: a model without the wrapper needs no TFMOT.
+    # The class is compared by name, so that a model without wrappers needs no TFMOT.
     return layer.layer if type(layer).__name__ == WRAPPER else layer
 
 
 def input_structure(model: Any) -> Any:
-    """The symbolic inputs of a tf_keras model, in the structure that it takes."""
+    """The symbolic inputs of a tf_keras model, in the structure of its argument."""
     return model._nested_inputs
 
 
@@ -67,7 +67,7 @@ def is_model(layer: Any) -> bool:
 
 
 def walk(model: Any) -> Iterator[Any]:
-    """Yields a tf_keras model's layers, those of nested models too, wrapped or not."""
+    """Yields all layers of a tf_keras model and of its nested models, with wrappers."""
     for layer in model.layers:
         yield layer
         if is_model(layer):
@@ -77,7 +77,7 @@ def walk(model: Any) -> Iterator[Any]:
 def convert(
     model: Any, custom_objects: Mapping[str, Any] | None = None
 ) -> tuple[keras.Model, list[tuple[Any, keras.Variable]]]:
-    """A Keras 3 model with the architecture and the weights of a tf_keras model.
+    """Makes a Keras 3 model with the architecture and weights of a tf_keras model.
 
     Pruning wrappers are left out; the model is not compiled.
 
@@ -86,17 +86,17 @@ def convert(
         custom_objects: Keras 3 classes and functions by their tf_keras name.
 
     Returns:
-        The model, and each tf_keras variable with the Keras 3 variable it became.
+        The model, and each tf_keras variable with its Keras 3 counterpart.
 
     Raises:
-        ValueError: if a layer cannot be carried over; nothing has been built then.
+        ValueError: if a layer cannot be converted; nothing has been built then.
     """
     custom = dict(custom_objects or {})
     with keras.saving.custom_object_scope(custom):
         layers = _new_layers(model, custom)
         new = _trace(model, layers)
     pairs: list[tuple[Any, keras.Variable]] = []
-    # A model comes before its layers, whose own setting is the last one written.
+    # A model comes before its layers, so that their own settings are written last.
     for old in [model, *walk(model)]:
         old = unwrapped(old)
         layers[id(old)].trainable = old.trainable
@@ -108,7 +108,7 @@ def convert(
 
 
 def _new_layers(model: Any, custom: dict[str, Any]) -> dict[int, Any]:
-    """A Keras 3 layer for each layer that is no model, by the old one's id."""
+    """A Keras 3 layer for each layer that is no model, by the id of the old layer."""
     layers: dict[int, Any] = {}
     problems = {}
     for layer in walk(model):
@@ -206,7 +206,7 @@ def _convert_value(key: str, value: Any, custom: dict[str, Any]) -> Any:
 
 
 def _convert_object(key: str, value: Mapping[str, Any], custom: dict[str, Any]) -> Any:
-    """A serialized object: a dtype policy, a function, an initializer, a layer."""
+    """Converts a serialized object: a dtype policy, function, initializer or layer."""
     name, config = value["class_name"].rpartition(">")[-1], value["config"]
     if "Policy" in name:
         return config["name"]
@@ -215,8 +215,8 @@ def _convert_object(key: str, value: Mapping[str, Any], custom: dict[str, Any]) 
     new = {"class_name": name, "config": _convert_config(name, config, custom)}
     if name in custom:
         return {**new, "module": None, "registered_name": name}
-    # Layers and cells are checked as those of the model are; Keras 3 looks up the
-    # rest (initializers, regularizers, constraints) and says what it does not know.
+    # Layers and cells are checked like those of the model. Keras 3 looks up the others
+    # (initializers, regularizers, constraints), and raises if it does not know one.
     if "layers" in (value.get("module") or "") or key in ("layer", "cell", "cells"):
         _keras_class(name)
         new["module"] = "keras.layers"
@@ -224,7 +224,7 @@ def _convert_object(key: str, value: Mapping[str, Any], custom: dict[str, Any]) 
 
 
 def _trace(model: Any, layers: dict[int, Any]) -> keras.Model:
-    """Calls the new layers as the old ones were called; nested models come first."""
+    """Calls the new layers in the same way as the old ones, nested models first."""
     import tf_keras
 
     for layer in model.layers:
@@ -241,7 +241,7 @@ def _trace(model: Any, layers: dict[int, Any]) -> keras.Model:
         tensors: dict[int, Any] = {}
 
         def traced(value: Any) -> Any:
-            # Whatever is no tensor of the graph is an argument as it stands.
+            # A value that is no tensor of the graph is passed on unchanged.
             return tensors.get(id(value), value)
 
         for depth in sorted(model._nodes_by_depth, reverse=True):
@@ -254,7 +254,7 @@ def _trace(model: Any, layers: dict[int, Any]) -> keras.Model:
                         traced, (node.call_args, node.call_kwargs)
                     )
                     if isinstance(layer, _RECURRENT) and isinstance(arguments[0], list):
-                        # tf_keras puts the initial state among the inputs.
+                        # tf_keras puts the initial state into the list of inputs.
                         (inputs, *state), *arguments = arguments
                         arguments = [inputs, *arguments]
                         keywords = {**keywords, "initial_state": state}

@@ -1,4 +1,4 @@
-"""From TFMOT (tensorflow-model-optimization) to masked Keras 3 models."""
+"""Converts models of TFMOT (tensorflow-model-optimization) to masked Keras 3 models."""
 
 import os
 from collections.abc import Mapping
@@ -24,18 +24,18 @@ __all__ = ["from_tfmot"]
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 _UNKNOWN_SIZE = 32
-# Share of the largest output by which two outputs may differ.
+# The share of the largest output by which two outputs may differ.
 _TOLERANCE = 1e-4
 _HALF_TOLERANCE = 2e-2
 
 
 def import_tfmot() -> ModuleType:
-    """Imports TFMOT and leaves the process as it was.
+    """Imports TFMOT without a side effect on `tf.keras`.
 
-    `import tensorflow_model_optimization` sets `TF_USE_LEGACY_KERAS=1`, for this
-    process and those that it starts, and thereby makes `tf.keras` Keras 2. Here the
-    variable is set back and `tf.keras` stays what it is. Use `tf_keras` to build models
-    for TFMOT.
+    `import tensorflow_model_optimization` sets `TF_USE_LEGACY_KERAS=1` for this process
+    and those that it starts, which turns `tf.keras` into Keras 2. This function
+    restores the variable, and `tf.keras` stays what it is. Use `tf_keras` to build
+    models for TFMOT.
 
     Raises:
         ImportError: if TFMOT is not installed.
@@ -44,7 +44,7 @@ def import_tfmot() -> ModuleType:
     try:
         import tensorflow as tf
 
-        # TensorFlow decides which Keras `tf.keras` is when it is first used.
+        # TensorFlow decides which Keras `tf.keras` is at its first use.
         dir(tf.keras)
         import tensorflow_model_optimization
     except ImportError as error:
@@ -65,30 +65,30 @@ def from_tfmot(
 ) -> keras.Model:
     """Returns a masked Keras 3 model with a TFMOT model's weights, masks and outputs.
 
-    A model that still has its `PruneLowMagnitude` wrappers gives their masks; only the
-    wrapped layers become masked layers. A model without wrappers (of `strip_pruning`)
-    has no masks any more: every layer that `mask_model` masks gets one, and embeddings
-    that hold zeros; *what is zero counts as pruned*. How the masks came about (blocks,
-    m by n, a policy) makes no difference. Both models compute on the same inputs before
-    the new one is returned.
+    If the model still has its `PruneLowMagnitude` wrappers, the masks are theirs, and
+    only the wrapped layers become masked layers. A model without wrappers (after
+    `strip_pruning`) has no masks any more: every layer that `mask_model` masks gets
+    one, and so do embeddings that contain zeros; *zeros count as pruned*. It makes no
+    difference how the masks were made (blocks, m by n, a policy). Before the new model
+    is returned, the outputs of both models on the same inputs are compared.
 
     Args:
         model: a built Sequential or Functional model of `tf_keras`, compiled or not;
-            nested models and shared layers may occur. It is left as it is, except
-            TFMOT's own habit of zeroing pruned weights when a model is called.
+            nested models and shared layers may occur. It is left as it is, except that
+            TFMOT itself sets pruned weights to zero when a model is called.
         custom_objects: Keras 3 classes (of layers, initializers, …) and functions by
-            the name they have in the tf_keras model. A custom layer's weights are
-            copied in the order in which its `build` adds them.
-        x: inputs to compare the outputs on; by default one random batch of two rows,
-            in which an unknown size is 32.
+            their names in the tf_keras model. A custom layer's weights are copied in
+            the order in which its `build` adds them.
+        x: inputs on which to compare the outputs; by default one random batch of two
+            rows, with 32 for unknown sizes.
 
     Returns:
         A masked Keras 3 model, not compiled.
 
     Raises:
         ImportError: if tf_keras is not installed.
-        ValueError: if `model` is none of tf_keras, or a layer or a mask cannot be
-            carried over; the error names it.
+        ValueError: if `model` is no model of tf_keras, or a layer or a mask cannot be
+            converted; the error names it.
         RuntimeError: if the outputs differ; the error says by how much.
 
     Example::
@@ -104,7 +104,7 @@ def from_tfmot(
     masks = _masks(model)
     names = {id(v): name for name, v in named_variables(plain).items()}
     found = {names[id(new)]: masks[id(old)] for old, new in pairs if id(old) in masks}
-    # Keras looks up what a layer's config names, by the name it has in Keras 3.
+    # Keras looks up names in a layer's config by their names in Keras 3.
     with keras.saving.custom_object_scope({c.__name__: c for c in custom.values()}):
         masked = _mask(plain, found)
     _compare(model, masked, x)
@@ -133,7 +133,7 @@ def _check(model: Any) -> None:
 
 
 def _masks(model: Any) -> dict[int, np.ndarray]:
-    """The masks that the model's wrappers hold, by the id of the tf_keras weight."""
+    """The masks of the model's wrappers, by the id of the tf_keras weight."""
     return {
         id(weight): np.asarray(mask) != 0
         for layer in legacy.walk(model)
@@ -143,7 +143,7 @@ def _masks(model: Any) -> dict[int, np.ndarray]:
 
 
 def _mask(plain: keras.Model, found: dict[str, np.ndarray]) -> keras.Model:
-    """The model masked: by what was found, or, if nothing was, where it is zero."""
+    """Masks a model with the masks found, or, if there are none, where it is zero."""
     if not found:
         masked = mask_model(
             plain, lambda layer: masked_by_default(layer) or _has_zeros(layer)
@@ -201,5 +201,5 @@ def _draw(tensor: Any) -> np.ndarray:
     shape[0] = tensor.shape[0] or 2
     if tensor.dtype.is_integer or tensor.dtype.is_bool:
         return rng.integers(0, 2, shape).astype(tensor.dtype.as_numpy_dtype)
-    # Between -1 and 1, which makes a token of index 0 where integers are expected.
+    # Values between -1 and 1 become index 0 where integers are expected.
     return rng.uniform(-1, 1, shape).astype(tensor.dtype.as_numpy_dtype)

@@ -1,4 +1,4 @@
-"""Figures of what a search found."""
+"""Plots the results of a search."""
 
 import io
 import os
@@ -26,13 +26,14 @@ MARKERS = "osD^vPX*<>h"
 KINDS = (".png", ".svg", ".pdf")
 """Suffixes of figures."""
 MOST = 7
-"""So many lines at most have their names among them; others beside the figure."""
+"""Up to this many lines are labelled inside the figure; more have a legend beside it.
+"""
 
 
 def plot_search(
     results: "pd.DataFrame", path: str | os.PathLike[str] | None = None
 ) -> "Figure":
-    """Plots objective and step of the early stop against the share of weights left.
+    """Plots the objective and step of the early stop against the density.
 
     Lines are means over all replicates and trials; bars extend from the smallest to the
     largest. The early stop is the step with the lowest validation loss, counted from
@@ -97,13 +98,13 @@ def plot_search(
     )
     if path is not None:
         write_figure(figure, path)
-    # Notebooks ask for it where pyplot, whose figures they know, was never imported.
+    # Notebooks call this method, because without pyplot they do not know figures.
     figure._repr_png_ = partial(as_png, figure)  # type: ignore[attr-defined]
     return figure
 
 
 def objective_column(results: "pd.DataFrame") -> str:
-    """The column of the objective at the early stop: on test data, if there are any.
+    """The column of the objective at the early stop, on test data if there are any.
 
     Raises:
         ValueError: if the table lacks a column, or has nothing to plot.
@@ -131,7 +132,7 @@ def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
     for index, variant in enumerate(variants):
         levels = results[results["variant"] == variant].groupby("level")
         mean, count = levels[column].mean(), levels[column].count()
-        # Means of equal values are off by a rounding: no bar may be negative.
+        # Means of equal values have rounding errors, but no bar may be negative.
         below = (mean - levels[column].min()).clip(lower=0)
         above = (levels[column].max() - mean).clip(lower=0)
         n = sorted({int(count.min()), int(count.max())})
@@ -156,16 +157,16 @@ def draw_by_density(axes: "Axes", results: "pd.DataFrame", column: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text for a figure in which a `$` begins no formula, without control characters.
+    """Text for a figure, in which `$` begins no formula, without control characters.
 
-    SVG cannot hold those.
+    SVG cannot contain control characters.
     """
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text.replace("$", r"\$")
 
 
 def format_density_axis(axes: "Axes", densities: list[float]) -> None:
-    """A log axis from dense to sparse."""
+    """Makes the x axis logarithmic, from dense to sparse."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log")
@@ -181,7 +182,10 @@ def format_density_axis(axes: "Axes", densities: list[float]) -> None:
 
 
 def _ticks(densities: list[float], room: int = 7) -> list[float]:
-    """As many of the falling densities as have room on a log axis; both ends always."""
+    """The densities, in falling order, that have room as ticks on a log axis.
+
+    Both ends are always included.
+    """
     first, last = densities[0], densities[-1]
     apart = 0.999 * (first / last) ** (1 / room)  # less a rounding
     ticks = [first]
@@ -192,12 +196,12 @@ def _ticks(densities: list[float], room: int = 7) -> list[float]:
 
 
 def check_kind(path: str | os.PathLike[str]) -> Path:
-    """The path of a figure to write, or ValueError if it is of no known kind."""
+    """Returns the path of a figure to write, or raises ValueError for other kinds."""
     return checks.path("path", path, KINDS)
 
 
 def as_png(figure: "Figure") -> bytes:
-    """The figure as the bytes of a file."""
+    """The figure as the bytes of a .png file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
@@ -206,7 +210,7 @@ def as_png(figure: "Figure") -> bytes:
 def write_figures(
     figures: Mapping[str, "Figure"], directory: str | os.PathLike
 ) -> None:
-    """Writes figures by their names, as .png and as .svg."""
+    """Writes each figure under its name, as .png and as .svg."""
     for name, figure in figures.items():
         for kind in (".png", ".svg"):
             write_figure(figure, Path(directory) / f"{name}{kind}")

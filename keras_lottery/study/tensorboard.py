@@ -1,4 +1,4 @@
-"""Curves for TensorBoard."""
+"""Writes learning curves for TensorBoard."""
 
 import importlib.util
 import os
@@ -13,12 +13,13 @@ __all__ = ["write_curves"]
 def write_curves(search: Run, directory: str | os.PathLike) -> None:
     """Writes the validation loss and the objective of all trainings of a search.
 
+
     Args:
         search: a `LotteryTicketSearch` or a `Run`.
-        directory: what to start TensorBoard on: `tensorboard --logdir directory`.
+        directory: the directory for TensorBoard: `tensorboard --logdir directory`.
 
     Raises:
-        ValueError: if an argument is unfit.
+        ValueError: if an argument is invalid.
         ImportError: if TensorFlow or TensorBoard is not installed.
     """
     check_run("search", search)

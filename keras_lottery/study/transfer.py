@@ -1,4 +1,4 @@
-"""Tickets in a training other than the one that they were found in."""
+"""Trains tickets in another training than the one in which they were found."""
 
 import contextlib
 import itertools
@@ -81,18 +81,18 @@ def compare_transfer(
     overwrite: bool = False,
     verbose: int = 1,
 ) -> "pd.DataFrame":
-    """Trains a ticket in another training, beside its controls and the dense network.
+    """Trains a ticket in another training, along with controls and the dense network.
 
     Args:
         ticket: the ticket, or one for each replicate.
-        model: a compiled model; what `Ticket.transfer` makes of it and the ticket is
-            trained. Its weights are those of the dense network, and of the layers that
-            do not come from the ticket, in replicate 0; further replicates draw theirs
-            from its initialisers. It is not changed.
+        model: a compiled model, to which `Ticket.transfer` transfers the ticket. In
+            replicate 0, its weights are those of the dense network and of the layers
+            that do not come from the ticket; further replicates draw these weights from
+            its initialisers. It is not changed.
         x, y: training data, same as in `LotteryTicketSearch.search`.
-        validation_data: (x, y) or a data set; finds the early stop.
-        test_data: (x, y) or a data set; is reported.
-        optimizer: trains instead of the model's own.
+        validation_data: (x, y) or a data set; it determines the early stop.
+        test_data: (x, y) or a data set; results on it are reported.
+        optimizer: an optimizer to use instead of the model's own.
         replace: same as in `Ticket.transfer`.
         controls: same as in `LotteryTicketSearch`. Controls draw from the model's
             initialisers; their masks have the ticket's granularity.
@@ -100,17 +100,18 @@ def compare_transfer(
         replicates: how often everything is repeated, with other weights of the dense
             network and another order of the data. By default once for each ticket.
         pretrained: the layers of the dense network whose weights were trained before,
-            same as in `LotteryTicketSearch`: every replicate has the model's.
-        seed: of everything that is random.
+            same as in `LotteryTicketSearch`: they have the model's weights in every
+            replicate.
+        seed: the seed of everything that is random.
         batch_size, epochs, steps, eval_freq, checkpoint, verbose: same as in
-            `LotteryTicketSearch.search`. Every training is of the same length, from
-            the start of the model's learning-rate schedule.
+            `LotteryTicketSearch.search`. All trainings have the same length, and begin
+            at the start of the model's learning-rate schedule.
         engine, workers, resources: same as in `LotteryTicketSearch`.
         directory: where the trainings are stored; called again with the same arguments,
             they continue where they stopped. More `replicates` and `controls` may be
             added later. By default a temporary directory.
-        overwrite: whether what the directory holds is removed, once all arguments have
-            been checked, instead of being continued.
+        overwrite: whether to remove the contents of the directory instead of continuing
+            them; this happens after all arguments have been checked.
 
     Returns:
         A table like that of `LotteryTicketSearch.results`: at level 0 the dense
@@ -118,12 +119,12 @@ def compare_transfer(
 
     Raises:
         ValueError: if an argument is out of range, the ticket does not fit the model,
-            a control needs what the ticket does not have, such as scores, or starting
+            a control needs something that the ticket lacks, such as scores, or starting
             weights that its file left out, or the directory holds other trainings;
             nothing has been trained then.
         FloatingPointError: if a loss of the dense network or of the ticket is not a
             number; a control's results are NaN then.
-        BlockingIOError: if others are training in this directory.
+        BlockingIOError: if another process is training in this directory.
 
     Reference:
         Morcos et al. 2019, "One ticket to win them all: generalizing lottery ticket
@@ -179,7 +180,7 @@ def compare_transfer(
         masked.compile(**{**compile_arguments(masked), "optimizer": given})
     transfer = _Transfer(
         carried=carried,
-        # The graph of a network of filters is followed for controls alone.
+        # Only controls need to follow the graph of a network with pruned filters.
         groupings=[
             grouping.get(each.granularity).of(masked, get_masks(masked))
             for each in tickets
@@ -196,7 +197,7 @@ def compare_transfer(
     own = get_state(masked)
     for task in transfer.tasks(0, own):
         if not task.which.trial:
-            # What a control cannot do is known before any training.
+            # A control that cannot be made raises before any training.
             task.make(masked, data.examples)
     count = replicates * (2 + len(resolved))
     with contextlib.ExitStack() as stack:
@@ -245,17 +246,18 @@ def compare_transfer(
 
 @dataclass(frozen=True, kw_only=True)
 class _Transfer:
-    """What is trained beside each other.
+    """The trainings of a transfer: tickets, controls and dense networks.
 
     Args:
-        carried: what each replicate's ticket brings along.
-        groupings: what was pruned together in each; empty without controls.
-        controls: (name, control, trial) of all.
+        carried: the part of each replicate's ticket that fits the model.
+        groupings: the grouping of each replicate's ticket; empty without controls.
+        controls: (name, control, trial) of all controls.
         model: the masked model.
-        data: what to train and judge on.
-        steps: the length of all trainings.
-        seed: of everything that is random.
-        shared: the weights that the dense networks of all replicates start from.
+        data: the data to train and evaluate on.
+        steps: the length of each training.
+        seed: the seed of everything that is random.
+        shared: the pretrained weights, which the dense networks of all replicates
+            share.
     """
 
     carried: Sequence[Carried]
@@ -268,12 +270,12 @@ class _Transfer:
     shared: State
 
     def draw(self, first: State, replicate: int) -> State:
-        """The weights of another replicate's dense network than the first."""
+        """Draws the weights of the dense network of a replicate after the first."""
         drawn = redraw(self.model, derive_seed(self.seed, replicate, "initial"))
         return {**drawn, **{name: first[name] for name in self.shared}}
 
     def dense_ticket(self, own: State) -> Ticket:
-        """All weights."""
+        """The dense network as a ticket that keeps all weights."""
         shapes = {name: mask.shape for name, mask in self.carried[0].masks.items()}
         return Ticket(Masks.dense(shapes), own, steps=self.steps)
 

@@ -2,14 +2,15 @@
 and masked layer keeps to, the library's own and yours.
 
 Each function takes a name or the object itself, and raises an AssertionError that says
-which rule is broken, and how. In the tests of a package of your own:
+which rule is broken, and how. Use them in the tests of your own package:
 
     from keras_lottery import testing
 
     def test_my_criterion():
         testing.check_criterion(my_criterion)
 
-Tests of what is special about it, that a score is the one of the paper, remain yours.
+You still need tests of what is special about your object, for example that a score is
+the one of its paper.
 """
 
 from keras_lottery.testing.allocation import check_allocation

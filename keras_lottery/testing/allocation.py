@@ -1,4 +1,4 @@
-"""What every allocation keeps to."""
+"""The rules that every allocation follows."""
 
 import itertools
 
@@ -21,16 +21,17 @@ SPARSITIES = (0.35, 0.6, 0.9)
 def check_allocation(allocation: AllocationLike) -> None:
     """Checks an allocation on a small network: dense, pruned before, with equal scores.
 
-    - It returns `Masks` of the names and shapes that it is given.
-    - It keeps `kept_after(masks, sparsity)` weights, exactly.
-    - What is pruned stays pruned, and its scores, NaN among them, have no say.
-    - In each layer the largest scores are kept; of equals, the first.
-    - The same scores give the same masks, and are left as they are.
-    - NaN for a weight that is left, and a sparsity below that of the masks, raise
-      ValueError.
-    - `total_sparsity` is 0 at 0, grows, and can be had.
-    - What is left out stays as it is: `leaving_out` names it in `exclude`, or gives the
-      allocation itself, which then sees to that by itself.
+    - It returns `Masks` with the names and shapes that it receives.
+    - It keeps exactly `kept_after(masks, sparsity)` weights.
+    - Pruned weights stay pruned, and their scores, even NaN, have no effect.
+    - In each layer, the weights with the largest scores are kept; of equal scores, the
+      first ones.
+    - The same scores give the same masks, and are not changed.
+    - NaN as the score of a remaining weight raises ValueError, and so does a sparsity
+      below that of the masks.
+    - `total_sparsity` is 0 at 0, increases, and can be reached.
+    - Layers that are left out stay as they are: `leaving_out` either names them in
+      `exclude`, or returns the allocation itself, which then takes care of that.
 
     The network has the weights `conv/kernel`, `dense/kernel` and `output/kernel`.
 

@@ -1,4 +1,4 @@
-"""What every control keeps to."""
+"""The rules that every control follows."""
 
 import dataclasses
 
@@ -14,13 +14,13 @@ from keras_lottery.tickets.criteria import magnitude
 
 
 def check_control(control: str | Control) -> None:
-    """Checks a control beside a ticket that keeps a third of a small network.
+    """Checks a control for a ticket that keeps a third of a small network.
 
-    - It returns a ticket with masks and weights of the same names and shapes, which
-      keeps as many weights in all, starts at the same step and trains for as many at
-      the same learning rate: what it is held against is as large and trained as long.
-    - The weights that it keeps are numbers.
-    - The same snapshot makes the same control: random numbers come from `snapshot.rng`.
+    - It returns a ticket with masks and weights of the same names and shapes. This
+      ticket keeps as many weights in total, starts at the same step, and trains for as
+      many steps at the same learning rate, so that the two can be compared.
+    - The weights that it keeps are finite numbers.
+    - The same snapshot gives the same control: random numbers come from `snapshot.rng`.
     - It changes neither the ticket nor the snapshot.
 
     Args:
@@ -83,7 +83,7 @@ def check_control(control: str | Control) -> None:
 
 
 def _found() -> tuple[Ticket, Snapshot]:
-    """A ticket, and the snapshot that it was found in."""
+    """A ticket, and the snapshot in which it was found."""
     snapshot = example.snapshot()
     scores = magnitude(snapshot)
     masks = Uniform()(scores, snapshot.masks, 0.65)

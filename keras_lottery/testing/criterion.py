@@ -1,4 +1,4 @@
-"""What every criterion keeps to."""
+"""The rules that every criterion follows."""
 
 from collections.abc import Mapping
 
@@ -12,13 +12,13 @@ from keras_lottery.tickets.criteria import Criterion
 
 
 def check_criterion(criterion: str | Criterion) -> None:
-    """Checks a criterion on a small trained network, a third of it pruned.
+    """Checks a criterion on a small trained network of which a third is pruned.
 
-    - It returns an array of numbers of the weight's shape for each name in
+    - It returns an array of numbers with the weight's shape for each name in
       `snapshot.masks`, and for no other.
-    - The scores of weights that are left are no NaN.
-    - The same snapshot has the same scores: random numbers come from `snapshot.rng`.
-    - It changes nothing: neither the snapshot's arrays nor its model.
+    - The scores of remaining weights are not NaN.
+    - The same snapshot gives the same scores: random numbers come from `snapshot.rng`.
+    - It changes neither the snapshot's arrays nor its model.
 
     Args:
         criterion: a name, or a function of a snapshot.

@@ -1,4 +1,4 @@
-"""A small trained network, for criteria and controls to look at."""
+"""A small trained network, on which criteria and controls are checked."""
 
 import functools
 
@@ -28,7 +28,7 @@ SHAPES = {
 
 
 def snapshot(seed: int = 0) -> Snapshot:
-    """What is known once the example was trained, with a third of it pruned before.
+    """A snapshot of the trained example, of which a third was pruned before.
 
     Its model is compiled, and it has data. The masks, the weights and the random
     numbers are the same every time.
@@ -75,7 +75,7 @@ def contents(of: Snapshot) -> dict[str, np.ndarray]:
 @functools.cache
 @seeded(0)
 def _model() -> tuple[keras.Model, Masks, dict[str, np.ndarray]]:
-    """A dense model, its masks and its state: it is built and compiled once."""
+    """A dense model, its masks and its state; it is built and compiled only once."""
     model = keras.Sequential(
         [
             keras.Input((6, 6, 1)),
@@ -101,7 +101,7 @@ def _model() -> tuple[keras.Model, Masks, dict[str, np.ndarray]]:
 def _moved(
     state: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Weights as training might have left them: some lose their sign."""
+    """Weights as they might be after training; some have changed their sign."""
     return {
         name: (array + rng.normal(scale=0.2, size=array.shape)).astype(array.dtype)
         if np.issubdtype(array.dtype, np.floating) and not name.startswith("norm")

@@ -1,4 +1,4 @@
-"""What every grouping keeps to."""
+"""The rules that every grouping follows."""
 
 import keras
 import numpy as np
@@ -21,21 +21,22 @@ def check_grouping(
 ) -> None:
     """Checks a grouping on a small network: dense, and with groups pruned before.
 
-    - `fold` makes scores and masks of the same names and shapes; the masks are those
-      of `left`. It leaves the scores as they are, and those of pruned weights have no
-      say.
-    - `unfold` of all groups changes nothing, of some takes no others, and what is
-      pruned stays pruned.
-    - As many groups are left as a sparsity asks for, and once more changes nothing.
+    - `fold` returns scores and masks with the same names and shapes; the masks are
+      those of `left`. It does not change the scores, and those of pruned weights have
+      no effect.
+    - `unfold` of all groups changes nothing; `unfold` of some groups keeps no others;
+      pruned weights stay pruned.
+    - As many groups remain as a sparsity requires, and pruning again to the same
+      sparsity changes nothing.
     - `rearrange` and `shuffle` keep as many groups in each layer, and as many weights
-      where groups count by them, none that may not be kept.
-    - `idle` names no masked weight, and nothing where nothing was pruned.
+      if groups count by their weights. They keep no group that may not be kept.
+    - `idle` names no masked weight, and none at all if nothing was pruned.
     - The same scores give the same masks.
 
     Args:
-        granularity: what `granularity=` may be, or a `Kind`.
-        within: by how many the count may miss what a sparsity asks for, where groups
-            count by their weights.
+        granularity: a value of `granularity=`, or a `Kind`.
+        within: by how many weights the result may miss the sparsity, if groups count by
+            their weights.
         model: a masked model that has such groups; by default, one with a convolution
             and Dense layers.
 

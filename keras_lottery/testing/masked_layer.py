@@ -1,4 +1,4 @@
-"""What every masked layer keeps to."""
+"""The rules that every masked layer follows."""
 
 import tempfile
 from collections.abc import Callable
@@ -26,17 +26,17 @@ from keras_lottery.testing.rules import rule, same
 def check_masked_layer(build: Callable[[], keras.layers.Layer], x: Any) -> None:
     """Checks the masked form of a layer in a model of its own.
 
-    - `mask_model` masks it, and the outputs stay what they were.
-    - Half of the weights pruned, the outputs are those of the ordinary layer with zeros
-      in their place, which is what `strip_masks` returns.
-    - What the variable holds in place of a pruned weight changes no output.
-    - A pruned weight is still exactly zero after training with momentum, and the masks
-      are what they were; weights that are left have moved.
+    - `mask_model` masks it, and the outputs stay the same.
+    - With half of the weights pruned, the outputs equal those of the ordinary layer
+      with zeros in their place, which `strip_masks` returns.
+    - The value that the variable holds in place of a pruned weight affects no output.
+    - After training with momentum, pruned weights are still exactly zero, the masks are
+      the same, and the remaining weights have moved.
     - A file of the masked model loads with equal masks, weights and outputs.
 
     Args:
         build: makes the ordinary layer, whose masked form is registered.
-        x: a batch of inputs for it, an array.
+        x: a batch of inputs for the layer, as an array.
 
     Raises:
         AssertionError: if a rule is broken; it says which.
@@ -87,7 +87,7 @@ def check_masked_layer(build: Callable[[], keras.layers.Layer], x: Any) -> None:
         "pruned weights",
         "other outputs",
     )
-    set_masks(masked, masks)  # without the noise: on JAX nothing else removes it
+    set_masks(masked, masks)  # This removes the noise; on JAX, nothing else does.
     _check_training(masked, masks, x)
     _check_file(masked, masks, x)
 

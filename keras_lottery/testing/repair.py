@@ -1,4 +1,4 @@
-"""What every repair keeps to."""
+"""The rules that every repair follows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ from keras_lottery.tickets.repair import RepairLike
 def check_repair(repair: RepairLike, granularity: Granularity = "weight") -> None:
     """Checks a repair on a small trained network that is pruned to a third.
 
-    - It returns finite arrays of the names and shapes of the model's variables.
-    - What the masks prune is zero.
-    - The same snapshot has the same repair.
+    - It returns finite arrays with the names and shapes of the model's variables.
+    - Pruned weights are zero.
+    - The same snapshot gives the same repair.
     - It changes neither the masks nor the snapshot's arrays.
 
     Args:
         repair: a name, or a function `(snapshot, masks) -> weights`.
-        granularity: what is pruned together, such as `"filter"` for a repair of filters
-            alone.
+        granularity: what is pruned together, such as `"filter"` for a repair that works
+            only for filters.
 
     Raises:
         AssertionError: if a rule is broken; it says which.

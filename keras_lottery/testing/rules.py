@@ -1,4 +1,4 @@
-"""Rules that can be broken, and whether two things are the same."""
+"""Helpers of the checks: raising for broken rules, and comparing arrays by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def rule(kept: bool, text: str, received: Any) -> None:
-    """Raises AssertionError, with the rule's text, if it is broken."""
+    """Raises AssertionError with the rule's text if the rule is broken."""
     if not kept:
         raise AssertionError(f"Broken rule: {text}. Received: {received}")
 
 
 def refuses(call: Callable[[], Any], text: str) -> None:
-    """Raises AssertionError, with the rule's text, unless a call raises ValueError."""
+    """Raises AssertionError with the rule's text unless a call raises ValueError."""
     try:
         made = call()
     except ValueError:

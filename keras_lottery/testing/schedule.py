@@ -1,4 +1,4 @@
-"""What every schedule keeps to."""
+"""The rules that every schedule follows."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from keras_lottery.tickets.schedules import SCHEDULES, Schedule
 def check_schedule(schedule: str | Schedule | Callable[..., Schedule]) -> None:
     """Checks a schedule, or a function that makes one.
 
-    - The function takes a rate and a number of levels, both with a default, and makes a
-      `Schedule`, whose sparsities increase between 0 and 1.
-    - It has at most as many levels as it is asked for.
-    - The same arguments make the same schedule.
+    - The function takes a rate and a number of levels, both with a default, and returns
+      a `Schedule` whose sparsities increase between 0 and 1.
+    - The schedule has at most as many levels as requested.
+    - The same arguments give the same schedule.
 
     Args:
         schedule: a name, a `Schedule`, or a function `(rate, levels) -> Schedule`.

@@ -1,4 +1,4 @@
-"""Inputs that are changed so that a network errs."""
+"""Adversarial examples: inputs that are changed so that a network errs."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ def fast_gradient_sign(
     Args:
         model: a compiled model, masked or not. It is not changed.
         data: (x, y) as arrays or structures of them, or a data set, which is read
-            whole. All inputs are floats.
+            whole. All inputs must be floats.
         epsilon: how far a value moves, in the units of x.
-        batch_size: examples of which gradients are computed at once.
+        batch_size: the number of examples whose gradients are computed at once.
 
     Returns:
         The changed inputs, in the structure, shapes and types of x.

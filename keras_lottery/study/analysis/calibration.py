@@ -1,4 +1,4 @@
-"""Whether a classifier is as certain as it is right."""
+"""The calibration of classifiers: whether confidence agrees with accuracy."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
     as it claims to be.
 
     Args:
-        probabilities: those of each class, of shape (n, classes). A model that returns
-            logits needs `keras.ops.softmax` first.
+        probabilities: the probability of each class, of shape (n, classes). Apply
+            `keras.ops.softmax` first if the model returns logits.
         labels: the right classes, whole numbers of shape (n,) or (n, 1).
         bins: the number of bins.
 
@@ -55,7 +55,7 @@ def calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
         checks.refuse("labels", form, labels)
     confidence = found.max(1).astype("float64")
     hit = found.argmax(1) == right.ravel()
-    # A confidence on the border of two bins is in the lower one.
+    # A confidence on the border of two bins belongs to the lower one.
     which = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
     distance = np.bincount(which, hit - confidence, bins)
     return float(np.abs(distance).sum() / n)

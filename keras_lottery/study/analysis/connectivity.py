@@ -1,4 +1,4 @@
-"""What lies between two trained nets: linear interpolation, and the error barrier."""
+"""Linear interpolation between two trained nets, and the error barrier between them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -31,27 +31,27 @@ def interpolate(
     statistics: Any = None,
     objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
-    """Loss and error along the line from one net to another.
+    """Measures loss and error along the line from one net to another.
 
-    At α all weights are w_a + α (w_b - w_a); at the ends they are those of the states,
-    to the bit. What is not a float (states of random generators) is that of `state_a`
-    before the end.
+    At α, all weights are w_a + α (w_b - w_a); at the ends, they equal those of the
+    states to the bit. Variables that are not floats (states of random generators) keep
+    the values of `state_a` until α = 1.
 
     Args:
         model: a compiled model, masked or not; it is left as it was.
-        state_a, state_b: two of its states, such as the ends of two trainings. Where
-            the model's masks prune, they must be zero.
+        state_a, state_b: two of its states, such as those at the end of two trainings.
+            Weights that the model's masks prune must be zero in both.
         data: (x, y), a `PyDataset` or a `tf.data.Dataset` to measure on.
-        points: how many values of α, 0 and 1 among them.
+        points: the number of values of α, including 0 and 1.
         statistics: inputs (an array) on which the statistics of `BatchNormalization`
-            layers are estimated again at every point between the ends: the mean over
-            batches of what the layers see in training mode. By default they are
-            interpolated as the weights are.
+            layers are estimated anew at every point between the ends, as means over
+            batches in training mode. By default the statistics are interpolated like
+            the weights.
         objective: same as in `LotteryTicketSearch`.
 
     Returns:
         A row for each point: `alpha`, `loss`, `accuracy` (or another metric, by its
-        name) and `error`: 1 - accuracy, or the metric itself if less is better.
+        name) and `error`: 1 - accuracy, or the metric itself if lower is better.
 
     Raises:
         ValueError: if the model is not compiled or does not report the objective, a
@@ -115,15 +115,15 @@ def instability(
 ) -> float:
     """The error barrier between two nets: how unstable the training was to its noise.
 
-    The highest error on the line between the two, less the mean of its ends' errors:
-    max_α E(α) - (E(0) + E(1)) / 2, at least 0. Nets that were trained from the same
-    weights with different orders of the data are called stable below 0.02
+    It is the highest error on the line between the two, minus the mean error at its
+    ends: max_α E(α) - (E(0) + E(1)) / 2, at least 0. Nets that were trained from the
+    same weights with different orders of the data are called stable below 0.02
     (`train_and_measure_instability` trains such pairs).
 
-    Arguments and errors are those of `interpolate`.
+    The arguments and errors are the same as those of `interpolate`.
 
     Returns:
-        Of accuracies, a share of the examples: 0.02 is two percentage points of error.
+        The error barrier. For accuracies, 0.02 is two percentage points of error.
 
     Reference:
         Frankle et al., [Linear mode connectivity and the lottery ticket hypothesis](
@@ -135,15 +135,15 @@ def instability(
 
 
 def barrier(line: "pd.DataFrame") -> float:
-    """The instability, of a table that `interpolate` made."""
+    """The error barrier in a table that `interpolate` returned."""
     error = line["error"].to_numpy()
     return float(error.max() - (error[0] + error[-1]) / 2)
 
 
 def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> None:
-    """Estimates the statistics of a model's BatchNormalization layers again, in place.
+    """Estimates the statistics of a model's BatchNormalization layers anew, in place.
 
-    They become the means over batches of what the layers see in training mode.
+    They become the means over batches of the batch statistics in training mode.
 
     Args:
         model: a model.
@@ -158,7 +158,8 @@ def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> No
     try:
         for index, (batch, _) in enumerate(in_batches(model, x, (), batch_size)):
             for layer in normalisations:
-                # The mean of so many batches; the first replaces what was there.
+                # This gives the mean over the batches so far; the first batch replaces
+                # the old statistics.
                 layer.momentum = index / (index + 1)
             model(batch, training=True)
     finally:
@@ -167,7 +168,7 @@ def estimate_statistics(model: keras.Model, x: Any, batch_size: int = 256) -> No
 
 
 def _check_statistics(model: keras.Model, x: Any) -> list[Any]:
-    """The normalisations of a model, or ValueError if it has none, or x is no input."""
+    """A model's normalisations; raises ValueError if it has none, or x does not fit."""
     normalisations = [
         layer
         for _, layer in walk(model)
@@ -193,7 +194,7 @@ def _line(a: State, b: State, alphas: np.ndarray) -> Iterator[State]:
 
 
 def _between(a: np.ndarray, b: np.ndarray, alpha: float) -> np.ndarray:
-    # Of this form, between equal weights there are no others.
+    # In this form, the line between equal weights has only these weights.
     return a + (alpha * (b - a)).astype(a.dtype) if "float" in a.dtype.name else a
 
 

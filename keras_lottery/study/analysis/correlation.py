@@ -1,4 +1,4 @@
-"""How far the large weights of a net stay the large ones."""
+"""The weight correlation: how many of a net's largest weights stay the largest."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def weight_correlation(
     before: State, after: State, p: float, masks: Masks | None = None
 ) -> "pd.DataFrame":
-    """The correlation indicator R_p: how many of the largest weights are the same.
+    """The correlation indicator R_p: the share of the largest weights that agree.
 
     R_p = Σ_l |T_p(θ_l) ∩ T_p(θ'_l)| / Σ_l |T_p(θ_l)|, where T_p are the positions of
     the share p of a layer's weights that are largest in magnitude. It is 1 for equal
@@ -26,14 +26,15 @@ def weight_correlation(
     Args:
         before, after: two states of one network, such as those before and after
             training.
-        p: the share, in (0, 1]. Each layer's number is rounded, and at least 1; of
-            equal magnitudes, the earlier position counts.
-        masks: the weights that are left: p is a share of these. By default every
-            array of two or more dimensions in `before`, whole.
+        p: the share, in (0, 1]. The number of weights in each layer is rounded, and at
+            least 1; of equal magnitudes, the earlier position counts.
+        masks: the masks of the remaining weights, of which p is a share. By default,
+            all weights of every array of two or more dimensions in `before`.
 
     Returns:
-        A row for each weight, and `"total"` for all: `weight`, `size` (weights left),
-        `top` (|T_p|), `shared`, and `correlation`, R_p; NaN where nothing is left.
+        A row for each weight, and `"total"` for all: `weight`, `size` (the number of
+        remaining weights), `top` (|T_p|), `shared`, and `correlation` (R_p; NaN if no
+        weight remains).
 
     Raises:
         ValueError: if p is out of range, or the states do not fit each other.

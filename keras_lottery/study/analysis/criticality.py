@@ -1,4 +1,4 @@
-"""Which layers of a trained net matter: Zhang et al.'s re-initialisation."""
+"""Measures which layers of a trained net matter, by re-initialising each of them."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,31 +36,31 @@ def layer_criticality(
     layers: Mapping[str, Sequence[str]] | None = None,
     objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
-    """Puts one layer of a trained net back to where it was, and measures what is lost.
+    """Resets one layer of a trained net at a time, and measures how much is lost.
 
-    Each layer is re-initialised to its values at each checkpoint, and re-randomised:
-    drawn anew from the model's initialisers; the other layers stay trained. A layer is
-    critical if the net does not survive it.
+    Each layer is re-initialised to its values at each checkpoint, and re-randomised,
+    which means drawn anew from the model's initialisers; the other layers stay trained.
+    A layer is critical if the net fails without its trained weights.
 
     Args:
         model: a compiled model with the trained weights, masked or not; it is left as
-            it was. Its masks stay: pruned weights are zero in every checkpoint.
+            it was. Its masks stay, and pruned weights are zero at every checkpoint.
         checkpoints: states by label, such as `Checkpoints().states` by epoch, or
             `{"initial": dense.weights}` of a stored search's `dense = ticket(0)`.
         data: (x, y), a `PyDataset` or a `tf.data.Dataset` to measure on.
         replicates: how often each layer is re-randomised.
-        seed: of what is drawn.
-        layers: names of the variables (see `layers.named_variables`) that go back
-            together, by a name for them. By default each layer that has a weight of
-            two or more dimensions, with its biases and with the normalisation that
-            reads its output.
+        seed: the seed of the re-randomisation.
+        layers: groups of variables that are reset together: a name for each group, and
+            the names of its variables (see `layers.named_variables`). By default, each
+            layer with a weight of two or more dimensions forms a group, with its biases
+            and the normalisation that reads its output.
         objective: same as in `LotteryTicketSearch`.
 
     Returns:
         A row for each layer and checkpoint, and for each re-randomisation, whose
         checkpoint is `"random"`: `layer`, `checkpoint`, `replicate`, `loss`,
-        `accuracy` (or another metric, by its name) and `drop`: how much better the
-        trained model is.
+        `accuracy` (or another metric, by its name) and `drop`, by how much the trained
+        model is better.
 
     Raises:
         ValueError: if the model is not compiled or does not report the objective, or a
@@ -133,7 +133,7 @@ def layer_criticality(
 
 
 def layer_groups(model: keras.Model) -> dict[str, list[str]]:
-    """The variables of each layer, with those of the normalisation that follows it.
+    """The variables of each layer, and those of the normalisation that follows it.
 
     >>> model = keras.Sequential([
     ...     keras.Input((4,)), keras.layers.Dense(3, name="hidden"),
@@ -160,7 +160,7 @@ def layer_groups(model: keras.Model) -> dict[str, list[str]]:
 
 
 def _source(layer: Any, paths: dict[int, str], kernels: set[str]) -> str | None:
-    """The layer with a kernel that a layer reads through others without one."""
+    """The layer with a kernel from which a layer reads, directly or through others."""
     while (layer := parent(layer)) is not None:
         if (path := paths.get(id(layer))) in kernels:
             return path

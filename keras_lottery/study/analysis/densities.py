@@ -1,4 +1,4 @@
-"""Which layers a ticket's weights are in."""
+"""The densities of a ticket's layers."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def layer_densities(masks: Masks | Ticket) -> "pd.DataFrame":
-    """The share of the weights left, by layer.
+    """The share of remaining weights in each layer.
 
     Args:
         masks: a ticket, or its masks.
@@ -43,17 +43,17 @@ def layer_densities(masks: Masks | Ticket) -> "pd.DataFrame":
 
 
 def densities_by_level(search: Run) -> "pd.DataFrame":
-    """The share of the weights left in each layer of a search's tickets.
+    """The share of remaining weights in each layer of a search's tickets.
 
     Args:
         search: a `LotteryTicketSearch` or a `Run`, finished or not.
 
     Returns:
-        The rows of `layer_densities` for each ticket that is stored, with `level` and
+        The rows of `layer_densities` for each stored ticket, with `level` and
         `replicate`.
 
     Raises:
-        ValueError: if `search` is none, or no ticket is stored.
+        ValueError: if `search` is no search, or no ticket is stored.
     """
     import pandas as pd
 

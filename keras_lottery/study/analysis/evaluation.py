@@ -1,4 +1,4 @@
-"""A model at other weights, and then as it was."""
+"""Evaluates a model with other weights, and restores it."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ from keras_lottery.keras_bridge.layers.state import read
 
 @contextlib.contextmanager
 def borrowed(model: keras.Model) -> Iterator[dict[str, np.ndarray]]:
-    """Gives the model's state; afterwards all its variables are as they were."""
+    """Yields the model's state; restores all its variables at the end of the block."""
     state = get_state(model)
     masks = [mask for mask, _ in named_masks(model).values()]
     variables = [*named_variables(model).values(), *masks, *model.metrics_variables]
@@ -43,14 +43,14 @@ def evaluate_states(
     objective: Objective,
     prepare: Callable[[int], None] = lambda index: None,
 ) -> list[tuple[float, float]]:
-    """Loss and objective of a model at one state after another.
+    """The loss and objective of a model in each of several states.
 
     Args:
         model: a compiled model, masked or not; it is left as it was. Its masks stay.
-        states: of all its variables.
+        states: states of all its variables.
         data: (x, y), (x, y, sample_weight), a `PyDataset` or `tf.data.Dataset`.
-        objective: what `judged` made of the user's.
-        prepare: is called with a state's index once the model holds it.
+        objective: the objective that `judged` returned.
+        prepare: called with the index of a state after the model has been set to it.
 
     Raises:
         ValueError: if a state is not the model's.
@@ -68,7 +68,7 @@ def evaluate_states(
 def judged(
     model: keras.Model, data: Any, objective: str | Objective | None
 ) -> Objective:
-    """The objective that is meant, by a batch of the data; the model is left as it was.
+    """Resolves an objective by evaluating one batch; the model is left as it was.
 
     Raises:
         ValueError: if the data do not fit the model, or it does not report the
@@ -83,7 +83,7 @@ def judged(
 
 
 def check_state(argument: str, state: State, model: keras.Model) -> None:
-    """Raises ValueError if a state is not that of a model, or not finite."""
+    """Raises ValueError if a state does not fit the model or is not finite."""
     checks.state(argument, state)
     shapes = {name: tuple(v.shape) for name, v in named_variables(model).items()}
     given = {name: np.shape(array) for name, array in state.items()}

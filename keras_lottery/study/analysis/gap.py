@@ -1,4 +1,4 @@
-"""How far tickets overfit."""
+"""The generalisation gap: how much tickets overfit."""
 
 from typing import TYPE_CHECKING
 
@@ -12,22 +12,22 @@ COLUMNS = ["level", "density", "variant", "replicate", "trial"]
 
 
 def generalisation_gap(search: Run, on: str | None = None) -> "pd.DataFrame":
-    """How much better tickets are on their training data than on others, by density.
+    """How much better tickets are on training data than on held-out data, by density.
 
     Args:
         search: a `LotteryTicketSearch` or a `Run`, finished or not.
-        on: the data that are held out: `"test"` or `"validation"`; by default the test
-            data, if there were any.
+        on: the held-out data: `"test"` or `"validation"`; by default the test data if
+            there are any, else the validation data.
 
     Returns:
         A row for each training: `level`, `density`, `variant`, `replicate`, `trial`,
         and the search's objective at the end of the training: `train_accuracy`,
-        `accuracy` (on the data held out; columns of another metric have its name) and
-        `gap`: how much better the first is.
+        `accuracy` (on the held-out data; columns of another metric have its name) and
+        `gap`, by how much the former is better.
 
     Raises:
-        ValueError: if `search` is none, `on` is something else, or there are no such
-            data.
+        ValueError: if `search` is no search, `on` is something else, or there are no
+            such data.
 
     Reference:
         Frankle & Carbin, [The Lottery Ticket Hypothesis](

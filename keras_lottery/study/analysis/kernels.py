@@ -1,4 +1,4 @@
-"""Which weights are compared, where no masks say so."""
+"""The weights that analyses compare by default."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from keras_lottery.masks import Masks
 
 
 def masks_of(masks: Masks | None = None, **states: State) -> Masks:
-    """The masks given, or dense ones of every array of two or more dimensions.
+    """The given masks, or dense masks of every array of two or more dimensions.
 
     Args:
-        masks: of the weights to compare.
-        states: what is compared, by the argument's name.
+        masks: the masks of the weights to compare.
+        states: the states to compare, by the argument's name.
 
     Raises:
         ValueError: if a state lacks one of the weights, or has it in another shape.

@@ -1,4 +1,4 @@
-"""How far weights went in training, inside and outside a ticket."""
+"""How far weights move in training, inside and outside a ticket."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,28 +19,30 @@ QUANTITIES = {
     "distance": lambda initial, final: np.abs(final - initial),
     "growth": lambda initial, final: np.abs(final) - np.abs(initial),
 }
-"""What is told of a weight: w_0, |w_T - w_0| and |w_T| - |w_0|."""
+"""The quantities of a weight: w_0, |w_T - w_0| and |w_T| - |w_0|."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def weight_movement(initial: State, final: State, masks: Masks) -> "pd.DataFrame":
-    """How far weights went in training, those of a ticket and those outside it.
+    """How far weights moved in training, inside and outside a ticket.
 
-    Of a stored search: `weight_movement(dense.weights, dense.trained, ticket.masks)`
-    with `dense = search.ticket(0)` and `ticket = search.ticket(level)` compares the
-    weights of the dense training by whether the ticket has them. (In the ticket's own
-    training, those outside it are zero.)
+    For a stored search with `dense = search.ticket(0)` and
+    `ticket = search.ticket(level)`, the call
+    `weight_movement(dense.weights, dense.trained, ticket.masks)` compares the weights
+    that the ticket keeps with the others in the dense network's training. (In the
+    ticket's own training, the others are zero.)
 
     Args:
         initial, final: states before and after a training.
-        masks: the ticket's.
+        masks: the masks of the ticket.
 
     Returns:
         Three rows for each weight and part (`"kept"`, `"pruned"`), and for all weights
-        as `"total"`: of the `quantity` `"initial"`, w_0; `"distance"`, |w_T - w_0|; and
-        `"growth"`, |w_T| - |w_0|: `count`, `mean`, `std`, and the quantiles `q05`,
-        `q25`, `q50`, `q75`, `q95`; NaN where there are none.
+        as `"total"`. Each row describes one `quantity` (`"initial"`, w_0; `"distance"`,
+        |w_T - w_0|; or `"growth"`, |w_T| - |w_0|) by its `count`, `mean`, `std`, and
+        the quantiles `q05`, `q25`, `q50`, `q75`, `q95`, which are NaN if the part has
+        no weights.
 
     Raises:
         ValueError: if the states and masks do not fit each other.
@@ -91,14 +93,14 @@ def weight_movement(initial: State, final: State, masks: Masks) -> "pd.DataFrame
 def weight_histograms(
     initial: State, final: State, masks: Masks, bins: int = 50
 ) -> "pd.DataFrame":
-    """The distributions that `weight_movement` sums up, to be drawn.
+    """Histograms of the distributions that `weight_movement` summarises.
 
-    Arguments and errors are those of `weight_movement`.
+    The errors are the same as those of `weight_movement`.
 
     Args:
         initial, final, masks: same as `weight_movement`.
-        bins: number of bins, of equal width. The kept and the pruned weights of a layer
-            share their bins.
+        bins: the number of bins, which have equal width. The kept and the pruned
+            weights of a layer have the same bins.
 
     Returns:
         A row for each bin: `weight`, `part`, `quantity`, the bin's ends `low` and
@@ -140,7 +142,7 @@ def weight_histograms(
 def _values(
     initial: State, final: State, masks: Masks
 ) -> Iterator[tuple[dict[str, str], np.ndarray]]:
-    """Every quantity of the weights kept and pruned, by layer and of all."""
+    """Every quantity of the kept and the pruned weights, by layer and in total."""
     keras_checks.masks("masks", masks)
     masks = masks_of(initial=initial, final=final, masks=masks)
     for weight in [*masks, "total"]:

@@ -1,4 +1,4 @@
-"""Trains copies of a net with different noise, to see how far apart they end."""
+"""Trains copies of a net with different noise, and measures how far apart they end."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,18 +46,18 @@ def train_rewind_points(
     Args:
         model: a compiled model, whose weights are W_0; it is not changed.
         x, y: training inputs and targets: arrays, or structures of them.
-        test_data: (x, y) or a data set, which the trainings are watched on.
+        test_data: (x, y) or a data set on which the trainings are evaluated.
         at: the steps k, or epochs such as `"2ep"`.
-        epochs: length of the whole training.
+        epochs: the length of the whole training.
         steps: the same in optimizer steps, instead of `epochs`.
         batch_size: examples in a step.
-        seed: of the order of the data.
+        seed: the seed of the order of the data.
         prunable: same as `mask_model`.
         engine: same as `engines.make`.
         verbose: 0 is silent; 1 shows progress.
 
     Returns:
-        For each k a dense ticket: W_k, and the rest of the training from there.
+        A dense ticket for each k: W_k, with the steps that remain of the training.
 
     Raises:
         ValueError: if an argument is out of range, before anything is trained.
@@ -98,19 +98,19 @@ def train_and_measure_instability(
 ) -> "pd.DataFrame":
     """Trains pairs of copies from W_k, and measures the error barrier between them.
 
-    The copies of a pair differ only in the order of the data (and in what random
-    layers such as dropout draw).
+    The copies of a pair differ only in the order of the data (and in the random numbers
+    of layers such as dropout).
 
     Args:
-        tickets: what to train: masks, W_k, step k and the steps from there. Those of a
-            stored search (`search.ticket(level)`), or of `train_rewind_points` for
-            dense nets. All are of one network.
+        tickets: the tickets to train, each with masks, W_k, step k and the remaining
+            steps: those of a stored search (`search.ticket(level)`), or of
+            `train_rewind_points` for dense nets. All belong to one network.
         x, y: training inputs and targets: arrays, or structures of them.
         test_data: (x, y) or a data set to measure on.
-        pairs: how many pairs of each ticket.
+        pairs: the number of pairs for each ticket.
         points: same as `interpolate`.
         batch_size: examples in a step.
-        seed: of the orders of the data.
+        seed: the seed of the orders of the data.
         engine: same as `engines.make`.
         verbose: 0 is silent; 1 shows progress.
 
@@ -206,7 +206,7 @@ def _train(
     engine: str,
     verbose: int,
 ) -> list[Training]:
-    """The trainings of tasks, in their order. The model is used up."""
+    """Trains tasks, and returns the trainings in their order; changes the model."""
     trainer = engines.make(
         engine, model, data, steps, trainings=len(tasks), eval_freq=steps
     )

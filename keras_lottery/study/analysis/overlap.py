@@ -1,4 +1,4 @@
-"""What two tickets have in common."""
+"""The overlap of two tickets' masks."""
 
 from typing import TYPE_CHECKING
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
 
 
 def mask_overlap(a: Masks | Ticket, b: Masks | Ticket) -> "pd.DataFrame":
-    """How many weights two tickets share, against what chance alone would give.
+    """How many weights two tickets share, compared with random masks.
 
-    Chance is random masks with as many weights in each layer: of n weights, two that
-    keep k and m share k m / n on average.
+    Random masks keep as many weights in each layer: two masks that keep k and m of n
+    weights share k m / n of them on average.
 
     Args:
         a, b: tickets of one network, or their masks.
 
     Returns:
         A row for each weight, and `"total"` for all: `weight`, `size`, `kept_a`,
-        `kept_b`, `shared` and `shared_by_chance`; `jaccard`, what is shared of what
-        either keeps, and `jaccard_by_chance`, of the mean number shared; NaN where
-        neither keeps any.
+        `kept_b`, `shared` and `shared_by_chance`; `jaccard`, the number of shared
+        weights divided by the number that either ticket keeps; and `jaccard_by_chance`,
+        the same for the mean number that random masks share. Both are NaN if neither
+        ticket keeps any weight.
 
     Raises:
-        ValueError: if the masks are not those of one network.
+        ValueError: if the masks do not belong to one network.
 
     Example:
 

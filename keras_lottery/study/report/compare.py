@@ -1,4 +1,4 @@
-"""Writes several runs as one page of HTML, one beside the other."""
+"""Writes a comparison of several runs as one page of HTML."""
 
 import os
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ def compare_runs(
     path: str | os.PathLike = "comparison.html",
     figures: str | os.PathLike | None = None,
 ) -> Path:
-    """Writes what several runs found as one page of HTML.
+    """Writes the results of several runs as one page of HTML.
 
-    The page has the tickets' curves of all runs in one figure, what each run found, in
-    which settings they differ, and their verdicts level by level. It needs no other
-    file and no network.
+    The page shows the tickets' curves of all runs in one figure, the result of each
+    run, the settings in which the runs differ, and their verdicts level by level. It
+    needs no other file and no network.
 
     Args:
-        directories: those of two or more searches, of one objective.
+        directories: the directories of two or more searches with the same objective.
         path: where to write the page, ending in `.html`.
         figures: a directory for the same figures as .png and .svg files.
 
@@ -42,9 +42,9 @@ def compare_runs(
 
     Raises:
         FileNotFoundError: if there is no search in a directory.
-        ValueError: if there are fewer than two, one is given twice, their objectives
-            differ, one has no training yet, or `path` is no place to write to.
-        CorruptedFileError: if the settings of one are damaged.
+        ValueError: if there are fewer than two directories, one is given twice, their
+            objectives differ, one has no training yet, or `path` cannot be written.
+        CorruptedFileError: if the settings of a search are damaged.
 
     Example::
 
@@ -75,7 +75,7 @@ def compare_runs(
 
 
 def _read(directories: Sequence[str | os.PathLike]) -> Contents:
-    """The runs, by the shortest ends of their paths that differ."""
+    """Reads the runs, which are named by the shortest endings of paths that differ."""
     paths = [Path(directory).resolve() for directory in directories]
     if len(set(paths)) < len(paths):
         checks.refuse("directories", "each run once", list(map(str, directories)))
@@ -96,7 +96,7 @@ def _read(directories: Sequence[str | os.PathLike]) -> Contents:
 
 
 def _lead(contents: Contents) -> str:
-    """Which run has the sparsest ticket that matches."""
+    """A sentence on which run has the sparsest ticket that matches."""
     found = {
         name: content.best.density
         for name, content in contents.items()
@@ -112,7 +112,10 @@ def _lead(contents: Contents) -> str:
 
 
 def _panels(contents: Contents) -> list[Panel]:
-    """Objectives and early stops of all tickets; test data if all runs have them."""
+    """Figures of all tickets' objectives and early stops.
+
+    They show test data if all runs have them.
+    """
     first = next(iter(contents.values()))
     objective = first.objective
     tickets = {
@@ -168,7 +171,7 @@ def _settings(contents: Contents) -> Table:
 
 
 def _levels(contents: Contents) -> Table:
-    """Of each level what is left, the verdict, the difference, and an objective."""
+    """For each level: the density, the verdict, the difference, and an objective."""
     rows, header = [], []
     for name, content in contents.items():
         table = verdict_table(content.results, content.verdict, content.objective)

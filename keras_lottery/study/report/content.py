@@ -1,4 +1,4 @@
-"""What a report says about a run, read once."""
+"""Reads the content of a report on a run."""
 
 import contextlib
 import os
@@ -31,8 +31,8 @@ class Replicate:
     """The masks of one replicate's tickets.
 
     Attributes:
-        number: which replicate.
-        layers: the share of weights left, by level and weight.
+        number: the number of the replicate.
+        layers: the share of remaining weights, by level and weight.
         first: the first layer's masks, by level.
     """
 
@@ -43,21 +43,21 @@ class Replicate:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """A search as it is stored, finished or not.
+    """A stored search, finished or not.
 
     Attributes:
-        run: where it is read from.
-        settings: what it was asked for.
-        objective: what its trainings are compared by.
-        results: one row a training.
-        verdict: one row a level; empty if there are no tickets yet.
-        best: which ticket is the best, if there is any.
-        curves: validation loss and objective by step, of each training.
-        replicates: those whose masks and weights are shown, at most `MOST`; the first
-            one is the best ticket's.
-        damaged: what could not be read.
-        versions: those that trainings ran on, where they are not those that the search
-            began with, and how many trainings did.
+        run: the run from which it is read.
+        settings: the settings of the search.
+        objective: the objective by which its trainings are compared.
+        results: a row for each training.
+        verdict: a row for each level; empty if there are no tickets yet.
+        best: the best ticket, if there is any.
+        curves: validation loss and objective by step, for each training.
+        replicates: the replicates whose masks and weights are shown, at most `MOST`;
+            the first one is that of the best ticket.
+        damaged: the files that could not be read.
+        versions: versions of packages other than those with which the search began,
+            and how many trainings ran on them.
     """
 
     run: Run
@@ -73,7 +73,7 @@ class Content:
 
     @property
     def missing(self) -> set[TrainingId]:
-        """The trainings that are still to be done."""
+        """The trainings that are still missing."""
         return self.run.expected() - self.curves.keys()
 
     @property
@@ -84,7 +84,7 @@ class Content:
 
     @property
     def parts(self) -> dict[str, str]:
-        """Validation data, which choose, and test data, if any, by column."""
+        """The validation data, and the test data if there are any, by column."""
         parts = {"validation": "val", "test": "test"}
         columns = {k: self.objective.column("early_stop", p) for k, p in parts.items()}
         return {k: c for k, c in columns.items() if self.results[c].notna().any()}
@@ -96,7 +96,7 @@ class Content:
 
     @property
     def trained(self) -> str:
-        """When the last training was stored."""
+        """The time at which the last training was stored."""
         paths = [self.run.store.training(which) for which in self.curves]
         last = max((path.stat().st_mtime for path in paths), default=None)
         if last is None:
@@ -105,7 +105,7 @@ class Content:
 
     @property
     def shown(self) -> int:
-        """The level that is looked at closely: the best ticket's, or the last."""
+        """The level that is shown in detail: that of the best ticket, or the last."""
         return self.best.level if self.best else int(self.results["level"].max())
 
     def shown_of(self, replicate: Replicate) -> int:
@@ -114,7 +114,7 @@ class Content:
         return self.shown if self.shown in levels else max(levels)
 
     def density(self, level: int) -> float:
-        """The share of weights that a level has left."""
+        """The share of weights that remain at a level."""
         rows = self.results[self.results["level"] == level]
         return float(rows["density"].mean())
 
@@ -129,10 +129,10 @@ def percent(share: float) -> str:
 
 
 def read_content(directory: str | os.PathLike) -> Content:
-    """Reads what a report says about a run.
+    """Reads the content of a report on a run.
 
     Raises:
-        FileNotFoundError: if there is none in the directory.
+        FileNotFoundError: if there is no run in the directory.
         CorruptedFileError: if its settings are damaged. Other damaged files are left
             out, and named.
     """
@@ -145,7 +145,7 @@ def read_content(directory: str | os.PathLike) -> Content:
     verdict, best = table.iloc[:0], None
     if tickets:
         verdict = results.verdict(table, **run.terms)
-    with contextlib.suppress(ValueError):  # nothing to compare yet
+    with contextlib.suppress(ValueError):  # There is nothing to compare yet.
         best = best_of(table, **run.terms)
     numbers = sorted({which.replicate for which in tickets})
     if best:
@@ -189,7 +189,7 @@ def _read_replicate(
 def _other_versions(
     began: Mapping[str, str], trainings: Iterable[Mapping[str, Any]]
 ) -> dict[str, int]:
-    """The versions of trainings that are not those that the search began with."""
+    """The versions of trainings that differ from those with which the search began."""
     texts = (
         ", ".join(f"{name} {own}" for name, _, own in differences(began, each))
         for each in (training["versions"] for training in trainings)

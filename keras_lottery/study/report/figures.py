@@ -1,4 +1,4 @@
-"""The figures of a report: each one small, so that it is legible on a phone."""
+"""The figures of a report, each small enough to be legible on a phone."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (3.9, 3.1)
-# From the first level or layer to the last.
+# The colours from the first level or layer to the last.
 SEQUENCE = ("#2b2f38", "#1a62d6", "#007d87", "#2e7d32", "#9a6200", "#b3261e")
 MUTED = "#8c8c94"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure and its words.
+    """A figure and its text.
 
     Attributes:
-        section: what it is about: `"verdict"`, `"curves"`, `"layers"` or `"weights"`.
-        name: of its file.
-        caption: what is to be seen, and how it was measured.
-        alt: the same for who does not see it, with the most important numbers.
+        section: its subject: `"verdict"`, `"curves"`, `"layers"` or `"weights"`.
+        name: the name of its file.
+        caption: what the figure shows, and how it was measured.
+        alt: the same for readers who cannot see it, with the most important numbers.
         figure: the figure.
-        points: what to show where the pointer rests: x, y and words, in data
-            coordinates of the figure's first axes.
-        replicate: the only replicate that it is about, if so.
+        points: texts to show under the pointer: x, y and text, in data coordinates of
+            the figure's first axes.
+        replicate: the replicate that the figure shows, if it shows only one.
     """
 
     section: str
@@ -50,7 +50,8 @@ class Panel:
     def spots(self) -> list[tuple[float, float, str]]:
         """The points as shares of the figure's width and height, from the top left.
 
-        They are where the figure was last drawn: layouts differ a little by resolution.
+        They are those of the last drawing, since the layout differs slightly by
+        resolution.
         """
         if not self.points:
             return []
@@ -62,7 +63,7 @@ class Panel:
 
 
 def panels(content: Content) -> Iterator[Panel]:
-    """All figures that a run has data for."""
+    """All figures for which a run has data."""
     if not content.replicates:
         return
     objective, table = content.objective, content.results
@@ -75,7 +76,7 @@ def panels(content: Content) -> Iterator[Panel]:
     levels = sorted(variants["ticket"]["level"].unique().tolist())
     tickets = [("ticket", level) for level in spread(levels, 5)]
     caption = "The tickets of some levels"
-    # The objective may be the loss itself.
+    # The objective may be the loss itself, which then has one label.
     labels = {objective.name: objective.words + objective.unit, "val_loss": "loss"}
     for column, label in labels.items():
         yield _curves(content, tickets, column, f"validation {label}", caption)
@@ -94,7 +95,7 @@ def panels(content: Content) -> Iterator[Panel]:
 
 
 def spread(items: Sequence, most: int) -> list:
-    """At most so many of the items: the first, the last, and some between them.
+    """At most `most` of the items: the first, the last, and some in between.
 
     >>> spread(range(16), 4)
     [0, 5, 10, 15]
@@ -105,7 +106,7 @@ def spread(items: Sequence, most: int) -> list:
 
 
 def _shade(index: int, count: int) -> str:
-    """The color of one of so many, from first to last."""
+    """The colour of the item at `index` among `count`."""
     return SEQUENCE[round(index * (len(SEQUENCE) - 1) / max(1, count - 1))]
 
 
@@ -127,13 +128,13 @@ def _legend(figure: "Figure", columns: int = 2) -> None:
 def by_density(
     tables: Mapping[str, "pd.DataFrame"], column: str, label: str, scale: int
 ) -> Panel:
-    """A column of several tables of results against the share of weights left.
+    """Draws a column of several tables of results against the density.
 
     Args:
         tables: results of one variant each, by the names of their lines.
-        column: what is drawn: its means and ranges.
-        label: what it is.
-        scale: what it is multiplied by.
+        column: the column whose means and ranges are drawn.
+        label: the label of the column.
+        scale: the factor by which the column is multiplied.
     """
     import pandas as pd
     from matplotlib.ticker import StrMethodFormatter
@@ -177,13 +178,13 @@ def by_density(
 def _mean_curve(
     content: Content, variant: str, level: int, column: str
 ) -> "pd.DataFrame":
-    """Mean, least and most of a curve over replicates and trials, by step."""
+    """Mean, minimum and maximum of a curve over replicates and trials, by step."""
     import pandas as pd
 
     curves = [
         pd.Series(curve[column], index=curve["step"], dtype=float)
         for which, curve in content.curves.items()
-        # A training that diverged has none.
+        # A training that diverged has no curve.
         if curve and (which.variant, which.level) == (variant, level)
     ]
     points = pd.concat(curves or [pd.Series(dtype=float)]).dropna()
@@ -197,7 +198,7 @@ def _curves(
     label: str,
     caption: str,
 ) -> Panel:
-    """Learning curves: of one level's variants, or of several levels' tickets."""
+    """Learning curves of one level's variants, or of several levels' tickets."""
     figure, axes = _new()
     by_level = len({level for _, level in lines}) == len(lines)
     palette = itertools.cycle(plots.COLORS)
@@ -247,7 +248,7 @@ def _zoom(axes: "Axes", late: list["pd.DataFrame"], upwards: bool) -> bool:
     """Leaves out the steep beginning, which would hide the differences after it.
 
     Returns:
-        Whether anything is left out. Of the `late` parts of the curves nothing is.
+        Whether anything is left out. The `late` parts of the curves stay visible.
     """
     if not late:
         return False
@@ -308,7 +309,7 @@ def _layers(content: Content, replicate: Replicate) -> Panel:
 
 
 def _percentages(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Ticks of a log axis: 1, 2, 5, 10, …; of few decades, so that they have room."""
+    """Ticks of a log axis: 1, 2, 5, 10, …, or fewer if it spans many decades."""
     steps = (1, 2, 5) if high / low < 200 else (1,)
     values = [s * 10.0**e for e in range(-4, 3) for s in steps]
     ticks = [value for value in values if 0.99 * low <= value <= min(100, high)]
@@ -316,12 +317,12 @@ def _percentages(low: float, high: float) -> tuple[list[float], list[str]]:
 
 
 def _short(name: str) -> str:
-    """A layer's name, for its only kernel."""
+    """The name of a layer instead of that of its only kernel."""
     return name.removesuffix("/kernel")
 
 
 def _weights(content: Content, replicate: Replicate) -> Iterator[Panel]:
-    """Histograms by layer: the weights that are left, before and after training."""
+    """Histograms by layer of the remaining weights, before and after training."""
     level, number = content.shown_of(replicate), replicate.number
     try:
         masks, final = (
@@ -365,6 +366,6 @@ def _weights(content: Content, replicate: Replicate) -> Iterator[Panel]:
 
 
 def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """A histogram of area 1, or nothing of no values."""
+    """A histogram of area 1, or of zeros if there are no values."""
     counts = np.histogram(values, edges)[0]
     return counts / max(1, counts.sum())

@@ -1,4 +1,4 @@
-"""The first layer's masks as images: what a ticket still sees of its input."""
+"""The first layer's masks as images, which show what inputs a ticket still reads."""
 
 import math
 import re
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 _MOST_LEVELS, _MOST_FILTERS = 24, 64
-# Layers that hand on pixels as they are, or one by one.
+# Layers that pass on pixels unchanged, or transform each on its own.
 _OF_PIXELS = {
     *("InputLayer", "Flatten", "Rescaling", "Normalization", "Dropout"),
     *("GaussianNoise", "GaussianDropout", "Activation", "Identity"),
@@ -74,7 +74,7 @@ def first_layer(
 def _image_shape(content: Content, replicate: Replicate) -> tuple[int, int, int] | None:
     """Height, width and channels, if the first masked layer sees pixels."""
     settings = content.settings
-    # Of arrays: "(897, 8, 8, 1) float32 …"; of data sets: "(TensorSpec(shape=…".
+    # Arrays give "(897, 8, 8, 1) float32 …"; data sets give "(TensorSpec(shape=…".
     found = re.search(r"\((?:None|\d+)((?:, \d+)+)\)", str(settings["train"]))
     if found is None:
         return None
@@ -92,19 +92,19 @@ def _image_shape(content: Content, replicate: Replicate) -> tuple[int, int, int]
 
 
 def _seen(mask: np.ndarray) -> str:
-    """How many inputs, or filters, have a weight left."""
+    """How many inputs, or filters, have a remaining weight, in words."""
     axis: int | tuple[int, ...] = 1 if mask.ndim == 2 else (0, 1, 2)
     alive = mask.any(axis=axis)
     return f"{alive.sum()} of {alive.size}"
 
 
 def _pixels(mask: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Weights by pixel."""
+    """The number of weights of each pixel."""
     return mask.reshape(*shape[:2], -1).sum(axis=-1)
 
 
 def _filters(mask: np.ndarray) -> np.ndarray:
-    """Weights by place in each filter, the filters side by side."""
+    """The number of weights at each position of a filter, with filters side by side."""
     height, width, _, count = mask.shape
     count = min(count, _MOST_FILTERS)
     columns = math.ceil(math.sqrt(count))
@@ -118,7 +118,7 @@ def _filters(mask: np.ndarray) -> np.ndarray:
 
 
 def _shades(counts: np.ndarray) -> np.ndarray:
-    """More of one colour the larger; nothing where there is none, on any background."""
+    """One colour whose opacity grows with the count, on any background."""
     share = counts / max(1, counts.max())
     image = np.empty((*counts.shape, 4))
     image[..., :3] = _BLUE

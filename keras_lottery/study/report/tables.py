@@ -1,4 +1,4 @@
-"""The tables of a report, as texts."""
+"""The tables of a report, whose cells are texts."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """A table of a page; the first cell of a row heads it."""
+    """A table of a page; the first cell of each row is its heading."""
 
     caption: str
     header: Sequence[str]
@@ -25,7 +25,7 @@ class Table(NamedTuple):
 
 
 def number(value: Any) -> str:
-    """A number of a table, or a dash where there is none."""
+    """A number as text for a table, or a dash for NaN."""
     if isinstance(value, str):
         return value
     if value is None or np.isnan(value):
@@ -36,12 +36,12 @@ def number(value: Any) -> str:
 def verdict_table(
     results: "pd.DataFrame", verdict: "pd.DataFrame", objective: Objective
 ) -> Table:
-    """By level: verdict and difference to the dense network, objectives, early stops.
+    """A row for each level, with verdict, difference, objectives and early stops.
 
     Args:
         results: the table of `LotteryTicketSearch.results()`.
         verdict: the verdict on it, by the validation data.
-        objective: what the trainings are compared by.
+        objective: the objective by which the trainings are compared.
     """
     words = in_words(verdict)
     compared = verdict.set_index("level").to_dict("index") if len(verdict) else {}
@@ -86,7 +86,7 @@ def _differences(
 
 
 def interval_of(objective: Objective, row: Mapping[str, float]) -> str:
-    """The interval of a difference, or a dash where there is none."""
+    """The confidence interval of a difference, or a dash if there is none."""
     if np.isnan(row["low"]):
         return NONE
     low = objective.signed(row["low"]).removesuffix(" pp")
@@ -96,7 +96,7 @@ def interval_of(objective: Objective, row: Mapping[str, float]) -> str:
 def _caption(
     verdict: "pd.DataFrame", objective: Objective, controls: Sequence[str]
 ) -> str:
-    """What the words and the numbers of the table are."""
+    """The caption, which explains the words and numbers of the table."""
     text = (
         f"{objective.words.capitalize()} and step at the early stop, mean ± standard "
         "deviation. The early stop is the step with the lowest validation loss, "
@@ -130,7 +130,7 @@ def _caption(
 
 
 def layer_table(content: Content, replicate: Replicate) -> Table:
-    """The share of each layer's weights that each level of a replicate leaves."""
+    """The share of each layer's weights that remain at each level of a replicate."""
     levels = sorted(replicate.layers)
     rows = [
         [name, *(percent(replicate.layers[level][name]) for level in levels)]
@@ -146,7 +146,7 @@ def layer_table(content: Content, replicate: Replicate) -> Table:
 
 
 def export_table(content: Content) -> Table | None:
-    """What was measured on the exported files."""
+    """The measurements on the exported files."""
     if not (exports := content.run.exports):
         return None
     rows = [
@@ -178,7 +178,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def settings_table(content: Content) -> Table:
-    """What the search was asked for, and with which versions it ran."""
+    """The settings of the search, and the versions with which it ran."""
     settings = {k: v for k, v in content.settings.items() if k != "architecture"}
     model = dict(settings.pop("model"))
     layers = model.pop("layers")
@@ -193,7 +193,7 @@ def settings_table(content: Content) -> Table:
 
 
 def _layer(layer: dict[str, Any]) -> Iterator[str]:
-    """A layer's class, and its settings of one value."""
+    """A layer's class, and its settings that have a single value."""
     yield layer.pop("class")
     for key, value in layer.items():
         is_single = isinstance(value, str | int | float)
@@ -202,7 +202,7 @@ def _layer(layer: dict[str, Any]) -> Iterator[str]:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[list[str]]:
-    """Settings inside settings, by dotted names."""
+    """Nested settings, by dotted names."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
@@ -223,7 +223,7 @@ def _text(value: Any) -> str:
 
 
 def training_table(content: Content) -> Table | None:
-    """The table of results, as it is."""
+    """The table of results, unchanged."""
     objective = content.objective
     shares = ("sity", objective.metric) if objective.is_share else ("sity",)
     rows = [

@@ -1,4 +1,4 @@
-"""Writes a run as one page of HTML."""
+"""Writes a report on a run as one page of HTML."""
 
 import base64
 import io
@@ -38,13 +38,13 @@ def write_report(
     path: str | os.PathLike | None = None,
     figures: str | os.PathLike | None = None,
 ) -> Path:
-    """Writes what a run found as one page of HTML.
+    """Writes a report on a run as one page of HTML.
 
     The page needs no other file, no network and no script. It shows objectives and
     early stops of tickets and controls, the verdict, learning curves, exports, settings
-    and versions; and for each replicate, of which the reader chooses one, what is left
-    of each layer and of the input, and histograms of weights. At most five replicates
-    are shown. A search that is not finished is reported as far as it has come.
+    and versions. For one replicate, which the reader chooses among at most five, it
+    also shows what remains of each layer and of the input, and histograms of weights.
+    The report on an unfinished search covers the trainings so far.
 
     Args:
         directory: the directory of a `LotteryTicketSearch`.
@@ -58,8 +58,8 @@ def write_report(
 
     Raises:
         FileNotFoundError: if there is no search in the directory.
-        ValueError: if `path` ends otherwise, or is no place to write to.
-        CorruptedFileError: if its settings are damaged.
+        ValueError: if `path` has another ending or cannot be written.
+        CorruptedFileError: if the settings of the search are damaged.
 
     Example::
 
@@ -111,7 +111,7 @@ def write_report(
 def _shown(
     content: Content, replicate: Replicate, drawn: Sequence[Panel]
 ) -> dict[str, Any]:
-    """What the page shows of one replicate."""
+    """The content of the page for one replicate."""
     own = [panel for panel in drawn if panel.replicate == replicate.number]
     return {
         "number": replicate.number,
@@ -123,7 +123,7 @@ def _shown(
 
 
 def render(template: str, **context: Any) -> str:
-    """A page of one of the templates beside this file."""
+    """Renders one of the templates beside this file."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -139,7 +139,7 @@ def render(template: str, **context: Any) -> str:
 
 def _unbroken(value: Any) -> Any:
     """Text in which no line ends between a number and its unit, or before a number."""
-    if type(value) is not str:  # Markup is made of such texts already.
+    if type(value) is not str:  # Markup already consists of such texts.
         return value
     return re.sub(
         r"(?<=\d) (?=%|pp\b)|(?<=\bn) (?== )|(?<=\bn[ \xa0]=) (?=\d)"
@@ -150,7 +150,7 @@ def _unbroken(value: Any) -> Any:
 
 
 def headline(content: Content) -> str:
-    """The finding in one sentence, as far as there is one."""
+    """The finding of the run in one sentence, as far as there is one."""
     best, words = content.best, content.objective.words
     if not best:
         return "Nothing to compare yet"
@@ -170,7 +170,7 @@ def headline(content: Content) -> str:
 
 
 def _and_stops(content: Content, level: int) -> str:
-    """How much sooner tickets stop than the dense network, if it is worth telling."""
+    """How much earlier tickets stop than the dense network, if at all."""
     table = own_steps(content.results)
     stop = (
         table[table["variant"] == "ticket"].groupby("level")["early_stop_step"].mean()
@@ -189,11 +189,11 @@ def _model(content: Content) -> str:
 
 
 def embedded(panel: Panel) -> dict[str, Any]:
-    """A figure as the page has it."""
+    """A figure in the form in which the page embeds it."""
     import matplotlib
 
     file = io.BytesIO()
-    # Equal figures are equal bytes, and their text is in the fonts of the reader.
+    # Equal figures give equal bytes, and their text uses the reader's fonts.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.name}):
         panel.figure.savefig(file, format="svg", metadata={"Date": None})
     source = _data_url("image/svg+xml", file.getvalue())
@@ -214,7 +214,7 @@ def _data_url(kind: str, data: bytes) -> str:
 
 
 def _tiles(content: Content) -> Iterator[tuple[str, str, str]]:
-    """Key figures: what, the figure, and what it is compared with."""
+    """Key figures: the name, the figure, and the one with which it is compared."""
     table, best, objective = own_steps(content.results), content.best, content.objective
     tickets = table[table["variant"] == "ticket"].groupby("level")
     stop = tickets["early_stop_step"].mean()
