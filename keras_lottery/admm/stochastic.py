@@ -16,7 +16,7 @@ StepSize = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Averages:
-    """The means of all iterates so far; it is the means that converge.
+    """The means of all iterates so far, which converge while the iterates need not.
 
     Attributes:
         x, z: the means of the two copies.
@@ -30,8 +30,8 @@ def inverse_root(scale: float) -> StepSize:
     """η_k = scale / √k, for a convex f: O(1/√t).
 
     Args:
-        scale: above 0. The proof takes the diameter of the set of possible x, divided
-            by √2 times the norm of the gradients.
+        scale: above 0. The proof uses the diameter of the set of possible x, divided by
+            √2 times the norm of the gradients.
 
     Raises:
         ValueError: if it is not above 0.

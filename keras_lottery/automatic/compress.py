@@ -97,7 +97,7 @@ def auto_compress(
     seed: int = 0,
     verbose: int = 1,
 ) -> Compressed:
-    """Removes filters until a budget is met, from each layer as many as hurt least.
+    """Removes filters until a budget is met, where this raises the loss least.
 
     Each round searches for the pruning rates of the layers: candidates are pruned by
     the criterion without training, and evaluated by the validation loss. All candidates
@@ -211,7 +211,7 @@ def auto_compress(
 
 @dataclass
 class _Work:
-    """The rounds of `auto_compress`; the arguments are the same."""
+    """The rounds of `auto_compress`, with the same arguments."""
 
     data: Data
     criterion: CriterionLike

@@ -22,7 +22,7 @@ MENU = ("l1", "l2", "fpgm", "activation")
 
 @dataclass(frozen=True)
 class Choice:
-    """A criterion for each layer; it is a criterion itself, for `prune`.
+    """A criterion that scores each layer by a criterion of its own, for `prune`.
 
     Attributes:
         criteria: the criterion's name, by layer; the names of tied layers are joined by

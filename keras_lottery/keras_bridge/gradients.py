@@ -74,7 +74,7 @@ def gradients(
     Args:
         model: a masked model.
         x, y: inputs and targets: arrays, or structures of them.
-        batch_size: examples in a batch: what memory has room for.
+        batch_size: examples in a batch, limited by the memory.
         scalar: a function of (model, x, y); by default the compiled loss without the
             penalties of regularisers.
         state: the weights at which to take the gradient; the model's own by default.
@@ -181,7 +181,7 @@ def input_gradients(
     Args:
         model: a compiled model, masked or not, in inference mode.
         x, y: inputs and targets: arrays, or structures of them. All inputs are floats.
-        batch_size: examples in a batch: what memory has room for.
+        batch_size: examples in a batch, limited by the memory.
 
     Returns:
         Arrays of the shapes of `x`, in the same structure: the gradient of each batch's

@@ -161,7 +161,7 @@ def _depthwise(layer: Any, shape: tuple[int, ...]) -> Matrices:
 
 
 def _separable(layer: Any, shape: tuple[int, ...]) -> Matrices:
-    """The pointwise part reads the outputs of the depthwise part."""
+    """Returns the matrices of the pointwise part, which reads the depthwise outputs."""
     *_, inputs, outputs = shape
 
     def read(x: np.ndarray) -> Iterator[np.ndarray]:
@@ -181,7 +181,7 @@ def _separable(layer: Any, shape: tuple[int, ...]) -> Matrices:
 
 
 def _transposed(layer: Any, shape: tuple[int, ...]) -> Matrices:
-    """It equals a convolution of the image spread by the strides, kernel reversed."""
+    """Treats it as a convolution of the spread image by the reversed kernel."""
     *sides, filters, channels = shape
     rank = len(sides)
     axes = (*range(rank), rank + 1, rank)

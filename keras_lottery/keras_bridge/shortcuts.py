@@ -48,7 +48,7 @@ class Shortcut:
 
 @dataclass(eq=False)
 class _Made:
-    """A tensor, and the layer whose outputs it holds, at most normalised."""
+    """A tensor, and the layer whose outputs it holds, possibly after a BatchNorm."""
 
     path: str = ""
     norm: BatchNormalization | None = None

@@ -42,7 +42,7 @@ def prune(
     frozen: bool = True,
     repair: RepairLike | None = None,
 ) -> None:
-    """Prunes a masked model, once and in place.
+    """Prunes a masked model once, in place.
 
     Filters and units that a residual connection adds up, or that are tied in another
     way, are pruned together and count once. The masks remove the weights that make a
@@ -57,11 +57,12 @@ def prune(
 
     Args:
         model: a masked model, as `mask_model` returns it.
-        sparsity: the share of its prunable weights to be zero afterwards; for filters
-            and units, the share of those that can be pruned, of which each layer keeps
-            at least one. Or a share for each layer, by pattern of layer or weight name,
+        sparsity: the share of the prunable weights that are zero afterwards. For
+            filters and units, it is the share of the prunable ones that are pruned;
+            each layer keeps at least one. A mapping from patterns of layer or weight
+            names to shares sets the sparsity of each layer,
             `{"conv*": 0.5, "dense*": 0.8}`: the first match counts, and layers that
-            match none, or are sparser already, stay as they are.
+            match no pattern, or are sparser already, stay as they are.
         criterion: how weights are scored: a name of `criteria` or a function of a
             snapshot. The model's weights serve as the initial ones too. With
             `granularity="filter"`, how filters are scored:
@@ -83,28 +84,28 @@ def prune(
         allocation: how sparse each layer becomes: a name of `allocation` or a function.
             By default `"global"`, and `"uniform"` for filters and for criteria whose
             scores are not comparable between layers, such as `"wanda"`. For filters,
-            patterns match layers, and tied layers are called `conv_1+conv_3`. It has to
-            be left out if `sparsity` is given for each layer.
+            patterns match layers, and tied layers are called `conv_1+conv_3`. It must
+            be omitted if `sparsity` is given for each layer.
         granularity: what is pruned together, see `grouping.get`: `"weight"` for single
-            weights; `"block_1x4"` (four inputs of one output, as LiteRT has them) or a
-            pair (inputs, outputs) for blocks; `"2:4"`, which keeps 2 of 4 inputs. The
+            weights; `"block_1x4"` (four inputs of one output, as in LiteRT) or a pair
+            (inputs, outputs) for blocks; `"2:4"`, which keeps 2 of 4 inputs. The
             sparsity is then as close as the groups allow. `"filter"` and `"channel"`
             prune whole units and filters by the mean score of the weights that make
             them, or that read them; `"head"` prunes whole attention heads. Groups
             within weights may differ by pattern of layer or weight name:
             `{"conv*": "2:4", "dense*": "weight"}`.
-        data: training data, for the criteria that need them: (x, y) as arrays, tables
-            or dictionaries of them by the names of the inputs, or a batched
-            `tf.data.Dataset` or `PyDataset`, which is read whole. `"activation"`,
-            `"lasso"`, `"greedy_imitation"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"`
-            and most repairs need no targets: some hundred inputs x are enough.
+        data: training data, for the criteria that need them: (x, y) as arrays, tables,
+            or dictionaries of these by input name, or a batched `tf.data.Dataset` or
+            `PyDataset`, which is read whole. `"activation"`, `"lasso"`,
+            `"greedy_imitation"`, `"wanda"`, `"ria"`, `"sparsegpt"`, `"admm"` and most
+            repairs need no targets: a few hundred inputs x are enough.
         seed: seed for criteria that draw random numbers.
         rounds: the number of rounds of scoring and pruning; each prunes the same share
-            of what the previous one left. By default as many as the criterion has: 100
-            for `"synflow"`, 1 for most.
+            of the weights that the previous one left. The default depends on the
+            criterion: 100 for `"synflow"`, 1 for most.
         optimizer: the optimizer that trains the model, if it is not `model.optimizer`.
         frozen: whether masked weights of frozen layers are pruned too. If not, they and
-            their masks stay as they are, and the sparsity is that of the others.
+            their masks stay as they are, and the sparsity refers to the other weights.
         repair: how the remaining weights are changed so that the outputs of layers stay
             as close as possible to what they were: `"least_squares"`, `"sparsegpt"`,
             `"admm"`, for filters `"greedy_forward"` and `"greedy_imitation"`, or a

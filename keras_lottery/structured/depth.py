@@ -161,7 +161,7 @@ def _blocks(model: keras.Model) -> dict[str, Any]:
 
 
 def _is_block(nodes: list[Any]) -> bool:
-    """Whether a layer, used in these places, can be left out."""
+    """Whether a layer with these uses can be removed as a block."""
     node = nodes[0]
     layer, reads, makes = node.operation, node.input_tensors, node.outputs
     made_of_others = isinstance(layer, keras.layers.Layer) and (

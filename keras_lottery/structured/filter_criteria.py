@@ -57,7 +57,7 @@ def l2(filters: Filters) -> np.ndarray:
 
 
 def fpgm(filters: Filters) -> np.ndarray:
-    """The sum of distances to the layer's other filters, which can replace a near one.
+    """The sum of a filter's distances to the layer's other filters.
 
     Reference:
         He et al. 2019, "Filter pruning via geometric median", equation 6.

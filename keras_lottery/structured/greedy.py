@@ -134,7 +134,7 @@ class GreedyForward(Repair):
             checks.count("candidates", self.candidates, 1)
 
     def score(self, filters: Filters) -> np.ndarray:
-        """Scores filters: the later one is first chosen, the lower its score."""
+        """Scores filters: the later a filter is first chosen, the lower its score."""
         size = int(filters.alive.sum())
         losses = self._losses(filters, size)
         counts = np.zeros(len(filters.alive), int)

@@ -34,7 +34,7 @@ class Start:
 def scratch(
     model: keras.Model, initial: State, epochs: int, seed: int = 0
 ) -> dict[str, Start]:
-    """Returns baselines of a pruned and compacted model: itself, trained from scratch.
+    """Returns starts for training a pruned architecture from scratch, as baselines.
 
     Args:
         model: a masked model, whose masks have pruned units and filters.

@@ -1,4 +1,4 @@
-"""Carrying a ticket over to another network."""
+"""Carries a ticket over to another network."""
 
 import fnmatch
 from collections.abc import Iterable

@@ -117,7 +117,7 @@ class Noise:
         checks.choice("of", self.of, ("start", "initial"))
 
     def __call__(self, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-        """The control, see `controls`."""
+        """Applies the control; see `controls`."""
 
         spread = ticket.weights if self.of == "start" else snapshot.initial
 
@@ -164,7 +164,7 @@ class ShuffleWeights:
         checks.flag("same_sign", self.same_sign)
 
     def __call__(self, ticket: Ticket, snapshot: Snapshot) -> Ticket:
-        """The control, see `controls`."""
+        """Applies the control; see `controls`."""
 
         def shuffled(name: str) -> np.ndarray:
             weight, left = ticket.weights[name], np.flatnonzero(ticket.masks[name])

@@ -39,7 +39,7 @@ Start = Callable[[Snapshot, Masks, Span], Ticket]
 
 @dataclass(frozen=True)
 class Rewind:
-    """How training continues after pruning.
+    """A way to continue training after pruning.
 
     Args:
         ticket: makes the ticket that is trained and reported.
@@ -58,7 +58,7 @@ def from_rewind_point(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
 
 
 def from_end(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:
-    """Starts from the final weights, with the schedule of step k, for T - k steps."""
+    """Starts from the final weights and step k of the schedule, for T - k steps."""
     k = span.rewind_step
     return Ticket(masks, snapshot.final, k, span.steps - k)
 

@@ -1,4 +1,4 @@
-"""How sparse each level of a search is."""
+"""Schedules: the sparsity of each level of a search."""
 
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Snapshots: a trained ticket, with everything that a criterion may use."""
+"""Snapshots, which hold a trained ticket and everything that a criterion may use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -104,9 +104,10 @@ class Ticket:
                   ticket's training does not use, come back as NaN.
                 - `"all"`: the pruned ones too, for the controls that train them
                   (`shuffle`, say) and for comparisons with the dense network.
-                - `"seed"`: none of them, but the ticket's seed, which draws them all
-                  again on loading: the smallest file. Seeds draw the same numbers on
-                  the same backend and version of Keras only; elsewhere loading fails.
+                - `"seed"`: no weights, only the ticket's seed, from which loading draws
+                  them all again. This makes the smallest file. Seeds draw the same
+                  numbers on the same backend and version of Keras only; elsewhere
+                  loading fails.
             trained: whether the file also holds the trained weights, if there are any.
                 Only the kept ones are stored, as the others are zero.
 

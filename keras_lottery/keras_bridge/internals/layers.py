@@ -88,7 +88,7 @@ def computing_in(layer: Any, policy: keras.DTypePolicy) -> Iterator[None]:
 
 
 def set_path(variable: Any, path: str) -> None:
-    """Gives a variable the path that it would have if its layer's `build` had made it.
+    """Sets a variable's path to the one that its layer's `build` would have given it.
 
     `Variable._path`, seen on Keras 3.15. Without it, the masks of nested layers have
     paths that do not start with those of their layers.

@@ -1,4 +1,4 @@
-"""What Keras knows about the metrics that a model reports.
+"""The direction in which the metrics of a model should change.
 
 Everything here was seen on Keras 3.15.
 """

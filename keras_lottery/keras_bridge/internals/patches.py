@@ -28,7 +28,7 @@ def overridden(thing: Any, name: str, value: Any) -> Iterator[None]:
 
 
 class _Changed:
-    """A `call` whose first argument is changed first."""
+    """A `call` that changes its first argument and then computes as before."""
 
     def __init__(self, call: Callable[..., Any], change: Callable[[Any], Any]) -> None:
         self.call = call

@@ -71,13 +71,13 @@ def mask_model(model: keras.Model, prunable: Prunable = None) -> keras.Model:
             - a function `layer -> bool`, called with each layer that has a masked form
               and with recurrent layers whose cells have one;
             - a layer name or path, with wildcards (`"conv*"`, `"encoder/*"`), or
-              several of them; the name of a layer that holds others chooses all of
-              these;
+              several of them; the name of a layer that contains others chooses all of
+              them;
             - `"xnnpack"`, for the layers with 1x1 kernels that LiteRT runs sparsely on
               ARM, see `export.explain_sparse`;
             - `None`, for all except depthwise convolutions, embeddings and frozen
-              layers (`trainable=False`); in a model that has masked layers, for those
-              alone.
+              layers (`trainable=False`); if the model already has masked layers, for
+              only those.
 
     Raises:
         ValueError: if the model is not built or cannot be copied, if a layer has a
@@ -295,9 +295,10 @@ def _matches(layers: Layers, prunable: str | Iterable[str]) -> list[str]:
 
 
 def _cells(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns the cells of a recurrent layer, which hold its weights, if maskable.
+    """Returns the cells of a recurrent layer that have a masked form.
 
-    The cells may be stacked, or be in the forward and backward layers.
+    A recurrent layer keeps its weights in its cells, which may be stacked, or be in the
+    forward and backward layers.
     """
     if not (hasattr(layer, "cell") or isinstance(layer, keras.layers.Bidirectional)):
         return []

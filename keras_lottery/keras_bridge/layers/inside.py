@@ -175,7 +175,7 @@ def _hold(layer: Any, seen: dict[int, bool]) -> bool:
 
 
 def release(model: keras.layers.Layer) -> None:
-    """Undoes `hold`."""
+    """Restores the classes that `hold` changed."""
     for layer in [model, *(layer for _, layer in walk(model))]:
         set_class(layer, class_of(layer))
 
@@ -219,7 +219,7 @@ def _identity(layer_class: type[keras.layers.Layer]) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def _ordinary(layers: Iterable[Any]) -> Iterator[None]:
-    """Inside, the first layer is no `MaskedInside` and the others are ordinary."""
+    """Inside, the first layer is not a `MaskedInside` and the others are ordinary."""
     first, *others = layers
     classes = [(layer, type(layer)) for layer in (first, *others)]
     set_class(first, class_of(first))

@@ -1,4 +1,4 @@
-"""The layers that have a masked form, both Keras's and custom ones."""
+"""The layers that have a masked form, from Keras and from the user."""
 
 from collections.abc import Sequence
 

@@ -291,7 +291,7 @@ def unprojected(variables: Iterable[keras.Variable]) -> Iterator[None]:
 
 
 class _MaskedWeight:
-    """Descriptor that reads a weight as masked."""
+    """Descriptor that returns a weight multiplied by its mask."""
 
     def __init__(self, name: str, ordinary: Any) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""Drawing new initial weights from a model's own initialisers."""
+"""Drawing of new initial weights from a model's own initialisers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reading and writing a model's masks and the state of its variables."""
+"""Functions that read and write a model's masks and the state of its variables."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -111,7 +111,7 @@ def _gather(steps: list[Step]) -> None:
 
 
 def _readers(step: Step, steps: list[Step]) -> int:
-    """Returns how many steps read a step, directly or through steps without a role."""
+    """Returns how many steps read a step, also behind steps that merge into it."""
     through = [s for s in steps if s.role is Role.NONE and step in s.sources]
     return step.readers - len(through) + sum(_readers(s, steps) for s in through)
 

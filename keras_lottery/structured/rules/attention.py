@@ -16,7 +16,7 @@ AXES = {"query": 1, "key": 1, "value": 1, "gate": 1, "attention_output": 0}
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of an attention layer that can be removed without the others.
+    """The heads of an attention layer, each of which can be removed separately.
 
     If several heads of queries share a head of keys and values, they count as one.
 

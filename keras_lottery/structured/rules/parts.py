@@ -1,4 +1,4 @@
-"""Rules of concatenation along the channel axis, and of taking parts of channels."""
+"""Rules of concatenating tensors along the channel axis, and of selecting channels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

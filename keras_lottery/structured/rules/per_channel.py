@@ -1,4 +1,4 @@
-"""Rules of layers that treat each channel by itself, such as activations."""
+"""Rules of layers that treat each channel separately, such as activations."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many weights are kept: whole numbers with an exact sum."""
+"""Numbers of weights to keep, which are whole and have an exact sum."""
 
 import math
 from collections.abc import Collection, Mapping

@@ -122,7 +122,7 @@ class Layerwise(Allocation):
 
 @dataclass(frozen=True)
 class LayerSparsities(Layerwise):
-    """Gives each layer its own sparsity, which is its rate in one single round.
+    """Gives each layer its own sparsity, which is its rate in a single round.
 
     At a lower sparsity, as `GradualPruning` asks for on the way, it prunes a fraction
     of a round.

@@ -12,7 +12,7 @@ Function = Callable[[Scores, Masks, float], Masks]
 
 
 class Allocation(ABC):
-    """How many weights each layer keeps, and which.
+    """Decides how many weights each layer keeps, and which.
 
     A subclass is a frozen dataclass with a `__call__` and, if it can leave layers out,
     a field `exclude`. Wherever an allocation is expected, a plain function

@@ -1,4 +1,4 @@
-"""Choosing exactly the k largest scores of many weights, in little memory."""
+"""Chooses exactly the k largest scores of many weights, in little memory."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

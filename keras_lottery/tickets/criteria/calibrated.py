@@ -12,7 +12,7 @@ from keras_lottery.tickets.snapshot import Snapshot
 
 @partial(Criterion, allocation="uniform", within_outputs=True)
 def wanda(snapshot: Snapshot) -> Scores:
-    """|W| ‖x‖: keeps the weights that are large and multiply large inputs.
+    """|W| ‖x‖: keeps the weights whose products with their inputs are large.
 
     ‖x_j‖ is the norm of the j-th input over all of `data`, which needs no targets. The
     weights of each output are ranked among themselves, and by default every layer gets
@@ -49,9 +49,9 @@ def ria(snapshot: Snapshot) -> Scores:
 
 @partial(Criterion, allocation="uniform", repair="sparsegpt")
 def sparsegpt(snapshot: Snapshot) -> Scores:
-    """W² / [H⁻¹]: how much the layer's squared error grows when the weight goes.
+    """W² / [H⁻¹]: how much the layer's squared error grows if the weight is pruned.
 
-    The error is that after the output's other weights have been adjusted optimally. H
+    This is the error after the output's other weights have been adjusted optimally. H
     is XᵀX with 1 % of its mean diagonal added to the diagonal. In `prune`, the repair
     of the same name then chooses the weights again while it changes them.
 

@@ -1,4 +1,4 @@
-"""The second-order effect of a weight on the loss, from its curvature."""
+"""The second-order effect of a weight on the loss, from the loss's curvature."""
 
 import itertools
 import math

@@ -31,7 +31,7 @@ from keras_lottery.tickets.grouping.grouping import Grouping, Groups
 
 
 class Inside(Grouping):
-    """Groups that lie inside one weight each and are counted by their weights.
+    """Groups that each lie inside one weight and are counted by their weights.
 
     A subclass defines the groups within each weight.
     """
@@ -133,7 +133,7 @@ class InsideWeights(Inside):
 
 @dataclass(frozen=True)
 class Blocks(InsideWeights):
-    """Blocks of inputs by outputs.
+    """Rectangular blocks of inputs by outputs.
 
     Reference:
         Mao et al. 2017, "Exploring the granularity of sparsity in convolutional neural
@@ -189,7 +189,7 @@ class Columns(InsideWeights):
 
 @dataclass(frozen=True)
 class NOfM(InsideWeights):
-    """N of every M consecutive inputs of an output stay; the others are a group.
+    """Keeps N of every M consecutive inputs of an output; the others form a group.
 
     The highest sparsity is 1 - N/M, or the nearest one that is possible: if the last
     block has fewer than M inputs, the same share of them stays, rounded up. An

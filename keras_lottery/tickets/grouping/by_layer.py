@@ -10,7 +10,7 @@ from keras_lottery.tickets.grouping.blocks import Blocks, Inside, InsideWeights
 
 @dataclass(frozen=True)
 class ByLayer(Inside):
-    """Groups inside weights, of a kind that each layer has for itself.
+    """Groups inside weights, with one kind of group for each layer.
 
     The allocation works as usual: `granularity={"conv*": "2:4"}` prunes at most half of
     the matching layers' weights, and the other layers make up the rest.

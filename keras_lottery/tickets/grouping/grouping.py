@@ -33,7 +33,7 @@ class Groups:
 
 
 class Grouping(ABC):
-    """What is pruned together: groups of weights that are kept or pruned as a whole.
+    """Defines the groups of weights that are kept or pruned as a whole.
 
     A subclass needs `fold` and `rearrange`. The other methods are for groups that are
     not counted by their weights, or that contain other variables as well.

@@ -110,7 +110,7 @@ class ByLayer(Repair):
         moments: np.ndarray,
         choice: Choice | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The weights V, zero outside the mask, and the mask.
+        """Returns the weights V, which are zero outside the mask, and the mask.
 
         Args:
             weights: U (inputs, outputs), the best weights without a mask. The objective
