@@ -1,4 +1,4 @@
-"""Tan and Motani: filters dropped in the order of their mean activation."""
+"""Tan and Motani: filters are dropped in the order of their mean activation."""
 
 import dataclasses
 import math
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDTHS = (64, 64, 128, 128)
-"""Filters of Model C."""
+"""The numbers of filters in the convolutions of Model C."""
 HIDDEN = 256
 REPORT = (3, 6, 8)
-"""Rounds after which the paper's figures are compared with ours."""
+"""The rounds after which the paper's figures are compared with ours."""
 STUCK = 11.0
-"""Accuracy in %, up to which a training has learnt nothing of ten classes."""
+"""The accuracy in % up to which a training has learnt nothing about ten classes."""
 
 
 def model_c(
@@ -43,11 +43,11 @@ def model_c(
     classes: int = 10,
     shrink: int = 1,
 ) -> keras.Model:
-    """Model C: four convolutions, a pooling behind each, and a hidden layer.
+    """Builds Model C: four convolutions, each followed by pooling, and a hidden layer.
 
     Args:
-        input_shape, classes: of the data.
-        shrink: how many times fewer filters and units there are.
+        input_shape, classes: the shape of the inputs, and the number of classes.
+        shrink: the factor by which the numbers of filters and units are divided.
 
     >>> model_c((32, 32, 3)).count_params()
     394058
@@ -77,7 +77,7 @@ def model_c(
 
 
 def left(rounds: int) -> float:
-    """The share of filters that is left where each round drops a fifth, rounded down.
+    """The share of filters that is left if each round drops a fifth, rounded down.
 
     >>> [round(100 * left(rounds), 1) for rounds in REPORT]
     [52.6, 28.6, 19.3]
@@ -89,7 +89,7 @@ def left(rounds: int) -> float:
 
 
 def sparsity(rounds: int) -> float:
-    """The same as a sparsity of the network, whose hidden layer keeps all units."""
+    """The sparsity of the network, whose hidden layer keeps all units."""
     filters = sum(WIDTHS)
     return (1 - left(rounds)) * filters / (filters + HIDDEN)
 
@@ -97,30 +97,31 @@ def sparsity(rounds: int) -> float:
 def least_active(filters: Filters) -> np.ndarray:
     """The mean activation of each filter, before the pooling.
 
-    It is that of the calibration's examples; the paper's is that of all training data.
+    The mean is over the examples of the calibration; in the paper, it is over all
+    training data.
     """
 
     def activity(maps: np.ndarray) -> np.ndarray:
-        # The units of the hidden layer have no places.
+        # The units of the hidden layer have no positions in a map.
         return np.abs(maps).reshape(len(maps), -1, maps.shape[-1]).mean(axis=1)
 
     return filters.of_maps(activity).mean(axis=0)
 
 
 def most_active(filters: Filters) -> np.ndarray:
-    """Drops the filters of the largest mean activation."""
+    """The negative mean activation, with which the most active filters are dropped."""
     return -least_active(filters)
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Filters dropped in three orders, and the least active ones of another start."""
+    """Drops filters in three orders, the least active ones also with other weights."""
     import pandas as pd
 
     rounds = range(1, lab.scale.levels + 1)
     report = [number for number in REPORT if number in rounds]
     tables = {
         "least": search(lab, "least", rounds, of_filters(least_active), {"reinit": 1}),
-        # Lots need not be drawn again in each round.
+        # Random filters need not be drawn anew in each round.
         "random": search(lab, "random", report, "random"),
         "most": search(lab, "most", rounds, of_filters(most_active)),
     }
@@ -153,11 +154,11 @@ def search(
     """Drops filters of each convolution, and starts again from the initial weights.
 
     Args:
-        lab: where to train.
-        name: of the order.
-        rounds: of the paper, after which filters are dropped.
-        criterion: what chooses them.
-        controls: trained beside tickets, at the rounds that are reported.
+        lab: the lab in which to train.
+        name: the name of the order.
+        rounds: the rounds of the paper after which filters are dropped.
+        criterion: the criterion that chooses the filters.
+        controls: the controls to train for the tickets of the reported rounds.
 
     Returns:
         A row for each training: `order`, `rounds`, the share of filters `left`,
@@ -185,13 +186,13 @@ def search(
 
 
 def accuracies(table: "pd.DataFrame", rounds: int, order: str) -> np.ndarray:
-    """Of an order after so many rounds: one for each replicate."""
+    """The accuracies of an order after some rounds, one for each replicate."""
     rows = table[(table["rounds"] == rounds) & (table["order"] == order)]
     return rows.sort_values("replicate")["accuracy"].to_numpy()
 
 
 def counts(table: "pd.DataFrame") -> "pd.DataFrame":
-    """How many trainings an order has after each round, and how many are stuck."""
+    """The numbers of all trainings and of stuck ones, for each order and round."""
     return (
         table.assign(stuck=table["accuracy"] <= STUCK)
         .groupby(["order", "rounds"], sort=False)

@@ -1,4 +1,4 @@
-"""He et al.: filters near their layer's geometric median, and those of small norm."""
+"""He et al.: pruning filters near their layer's geometric median, or of small norm."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,14 +23,15 @@ from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet, of_
 from keras_lottery.papers.experiments.smaller import Pruned, by_way, draw, pruned, tune
 
 RATE = 0.3
-"""The share of each layer's filters that is pruned, and half of the FLOPs with it."""
+"""The share of each layer's filters that is pruned, which is about half of the FLOPs.
+"""
 DROPS = (0.3, 0.6, 0.8)
-"""Where the learning rate drops, as shares of it: epochs 60, 120, 160 of 200."""
+"""When the learning rate drops, as shares of a training: epochs 60, 120, 160 of 200."""
 CRITERIA = ("l2", "fpgm", "random")
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Networks pruned after their training, and in it, by norms and by distances."""
+    """Prunes networks by norms and by distances, after their training and during it."""
     import pandas as pd
 
     found: dict[tuple[str, int], Pruned] = {}
@@ -59,7 +60,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
                 replicate=replicate,
                 callbacks=[SoftFilterPruning(RATE, criterion)],
             )
-            # What it took to zero has the least norm.
+            # The filters that are zero after soft pruning have the smallest norms.
             found[f"in training, {criterion}", replicate] = pruned(
                 lab, soft.final, RATE, "l2", replicate
             )
@@ -85,7 +86,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def normalised(state: State) -> dict[str, str]:
-    """The normalisation behind each convolution, by names of layers.
+    """The normalisation that follows each convolution, by names of layers.
 
     >>> normalised({"conv_1/kernel": 0, "shortcut_1/kernel": 0, "output/kernel": 0})
     {'conv_1': 'norm_1', 'shortcut_1': 'shortcut_norm_1'}
@@ -105,16 +106,16 @@ def norms(state: State, layer: str) -> np.ndarray:
 
 
 def spread(state: State) -> float:
-    """The deviation of norms, as a share of their mean; the mean over layers."""
+    """The standard deviation of norms divided by their mean, averaged over layers."""
     every = [norms(state, layer) for layer in normalised(state)]
     return float(np.mean([one.std() / one.mean() for one in every]))
 
 
 def with_equal_norms(state: State) -> State:
-    """The same network, each of its filters having the mean norm of its layer.
+    """The same network, with each filter scaled to the mean norm of its layer.
 
-    The normalisation behind takes the scale out again: what it subtracts and divides by
-    has it too.
+    The outputs stay the same, because the mean and the variance of the normalisation
+    that follows are scaled as well.
     """
     made = dict(state)
     for layer, norm in normalised(state).items():
@@ -141,7 +142,7 @@ def _scales() -> dict[str, Scale]:
         levels=1,
         small=partial(models.vgg, (1, 1), 4),
     )
-    # Whole epochs: filters are chosen after each.
+    # The training consists of whole epochs, because filters are chosen after each.
     recipe = of_length(cpu.recipe, steps, 703, DROPS)
     return {
         "smoke": others["smoke"],

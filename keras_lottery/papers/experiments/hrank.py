@@ -1,4 +1,4 @@
-"""Lin et al.: filters in the order of the ranks of their feature maps."""
+"""Lin et al.: filters are pruned in the order of the ranks of their feature maps."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,11 +27,12 @@ from keras_lottery.structured import (
 )
 
 RATE = 0.3
-"""The share of each layer's filters that is pruned, and half of the FLOPs with it."""
+"""The share of each layer's filters that is pruned, which is about half of the FLOPs.
+"""
 FEW, MANY = 100, 500
-"""Images that ranks are the means of."""
+"""The numbers of images over which ranks are averaged."""
 DROPS = (0.5, 0.75)
-"""Where the learning rate drops, as shares of a training."""
+"""When the learning rate drops, as shares of a training."""
 
 Score = Callable[[Filters], np.ndarray]
 
@@ -52,11 +53,11 @@ ORDERS = {
     "random": "random",
     "l1": "l1",
 }
-"""What filters are pruned by, by name."""
+"""The criteria by which filters are pruned, by name."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """How stable ranks are, and networks that are pruned in several orders."""
+    """Measures how stable ranks are, and prunes networks in several orders."""
     import pandas as pd
 
     trained = {
@@ -99,10 +100,12 @@ def run(lab: Lab) -> Mapping[str, Values]:
 def agreement(lab: Lab, state: State, images: np.ndarray) -> dict[str, float]:
     """Spearman's correlation of ranks with those from other images, and with a proxy.
 
+    The proxy is the share of a filter's outputs that are not zero.
+
     Args:
-        lab: where the network was trained.
-        state: its weights.
-        images: those of the training.
+        lab: the lab in which the network was trained.
+        state: the weights of the network.
+        images: the training images.
 
     Returns:
         The means over layers, and how many layers are left out because all of their

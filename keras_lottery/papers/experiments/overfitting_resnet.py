@@ -32,7 +32,7 @@ NOISE = 0.05
 ATTACK = 1 / 255
 """How far an attack moves each value of an image."""
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
-"""Pixels down, pixels right."""
+"""The shifts of an image, in pixels down and pixels right."""
 BATCH_SIZE = 1000
 LOST = {
     "gap": "training minus test accuracy (pp)",
@@ -41,11 +41,11 @@ LOST = {
     "shift": "lost to a shift of one pixel (pp)",
     "attack": "lost to an attack of 1/255 (pp)",
 }
-"""What is measured, in words: the less, the better."""
+"""The measures in words; lower values are better."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Measures the dense network, and its tickets rewound to an early step."""
+    """Measures the dense network, and its tickets that are rewound to an early step."""
     import pandas as pd
 
     search = lab.search(
@@ -82,12 +82,12 @@ def run(lab: Lab) -> Mapping[str, Values]:
 def losses(
     model: keras.Model, x: np.ndarray, y: np.ndarray, seed: int
 ) -> dict[str, float]:
-    """The calibration error of a classifier, and the accuracy that it loses, in %.
+    """The calibration error of a classifier, and the accuracies that it loses, in %.
 
     Args:
-        model: returns logits.
+        model: a model that returns logits.
         x, y: images in [0, 1], and their classes.
-        seed: of the noise.
+        seed: the seed of the noise.
     """
 
     def logits(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Liu et al.: pruned networks fine-tuned, and their shapes trained from scratch."""
+"""Liu et al.: fine-tuning pruned networks, against training them from scratch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from keras_lottery.papers.models import Recipe
 from keras_lottery.structured import multiply_adds
 
 DROPS = (0.5, 0.75)
-"""Where the learning rate drops, as shares of a training."""
+"""When the learning rate drops, as shares of a training."""
 PENALTY = 1e-4
-"""Of the scales of normalisations, for network slimming."""
+"""The penalty on the scales of normalisations, for network slimming."""
 AT_MOST = 4
-"""How many times as long as the dense training the longest from scratch is."""
+"""The longest training from scratch, as a multiple of the dense training."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Slimming:
     def __call__(
         self, input_shape: tuple[int, ...], classes: int, **how: Any
     ) -> keras.Model:
-        """The network, not compiled."""
+        """Builds the network, without compiling it."""
         plain = models.get(self.model)(input_shape, classes, **how)
         return keras.models.clone_model(plain, clone_function=self._copied)
 
@@ -69,7 +69,7 @@ class Method:
     """How a network is trained and pruned.
 
     Args:
-        sparsity: the share of the filters that goes.
+        sparsity: the share of filters to prune.
         criterion, allocation: same as in `prune`.
         is_slimming: whether the dense training has the penalty of `Slimming`.
     """
@@ -87,7 +87,7 @@ METHODS = {
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Dense networks, pruned and fine-tuned, and trained anew in the pruned shape."""
+    """Prunes and fine-tunes dense networks, and trains their shapes from scratch."""
     import pandas as pd
 
     rows = [
@@ -112,7 +112,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def row(lab: Lab, name: str, method: Method, replicate: int) -> dict[str, float]:
-    """Trains a replicate of a method in all ways; accuracies in %."""
+    """Trains a replicate of a method in all ways, and returns accuracies in %."""
     model: Model = lab.scale.model
     if method.is_slimming:
         model = Slimming(model)
@@ -148,7 +148,7 @@ def row(lab: Lab, name: str, method: Method, replicate: int) -> dict[str, float]
 
 
 def _longer(lab: Lab, times: float) -> Recipe:
-    """The recipe, as much longer as a step is cheaper."""
+    """The recipe, lengthened by the factor by which a step is cheaper."""
     often = lab.recipe.eval_freq
     steps = often * round(min(times, AT_MOST) * lab.recipe.steps / often)
     return of_length(lab.recipe, steps, often, DROPS)

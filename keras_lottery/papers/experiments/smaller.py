@@ -1,4 +1,4 @@
-"""Networks without the filters that were pruned, to be trained in a laboratory."""
+"""Prunes filters, and trains the smaller networks that remain in a lab."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Smaller:
-    """Builds what masks of filters leave of a network, with weights drawn anew.
+    """Builds a network without the filters that masks prune, with new weights.
 
     Args:
         model: the network's name, or a function `(input_shape, classes) -> model`.
-        masks: what is left.
+        masks: the masks.
 
     Example:
 
@@ -53,23 +53,24 @@ class Smaller:
     def __call__(
         self, input_shape: tuple[int, ...], classes: int, **how: Any
     ) -> keras.Model:
-        """The smaller network, not compiled."""
+        """Builds the smaller network, without compiling it."""
         model = models.get(self.model)(input_shape, classes, **how)
         masked = mask_model(model, prunable=with_kernel)
         set_masks(masked, self.masks)
-        # What is cut out of weights has the deviation of the wide layer's.
+        # Cloning draws new weights. Weights that are cut out of a wide layer would have
+        # the standard deviation of that layer.
         return keras.models.clone_model(compact(masked))
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What pruning of filters left of a trained network.
+    """A trained network whose filters were pruned, whole and without them.
 
     Args:
         model: builds the smaller network.
-        weights: those of the smaller network that come from the trained one.
-        whole: the masked network itself.
-        network: the smaller network itself, compiled.
+        weights: the weights of the smaller network, which come from the trained one.
+        whole: the masked network.
+        network: the smaller network, compiled.
     """
 
     model: Smaller
@@ -88,13 +89,13 @@ def pruned(
     model: Model | None = None,
     **how: Any,
 ) -> Pruned:
-    """Prunes filters of a trained network, which then becomes smaller.
+    """Prunes filters of a trained network, and removes them.
 
     Args:
-        lab: where it was trained.
+        lab: the lab in which it was trained.
         state: its weights.
         sparsity, criterion, how: same as in `prune`.
-        replicate: seeds criteria that draw lots.
+        replicate: the seed of random criteria.
         recipe, model: same as in `Lab.train`.
     """
     whole, _ = lab.model(recipe=recipe, model=model)
@@ -110,11 +111,11 @@ def pruned(
 
 
 def tuning(lab: Lab, drops: tuple[float, ...]) -> Recipe:
-    """The recipe of a fine-tuning: a quarter of the steps, a tenth of the rate.
+    """The recipe for fine-tuning: a quarter of the steps, a tenth of the learning rate.
 
     Args:
-        lab: where the dense network was trained.
-        drops: where the learning rate drops, as shares of the fine-tuning.
+        lab: the lab in which the dense network was trained.
+        drops: when the learning rate drops, as shares of the fine-tuning.
     """
     steps = max(1, lab.recipe.steps // 4)
     rate = lab.recipe.learning_rate / 10
@@ -127,13 +128,13 @@ def tune(
     """Fine-tunes networks of one shape.
 
     Args:
-        lab: where to train.
-        found: the networks, by what pruned them and replicate.
+        lab: the lab in which to train.
+        found: the networks, by the way in which they were pruned and the replicate.
         drops: same as in `tuning`.
 
     Returns:
-        A row for each `way`, `replicate` and `tuning`, "before" and "after": its test
-        `accuracy` in %.
+        A row for each `way`, `replicate` and `tuning` ("before" or "after"), with the
+        test `accuracy` in %.
     """
     import pandas as pd
 
@@ -155,7 +156,7 @@ def tune(
 
 
 def by_way(table: "pd.DataFrame", tuning: str) -> "pd.DataFrame":
-    """The accuracies of `tune`: a column for each way, a row for each replicate."""
+    """The accuracies of `tune`, with ways as columns and replicates as rows."""
     rows = table[table["tuning"] == tuning]
     return rows.pivot(index="replicate", columns="way", values="accuracy")
 
@@ -167,7 +168,7 @@ def draw(table: "pd.DataFrame") -> "Figure":
 
 
 def accuracy(lab: Lab, network: keras.Model) -> float:
-    """Of a compiled network on the test data, in %."""
+    """The accuracy of a compiled network on the test data, in %."""
     metrics = network.evaluate(
         *lab.splits.test, batch_size=1000, verbose=0, return_dict=True
     )

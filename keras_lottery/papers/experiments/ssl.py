@@ -1,4 +1,4 @@
-"""Wen et al.: filters and shapes of LeNet-5 that a group lasso takes to zero."""
+"""Wen et al.: a group lasso makes filters and shapes of LeNet-5 zero."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,20 +36,24 @@ STRENGTHS: dict[str, dict[str, float]] = {
     "filter": {"conv_1": 0.1, "conv_2": 0.2},
     "shape": {"conv_*": 0.05},
 }
-"""Of the lasso, by groups and layer.
+"""The strengths of the lasso, by groups and layer.
 
-The paper's 0.005 joins the gradient, which its momentum of 0.9 makes ten times as
-large; the proximal step has no momentum. Filters take more: by the paper's own, 7 of 20
-and 39 of 50 are left.
+The paper adds its 0.005 to the gradient, and the momentum of 0.9 makes the effect ten
+times as large; our proximal step has no momentum. Filters need a larger strength still:
+with the paper's, 7 of 20 and 39 of 50 filters are left.
 """
 IN_SHORT = {"conv_*": 1.0}
-"""Those of the smoke scale, where some groups have to reach zero in 40 steps."""
+"""The strengths of the smoke scale, where some groups must reach zero in 40 steps."""
 DROPS = (0.6, 0.8)
-"""Where the learning rate drops, as shares of a training without the lasso."""
+"""When the learning rate drops, as shares of a training without the lasso."""
 
 
 def run(lab: Lab) -> Mapping[str, Values]:
-    """Dense, with the lasso, and fine-tuned; beside it the least filters at once."""
+    """Trains dense networks, trains them with the lasso, and fine-tunes them.
+
+    For comparison, the same number of filters with the smallest norms is pruned at
+    once.
+    """
     import pandas as pd
 
     rows = []
@@ -77,11 +81,11 @@ def run(lab: Lab) -> Mapping[str, Values]:
 
 
 def by_filters(lab: Lab, dense: Trained, replicate: int) -> dict[str, float]:
-    """Filters that the lasso has taken to zero are removed; the rest is fine-tuned."""
+    """Removes the filters that the lasso has made zero, and fine-tunes the network."""
     state = _lasso(lab, "filter", dense, replicate).final
     kernels = {name: state[f"{name}/kernel"] for name in CONVOLUTIONS}
     zero = {n: float((k == 0).all((0, 1, 2)).mean()) for n, k in kernels.items()}
-    # A layer keeps one filter, whatever the lasso leaves.
+    # A layer keeps at least one filter, even if the lasso leaves none.
     rates = {n: min(zero[n], 1 - 1 / k.shape[-1]) for n, k in kernels.items()}
     found = pruned(lab, state, rates, "l2", replicate)
     tuned = lab.train(
@@ -120,7 +124,7 @@ def by_filters(lab: Lab, dense: Trained, replicate: int) -> dict[str, float]:
 
 
 def by_shapes(lab: Lab, dense: Trained, replicate: int) -> dict[str, float]:
-    """Positions of kernels that the lasso has taken to zero stay so in fine-tuning."""
+    """Masks the kernel positions that the lasso has made zero, and fine-tunes."""
     lasso = _lasso(lab, "shape", dense, replicate)
     model, _ = lab.model(replicate)
     masks = {name: mask.copy() for name, mask in get_masks(model).items()}
@@ -144,7 +148,7 @@ def by_shapes(lab: Lab, dense: Trained, replicate: int) -> dict[str, float]:
 
 
 def _lasso(lab: Lab, groups: Any, dense: Trained, replicate: int) -> Trained:
-    """The dense network's training goes on, with the lasso, at a constant rate."""
+    """Trains the dense network further, with the lasso, at a constant learning rate."""
     recipe = dataclasses.replace(lab.recipe, drops=())
     strengths = STRENGTHS[groups] if lab.scale.is_faithful else IN_SHORT
     return lab.train(
@@ -161,7 +165,7 @@ def _recipe(lab: Lab, steps: int) -> Recipe:
 
 
 def _figure(table: "pd.DataFrame") -> "Figure":
-    """Accuracy by what is left of the second convolution."""
+    """Accuracy against the remaining FLOPs of the second convolution."""
     import pandas as pd
 
     parts = [
@@ -170,7 +174,7 @@ def _figure(table: "pd.DataFrame") -> "Figure":
             pd.DataFrame(
                 {
                     "way": way,
-                    # A point for each way, with bars over replicates.
+                    # Each way is one point, with bars over replicates.
                     "left": table[f"{left}: FLOPs of conv_2"].mean(),
                     "accuracy": table[way],
                 }
@@ -226,7 +230,7 @@ _RECIPE = dataclasses.replace(
     steps_per_execution=1,
 )
 EPOCH = 859
-"""Steps in an epoch: 55,000 images in batches of 64."""
+"""The number of steps in an epoch: 55,000 images in batches of 64."""
 
 EXPERIMENT = Experiment(
     "ssl",
