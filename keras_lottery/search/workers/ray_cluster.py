@@ -264,9 +264,12 @@ def _train(
     node = ray.get_runtime_context().get_node_id()
     place = f"process {os.getpid()} of {socket.gethostname()} ({node})"
 
-    def report(reached: Reached) -> None:
-        board.note.remote(number, reached, place)
+    def report(reached: Reached) -> Any:
+        return board.note.remote(number, reached, place)
 
+    # Waited for: a worker that dies in a moment would take an unsent note with it.
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(report(Reached()), timeout=10)
     return train(
         key,
         lambda: ray.get(setup[0]),
