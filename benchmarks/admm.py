@@ -3,14 +3,15 @@
     TFDS_DATA_DIR=... python benchmarks/admm.py [--ratio 80] [--replicates 3]
                       [--conv-bits 3] [--bits 2] [--out runs/admm]
 
-Trains the dense network, trains it on with `ADMMPruning` (Zhang et al. 2018,
-https://arxiv.org/abs/1804.03294), which prunes it, and fine-tunes what is left. With
-`--bits`, units and filters that nothing reads are removed, and the weights left come to
-levels by ADMM (Ren et al. 2019), which are trained by `SharedWeights`, both on labels
-or, with `--distil`, on what the dense network says of the training images (Hinton et
-al. 2015). The file is written, read again, and measured. Prints the
-weights left in each layer and the test accuracies, of the last epoch of each training,
-and writes them to `admm.json`. Trainings that `--out` holds are not done again.
+Trains the dense network, trains it further with `ADMMPruning` (Zhang et al. 2018,
+https://arxiv.org/abs/1804.03294), which prunes it, and fine-tunes the remaining
+weights. With `--bits`, units and filters that nothing reads are removed, and ADMM moves
+the remaining weights to levels (Ren et al. 2019), which `SharedWeights` then trains.
+Both train on labels or, with `--distil`, on the outputs of the dense network for the
+training images (Hinton et al. 2015). The file is written, read again, and measured.
+Prints the remaining weights of each layer and the test accuracies at the last epoch of
+each training, and writes them to `admm.json`. Trainings that are stored in `--out` are
+not repeated.
 """
 
 import argparse

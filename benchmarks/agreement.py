@@ -1,13 +1,13 @@
-"""How far are the weights that `fit` and the fused engine train apart, and why?
+"""How much do the weights trained by `fit` and by the fused engine differ, and why?
 
     [KERAS_BACKEND=jax] python benchmarks/agreement.py [--steps 200] [--cases adam ...]
 
-Both train the same ticket on the same batches. Beside the largest difference of any
-weight stands that of two trainings by `fit` whose initial weights differ by one unit in
-the last place: where rounding is amplified as much by the training itself, no engine
-can agree better. In mixed precision XLA leaves out roundings between operations: beside
-it stands what that alone makes, the difference of `fit` with `jit_compile=True` from
-`fit` without and, in brackets, from the fused engine.
+Both train the same ticket on the same batches. Next to the largest difference of any
+weight is that of two trainings by `fit` whose initial weights differ by one unit in the
+last place: if the training itself amplifies rounding as much, no engine can agree
+better. In mixed precision, XLA leaves out roundings between operations. The effect of
+this alone is shown as well: the difference between `fit` with `jit_compile=True` and
+`fit` without it and, in brackets, between the former and the fused engine.
 """
 
 import argparse

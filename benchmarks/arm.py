@@ -1,13 +1,13 @@
 """The aarch64 build of LiteRT under QEMU: `emulate(files)` runs files on an ARM CPU.
 
 QEMU translates each instruction, so that CPU time under it follows the number and kind
-of instructions. It knows no caches, no memory bandwidth and no clock of a phone: ratios
-of one file to another are all that it can tell, and phones gain less where memory, not
-arithmetic, is what they wait for.
+of instructions. It does not model the caches, memory bandwidth or clock of a phone:
+only ratios of one file to another are meaningful, and phones gain less where they wait
+for memory rather than arithmetic.
 
 `prepare` needs root on Debian with Python's pip: it installs `qemu-user`, and unpacks
-Python for arm64 and the wheels of ai-edge-litert below `FOLDER`. `emulate` needs root
-too, to show LiteRT an ARM's /proc/cpuinfo, which QEMU does not make.
+Python for arm64 and the wheels of ai-edge-litert below `FOLDER`. `emulate` needs root,
+too, to show LiteRT the /proc/cpuinfo of an ARM CPU, which QEMU does not provide.
 """
 
 import json

@@ -3,15 +3,16 @@
     python benchmarks/backends.py [--backends tensorflow jax torch] [--epochs 10]
                                   [--kills 3] [--seed 0] [--out DIR]
 
-LeNet-300-100 on scikit-learn's digits, three levels, two controls, two replicates.
-NumPy draws the initial weights, and the controls' too, which are then the same on every
-backend. Three things are compared:
+The search is for tickets of LeNet-300-100 on scikit-learn's digits, with three levels,
+two controls and two replicates. NumPy draws the initial weights, including those of the
+controls, so that they are the same on every backend. Three things are compared:
 
-- masks: each backend prunes the dense networks that the first one has trained. All must
-  keep the same weights as that search did at level 1.
-- accuracies: those of each backend's own search, beside the first's. Of each level and
-  variant, the mean must lie within the 95 % interval of the first's mean; with two
-  replicates it is wide, so the largest difference of a single training is told, too.
+- masks: each backend prunes the dense networks that the first backend has trained. All
+  must keep the same weights as the first one's search at level 1.
+- accuracies: those of each backend's own search are compared with the first one's. For
+  each level and variant, the mean must lie within the 95 % interval of the first one's
+  mean. With two replicates this interval is wide, so the largest difference of a single
+  training is printed, too.
 - resuming: a second search, killed by `kill -9` at random moments, must end with the
   same results and the same weights, to the bit.
 """

@@ -1,4 +1,4 @@
-"""What trainings side by side cost beside the training.
+"""The overhead of running trainings side by side.
 
     python benchmarks/cluster.py busy      # two processes, one replicate, two controls
     python benchmarks/cluster.py memory    # of the driver, by level
@@ -6,9 +6,10 @@
     python benchmarks/cluster.py kills     # two Ray nodes, of which things are killed
     python benchmarks/cluster.py jobs      # 8 processes in one directory, 20 kills
 
-Each prints its figures. The trainings take moments: it is about what happens around
-them. `kills` runs a search of 60 trainings on a Ray cluster of two nodes, and kills a
-worker, a node, the driver and the head in the middle of it, each in a run of its own.
+Each prints its figures. The trainings are very short, because the overhead around them
+is what is measured. `kills` runs a search of 60 trainings on a Ray cluster of two
+nodes, and kills a worker, a node, the driver and the head in the middle of it, each in
+a run of its own.
 """
 
 import argparse

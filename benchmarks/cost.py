@@ -1,14 +1,14 @@
-"""What studies of large networks would cost, and how long they would wait for machines.
+"""Estimates the cost of studies of large networks, and how long they wait for machines.
 
     python benchmarks/cost.py studies [--devices 2e10 5e13]
     python benchmarks/cost.py schedule [--replicates 100] [--nodes 8 32 128]
 
-`studies` measures how many floating-point operations a second a training step does on
-this machine. From this rate, and from others, it computes what a search of a ResNet-50
-on ImageNet and of a transformer of 100 million weights would take. `schedule` simulates
-replicates on nodes that fail, by the rule of `search/trainings.py`: a level waits for
-the first training of the level before, and a free node takes whatever may begin. Its
-figures are means of 20 simulations.
+`studies` measures how many floating-point operations per second a training step does on
+this machine. From this rate, and from others, it computes how long a search for tickets
+of a ResNet-50 on ImageNet and of a transformer of 100 million weights would take.
+`schedule` simulates replicates on nodes that fail, by the rule of
+`search/trainings.py`: a level waits for the first training of the level before, and a
+free node takes any training that may begin. Its figures are means of 20 simulations.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""What becomes of damaged files: refused by name, read as they were, or worse?
+"""Are damaged files refused by name, read with the right content, or worse?
 
     python benchmarks/damaged_files.py [--damages 60] [--seed 0]
 
 Files of every kind that the library writes, those of Keras and LiteRT with and without
 the report that `keras-lottery find` writes beside them, are damaged at random: one bit
-flipped (two of three times), the end cut off, up to 64 bytes set to zero. Each is read
-in a process of its own, whose crash is counted, and what comes of it is compared with
-the whole file. Once, a whole file of the same kind takes its place.
+is flipped (two of three times), the end is cut off, or up to 64 bytes are set to zero.
+Each is read in a process of its own, whose crash is counted, and the result is compared
+with that of the intact file. Once, the file is replaced by another intact one of the
+same kind.
 """
 
 import argparse

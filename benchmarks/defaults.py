@@ -1,14 +1,14 @@
-"""The defaults of `mask_model` and of `allocation="global"`, held against others.
+"""Compares the defaults of `mask_model` and of `allocation="global"` with alternatives.
 
     TFDS_DATA_DIR=... python benchmarks/defaults.py [--images 3000] [--epochs 5]
                       [--replicates 3] [--pool 2] [--out runs/defaults]
 
-Trains five architectures on a part of CIFAR-10, its images made smaller, while
-`GradualPruning` prunes them, by each of the variants below, and prints the test
-accuracy and the emptiest layer. Each training is a line of a file, and is not done
-again: the command goes on where it stopped. A floor that no layer would have fallen
-below changes nothing: what was trained with a lower one stands for it. `--only` and
-`--variants` choose.
+Trains five architectures on a part of CIFAR-10, with smaller images, while
+`GradualPruning` prunes them by each of the variants below, and prints the test accuracy
+and the density of the sparsest layer. Each training is a line of a file, and is not
+repeated: the command continues where it stopped. A floor below which no layer would
+have fallen changes nothing, so the training with a lower floor counts for it. `--only`
+and `--variants` choose what to train.
 """
 
 import argparse

@@ -1,22 +1,25 @@
-"""What pruning buys on the device: sizes, latencies and accuracies of files.
+"""What pruning gains on the device: sizes, latencies and accuracies of files.
 
     TFDS_DATA_DIR=... python benchmarks/deploy.py [--epochs 10] [--replicates 3]
                       [--parts formats,blocks,units,wide] [--out runs/deploy]
 
-- formats: LeNet-300-100, where the zeros lie times how weights are stored. No training.
+- formats: LeNet-300-100 with every pattern of zeros, stored in every format, without
+  training.
 - blocks: its tickets in blocks of 1x4 on MNIST, sparsely encoded.
 - units: its tickets with whole units pruned, compacted, in eight bits.
-  Both are searched for twice: trained on the labels, and ("taught") on what the dense
-  networks of all replicates say of the training images, as in small_files.py.
-- wide: a dense network 1024-4096-4096-1024, 90 % in blocks of 1x4. No training.
+  Both are searched for twice: trained on the labels, and ("taught") on the outputs of
+  the dense networks of all replicates for the training images, as in small_files.py.
+- wide: a dense network 1024-4096-4096-1024 with 90 % pruned in blocks of 1x4, without
+  training.
 
-Each part prints a table, medians over replicates, as ratios to the dense float32 file
-of the same replicate, and the operators that ran; <out>/deploy.json has every file, of
-earlier calls for other parts as well. Accuracies are those of the files on the test
-data. Tickets train on from level to level, so that there are two baselines: the dense
-network, trained on the labels, and the taught one, trained on for as long as the last
-level's ticket. Differences of accuracy are taken within a replicate: median, least and
-most. All files of a part are timed in interleaved rounds, one thread.
+Each part prints a table of ratios to the dense float32 file of the same replicate, as
+medians over replicates, and the operators that ran. <out>/deploy.json has every file,
+including those of earlier calls for other parts. Accuracies are those of the files on
+the test data. Tickets continue to train from level to level, so there are two
+baselines: the dense network, trained on the labels, and the taught one, trained further
+for as long as the last level's ticket. Differences of accuracy are taken within a
+replicate; their median, minimum and maximum are shown. All files of a part are timed in
+interleaved rounds with one thread.
 """
 
 import argparse

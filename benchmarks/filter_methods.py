@@ -1,15 +1,15 @@
-"""Every way of pruning filters here, at equal multiply-adds.
+"""Compares every way to prune filters in the library, at equal multiply-adds.
 
     TFDS_DATA_DIR=... python benchmarks/filter_methods.py [--methods l1 fpgm random]
         [--model resnet_20] [--data cifar10] [--left 0.7 0.5 0.3] [--replicates 3]
 
-A network is trained; each method then removes filters until so much of the
-multiply-adds is left, what remains is compacted and fine-tuned for `--tune` epochs, and
-evaluated on the test data. All layers lose the same share, but for `auto_compress`.
+A network is trained. Each method then removes filters until a share `--left` of the
+multiply-adds remains; the network is compacted, fine-tuned for `--tune` epochs, and
+evaluated on the test data. All layers lose the same share, except with `auto_compress`.
 `scratch_e` and `scratch_b` train a new network of the shape that `l1` leaves, for as
-many epochs as the dense one, or for as many as cost the same. `--out` keeps a row of
-each run and goes on where it stopped; `methods.png` is drawn there at the end. Latency
-is that of a `.tflite` file, one thread.
+many epochs as the dense one, or for as many as cost the same. `--out` keeps a row for
+each run, and the command continues where it stopped; `methods.png` is drawn there at
+the end. The latency is that of a `.tflite` file with one thread.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""What a step costs once filters are gone, and a whole search of filters.
+"""The cost of a step after filters are pruned, and of a whole search for such tickets.
 
     python benchmarks/filter_search.py [--models conv_2 resnet_20] [--masks]
     python benchmarks/filter_search.py --search [--levels 8] [--epochs 2]
 
 The first form times a training step of the dense network, and of tickets with 50, 25
-and 10 % of the filters trained as the smaller networks that they are (`compact=True`),
-with `--masks` also as before: one after the other in each round, on random images.
-Medians over the rounds, as shares of the dense step. The second runs the same search of
-filters twice, on random images too: with masks, and compacted.
+and 10 % of the filters that are trained as the smaller networks they are
+(`compact=True`), and with `--masks` also as masked networks. They take turns in each
+round, on random images; the figures are medians over the rounds, as shares of the dense
+step. The second form runs the same search that prunes filters twice, also on random
+images: with masks, and compacted.
 """
 
 import argparse

@@ -1,11 +1,12 @@
-"""Many masked LeNet-300-100 at once on an accelerator, beside one net's Keras `fit`.
+"""Many masked LeNet-300-100 at once on an accelerator, against one by Keras's `fit`.
 
     python benchmarks/gpu.py [--nets 20] [--steps 1000] [--rounds 5] [--json gpu.json]
 
 Runs on JAX and needs no TensorFlow. Prints net-steps per second of `vectorized` (one
 step of 20 nets is 20 net-steps; random data of MNIST's size), and of `fused` and `fit`
-with one net: medians and spreads of interleaved runs, and how long the paper's Figure 4
-would take, 5 trials of 26 levels, each with 3 reinitialisations, of 50,000 steps.
+with one net: medians and spreads of interleaved runs. Also prints how long the paper's
+Figure 4 would take: 5 trials of 26 levels, each with 3 reinitialisations, of 50,000
+steps.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Kills a search by `kill -9` again and again, and compares what it ends with.
+"""Kills a search by `kill -9` repeatedly, and checks that its results do not change.
 
     python benchmarks/kill_and_resume.py [--kills 20] [--seed 0]
 
-An unbroken search and one that is killed at random moments, some of them while a file
-is being written, must give the same results.csv, but for the seconds.
+An uninterrupted search and one that is killed at random moments, some of them while a
+file is being written, must give the same results.csv, except for the seconds.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/large.py [--layers 24] [--width 2048] [--examples 512]
 
 A network of Dense layers with random weights is pruned to 50 % by each method, in a
-process of its own, calibrated on random inputs. Prints the seconds, those of CPU, and
-the most memory that the process held, with all of Keras and the network in it.
+process of its own, with calibration on random inputs. Prints the elapsed seconds, the
+CPU seconds, and the peak memory of the process, including Keras and the network.
 """
 
 import argparse

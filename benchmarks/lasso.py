@@ -3,11 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/lasso.py [--sizes 150x500 1500x5000]
                       [--replicates 3]
 
-The lasso of Boyd et al. 2011, section 11.1: 2 % of the coefficients are not zero, λ is
-a tenth of the least that makes all of them zero. Objective and coefficients are held
-against scikit-learn's; *gap* is the objective above that of scikit-learn, as a share of
-it. Then stochastic ADMM (Ouyang et al. 2013) on 1,000 examples of 50 features, in
-mini-batches of 10: the slope of log gap by log step, from 100 to 12,800 steps.
+The first part is the lasso of Boyd et al. 2011, section 11.1: 2 % of the coefficients
+are not zero, and λ is a tenth of the smallest value that makes all of them zero.
+Objective and coefficients are compared with those of scikit-learn; *gap* is the excess
+of the objective over that of scikit-learn, as a share of the latter. The second part is
+stochastic ADMM (Ouyang et al. 2013) on 1,000 examples of 50 features, in mini-batches
+of 10: the slope of log gap against log step, from 100 to 12,800 steps.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/masked_overhead.py [--pairs 15] [--steps 300]
 
-Plain and masked epochs take turns; the figure is the median of the pairs' ratios, for
-Keras's default settings and for those of the recipe (`jit_compile`, 100 steps per
+Plain and masked epochs take turns; the figures are the medians of the pairs' ratios,
+for Keras's default settings and for those of the recipe (`jit_compile`, 100 steps per
 execution).
 """
 

@@ -1,10 +1,10 @@
-"""How much memory does a search leave behind, beside a model that Keras compiles?
+"""How much memory does a search leave behind, compared with a model compiled by Keras?
 
     [KERAS_BACKEND=jax] python benchmarks/memory.py [--searches 40]
 
-Searches in one process by the fused engine, then as many models of the same form that
-`fit` trains with `jit_compile=True`. Prints the growth of the process's memory for
-each, the first quarter left out, in which libraries are loaded.
+Runs searches with the fused engine in one process, then trains as many models of the
+same shape by `fit` with `jit_compile=True`. Prints the growth of the process's memory
+for each, without the first quarter, in which libraries are loaded.
 """
 
 import argparse

@@ -6,11 +6,11 @@
                       [--only imp snip rigl] [--out runs/methods]
 
 Every method ends in a training of the same length, after which the test accuracy is
-read: the mean over replicates, ± their standard deviation. "cost" is what it took to
-get there, dense network included where one is needed, in trainings of that length; the
-passes that scores are found by are left out. Early-bird tickets are looked for five
-times an epoch, as these trainings are short. What is stored in `--out` is not done
-again. Writes `methods.csv`, `methods.md` and `methods.png`.
+measured: the mean over replicates, ± their standard deviation. "cost" is the total
+cost in trainings of that length, including the dense network if one is needed, but not
+the passes that compute scores. Early-bird tickets are looked for five times an epoch,
+because these trainings are short. Trainings that are stored in `--out` are not
+repeated. Writes `methods.csv`, `methods.md` and `methods.png`.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""MobileNetV2 of keras.applications, trained and pruned on CIFAR-10, and its files.
+"""Trains and prunes MobileNetV2 of keras.applications on CIFAR-10, and tests its files.
 
     TFDS_DATA_DIR=... python benchmarks/mobilenet.py [--epochs 3] [--sparsity 0.8]
                       [--out runs/mobilenet]
 
-Trains at 32x32 pixels while `GradualPruning` takes away 80 % of the weights, all layers
-ranked together; then writes a .keras, a SavedModel and a .tflite file, and measures the
-accuracy of each on all test images.
+Trains at 32x32 pixels while `GradualPruning` prunes 80 % of the weights, ranked over
+all layers together; then writes a .keras file, a SavedModel and a .tflite file, and
+measures the accuracy of each on all test images.
 """
 
 import argparse

@@ -4,13 +4,13 @@
         [--out DIR]
 
 LeNet-300-100 on MNIST and a small ResNet on CIFAR-10 (images halved to 16 x 16) are
-trained, and each is pruned to every sparsity by every method, calibrated on training
-inputs without targets; the ResNet also with the statistics of its BatchNormalization
-measured again. Of a plain network of four convolutions, 30 % of the filters go, and
-with them half of its multiplications. Prints the test accuracies in %, the mean over
-the replicates and the standard deviation, and for each method the median seconds of CPU
-of one pruning and the most memory that it added. A replicate that is in `--out` is not
-done again.
+trained, and each is pruned to every sparsity by every method, with calibration on
+training inputs without targets; the ResNet also with recalibrated statistics of its
+BatchNormalization. A plain network of four convolutions loses 30 % of its filters, and
+with them half of its multiplications. Prints the mean test accuracies in % over the
+replicates and their standard deviations, and for each method the median CPU seconds of
+one pruning and the most memory that it added. Replicates that are stored in `--out` are
+not repeated.
 """
 
 import argparse

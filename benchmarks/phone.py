@@ -1,24 +1,24 @@
-"""Files on an emulated ARM CPU: what zeros, channels and eight bits buy there.
+"""Files on an emulated ARM CPU: the gains by zeros, removed channels and eight bits.
 
     python benchmarks/phone.py [--parts dense convolutions applications rules]
                                [--rounds 9] [--setup] [--out runs/phone]
 
-Runs .tflite files in the aarch64 build of LiteRT under `qemu-aarch64`, by turns and
-with one thread, and prints their CPU time as a share of the first one's (medians),
-their size beside it, and how far outputs are from those on this machine, as a share of
-the largest. Emulated time follows the number of instructions, not a phone's caches
+Runs .tflite files in the aarch64 build of LiteRT under `qemu-aarch64`, in turns and
+with one thread. Prints their CPU time and size as shares of those of the first file
+(medians), and how far outputs differ from those on this machine, as a share of the
+largest output. Emulated time follows the number of instructions, not a phone's caches
 (`arm.py`).
 
-- `dense`: 784-1024-1024-10, scattered zeros, blocks of 1x4, units removed, int8;
-- `convolutions`: a net of MobileNetV1's kind at 96x96 pixels: zeros in its 1x1
-  convolutions, channels removed, int8;
-- `applications`: nets of keras.applications with random weights, made to fit by
-  `adapt_for_xnnpack`, 80 % of their 1x1 kernels zero;
+- `dense`: 784-1024-1024-10 with scattered zeros, blocks of 1x4, removed units, or int8;
+- `convolutions`: a net like MobileNetV1 at 96x96 pixels, with zeros in its 1x1
+  convolutions, removed channels, or int8;
+- `applications`: nets of keras.applications with random weights, adapted by
+  `adapt_for_xnnpack`, with 80 % zeros in their 1x1 kernels;
 - `rules`: small nets that fit XNNPACK's pattern or miss it, what `explain_sparse` says
-  of them, and what a sparse file does beside a dense one of the same zeros. Files that
-  `to_litert` refuses to write sparsely are written all the same.
+  about them, and how a sparse file compares with a dense one that has the same zeros.
+  Files that `to_litert` refuses to write sparsely are written all the same.
 
-Without QEMU and LiteRT's build it says so in one line; `--setup` installs them.
+Without QEMU and LiteRT's build, one line says so; `--setup` installs them.
 """
 
 import argparse

@@ -3,17 +3,17 @@
     TFDS_DATA_DIR=... python benchmarks/phone_cifar10.py [--epochs 6] [--further 3]
                       [--replicates 3] [--out runs/phone_cifar10]
 
-A small net of MobileNet V1's kind, of a form that XNNPACK runs sparsely, is trained and
-pruned to 70, 80 and 90 % of its 1x1 kernels, the same share of each:
+A small net like MobileNet V1, of a form that XNNPACK runs sparsely, is trained, and 70,
+80 and 90 % of its 1x1 kernels are pruned, the same share of each:
 
 - `search`: level by level from the dense weights, each for `--further` epochs;
 - `gradual`: by `GradualPruning`, for `--further` epochs from the dense weights;
-- `channels`: half of the channels removed, then trained as long;
-- `longer`: the dense net, trained for as long.
+- `channels`: half of the channels are removed, then trained for equally long;
+- `longer`: the dense net, trained further for equally long.
 
-Accuracies are those of .tflite files on the test images. Times are of one thread, under
-QEMU, as shares of the dense file's (`arm.py`), left out where it cannot be had. What
-is trained is kept in `--out`: the command goes on where it stopped.
+Accuracies are those of .tflite files on the test images. Times are those of one thread
+under QEMU, as shares of the dense file's (`arm.py`); they are left out if QEMU is not
+available. Trainings are kept in `--out`: the command continues where it stopped.
 """
 
 import argparse

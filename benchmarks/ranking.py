@@ -1,12 +1,12 @@
-"""What global pruning costs beside one `np.partition` of the scores.
+"""The cost of global pruning, compared with one `np.partition` of the scores.
 
     python benchmarks/ranking.py [--millions 10] [--rounds 5] [--json ranking.json]
 
-Both take turns; a ratio is that of neighbours. Time: pruning's over `np.partition`'s.
-Memory: the peak of all that NumPy and Python hold at once while a network is pruned,
-over the size of the float32 scores; the scores themselves, the masks before and the
-masks after are counted. With `--millions 100`, time is to stay below 2 and memory
-below 3.
+Both take turns, and ratios are those of neighbouring runs. The ratio of times is that
+of pruning to `np.partition`. The ratio of memory is the peak of everything that NumPy
+and Python hold while a network is pruned, including the scores and the masks before and
+after, to the size of the float32 scores. With `--millions 100`, the ratio of times
+should stay below 2, and that of memory below 3.
 """
 
 import argparse

@@ -1,20 +1,20 @@
-"""A whole search by each engine, resuming it, and importing the library.
+"""The time of a whole search by each engine, of resuming it, and of the import.
 
     python benchmarks/search.py [--parts search resume import] [--pairs 3]
                                 [--steps 1000] [--data mnist] [--only fit fused]
                                 [--imports 15] [--json search.json]
 
-search: LeNet-300-100, batch 60, Adam; a few levels, one reinit control, two replicates;
-random data of MNIST's form, or a data set. Every search runs in a process of its own,
-from its call to its table: compiling and the start of workers count, imports do not.
-resume: the same search (`--resumed`) run again on what it has finished, and one that is
-killed as soon as half of its trainings are stored and then run again, both parts
-counted: the training that was under way is lost, and what was compiled.
-import: processes that import Keras or this library, and nothing else.
+search: LeNet-300-100 with batches of 60 and Adam; a few levels, one reinit control, two
+replicates; on random data of MNIST's shape, or a data set. Every search runs in a
+process of its own, and is timed from its call to its table: compiling and the start of
+workers count, imports do not.
+resume: the same search (`--resumed`) run again after it has finished, and one that is
+killed as soon as half of its trainings are stored and then run again. Both parts of the
+latter count; the kill loses the training in progress and the compiled programs.
+import: processes that import only Keras or this library.
 
-The runs take turns; ratios are to the first row, with the least and greatest of all
-pairs. Two processors that are busy with nothing else are needed for figures worth
-quoting.
+The runs take turns; ratios are to the first row, with the minimum and maximum of all
+pairs. Figures worth quoting need two processors that do nothing else.
 """
 
 import argparse

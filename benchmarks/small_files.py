@@ -3,18 +3,19 @@
     TFDS_DATA_DIR=... python benchmarks/small_files.py [plain shifts lenet_5]
                       [--validate] [--replicates 3] [--out runs/compression]
 
-`plain` and `shifts` are LeNet-300-100, without augmentation and with images moved by up
-to a pixel; `lenet_5` first loses most of its filters and units. Dense networks are
-trained with dropout; the first of them is then pruned gradually, trained on what all of
-them say of the training images, at a temperature, instead of on the labels; the weights
-left come to share a few values, which are trained in the same way; and the file is
-written, read again, and measured.
+`plain` and `shifts` are LeNet-300-100, without augmentation and with images shifted by
+up to a pixel; `lenet_5` first loses most of its filters and units. Dense networks are
+trained with dropout. The first of them is then pruned gradually while it is trained on
+the outputs of all of them for the training images, at a temperature, instead of on the
+labels. The remaining weights are made to share a few values, which are trained in the
+same way. The file is written, read again, and measured.
 
-With `--validate`, 55,000 of the training images train and the other 5,000 measure: so
-the training of `plain`, its density, and the dense training of `shifts` were chosen.
-The bits of `plain` are those of an earlier recipe, which was measured on the test
-images; all else was set by hand. Without `--validate`, all 60,000 train, and errors are
-those on the test images.
+With `--validate`, 55,000 of the training images are used for training and the other
+5,000 for evaluation. The training of `plain`, its density, and the dense training of
+`shifts` were chosen in this way. The bits of `plain` are those of an earlier recipe,
+which was measured on the test images; everything else was set by hand. Without
+`--validate`, all 60,000 images are used for training, and errors are those on the test
+images.
 
 Reference:
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.

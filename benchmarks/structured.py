@@ -1,12 +1,12 @@
-"""Half of the filters and units removed: bytes, latency, accuracy, and from scratch.
+"""Bytes, latency and accuracy with half of the filters and units removed.
 
     TFDS_DATA_DIR=... python benchmarks/structured.py [--epochs 4] [--replicates 3]
                       [--search runs/mnist_lenet_300_100]
 
 A small convolutional net with a pooled head is trained on MNIST; half of its filters
-and units are pruned and removed, and what is left is trained in four ways: fine-tuned
-for half as many epochs, from its own initial weights, and from new ones for as many
-epochs (scratch-E) or as much computation (scratch-B; Liu et al. 2019,
+and units are pruned and removed, and the remaining net is trained in four ways:
+fine-tuned for half as many epochs, from its own initial weights, and from new ones for
+as many epochs (scratch-E) or with as much computation (scratch-B; Liu et al. 2019,
 https://arxiv.org/abs/1810.05270). Bytes, latency and accuracy are those of .tflite
 files, measured by `deploy.benchmark`. `--search` adds the parameters of a stored
 search's tickets before and after `compact`, by level.

@@ -1,17 +1,17 @@
-"""How accurate is LeNet-300-100 on MNIST if no weight is trained, only masks are found?
+"""How accurate is LeNet-300-100 on MNIST if no weight is trained, but masks are found?
 
     TFDS_DATA_DIR=... python benchmarks/supermask.py [--replicates 3] [--epochs 20]
 
 *Untrained* masks are those of `large_final_same_sign`: the dense network is trained,
-the weights that became large and kept their sign are chosen, and all are put back to
-where they started. *Learned* masks are trained by `learn_masks` around the initial
-weights. Prints test accuracies beside those of Zhou et al. 2019
-(https://arxiv.org/abs/1905.01067), and writes them to `--json`. Sparsities and nothing
-else are chosen on validation data.
+the weights that became large and kept their sign are chosen, and all are reset to their
+initial values. *Learned* masks are trained by `learn_masks` for the initial weights.
+Prints test accuracies beside those of Zhou et al. 2019
+(https://arxiv.org/abs/1905.01067), and writes them to `--json`. Only sparsities are
+chosen on validation data.
 
-`--widths 0.25 0.5 1 2` measures edge-popup in networks of such widths instead: Malach
-et al. 2020 (https://arxiv.org/abs/2002.00585) prove that a random network that is wide
-enough has a subnetwork that computes what a trained one does.
+`--widths 0.25 0.5 1 2` measures edge-popup in networks of these relative widths
+instead. Malach et al. 2020 (https://arxiv.org/abs/2002.00585) prove that a sufficiently
+wide random network has a subnetwork that approximates a trained network.
 """
 
 import argparse

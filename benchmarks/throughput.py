@@ -1,16 +1,16 @@
-"""Steps per second of each engine, beside Keras, TFMOT and PyTorch.
+"""Steps per second of each engine, compared with Keras, TFMOT and PyTorch.
 
     python benchmarks/throughput.py [--models lenet conv_2 resnet] [--pairs 9]
                                     [--steps 300] [--only fit "fused masked"]
                                     [--json throughput.json]
 
-Every contender trains in a process of its own, which stays; they take turns, and the
-first one is what the ratios are to. A row "x 2" is two processes with one thread each,
-side by side, and counts the steps of both; "vectorized" trains 20 networks in one
-program, and counts the steps of all. The data are random. What is not installed
-(TFMOT with tf_keras, PyTorch, JAX) is left out, and said to be.
+Every contender trains in a process of its own, which stays alive; they take turns, and
+ratios are to the first one. A row "x 2" is two processes with one thread each, side by
+side, and counts the steps of both; "vectorized" trains 20 networks in one program, and
+counts the steps of all. The data are random. Libraries that are not installed (TFMOT
+with tf_keras, PyTorch, JAX) are left out, and a line says so.
 
-Two processors that are busy with nothing else are needed for figures worth quoting.
+Figures worth quoting need two processors that do nothing else.
 """
 
 import argparse

@@ -1,15 +1,17 @@
-"""Tickets of MNIST on CIFAR-10 and the other way round: does a ticket transfer?
+"""Do tickets transfer from MNIST to CIFAR-10, and the other way round?
+
 
     TFDS_DATA_DIR=... python benchmarks/transfer.py [--epochs 8] [--replicates 3]
 
-CIFAR-10 is made grey and cropped to 28x28, so that one network serves both. On each
-data set tickets are searched for. Then each is trained on the other data set, with a
-new output layer (as in Morcos et al. 2019, https://arxiv.org/abs/1906.02773), beside
-its reinitialisation, random masks, the ticket of that data set at the same level
-(`own`), and the dense network that this one was found in. Prints a table of test
-accuracies at the early stop, and writes `transfer.csv` (one row a training) and
-`transfer.json` (settings, the table, and the paired verdicts) to `--out`. What was
-trained there is not trained again.
+CIFAR-10 is converted to grey and cropped to 28x28, so that one network fits both. On
+each data set, tickets are searched for. Each of them is then trained on the other data
+set, with a new output layer (as in Morcos et al. 2019,
+https://arxiv.org/abs/1906.02773). It is compared with its reinitialisation, random
+masks, the ticket of that data set at the same level (`own`), and the dense network in
+which the latter was found. Prints a table of test accuracies at the early stop, and
+writes `transfer.csv` (a row for each training) and `transfer.json` (settings, the
+table, and the paired verdicts) to `--out`. Trainings that are stored there are not
+repeated.
 """
 
 import argparse

@@ -1,16 +1,16 @@
-"""Half of a small BERT's heads and units removed: accuracy, bytes, latency, by task.
+"""Accuracy, bytes and latency of a small BERT without half of its heads and units.
 
     keras-lottery reproduce bert_tickets --scale cpu
     python benchmarks/transformers.py --run runs/reproduce/bert_tickets_cpu
                       [--steps 500] [--replicates 3] [--tasks noun_class is_a]
 
-The first command trains the small BERT on WordNet's glosses, and shows its tickets
-beside their controls and where masks transfer to. The second one takes the weights of
-its pre-training and, on each task, fine-tunes the dense network; removes half of the
-heads and of the feed-forward units, by magnitude and without training; and trains what
-is left by `keras.distillation`, with the dense network for a teacher, or without one,
-for as many steps. Bytes, latency and accuracy are those of .tflite files, measured by
-`kl.benchmark`. `--layers 1` drops so many blocks before.
+The first command trains the small BERT on WordNet's glosses, and compares its tickets
+with their controls, and on which tasks masks transfer. The second command takes the
+pre-trained weights and, on each task, fine-tunes the dense network; removes half of the
+heads and of the feed-forward units, by magnitude and without training; and trains the
+remaining network for as many steps, by `keras.distillation` with the dense network as
+the teacher, or without a teacher. Bytes, latency and accuracy are those of .tflite
+files, measured by `kl.benchmark`. `--layers` is the number of blocks to remove first.
 """
 
 import argparse

@@ -3,17 +3,18 @@
     python benchmarks/verdict.py [--searches 2000]
 
 Simulates tables of searches whose tickets have a known quality, lets the library judge
-them, and prints a row for each case: how many of the levels it calls better, matching
-or worse; how often the search names a level as shown to match (Holm's correction), and
-which on average; and the same by a fixed sequence, from dense to sparse up to the first
-level that does not match, which was not chosen.
+them, and prints a row for each case: how many of the levels are called better, matching
+or worse; how often the search names a level that is shown to match (with Holm's
+correction), and which level on average. It also prints the same for a fixed sequence,
+from dense to sparse up to the first level that does not match, a method that the
+library does not use.
 
-Tickets are exactly as good as the dense network, exactly worse by the margin, or as
+Tickets are exactly as good as the dense network, worse by exactly the margin, or as
 good as those of docs/figures/mnist.csv. Accuracies are noisy in one of two ways: with
-`own images`, each network is validated on images of its own, which is too noisy; with
-`same images` differences spread as measured, 0.13 percentage points (MNIST) and 0.4
-(digits), and are rounded to an image. `AUC-like` is a metric that is no accuracy, whose
-margin is the standard deviation of the dense networks.
+`own images`, each network is validated on images of its own, which is noisier than in
+practice; with `same images`, differences spread as measured, by 0.13 percentage points
+(MNIST) and 0.4 (digits), and are rounded to an image. `AUC-like` is a metric that is
+not an accuracy, and its margin is the standard deviation of the dense networks.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Every architecture through masking, pruning, compaction and the files.
+"""Tests masking, pruning, compaction and files on many architectures.
 
     python benchmarks/zoo.py [--models MobileNetV3Small ...] [--out runs/zoo]
 
-Families of `keras.applications` with new weights, and tiny backbones of keras-hub where
-it is installed. Each model has a process of its own and a file of its own in `--out`,
-and is not tried again: the command goes on where it stopped. The table, in Markdown,
-has the seconds of CPU of each step whose outputs stayed, what is left of the parameters
-without 30 % of the filters, bytes, and how much memory it took in all; below it is what
-did not work.
+The architectures are families of `keras.applications` with new weights, and tiny
+backbones of keras-hub if it is installed. Each model has a process of its own and a
+file of its own in `--out`, and is not tried again: the command continues where it
+stopped. The table, in Markdown, has the CPU seconds of each step after which the
+outputs were still right, the share of parameters that remain without 30 % of the
+filters, the bytes, and the total memory; below it are the failures.
 """
 
 import argparse
