@@ -24,7 +24,7 @@ class Rounds:
     stored losses at once. It therefore continues where it stopped.
 
     Args:
-        directory: where they are stored; `None` stores nothing.
+        directory: the directory where they are stored.
         settings: the settings of the search, as JSON.
         verbose: 0 prints nothing.
 

@@ -372,7 +372,7 @@ def _evaluate(
     batches: Any,
     vector: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields a derivative of each batch, in all weights or along a vector of some."""
+    """Yields each batch's derivative with respect to all weights or along a vector."""
     weights = _weights(model, scalar)
     names = list(weights if vector is None else vector)
     variables = [weights[name] for name in names]

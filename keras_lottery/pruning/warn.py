@@ -25,7 +25,7 @@ REMEDY = (
 
 def warn_of_thin_layers(before: Masks, after: Masks, sparsity: float) -> None:
     """Warns about layers that this pruning leaves almost or completely empty."""
-    # At a sparsity of 99.9 %, layers with a density of 0.1 % are no surprise.
+    # At a sparsity of 99.9 %, layers with a density of 0.1 % are expected.
     least = min(THIN, (1 - sparsity) / 2)
     share = {name: mask.mean() for name, mask in after.items()}
     fell = {name: share[name] for name, m in before.items() if m.mean() >= least}

@@ -1,4 +1,4 @@
-"""An allocation that keeps the same number of weights for each output of a layer."""
+"""An allocation that keeps the same number of weights for each output."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

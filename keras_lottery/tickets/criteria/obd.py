@@ -89,7 +89,8 @@ def _drawn_loss(model: keras.Model, x: Any, uniform: Any) -> Any:
     still = ops.stop_gradient(outputs)
     count = math.prod(uniform.shape)
     if name == "mean_squared_error":
-        # The variance is 1/2: the loss is the negative log-density of that normal.
+        # The variance is 1/2, because the squared error is the negative log-density of
+        # a normal distribution with that variance, up to a constant.
         targets = still + math.sqrt(0.5) * ops.sign(uniform - 0.5)
         losses = ops.square(outputs - targets)
     elif name == "binary_crossentropy":
