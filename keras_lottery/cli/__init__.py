@@ -1,6 +1,7 @@
 """The command line: `keras-lottery find` and others; `scripts/` only call it.
 
-Each command is a module with `HELP` and `add_options(parser)`, which sets what it runs.
+Each command is a module with `HELP` and `add_options(parser)`, which also sets the
+function that the command runs.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The installed command `keras-lottery`."""
+    """Runs the installed command `keras-lottery`."""
     parser = Parser(
         prog="keras-lottery",
         description="Lottery tickets and pruning for Keras 3.",
@@ -44,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find(arguments: Sequence[str] | None = None) -> int:
-    """`scripts/find_ticket.py`."""
+    """Runs `scripts/find_ticket.py`."""
     return _alone("find_ticket.py", find_command, arguments)
 
 
 def reproduce(arguments: Sequence[str] | None = None) -> int:
-    """`scripts/reproduce.py`."""
+    """Runs `scripts/reproduce.py`."""
     return _alone("reproduce.py", reproduce_command, arguments)
 
 

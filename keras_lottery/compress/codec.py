@@ -22,7 +22,7 @@ from keras_lottery.in_fit.callbacks.sharing import MOST_BITS
 from keras_lottery.masks import Masks
 
 Stage = Literal["dense", "pruned", "quantized", "coded"]
-"""How far the compression goes; `"coded"` is what a file holds."""
+"""The stages of compression; files hold the last one, `"coded"`."""
 
 _MAGIC = b"keras_lottery compressed 1\n"
 _LENGTH = struct.Struct("<I")

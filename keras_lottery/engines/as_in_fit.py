@@ -112,7 +112,7 @@ def _refuse(x: Any, y: Any, sample_weight: Any) -> None:
 def _arrays(name: str, data: Any) -> Any:
     """Converts (x, y) or (x, y, sample_weight) to NumPy arrays."""
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        return data  # `Data` says what is wrong.
+        return data  # `Data` reports the error.
     if data[1] is None:
         raise ValueError(f"Expected {name} data (x, y). Received: y=None")
     return keras.tree.map_structure(lambda leaf: _array(name, leaf), tuple(data))

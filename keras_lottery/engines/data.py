@@ -93,7 +93,7 @@ class Stretch(keras.utils.PyDataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the batches of an epoch; endless data go on with the next ones."""
+        """Chooses the batches of an epoch; endless data continue with the next ones."""
         self.order = np.arange(self.length)
         if self.data.num_batches is None:
             self.order += epoch * self.length

@@ -1,9 +1,9 @@
 """What tickets are made of, and how nets relate: functions of states, masks and runs.
 
-None of them trains, except those whose name says `train`. A *state* is what
-`layers.get_state` reads of a model: `ticket.weights` and `ticket.trained` of a stored
-search's tickets, whose level 0 holds the dense network's first and last weights. Tables
-are tidy: one row a measurement.
+Only functions with `train` in their names train anything. A *state* is a mapping such
+as `layers.get_state` reads from a model. The tickets of a stored search have two of
+them, `ticket.weights` and `ticket.trained`; at level 0, these are the dense network's
+weights before and after its training. Tables are tidy, with a row for each measurement.
 """
 
 from keras_lottery.study.analysis.adversarial import fast_gradient_sign

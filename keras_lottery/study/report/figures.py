@@ -309,7 +309,7 @@ def _layers(content: Content, replicate: Replicate) -> Panel:
 
 
 def _percentages(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Ticks of a log axis: 1, 2, 5, 10, …, or fewer if it spans many decades."""
+    """Ticks of a log axis: 1, 2, 5, 10, …, or only powers of ten over many decades."""
     steps = (1, 2, 5) if high / low < 200 else (1,)
     values = [s * 10.0**e for e in range(-4, 3) for s in steps]
     ticks = [value for value in values if 0.99 * low <= value <= min(100, high)]
