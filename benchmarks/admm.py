@@ -40,7 +40,7 @@ def train(
     *callbacks: keras.callbacks.Callback,
     soft_targets: np.ndarray | None = None,
 ) -> float:
-    """Trains the model, with a rate that falls to 0; the test accuracy.
+    """Trains with a learning rate that falls to zero; returns the test accuracy.
 
     On labels, or on what another network says of the images.
     """
@@ -80,7 +80,7 @@ def smaller(model: keras.Model) -> keras.Model:
 
 
 class Stages:
-    """A network from its first weights on; what is stored is not trained again."""
+    """Trains a network from its initial weights, unless the training is stored."""
 
     def __init__(
         self, splits: kl.data.Splits, seed: int, options: argparse.Namespace
@@ -114,7 +114,7 @@ class Stages:
 
 
 def prune(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> dict:
-    """One network from its first weights to the fine-tuned ticket, and its file."""
+    """Trains, prunes and fine-tunes one network, and writes its file."""
     stages = Stages(splits, seed, options)
     sparsity = 1 - 1 / options.ratio
     admm = {
@@ -142,7 +142,7 @@ def prune(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> dic
 
 
 def to_levels(stages: Stages) -> dict:
-    """The pruned network on levels, which are trained then, and its file."""
+    """Moves the pruned network to levels, trains these, and writes the file."""
     options = stages.options
     soft = None
     if options.distil:
@@ -173,7 +173,7 @@ def to_levels(stages: Stages) -> dict:
 
 
 def test_accuracy(model: keras.Model, splits: kl.data.Splits) -> float:
-    """The share of the test images that a model is right about."""
+    """The share of the test images that a model classifies correctly."""
     x, labels = splits.test
     classes = model.predict(x, batch_size=1000, verbose=0).argmax(axis=-1)
     return float((classes == labels).mean())

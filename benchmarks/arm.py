@@ -47,7 +47,7 @@ python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.11 \
 for w in wheels/*.whl; do unzip -q -o "$w" -d site; done
 """
 
-# What the CPU can do, as an Android phone's Cortex-A76 says it.
+# The features of the CPU, as a Cortex-A76 of an Android phone lists them.
 CPU = """processor\t: {}
 BogoMIPS\t: 108.00
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid atomics fphp asimdhp \
@@ -88,12 +88,12 @@ print(json.dumps(times))
 
 @dataclass(frozen=True)
 class Emulated:
-    """What a file did on the emulated CPU.
+    """The measurements of a file on the emulated CPU.
 
     Attributes:
         ratio: the median CPU time of a call, as a share of the first file's.
-        lowest: the same of the shortest calls.
-        output: of random numbers from 0 to 1, seed 0.
+        lowest: the same for the shortest calls.
+        output: the output for random numbers from 0 to 1, with seed 0.
     """
 
     ratio: float
@@ -120,7 +120,7 @@ def prepare() -> None:
 
 
 def emulate(files: Sequence[Path], rounds: int = 9) -> list[Emulated]:
-    """Runs .tflite files by turns, one thread each, and compares the first with all."""
+    """Runs .tflite files in turns, with one thread, and compares all to the first."""
     (FOLDER / "cpu").write_text("".join(CPU.format(i) for i in range(2)), "utf-8")
     (FOLDER / "emulated.py").write_text(RUN, "utf-8")
     system = FOLDER / "sys"
@@ -158,7 +158,7 @@ def emulate(files: Sequence[Path], rounds: int = 9) -> list[Emulated]:
 
 
 def here(file: Path) -> np.ndarray:
-    """What a file computes of the same random numbers on this machine."""
+    """The output of a file for the same random numbers on this machine."""
     from ai_edge_litert.interpreter import Interpreter
 
     net = Interpreter(str(file), num_threads=1)

@@ -51,7 +51,7 @@ class DrawnByNumPy(keras.initializers.Initializer):
 
 
 def search(directory: Path, epochs: int) -> None:
-    """One search, in a process of its own."""
+    """Runs one search in a process of its own."""
     digits = kl.data.load("digits")
 
     def drawn_by_numpy(layer):
@@ -120,7 +120,7 @@ def stored(directory: Path) -> int:
 
 
 def kill(backend: str, directory: Path, epochs: int, rng: random.Random) -> int:
-    """Kills a search some time after it has finished a training; how many it has."""
+    """Kills a search after some finished trainings; returns the number of these."""
     before = stored(directory)
     process = start(backend, "search", directory, epochs)
     while stored(directory) == before:
@@ -149,7 +149,7 @@ def same(one: Path, two: Path) -> bool:
 
 
 def apart(one: kl.Run, two: kl.Run) -> float:
-    """The largest difference of a trained weight, of all tickets."""
+    """The largest difference of a trained weight over all tickets."""
     return max(
         abs(weight - two.trained(level, replicate)[name]).max()
         for level in range(LEVELS + 1)
@@ -160,7 +160,7 @@ def apart(one: kl.Run, two: kl.Run) -> float:
 
 
 def compare(folder: Path, backends: list[str]) -> tuple[list[list[str]], bool]:
-    """A row for each level and variant, and whether all is as it must be."""
+    """A row for each level and variant, and whether all accuracies agree."""
     column = "early_stop_test_accuracy"
     keys = ["level", "variant", "replicate", "trial"]
     runs = {b: kl.Run.load(folder / b) for b in backends}

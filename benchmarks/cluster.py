@@ -88,7 +88,7 @@ def busy(folder: Path) -> None:
 
 
 def _handed_over() -> list[list[float]]:
-    """When, how many trainings were with the workers from then on, until when."""
+    """Records how many trainings the workers had, and from when until when."""
     real, changes, lock = Processes.submit, [], threading.Lock()
 
     def change(by: int) -> None:
@@ -152,7 +152,7 @@ def memory(folder: Path) -> None:
 
 
 def driver(folder: Path) -> None:
-    """The processor time of the driver for each training that workers do."""
+    """The CPU time of the driver for each training that workers do."""
     x, y = arrays(200)
     for name, build in (("LeNet-300-100", network(300)), ("ResNet-56", resnet)):
         shape = {"LeNet-300-100": (64,), "ResNet-56": (32, 32, 3)}[name]
@@ -178,7 +178,7 @@ def driver(folder: Path) -> None:
 
 
 def _timed(real: Callable[..., None], times: list[float]) -> Callable[..., None]:
-    """The function, whose processor time at the beginning and end is noted."""
+    """Wraps a function so that the CPU time at its beginning and end is recorded."""
 
     def run(*given: object) -> None:
         times.append(time.process_time())
@@ -197,11 +197,11 @@ def resnet() -> keras.Model:
 
 
 HALF = 30
-"""So many of the 60 trainings are stored when something is killed."""
+"""How many of the 60 trainings are stored when something is killed."""
 
 
 def kills(folder: Path) -> None:
-    """Whether a search on a Ray cluster is the unbroken one, whatever is killed."""
+    """Whether a search on a Ray cluster has the same results, whatever is killed."""
     folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     whole = folder / "whole"
@@ -257,7 +257,7 @@ def _cluster() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _driver(cluster: Any, folder: Path) -> Iterator[subprocess.Popen]:
-    """The process of the search, which writes what it says beside the directory."""
+    """Starts the process of the search, with its output in a file by the directory."""
     command = [sys.executable, __file__, "drive", str(folder)]
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     with open(f"{folder}.txt", "wb") as said:
@@ -268,7 +268,7 @@ def _driver(cluster: Any, folder: Path) -> Iterator[subprocess.Popen]:
 
 
 def _ended(driver: subprocess.Popen, folder: Path) -> str:
-    """Waits for the driver's end; what it was."""
+    """Waits for the driver's end, and returns how it ended."""
     began, stored = time.perf_counter(), len(_stored(folder))
     code = driver.wait()
     seconds = time.perf_counter() - began
@@ -331,7 +331,7 @@ def jobs(folder: Path, kills: int = 20, replicates: int = 8) -> None:
     killed = restarted = 0
     while killed < kills:
         time.sleep(rng.uniform(0, 2))
-        # Those that train are killed: importing TensorFlow takes most of a short life.
+        # Only jobs that train are killed: most of the time, jobs import TensorFlow.
         holders = [
             shared / ".locks" / f"replicate_{r}.holder" for r in range(replicates)
         ]
@@ -348,7 +348,7 @@ def jobs(folder: Path, kills: int = 20, replicates: int = 8) -> None:
             running[replicate].wait()
             killed += 1
         elif all(job.poll() is not None for job in running):
-            # All have ended: the next kill needs something left to do.
+            # If all have ended, the next kill needs a training that is left to do.
             replicate = rng.randrange(replicates)
             for path in sorted(shared.glob(f"replicate_{replicate}/level_*/*"))[2:]:
                 path.unlink()

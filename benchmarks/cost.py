@@ -23,7 +23,7 @@ from dataclasses import dataclass
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
 
 BACKWARD = 2
-"""A training step takes this many forward passes more, as is usually reckoned."""
+"""The cost of a backward pass in forward passes, by the usual estimate."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Network:
     """A network and the length of its training.
 
     Args:
-        name: in words.
-        weights: how many it has.
-        forward: floating-point operations of an example (or a token).
-        examples: how many it sees in a training.
+        name: its name in words.
+        weights: the number of its weights.
+        forward: the floating-point operations for an example (or a token).
+        examples: the number of examples in a training.
         batch_size: examples in a step.
     """
 
@@ -46,7 +46,7 @@ class Network:
 
     @property
     def operations(self) -> float:
-        """Of a whole training."""
+        """The floating-point operations of a whole training."""
         return (1 + BACKWARD) * self.forward * self.examples
 
 
@@ -57,7 +57,7 @@ TRANSFORMER = Network("transformer, 2 billion tokens", 1e8, 2e8, 2e9, 250_000)
 
 
 def rate(steps: int = 40) -> float:
-    """Operations a second of this machine, where it trains a narrow ResNet-8."""
+    """The operations per second of this machine when it trains a narrow ResNet-8."""
     import keras
     import numpy as np
 
@@ -112,17 +112,17 @@ def schedule(options: argparse.Namespace) -> None:
 def simulate(
     options: argparse.Namespace, nodes: int, every: float, seed: int
 ) -> tuple[float, float, float]:
-    """Replicates on nodes that fail and come back.
+    """Simulates replicates on nodes that fail and come back.
 
     Args:
         options: hours of a training, between failures of a node, and of its repair.
-        nodes: how many, each of which trains one network at a time.
+        nodes: the number of nodes, each of which trains one network at a time.
         every: hours from one stored state of a training to the next, 0 for none.
-        seed: of the failures.
+        seed: the seed of the failures.
 
     Returns:
-        Days until all is done; the share of the nodes' time that they trained; and what
-        was trained twice, as a share of the work.
+        The days until everything is done, the share of the nodes' time in which they
+        trained, and the share of the work that was done twice.
     """
     rng = random.Random(seed)
     begun, waiting = 0, deque[tuple[int, int, bool, float]]()

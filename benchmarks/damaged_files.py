@@ -123,9 +123,9 @@ def of_keras(path: Path) -> Any:
 
 
 def outputs(path: Path) -> Any:
-    """What `benchmark` does with a file, but for the time that it takes.
+    """Runs a file in the same way as `benchmark`, without timing it.
 
-    There, too, a process of its own runs it, and what ends that names the file.
+    The file runs in a process of its own there, too, and a crash names the file.
     """
     check_files(path)
     try:
@@ -135,7 +135,7 @@ def outputs(path: Path) -> Any:
 
 
 def of_saved_model(path: Path) -> Any:
-    """Outputs of what a file is part of."""
+    """The outputs of the model to which a file belongs."""
     folder = path.parent if path.suffix == ".pb" else path.parents[1]
     return outputs(folder)
 
@@ -182,7 +182,7 @@ OUTCOMES = ("refused by name", "read as it was", "changed", "other error", "cras
 
 
 def read(kind: str, folder: Path) -> tuple[str, str]:
-    """What comes of a file: a digest of what it holds, or an error."""
+    """The result of reading a file: a digest of its content, or an error."""
     name, reader = KINDS[kind]
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -196,7 +196,7 @@ def read(kind: str, folder: Path) -> tuple[str, str]:
 
 
 def _plain(found: Any) -> Any:
-    """Bytes in place of arrays, so that what is equal is pickled to equal bytes."""
+    """Replaces arrays by bytes, so that equal values are pickled to equal bytes."""
     if isinstance(found, dict):
         return [(key, _plain(value)) for key, value in sorted(found.items())]
     if isinstance(found, list | tuple):
@@ -207,7 +207,7 @@ def _plain(found: Any) -> Any:
 
 
 def damaged(data: bytes, number: int, rng: random.Random) -> bytes:
-    """Damaged data that differ from the whole."""
+    """Damaged data that differ from the intact ones."""
     while True:
         new = bytearray(data)
         at = rng.randrange(len(data))

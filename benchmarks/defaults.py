@@ -52,15 +52,16 @@ def but_gates(layer: keras.layers.Layer) -> bool:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is done to a network.
+    """A way to prune a network.
 
     Args:
-        prunable: argument of `mask_model`.
-        floor: argument of `Global`; `None` for a dense training.
-        sparsities: where it is trained.
-        alike: the networks that it leaves as `floor 0` does, which are not trained.
-        of_all: whether the sparsity is that of all that the defaults prune, so that
-            what is left alone leaves fewer weights to the others.
+        prunable: the argument of `mask_model`.
+        floor: the argument of `Global`; `None` for a dense training.
+        sparsities: the sparsities to which it is trained.
+        alike: the networks that it prunes in the same way as `floor 0`; these are not
+            trained.
+        of_all: whether the sparsity counts all weights that the defaults prune, so that
+            layers that are not pruned leave fewer weights to the others.
     """
 
     prunable: Callable[[keras.layers.Layer], bool] = default
@@ -148,7 +149,7 @@ Build = Callable[[Tensor], Tensor]
 
 
 class Recorded(kl.allocation.Allocation):
-    """`Global`, which keeps the least density of a layer beside that of all."""
+    """`Global`, which also records a layer's lowest density relative to the total."""
 
     def __init__(self, floor: float) -> None:
         self.allocation = kl.allocation.Global(floor=floor)
@@ -202,7 +203,7 @@ def train(
         every = kl.get_masks(built(build, default, x.shape[1:])).size
         others = kl.get_masks(model).size
         sparsity = 1 - ((1 - sparsity) * every - (every - others)) / others
-        if sparsity >= 1:  # What is left alone is more than all that may be left.
+        if sparsity >= 1:  # The layers that are not pruned are already too large.
             return dict.fromkeys(("accuracy", "its_density", "least_share"), np.nan)
     if variant.floor is not None:
         span = steps // 4, 3 * steps // 4, 20
@@ -215,7 +216,7 @@ def train(
         "sparsity_reached": kl.get_sparsity(model),
         "emptiest": emptiest,
         "its_density": density[emptiest],
-        # Without the first: before training, the callback only tries.
+        # The first one is left out: before training, the callback only tries.
         "least_share": float(min(allocation.least[1:], default=1.0)),
     }
 
@@ -228,7 +229,7 @@ def pooled(x: np.ndarray, size: int) -> np.ndarray:
 
 
 def stands_for(row: dict[str, Any], key: dict[str, Any]) -> bool:
-    """Whether a training is what another would be: its floor would change nothing."""
+    """Whether a training equals another one, because its floor would change nothing."""
     one, other = VARIANTS[row["variant"]], VARIANTS[key["variant"]]
     if any(row[k] != key[k] for k in key.keys() - {"variant"}):
         return False

@@ -53,7 +53,7 @@ WIDE = (1024, 4096, 4096, 1024)
 EIGHT_BITS = ("dynamic", "int8")
 LONG = "dense, taught as long"
 BASELINES = {"difference": r"dense(, float32)?", "difference_long": re.escape(LONG)}
-"""Columns of differences of accuracy, and the row that each is taken to."""
+"""Columns of differences of accuracy, and the baseline row of each."""
 
 
 def main() -> None:
@@ -201,7 +201,7 @@ def searched(
     taught = targets is not None
 
     def build() -> keras.Model:
-        # It is sent to other processes: without the data.
+        # The function is sent to other processes, so it must not hold the data.
         return compiled(kl.models.lenet_300_100(shape, classes), steps, taught)
 
     train, validation, test = data_of(splits, targets)
@@ -240,7 +240,7 @@ def trained_on(
     splits: kl.data.Splits,
     options: argparse.Namespace,
 ) -> keras.Model:
-    """The dense network, taught on as tickets are at so many levels; it is kept."""
+    """The dense network, taught for as many levels as the tickets; it is stored."""
     replicate = dense.card["replicate"]
     path = options.out / f"dense_{rounds}_{replicate}.keras"
     if not path.exists():
@@ -266,7 +266,7 @@ def compiled(model: keras.Model, steps: int, taught: bool) -> keras.Model:
     model.compile(
         keras.optimizers.Adam(rate),
         imitation if taught else of_labels,
-        # By the loss's name, Keras would not know which.
+        # Keras could not choose the kind of accuracy by the loss's name.
         metrics=["categorical_accuracy" if taught else "accuracy"],
         jit_compile=True,
         steps_per_execution=50,
@@ -280,7 +280,7 @@ def write(
     splits: kl.data.Splits | None = None,
     quantize: str | None = None,
 ) -> None:
-    """A .tflite file, in silence."""
+    """Writes a .tflite file without printing anything."""
     with contextlib.redirect_stdout(io.StringIO()):
         kl.export.to_litert(
             ticket_or_model,
@@ -293,7 +293,7 @@ def write(
 def measured(
     rows: list[dict], options: argparse.Namespace, test: tuple | None
 ) -> pd.DataFrame:
-    """The rows with what `benchmark` measured, beside their dense files."""
+    """The rows with the measurements of `benchmark`, relative to their dense files."""
     table = kl.benchmark([row["path"] for row in rows], test, seconds=options.seconds)
     table["what"] = [row["what"] for row in rows]
     table["replicate"] = [row["replicate"] for row in rows]
@@ -335,7 +335,7 @@ def show(name: str, table: pd.DataFrame) -> None:
 
 
 def in_per_cent(rows: pd.DataFrame, column: str) -> str:
-    """The median of a column, its least and its most."""
+    """The median, minimum and maximum of a column."""
     if column not in rows:
         return "-"
     values = 100 * rows[column]

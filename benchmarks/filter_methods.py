@@ -94,14 +94,14 @@ def report(table: pd.DataFrame, folder: Path) -> None:
 
 
 class Rows:
-    """Runs that are done once, in a file."""
+    """A file of runs, each of which is done only once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.table = pd.read_csv(path) if path.exists() else pd.DataFrame()
 
     def add(self, key: dict[str, Any], run: Any) -> None:
-        """Runs it, unless there is a row of its key."""
+        """Does a run, unless there is a row with its key."""
         if len(self.table):
             same = (self.table[list(key)] == pd.Series(key)).all(axis=1)
             if same.any():
@@ -141,7 +141,7 @@ def pruned(
     seed: int,
     options: argparse.Namespace,
 ) -> keras.Model:
-    """What a method leaves of the dense network, fine-tuned or trained anew."""
+    """The network that a method leaves, fine-tuned or trained from scratch."""
     some = tuple(array[: options.calibrate] for array in splits.train)
     judged = tuple(array[:1000] for array in splits.validation)
     if method == "auto_compress":
@@ -182,7 +182,7 @@ def tuned(
 
 
 def row(model: keras.Model, splits: kl.data.Splits) -> dict[str, Any]:
-    """What is measured of a network."""
+    """The measurements of a network."""
     metrics = model.evaluate(*splits.test, verbose=0, return_dict=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.tflite")

@@ -98,7 +98,7 @@ def steps(name: str, options: argparse.Namespace) -> None:
         f"{keras.backend.backend()}; medians of {options.rounds}"
     )
     for run, times in seconds.items():
-        # Each round beside its own dense step: the machine may slow down between.
+        # Ratios are taken within a round, since the machine may slow down in between.
         ratios = [t / d for t, d in zip(times, seconds["dense"], strict=True)]
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
         middle = statistics.median
@@ -107,7 +107,7 @@ def steps(name: str, options: argparse.Namespace) -> None:
 
 
 def search(name: str, options: argparse.Namespace) -> None:
-    """Prints the seconds of a search of filters, with masks and compacted."""
+    """Prints the seconds of a search that prunes filters, with masks and compacted."""
     seconds: dict[Any, float] = {}
     for compact in (False, True):
         levels = kl.LotteryTicketSearch(

@@ -66,7 +66,7 @@ def tickets(model: keras.Model, count: int, steps: int) -> list[Task]:
 
 
 def contender(name: str, count: int, of: Data, steps: int) -> Callable[[], float]:
-    """What trains so many nets, and gives the net-steps per second of training."""
+    """A function that trains some nets, and returns net-steps per second."""
     trains = engine(name, of, steps)
     tasks = tickets(trains.model, count, steps)
 

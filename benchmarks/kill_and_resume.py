@@ -62,13 +62,13 @@ def main() -> int:
         process = run(broken)
         at_write = killed % 2 == 1
         if at_write:
-            # Start-up takes most of a short life: then kill at the next write.
+            # Start-up takes most of a short search, so kill it at the next write.
             time.sleep(rng.uniform(0, 0.3) * seconds)
             wait_for_write(process, broken)
         else:
             time.sleep(rng.uniform(0.1, 0.6) * seconds)
         if process.poll() is not None:
-            # It came to its end: the next kill needs something left to do.
+            # The search ended, so the next kill needs a training that is left to do.
             kept = sorted(broken.rglob("ticket_0.safetensors"))
             for path in kept[len(kept) // 2 :]:
                 path.unlink()

@@ -43,7 +43,7 @@ STEPS = [100 * 2**k for k in range(8)]
 
 
 class Problem:
-    """A lasso, and scikit-learn's optimum of it."""
+    """A lasso problem, and its optimum by scikit-learn."""
 
     def __init__(self, rows: int, columns: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def lasso_row(problem: Problem, how: dict) -> dict[str, float]:
 
 
 def slope(step_size: Callable[[float], Callable[[int], float]], seed: int) -> float:
-    """Of log gap by log step; the step size is made of the strong convexity."""
+    """The slope of log gap against log step; the step size uses strong convexity."""
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(1000, 50))
     b = a @ (rng.normal(size=50) * (rng.random(50) < 0.3)) + rng.normal(size=1000)

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def run(splits: kl.data.Splits, masks: str, options: argparse.Namespace) -> dict:
-    """One search: steps spent on masks, seconds in all, accuracy by level."""
+    """Runs one search: steps spent on masks, total seconds, and accuracy by level."""
     recipe = kl.models.recipe("lenet_300_100")
 
     def build():

@@ -30,9 +30,9 @@ import pandas as pd
 import keras_lottery as kl
 from keras_lottery.files import read_json, write_atomically, write_json
 
-# As the papers have it: layers may lose all of their weights.
+# As in the papers, layers may lose all of their weights.
 WHOLE = kl.allocation.Global(floor=0)
-# Before any training: (criterion, allocation).
+# Methods that prune before any training: (criterion, allocation).
 AT_INIT = {
     "snip": ("snip", WHOLE),
     "grasp": ("grasp", WHOLE),
@@ -51,7 +51,7 @@ def small_conv(shape: tuple[int, ...], classes: int, seed: int | None) -> keras.
     for width in (16, 32, 32):
         layers += [
             keras.layers.Conv2D(width, 3, 2, padding="same", use_bias=False),
-            # Of a short training, the statistics settle no later than the weights.
+            # With this momentum, the statistics settle even in a short training.
             keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(),
         ]
@@ -68,7 +68,7 @@ SMALL: dict[str, tuple[Callable[..., keras.Model], str, float]] = {
     "small_conv": (small_conv, "conv_2", 1e-3),
     "small_resnet": (small_resnet, "resnet_20", 0.02),
 }
-"""Networks for two cores: each with the recipe that it has, and its learning rate."""
+"""Networks for two cores, each with its recipe and its learning rate."""
 
 
 class Study:
@@ -116,7 +116,7 @@ class Study:
         return table[["replicate", "level", "density", "accuracy"]]
 
     def fit(self, model: keras.Model, *callbacks: keras.callbacks.Callback) -> float:
-        """Trains a model for the common length; the test accuracy."""
+        """Trains a model for the common length; returns the test accuracy."""
         n = self.batch_size * (len(self.splits.x_train) // self.batch_size)
         x, y = self.splits.train
         model.fit(
@@ -131,7 +131,7 @@ class Study:
 
 
 def imp(study: Study) -> pd.DataFrame:
-    """Iterative magnitude pruning with rewinding: at least 70 % are left by each."""
+    """Iterative magnitude pruning with rewinding; each level keeps at least 70 %."""
     levels, density = [], 1.0
     for target in study.options.densities:
         rounds = math.ceil(math.log(target / density) / math.log(0.7))
@@ -160,7 +160,7 @@ def sparse_training(study: Study, sparsity: float, seed: int, method: str) -> tu
 
 
 def early_bird(study: Study, sparsity: float, seed: int) -> tuple:
-    """Five masks in an epoch, so that a short training has enough of them."""
+    """Early-bird tickets with five masks per epoch, as the trainings are short."""
     model = kl.mask_model(study.build(seed))
     callback = kl.EarlyBird(sparsity)
     x, y = study.splits.train
@@ -175,7 +175,7 @@ def early_bird(study: Study, sparsity: float, seed: int) -> tuple:
 
 
 class Parts(keras.utils.PyDataset):
-    """Parts of the data by turns, one for each epoch."""
+    """Parts of the data in turn, one for each epoch."""
 
     def __init__(self, x, y, parts: list[slice], batch_size: int) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Parts(keras.utils.PyDataset):
 
 
 def admm(study: Study, sparsity: float, seed: int, **how: Any) -> tuple:
-    """Dense, with ADMM, and fine-tuned: three trainings."""
+    """Trains a dense network, trains it with ADMM, and fine-tunes it."""
     frequency = max(1, study.steps // 15)
     return from_dense(
         study,
@@ -206,12 +206,12 @@ def admm(study: Study, sparsity: float, seed: int, **how: Any) -> tuple:
 
 
 def elsa(study: Study, sparsity: float, seed: int) -> tuple:
-    """The same with one budget for the network, ranked by curvature (ELSA)."""
+    """Same as `admm`, with one budget for the network, ranked by curvature (ELSA)."""
     return admm(study, sparsity, seed, allocation=WHOLE, curvature=True)
 
 
 def gradual(study: Study, sparsity: float, seed: int) -> tuple:
-    """Dense, pruned gradually in three quarters of a training, and fine-tuned."""
+    """Trains a dense network, prunes it gradually, and fine-tunes it."""
     end = round(0.75 * study.steps)
     frequency = max(1, study.steps // 15)
     # A compiled model counts its steps from zero.
@@ -219,7 +219,7 @@ def gradual(study: Study, sparsity: float, seed: int) -> tuple:
 
 
 def from_dense(study: Study, seed: int, callback: keras.callbacks.Callback) -> tuple:
-    """A dense network, trained, then with a callback that prunes, and fine-tuned."""
+    """Trains a dense network, then trains it with a callback that prunes it."""
     model = kl.mask_model(study.build(seed))
     study.fit(model)
     study.fit(study.compile(model), callback)
@@ -291,7 +291,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results = pd.concat(rows(Study(options)), ignore_index=True)
     results.to_csv(options.out / "methods.csv", index=False)
-    # A density that was asked for, and the dense network.
+    # The densities that were requested, and the dense network.
     wanted = [1.0, *options.densities]
     nearest = results["density"].map(lambda d: min(wanted, key=lambda w: abs(w - d)))
     results = results[(results["density"] - nearest).abs() <= 0.1 * nearest]
@@ -352,10 +352,10 @@ def draw(results: pd.DataFrame, path: Path) -> None:
             )
     dense = results.query("density == 1")["accuracy"].mean()
     axes.axhline(100 * (1 - dense), color="0.2", linewidth=1, label="dense")
-    # Those that are asked for: IMP has levels of its own between them.
+    # IMP has further levels between the densities that were requested.
     others = results.query("method != 'imp' and density < 1")
     ticks = sorted((100 * others["density"]).round(1).unique())
-    # A network that lost a layer would press all others together, but for logarithms.
+    # Without logarithms, a network that lost a layer would press the others together.
     axes.set(xscale="log", yscale="log", xlabel="weights left (%)")
     axes.set(ylabel="test error (%)")
     axes.invert_xaxis()

@@ -136,7 +136,7 @@ TASKS = {
 
 
 def loaded(name: str, images: int) -> kl.data.Splits:
-    """The data, of CIFAR-10 with the mean of each 2 x 2 pixels in place of four."""
+    """The data; for CIFAR-10, each 2 x 2 pixels are replaced by their mean."""
     splits = kl.data.load(name)
     some = {"x_train": splits.x_train[:images], "y_train": splits.y_train[:images]}
     splits = dataclasses.replace(splits, **some)
@@ -168,7 +168,7 @@ def trained(
 
 
 class Memory(threading.Thread):
-    """The most memory of this process while it runs, above that at its start, in MB."""
+    """The peak memory inside the block, above that at its start, in MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -226,7 +226,7 @@ def measured(
 
 
 def table(rows: list[dict[str, Any]], sparsities: tuple[float, ...]) -> str:
-    """By method and sparsity: accuracies in %, seconds and memory of one pruning."""
+    """Accuracies in %, seconds and memory of one pruning, by method and sparsity."""
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]

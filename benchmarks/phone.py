@@ -41,11 +41,11 @@ import keras_lottery as kl
 from keras_lottery.ship.export import litert, verify
 from keras_lottery.tables import text_table
 
-# Nets of random weights decide by little, which eight bits change.
+# Nets with random weights decide by small margins, so eight bits change decisions.
 verify.INT8_AGREEMENT, verify.INT8_MEAN_TOLERANCE = 0.0, 1.0
 
 File = tuple[str, keras.Model, dict[str, Any]]
-"""What it is called, the model, and arguments of `to_litert`."""
+"""The name of a file, the model, and arguments of `to_litert`."""
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def compared(files: list[File], options: Any) -> str:
-    """A table of files, the first one being what the others are shares of."""
+    """A table of files, with figures as shares of those of the first one."""
     paths, bytes_ = [], []
     for number, (_, model, how) in enumerate(files):
         path = options.out / f"{number}.tflite"
@@ -90,14 +90,14 @@ def compared(files: list[File], options: Any) -> str:
 
 
 def difference(path: Path, there: arm.Emulated) -> float:
-    """How far outputs on ARM are from those here, as a share of the largest."""
+    """The difference of outputs on ARM from those here, as a share of the largest."""
     here = arm.here(path)
     largest = max(np.abs(here).max(), np.finfo("float32").tiny)
     return float(np.abs(there.output - here).max() / largest)
 
 
 def write(model: keras.Model, path: Path, **how: Any) -> Any:
-    """A .tflite file, in silence."""
+    """Writes a .tflite file without printing anything."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return kl.export.to_litert(model, path, **how)
@@ -124,7 +124,7 @@ def dense() -> Iterator[tuple[str, Iterator[File]]]:
 
 
 def convolutions() -> Iterator[tuple[str, Iterator[File]]]:
-    """Files of a small net of MobileNetV1's kind."""
+    """Files of a small net like MobileNetV1."""
     model = net(width=64, blocks=6, size=96)
 
     def files() -> Iterator[File]:
@@ -195,7 +195,7 @@ def net(
     mid: Callable[[Any], Any] | None = None,
     end: str = "pool",
 ) -> keras.Model:
-    """A net of the pattern, or of one that misses it.
+    """A net that fits the pattern, or one that misses it.
 
     Blocks of a depthwise and a 1x1 convolution, of which every other one halves the
     picture and doubles the channels; `mid` comes before the last.
@@ -265,7 +265,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 def rules(options: Any) -> None:
-    """What `explain_sparse` says of nets, and what their sparse files do."""
+    """Compares what `explain_sparse` says about nets with their sparse files."""
     unsafe = litert.wrong_on_arm
     print("\n| net | it says | emulated time | ARM and x86 differ |\n|---|---|---|---|")
     for name, how in RULES.items():

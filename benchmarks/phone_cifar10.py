@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def replicate(splits: Any, seed: int, options: Any) -> list[dict[str, Any]]:
-    """Trains, writes and measures all of one replicate, or what is left of it."""
+    """Trains, writes and measures the part of a replicate that is not stored yet."""
     x, y = (array[: options.examples] for array in splits.train)
     steps = len(x) // BATCH * options.further
     keras.utils.set_random_seed(seed)
@@ -179,7 +179,7 @@ def measured(
 
 
 def summary(table: pd.DataFrame) -> str:
-    """Medians over replicates, least and most, of what is measured."""
+    """Medians, minima and maxima of the measurements over replicates."""
     dense = table[(table.model == "longer") & (table.form == "float32")]
     best = dense.set_index("replicate").accuracy
     table = table.assign(less=table.accuracy - table.replicate.map(best))

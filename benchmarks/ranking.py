@@ -24,7 +24,7 @@ from keras_lottery.tables import text_table
 from keras_lottery.tickets.allocation import Global, Scores
 
 LAYERS = 50
-# Share alive before, sparsity after, and how many different scores there are.
+# The share alive before, the sparsity after, and the number of different scores.
 CASES = {
     "one layer": (1, 1.0, 0.8, None),
     "dense": (LAYERS, 1.0, 0.2, None),
@@ -74,7 +74,7 @@ def time_ratios(
 
 
 def memory_ratio(scores: Scores, masks: Masks, sparsity: float) -> float:
-    """The peak over the scores' size."""
+    """The peak memory divided by the size of the scores."""
     held = sum(array.nbytes for array in (*scores.values(), *masks.values()))
     tracemalloc.start()
     Global()(scores, masks, sparsity)

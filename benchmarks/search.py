@@ -55,7 +55,7 @@ Runs = dict[str, Callable[[], float]]
 
 
 def child(name: str, directory: str, levels: int, steps: int, data: str) -> None:
-    """One search; says when it begins and when it has ended."""
+    """Runs one search; prints a line when it begins and when it has ended."""
     import keras
 
     import keras_lottery as kl
@@ -109,7 +109,7 @@ def environment(backend: str) -> dict[str, str]:
 
 
 def seconds(name: str, directory: Path, options, until: int | None = None) -> float:
-    """How long a search took, or until so many of its trainings were stored."""
+    """The seconds of a search, or until a number of its trainings were stored."""
     sizes = map(str, (options.levels, options.steps, options.data))
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -186,7 +186,7 @@ def imports(options) -> Runs:
 
 
 def python(code: str) -> str:
-    """What Python prints."""
+    """The output of a Python process."""
     env = environment(os.environ.get("KERAS_BACKEND", "tensorflow"))
     command = [sys.executable, "-c", code]
     return subprocess.run(
@@ -195,7 +195,7 @@ def python(code: str) -> str:
 
 
 def added() -> set[str]:
-    """Packages that this library imports beside those that Keras does."""
+    """The packages that this library imports in addition to those of Keras."""
     code = "import {0}, sys; print(*(name.partition('.')[0] for name in sys.modules))"
     ours, theirs = (
         set(python(code.format(package)).split())

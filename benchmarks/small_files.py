@@ -49,17 +49,17 @@ SHARED_EPOCHS = 6
 
 @dataclass(frozen=True)
 class Case:
-    """What is compressed, and how it is trained.
+    """The network to compress, and its training.
 
     Args:
         model: a name of `models`.
-        density: the share of the weights that is left.
-        bits: of the shared values.
-        teachers: how many dense networks are trained, with other initial weights each.
-        dense_epochs: of their training.
-        epochs: of the training in which weights are pruned.
-        dropout: while the dense networks train, of pixels and of hidden units.
-        shifts: whether images are moved by up to a pixel.
+        density: the share of weights that remain.
+        bits: the number of bits of the shared values.
+        teachers: the number of dense networks, each with its own initial weights.
+        dense_epochs: the epochs of their training.
+        epochs: the epochs of the training in which weights are pruned.
+        dropout: the dropout rates of pixels and of hidden units in dense training.
+        shifts: whether images are shifted by up to a pixel.
         filter_sparsity: the share of filters and units that is removed first.
     """
 
@@ -118,7 +118,7 @@ def main() -> None:
 def run(
     case: Case, train: Arrays, test: Arrays, seed: int, path: Path
 ) -> dict[str, float | int]:
-    """One model, from its initial weights to its file."""
+    """Makes one model, from its initial weights to its file."""
     began = time.perf_counter()
     keras.utils.set_random_seed(seed)
     x, labels = train
@@ -173,7 +173,7 @@ def fit(
         jit_compile=False,
         steps_per_execution=len(images) // 4,
     )
-    # The images come in a new order by themselves.
+    # The data set itself gives the images in a new order.
     model.fit(
         images, epochs=epochs, callbacks=list(callbacks), shuffle=False, verbose=0
     )
@@ -194,14 +194,14 @@ def soft_targets(teachers: list[keras.Model], x: np.ndarray) -> np.ndarray:
 
 
 def error(model: keras.Model, test: Arrays) -> float:
-    """Per cent of the images."""
+    """The error in percent of the images."""
     x, labels = test
     classes = model.predict(x, batch_size=1000, verbose=0).argmax(axis=-1)
     return 100 * float(np.mean(classes != labels))
 
 
 def with_dropout(model: keras.Model, case: Case) -> keras.Model:
-    """The model, its layers shared, with dropout of pixels and of hidden units."""
+    """The model with shared layers and dropout of pixels and of hidden units."""
 
     def layers() -> Iterator[keras.layers.Layer]:
         yield keras.Input(model.input_shape[1:])
@@ -246,7 +246,7 @@ def batches(
         which = tf.stack([tf.repeat(moves, 16), rows], axis=1)
         return tf.concat(list(parts), axis=0), tf.gather_nd(targets, which)
 
-    # Random operations would begin anew in each epoch: they count from a seed.
+    # Random operations would repeat in each epoch, so they count from a seed.
     number = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
     data = number.flat_map(epoch).map(batch).prefetch(4)
     return data.apply(tf.data.experimental.assert_cardinality(steps))

@@ -42,7 +42,7 @@ LEARNED: dict[str, dict[str, Any]] = {
     },
     "edge-popup": {"kind": "edge_popup"},
 }
-# Of Zhou et al., in percent.
+# The accuracies of Zhou et al. in percent.
 PUBLISHED = {"untrained": 86, "learned": 95.3, "learned, rescaled": 98.0}
 
 
@@ -64,7 +64,7 @@ def lenet(splits: Splits, seed: int, width: float = 1) -> keras.Model:
 
 
 def compiled(model: keras.Model, rate: Any, jit: bool, batches: int) -> keras.Model:
-    """Compiled with Adam; the batches of an epoch are that many."""
+    """Compiles a model with Adam, for epochs of the given number of batches."""
     model.compile(
         keras.optimizers.Adam(rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -82,7 +82,7 @@ def accuracy(model: keras.Model, data: tuple[np.ndarray, np.ndarray]) -> float:
 def untrained(
     splits: Splits, seed: int, options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    """Masks of a trained network, on the weights that it started from."""
+    """Masks of a trained network, applied to its initial weights."""
     model = kl.mask_model(lenet(splits, seed))
     batches = -(-len(splits.x_train) // options.batch_size)
     compiled(model, 1.2e-3, True, batches)
@@ -128,7 +128,7 @@ def learned(
     options: argparse.Namespace,
     width: float = 1,
 ) -> dict[str, float]:
-    """A mask that is trained around the initial weights."""
+    """A mask that is trained for the initial weights."""
     model = kl.learn_masks(lenet(splits, seed, width), seed=seed, **settings)
     batches = -(-len(splits.x_train) // options.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -147,7 +147,7 @@ def learned(
 def measured(
     splits: Splits, seed: int, wanted: list[str], options: argparse.Namespace
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """(name, accuracy and density) of all that is to be measured, one by one."""
+    """Yields the name, and the accuracy and density, of each measurement."""
     if options.widths:
         for width in options.widths:
             run = learned(splits, seed, LEARNED["edge-popup"], options, width)

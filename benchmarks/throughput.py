@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 60
-# Most networks are slower than LeNet by about so much.
+# The approximate speed of the networks relative to LeNet.
 SHARE = {"lenet": 1.0, "conv_2": 1 / 30, "resnet": 1 / 30}
 SHAPES = {"lenet": (28, 28, 1), "conv_2": (32, 32, 3), "resnet": (32, 32, 3)}
 # name: (what trains, masked, backend of Keras, processes)
@@ -53,7 +53,7 @@ CONTENDERS = {
     "fused on jax masked x 2": ("fused", True, "jax", 2),
     "PyTorch masked x 2": ("torch", True, "tensorflow", 2),
 }
-# How many networks it trains in one program.
+# The number of networks that a contender trains in one program.
 NETS = {"vectorized": 20}
 NEEDS = {"tfmot": ("tensorflow_model_optimization", "tf_keras"), "torch": ("torch",)}
 ONE_THREAD = {
@@ -76,7 +76,7 @@ def examples(model: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(model: str, keras):
-    """The network, by the `keras` or `tf_keras` that is given."""
+    """Builds the network with the given `keras` or `tf_keras`."""
     layers = keras.layers
     x = inputs = keras.Input(SHAPES[model])
     if model == "lenet":
@@ -336,7 +336,7 @@ class Contender:
 
 @contextlib.contextmanager
 def contenders(names: list[str], model: str, steps: int) -> Iterator[dict]:
-    """All that can be had; the others are named."""
+    """The contenders that are installed; prints the names of the others."""
     ready: dict[str, Contender] = {}
     try:
         for name in names:

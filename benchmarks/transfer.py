@@ -33,7 +33,7 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def small(splits: Splits, examples: int | None) -> Splits:
-    """The data in grey at 28x28, and no more training examples than asked for."""
+    """The data in grey at 28x28, with at most the requested number of examples."""
 
     def convert(images: np.ndarray) -> np.ndarray:
         margin = (images.shape[1] - 28) // 2
@@ -54,7 +54,7 @@ def small(splits: Splits, examples: int | None) -> Splits:
 def search(
     name: str, splits: Splits, options: argparse.Namespace
 ) -> kl.LotteryTicketSearch:
-    """The search on one data set, gone through."""
+    """Runs the search on one data set."""
     recipe = kl.models.recipe(options.model)
 
     def build():
@@ -88,7 +88,7 @@ def compare(
     replicate: int,
     options: argparse.Namespace,
 ) -> pd.DataFrame:
-    """The source's ticket trained on the target's data, beside its controls."""
+    """Trains the source's ticket and its controls on the target's data."""
     own = target.ticket(level, replicate)
     table = kl.compare_transfer(
         source.ticket(level, replicate),
@@ -133,7 +133,7 @@ def main() -> None:
     options.levels.sort()
     settings = {key: str(value) for key, value in vars(options).items()}
     asked = options.out / "asked.json"
-    grown = ("levels", "replicates")  # More of them may be asked for.
+    grown = ("levels", "replicates")  # More of these may be requested later.
     fixed = {key: value for key, value in settings.items() if key not in grown}
     if asked.exists():
         check_same(read_json(asked), fixed, options.out)

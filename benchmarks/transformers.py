@@ -31,7 +31,7 @@ from keras_lottery.search.store import Store, TrainingId
 RATE, BATCH = 3e-4, 32
 TEMPERATURE = 2.0
 CALIBRATION = 256
-"""Examples that blocks are measured on."""
+"""The number of examples on which blocks are measured."""
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def replicate(
     keras.utils.set_random_seed(seed)
     dense = build(splits.input_shape, splits.classes)
     fit(dense, splits, options.steps, seed)
-    # Three of the same weights.
+    # These are three copies with the same weights.
     pruned, distilled, tuned = (smaller(dense, splits, options) for _ in range(3))
     fit(distilled, splits, options.steps, seed, teacher=dense)
     fit(tuned, splits, options.steps, seed)
@@ -109,7 +109,7 @@ def replicate(
 def smaller(
     dense: keras.Model, splits: kl.data.Splits, options: argparse.Namespace
 ) -> keras.Model:
-    """The dense network without the least of its blocks, heads and units."""
+    """The dense network without its least important blocks, heads and units."""
     if options.layers:
         dense = kl.drop_blocks(dense, options.layers, splits.x_train[:CALIBRATION])
     masked = kl.mask_model(dense, kl.models.recipe("bert_small").prunable)

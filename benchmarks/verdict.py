@@ -41,8 +41,8 @@ from keras_lottery.search.paired import (
 from keras_lottery.search.results import verdict
 from keras_lottery.tables import text_table
 
-# Ticket less dense network on the validation data, level by level, of
-# docs/figures/mnist.csv.
+# The difference of the ticket from the dense network on the validation data, by level,
+# in docs/figures/mnist.csv.
 MEASURED = 0.01 * np.array(
     [0.05, 0.09, 0.19, 0.28, 0.26, 0.23, 0.25, 0.28, 0.22, 0.3, 0.24, 0.28, 0.15, 0, 0]
 )
@@ -75,7 +75,7 @@ def simulate(
     """Accuracies by search, replicate and level."""
     rng = np.random.default_rng(0)
     shape = searches, replicates, case.levels + 1
-    # Of a difference of two networks, or of each.
+    # The noise is that of the difference of two networks, or of each network.
     same = case.same_images / np.sqrt(2)
     spread = case.own_images if noise == "own images" else same
     accuracy = case.accuracy + spread * rng.normal(size=shape)
@@ -109,7 +109,7 @@ def tabulate(values: np.ndarray, objective: Objective) -> pd.DataFrame:
 def compare(
     values: np.ndarray, objective: Objective, examples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Words and Holm's p-values by search and level: `verdict`, all at once."""
+    """Words and Holm's p-values by search and level, same as `verdict`, in one pass."""
     count = values.shape[1]
     dense, gains = values[..., 0], values[..., 1:] - values[..., :1]
     margin = dense.std(axis=1, ddof=1)
@@ -133,7 +133,7 @@ def compare(
 def judge(
     case: Case, replicates: int, quality: str, noise: str, searches: int
 ) -> list[str]:
-    """A row of the table: one case, simulated so many times."""
+    """A row of the table for one case, which is simulated many times."""
     objective = Objective("val_auc" if noise == "AUC-like" else "val_accuracy", "max")
     margin = max(0.002, np.sqrt(case.accuracy * (1 - case.accuracy) / case.examples))
     if noise == "AUC-like":

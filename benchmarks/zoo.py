@@ -36,7 +36,7 @@ APPLICATIONS = (
     *("ConvNeXtTiny", "Xception", "InceptionV3", "InceptionResNetV2", "VGG16"),
 )
 SIZE = {"NASNetMobile": 224, "InceptionV3": 96, "InceptionResNetV2": 96, "Xception": 96}
-# Arguments of tiny backbones: two layers of a width of 16.
+# The arguments of tiny backbones: two layers with a width of 16.
 HUB: dict[str, dict[str, Any]] = {
     "BertBackbone": {"vocabulary_size": 50, "num_layers": 2, "num_heads": 2}
     | {"hidden_dim": 16, "intermediate_dim": 32, "max_sequence_length": 12},
@@ -83,7 +83,7 @@ def outputs(model: keras.Model, x: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def examine(name: str) -> dict[str, Any]:
-    """Each step of one model: CPU seconds, and what it found, or the error."""
+    """Each step of one model: the CPU seconds and the result, or the error."""
     model = built(name)
     x = examples(model)
     row: dict[str, Any] = {"model": name, "parameters": model.count_params()}
