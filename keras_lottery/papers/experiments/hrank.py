@@ -163,7 +163,7 @@ def _scales() -> dict:
 
 EXPERIMENT = Experiment(
     "hrank",
-    "Filters pruned in the order of the ranks of their feature maps",
+    "Pruning filters by the ranks of their feature maps",
     "Lin et al. 2020, [HRank: filter pruning using high-rank feature map]("
     "https://arxiv.org/abs/2002.10179)",
     _scales(),

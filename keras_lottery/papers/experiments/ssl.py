@@ -234,7 +234,7 @@ EPOCH = 859
 
 EXPERIMENT = Experiment(
     "ssl",
-    "Filters and shapes of LeNet-5 that a group lasso takes to zero",
+    "A group lasso removes filters and shapes of LeNet-5",
     "Wen et al. 2016, [Learning structured sparsity in deep neural networks]("
     "https://arxiv.org/abs/1608.03665)",
     {
