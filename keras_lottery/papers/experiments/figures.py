@@ -23,6 +23,7 @@ def lines(
     by: str | None = None,
     panels: str | None = None,
     x_label: str | None = None,
+    same_scale: bool = True,
 ) -> "Figure":
     """Plots means against x, with bars from the smallest to the largest value.
 
@@ -34,6 +35,7 @@ def lines(
         by: the column whose values have a line each.
         panels: the column whose values have a panel each.
         x_label: the label of the x axis; the column's name by default.
+        same_scale: whether all panels have the same y axis.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -47,7 +49,7 @@ def lines(
     is_long = columns == 1 and len(looks) > MANY
     width = 5.2 + 2 * is_long if columns == 1 else 4 * columns
     figure = Figure(figsize=(width, 3.4 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=same_scale)
     for axes in grid.flat[len(parts) :]:
         axes.set_visible(False)
     for axes, (title, part) in zip(grid.flat, parts, strict=False):

@@ -71,7 +71,10 @@ def run(lab: Lab) -> Mapping[str, Values]:
     drawn = table.rename(columns=LOST).melt(
         ["density", "replicate"], list(LOST.values()), "measure", "value"
     )
-    lab.figure("robustness", lines(drawn, "density", "value", "", panels="measure"))
+    lab.figure(
+        "robustness",
+        lines(drawn, "density", "value", "", panels="measure", same_scale=False),
+    )
     return {
         f"{name} {100 * density:.0f}": at(table, 1.0, name) - at(table, density, name)
         for name in LOST
@@ -138,7 +141,7 @@ EXPERIMENT = Experiment(
             drops=(80 * EPOCH, 120 * EPOCH),
         ),
         "cpu": narrow_resnet(
-            "12 trainings of 3,500 to 4,000 steps, about 10 minutes on 2 cores",
+            "12 trainings of 3,500 to 4,000 steps, about 15 minutes on 2 cores",
             levels=3,
             drops=DROPS,
         ),
