@@ -91,7 +91,10 @@ def _chosen(options: argparse.Namespace) -> list[Experiment]:
     for experiment in found:
         check_scale(experiment, options.scale)
     if len(found) > 1 and options.directory:
-        raise ValueError("`--directory` is for one experiment. Leave it out.")
+        raise ValueError(
+            f"`--directory` is for one experiment. Received: {len(found)} experiments. "
+            "Leave it out."
+        )
     return found
 
 

@@ -111,6 +111,11 @@ def test_shares_of_outputs_and_the_reverse_order_of_ranks():
         groups=np.arange(3),
     )
     np.testing.assert_allclose(hrank.share_of_non_zero(filters), [0, 0.25, 0.625])
+    # The mean over all places, of which a pooling would keep the largest.
+    np.testing.assert_allclose(dropnet.least_active(filters), [0, 0.25, 0.625])
+    np.testing.assert_allclose(dropnet.most_active(filters), [0, -0.25, -0.625])
+    units = dataclasses.replace(filters, of_maps=lambda f: f(maps[:, 0, 0]))
+    np.testing.assert_allclose(dropnet.least_active(units), [0, 1, 1])
     with pytest.warns(UserWarning, match="full rank"):
         np.testing.assert_array_equal(hrank.reverse(filters), [0, -4, -4])
 
