@@ -74,7 +74,7 @@ def whole(request):
     return engine, start, engine.train(start, 7, checkpoints=[20])
 
 
-@settings(max_examples=4)
+@settings(max_examples=10)
 @given(point=st.integers(1, STEPS - 1), every=st.sampled_from([7, EVERY]))
 @example(point=9, every=EVERY)  # Before the first state is stored.
 def test_a_training_goes_on_where_it_ended(whole, tmp_path_factory, point, every):
