@@ -16,6 +16,7 @@ from keras_lottery.keras_bridge.xnnpack.parts import (
     steps_of,
 )
 from keras_lottery.keras_bridge.xnnpack.roles import (
+    can_start,
     fits_but_for_padding,
     padding_of,
     wanted_padding,
@@ -33,6 +34,7 @@ __all__ = [
     "Part",
     "Role",
     "Step",
+    "can_start",
     "fits_but_for_padding",
     "is_convolution",
     "is_misread",

@@ -37,7 +37,10 @@ def steps_of(model: keras.Model) -> list[Step]:
         ValueError: if the model is a subclassed model, whose graph is not known.
     """
     if not has_graph(model):
-        remedy = "Others do not tell which layer reads which."
+        remedy = (
+            "Others do not tell which layer reads which: pass "
+            "`kl.inline(keras.Model(inputs, model(inputs)))`, with a `keras.Input`."
+        )
         refuse("model", "a Sequential or Functional model", model, remedy)
     steps = _read_graph(model)
     for step in steps:

@@ -123,6 +123,21 @@ def wanted_padding(layer: Any) -> Any:
     return ((square(layer.kernel_size) // 2,) * 2,) * 2
 
 
+def can_start(layer: Any) -> bool:
+    """Whether a layer is a convolution that starts a sparse part, if its padding fits.
+
+    >>> can_start(layers.Conv2D(8, 3, 2))  # Its input channels are not known yet.
+    False
+    """
+    return (
+        kind_of(layer) is layers.Conv2D
+        and layer.built
+        and square(layer.kernel_size) == 3
+        and square(layer.strides) == 2
+        and int(layer.kernel.shape[-2]) == 3
+    )
+
+
 def fits_but_for_padding(step: Step) -> str:
     """Returns why XNNPACK has no channels-first kernel at any padding; "" if it has."""
     layer, kind = step.layer, kind_of(step.layer)
@@ -134,7 +149,7 @@ def fits_but_for_padding(step: Step) -> str:
             return "it has groups"
         if size == 1:
             return "" if stride == 1 else "a 1x1 convolution needs a stride of 1"
-        if (size, stride, int(layer.kernel.shape[-2])) == (3, 2, 3):
+        if can_start(layer):
             return ""
         return (
             "of convolutions that are not 1x1, only one of 3x3, stride 2 and three "

@@ -130,9 +130,7 @@ def to_litert(
     notes = []
     sparse = sparse and sparsity(plain) > 0
     if sparse and quantize is None and (wrong := wrong_on_arm(plain)):
-        notes.append(
-            f"Not encoded sparsely, since it would answer wrongly on ARM: {wrong[0]}."
-        )
+        notes.append(f"Not encoded sparsely, since it {wrong[0]}.")
         sparse = False
     eight_bits = quantize in ("dynamic", "int8", "int4")
     if sparse and eight_bits:

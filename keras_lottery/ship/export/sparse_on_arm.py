@@ -1,6 +1,7 @@
 """Tells which convolutions of a model run sparsely on ARM, and why others do not."""
 
 import textwrap
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,13 +9,17 @@ import keras
 
 from keras_lottery.keras_bridge import checks
 from keras_lottery.keras_bridge.internals.graph import has_graph
+from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.xnnpack import (
     FEWEST_ZEROS,
     Step,
+    can_start,
+    is_convolution,
     is_misread,
     parts_of,
     steps_of,
 )
+from keras_lottery.structured.inline import inline
 from keras_lottery.tables import text_table
 
 
@@ -44,8 +49,8 @@ class SparseReport:
     Attributes:
         layers: the convolutions and dense layers, and the layers that prevent them from
             running sparsely.
-        wrong: why a sparsely encoded file would answer wrongly on ARM, or could not be
-            loaded there. `to_litert` writes a dense one then.
+        wrong: why a sparsely encoded file would or may be wrong on ARM, or could not
+            be loaded there. `to_litert` writes a dense one then.
     """
 
     layers: tuple[SparseLayer, ...]
@@ -78,8 +83,7 @@ class SparseReport:
             "sparsely."
         )
         wrong = [
-            f"A sparse file would be wrong on ARM, so that `to_litert` writes a dense "
-            f"one: {each}."
+            f"`to_litert` writes a dense file, since a sparse one {each}."
             for each in self.wrong
         ]
         table = text_table(rows, header, {"since": 60})
@@ -140,24 +144,51 @@ def explain_sparse(model: keras.Model) -> SparseReport:
 
 
 def wrong_on_arm(model: keras.Model) -> list[str]:
-    """Reasons why a sparsely encoded file of a model would compute wrongly on ARM.
+    """Reasons why a sparsely encoded file of a model would or may be wrong on ARM.
 
     XNNPACK does not check whether a sparse part has outputs other than that of global
     pooling. It passes these on as channels-first numbers, and the next layer reads them
     as channels-last, or the file cannot be loaded. This was observed with LiteRT 2.3;
     on x86, the files are computed correctly.
 
-    There are no reasons for a subclassed model, because its graph is not known.
+    Blocks of layers, such as subclassed models, are opened. A block that cannot be
+    opened is a reason by itself if the model has what a sparse part needs.
     """
+    hidden = [path for path, layer in walk(model) if _hides_convolutions(layer)]
+    if hidden and _may_run_sparsely(model):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                model = inline(model)
+        except (UserWarning, ValueError):
+            names = " and ".join(f"`{path}`" for path in hidden)
+            return [f"may be wrong on ARM: the graph inside {names} is not known"]
     if not has_graph(model):
         return []
     steps = steps_of(model)
     return [
-        f"{leak}, from a part that runs sparsely, other than by global pooling"
+        f"would be wrong on ARM: {leak}, from a part that runs sparsely, other than by "
+        "global pooling"
         for part in parts_of(steps)
         if is_misread(part, steps)
         for leak in part.leaks
     ]
+
+
+def _hides_convolutions(layer: Any) -> bool:
+    """Whether a layer has convolutions inside, and no graph of them."""
+    return not has_graph(layer) and any(
+        is_convolution(inner) for _, inner in walk(layer)
+    )
+
+
+def _may_run_sparsely(model: keras.Model) -> bool:
+    """Whether a model has the layers of a sparse part, in whatever order."""
+    steps = [Step(path, layer, []) for path, layer in walk(model)]
+    kernels = [kernel for step in steps if (kernel := step.kernel) is not None]
+    return any(can_start(step.layer) for step in steps) and any(
+        (kernel == 0).mean() > FEWEST_ZEROS for kernel in kernels
+    )
 
 
 def _explained(step: Step) -> SparseLayer:
