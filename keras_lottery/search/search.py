@@ -17,12 +17,7 @@ from keras_lottery.engines.objective import Objective, named
 from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.keras_bridge.layers import State, get_masks
 from keras_lottery.keras_bridge.layers.convert import Prunable, check_prunable
-from keras_lottery.pruning import (
-    check_by_layer,
-    chosen,
-    default_allocation,
-    repairer,
-)
+from keras_lottery.pruning import check_by_layer, default_allocation
 from keras_lottery.search.arguments import (
     check_callbacks,
     check_model,
@@ -41,7 +36,7 @@ from keras_lottery.search.at_work import Site, at_work
 from keras_lottery.search.levels import Replicate, count_trainings, levels
 from keras_lottery.search.margin import check_margin
 from keras_lottery.search.mask_finders import steps_to_find
-from keras_lottery.search.plan import Choices
+from keras_lottery.search.plan import Choices, Plan
 from keras_lottery.search.replicates import (
     Pretrained,
     begin,
@@ -213,7 +208,6 @@ class LotteryTicketSearch(Run):
         rewinds.check_rewind_to(rewind_to)
         self.schedule = schedules.get(schedule)
         self.criterion = criterion
-        found, allocated = chosen(criterion, allocation, granularity)
         if self.schedule.by_layer:
             check_by_layer("schedule", self.schedule[0], allocation)
         elif allocation is None:
@@ -245,18 +239,7 @@ class LotteryTicketSearch(Run):
             directory = self._temporary.name
         super().__init__(directory)
         self.repair = repair
-        self._choices = Choices(
-            schedule=self.schedule,
-            criterion=found,
-            allocation=allocated,
-            granularity=granularity,
-            rewind=rewinds.get(rewind),
-            repair=None if repair is None else repairer(repair, found),
-            report_levels=self.report_levels,
-            seed=seed,
-            controls=control_registry.resolve(self.controls),
-            prune_at_init=prune_at_init,
-        )
+        self._choices = Choices.of(self)
         check_repair(self._choices.repair, self._choices.rewind)
 
     @classmethod
@@ -422,7 +405,7 @@ class LotteryTicketSearch(Run):
             self._choices.rewind, span, per_epoch, mask_epochs, mask_steps
         )
         validations = 1 if isinstance(eval_freq, str) else per_epoch // eval_freq
-        plan = self._choices.plan(model, span, find, max(1, validations))
+        plan = Plan.for_model(self._choices, model, span, find, max(1, validations))
         counts = count_trainings(Replicate(plan, 0, initial, model, data.examples))
         # All parts of a search make the same choice, whatever their size.
         whole = [self.replicates * count for count in counts]
