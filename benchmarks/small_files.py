@@ -37,8 +37,8 @@ import pandas as pd
 
 import keras_lottery as kl
 from keras_lottery.compress import load_compressed, save_compressed
+from keras_lottery.data.splits import Arrays
 from keras_lottery.in_fit.callbacks import SharedWeights
-from keras_lottery.papers.data.splits import Arrays
 
 BATCH = 128
 PIXELS = 28

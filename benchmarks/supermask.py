@@ -26,9 +26,9 @@ import keras
 import numpy as np
 
 import keras_lottery as kl
+from keras_lottery.data import Splits
 from keras_lottery.files import write_json
 from keras_lottery.keras_bridge.layers import get_state, set_state
-from keras_lottery.papers.data import Splits
 from keras_lottery.pruning import prune_snapshot
 from keras_lottery.search.settings import versions
 from keras_lottery.tables import text_table

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 import keras_lottery as kl
+from keras_lottery.data import Splits
 from keras_lottery.files import read_json, write_json
-from keras_lottery.papers.data import Splits
 from keras_lottery.search.settings import check_same, versions
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)

@@ -13,7 +13,7 @@ from keras_lottery.keras_bridge.internals.no_tensorflow import (
 
 copying_imports_no_tensorflow()
 
-from keras_lottery import admm, automatic, interop
+from keras_lottery import admm, automatic, data, interop
 from keras_lottery.compress import load_compressed, save_compressed
 from keras_lottery.engines import Objective
 from keras_lottery.files import CorruptedFileError
@@ -43,7 +43,7 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.keras_bridge.recalibrate import recalibrate
 from keras_lottery.masks import Masks
-from keras_lottery.papers import data, models
+from keras_lottery.papers import models
 from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, merge_runs, results
 from keras_lottery.ship import export

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_lottery import checks
+from keras_lottery import checks, data
 from keras_lottery.cli import find_options
 from keras_lottery.cli.find_options import (
     DIGITS_EPOCHS,
@@ -24,7 +24,7 @@ from keras_lottery.cli.parsing import (
     Parser,
 )
 from keras_lottery.files import write_sealed
-from keras_lottery.papers import data, models
+from keras_lottery.papers import models
 from keras_lottery.pruning import default_allocation
 from keras_lottery.search import LotteryTicketSearch, Run
 from keras_lottery.search.results import objective_of

@@ -1,1 +1,1 @@
-"""The papers' networks, data and experiments."""
+"""The papers' networks and experiments."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_lottery.papers import data, models
-from keras_lottery.papers.data import Splits
-from keras_lottery.papers.data.wordnet import LENGTH, MASKED, SPECIAL, mask_words
+from keras_lottery import data
+from keras_lottery.data import Splits
+from keras_lottery.data.wordnet import LENGTH, MASKED, SPECIAL, mask_words
+from keras_lottery.papers import models
 from keras_lottery.papers.experiments.experiment import (
     INFINITY,
     Claim,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_lottery.data import Splits
 from keras_lottery.papers import models
-from keras_lottery.papers.data import Splits
 from keras_lottery.papers.experiments.experiment import (
     INFINITY,
     Claim,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_lottery.papers.data import Splits
+from keras_lottery.data import Splits
 from keras_lottery.papers.models import Recipe
 from keras_lottery.search.paired import interval
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_lottery import data
+from keras_lottery.data import Splits
 from keras_lottery.engines import Engine
 from keras_lottery.engines.data import Data
 from keras_lottery.files import write_atomically
@@ -18,8 +20,7 @@ from keras_lottery.keras_bridge.layers.convert import Prunable
 from keras_lottery.keras_bridge.layers.inside import class_of
 from keras_lottery.keras_bridge.layers.kinds import is_multiplied
 from keras_lottery.masks import Masks
-from keras_lottery.papers import data, models
-from keras_lottery.papers.data import Splits
+from keras_lottery.papers import models
 from keras_lottery.papers.experiments.experiment import Scale
 from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.measures import ACCURACY, LABELS, join, summarise

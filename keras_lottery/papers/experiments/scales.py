@@ -4,8 +4,9 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-from keras_lottery.papers import data, models
-from keras_lottery.papers.data import Splits
+from keras_lottery import data
+from keras_lottery.data import Splits
+from keras_lottery.papers import models
 from keras_lottery.papers.experiments.experiment import Scale
 from keras_lottery.papers.models import Builder, Recipe
 

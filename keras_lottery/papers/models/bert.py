@@ -6,8 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_lottery import checks
-from keras_lottery.keras_bridge.internals.randomness import seeded
-from keras_lottery.papers.data.wordnet import (
+from keras_lottery.data.wordnet import (
     LENGTH,
     MASK,
     MASKED,
@@ -15,6 +14,7 @@ from keras_lottery.papers.data.wordnet import (
     PAD,
     VOCABULARY,
 )
+from keras_lottery.keras_bridge.internals.randomness import seeded
 from keras_lottery.papers.models.recipe import Recipe, check_sizes
 
 # Chen et al. fine-tune with Adam, no weight decay, and a rate that falls to zero.

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_lottery.papers import data
-from keras_lottery.papers.data.npz import load_arrays
+from keras_lottery import data
+from keras_lottery.data.npz import load_arrays
 
 
 def load(

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from keras_lottery import checks
+from keras_lottery import data as datasets
+from keras_lottery.data.npz import load_parts
 from keras_lottery.engines.data import check_data
-from keras_lottery.papers import data as datasets
-from keras_lottery.papers.data.npz import load_parts
 
 SHARE = 0.1
 """The share of the training examples that is held out for a missing part."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_lottery import checks
+from keras_lottery import data as datasets
 from keras_lottery.engines.objective import Objective, named
-from keras_lottery.papers import data as datasets
 from keras_lottery.search import Run
 from keras_lottery.search.best import median_replicate
 from keras_lottery.search.settings import describe_data

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from keras_lottery import checks
-from keras_lottery.papers.data.digits import load_digits
-from keras_lottery.papers.data.npz import load_npz
-from keras_lottery.papers.data.splits import Size, Splits
-from keras_lottery.papers.data.tfds import load_tfds
-from keras_lottery.papers.data.wordnet import TASKS, load_wordnet
+from keras_lottery.data.digits import load_digits
+from keras_lottery.data.npz import load_npz
+from keras_lottery.data.splits import Size, Splits
+from keras_lottery.data.tfds import load_tfds
+from keras_lottery.data.wordnet import TASKS, load_wordnet
 
 __all__ = ["Splits", "load"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_lottery.papers.data.splits import Arrays, Size, Splits
+from keras_lottery.data.splits import Arrays, Size, Splits
 
 FOLDER = Path("/usr/share/wordnet")
 """Where Debian's `wordnet-base` has it."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_lottery import data
-from keras_lottery.papers.data import wordnet
+from keras_lottery.data import wordnet
 
 pytestmark = pytest.mark.once
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_lottery.papers.data.splits import Size, Splits, hold_out, make_splits
+from keras_lottery.data.splits import Size, Splits, hold_out, make_splits
 
 
 def load_digits(validation: Size | None, seed: int) -> Splits:

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from keras_lottery.papers.data.splits import Arrays, Size, Splits, hold_out, make_splits
+from keras_lottery.data.splits import Arrays, Size, Splits, hold_out, make_splits
 
 # The validation parts of Frankle & Carbin; a tenth is held out of other data sets.
 _VALIDATION = {"mnist": 5_000, "cifar10": 5_000}

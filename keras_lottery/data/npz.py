@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from keras_lottery import checks
-from keras_lottery.papers.data.splits import Arrays, Size, Splits, make_splits
+from keras_lottery.data.splits import Arrays, Size, Splits, make_splits
 
 
 def load_npz(path: Path, validation: Size | None, seed: int) -> Splits:
