@@ -20,9 +20,7 @@ from keras_lottery.cli.find_options import (
     LEVELS,
     REPLICATES,
 )
-from keras_lottery.cli.parsing import (
-    Parser,
-)
+from keras_lottery.cli.parsing import Parser
 from keras_lottery.files import write_sealed
 from keras_lottery.papers import models
 from keras_lottery.pruning import default_allocation
@@ -32,6 +30,11 @@ from keras_lottery.search.store import Store
 from keras_lottery.ship import export
 from keras_lottery.ship.export.files import REPORTS, saved_model_path
 from keras_lottery.ship.export.in_tensorflow import has_tensorflow
+from keras_lottery.ship.export.other_runtimes import (
+    NEEDED,
+    check_installed,
+    openvino_path,
+)
 from keras_lottery.study import plots
 from keras_lottery.study.report.tables import verdict_table
 from keras_lottery.tables import text_table
@@ -55,23 +58,31 @@ def add_options(parser: Parser) -> None:
 
 def _exports(asked: list[str] | None) -> list[str]:
     """The formats to export, checked before anything is trained."""
-    if has_tensorflow():
-        return list(EXPORTS) if asked is None else asked
-    if set(asked or ()) - {"keras"}:
+    if asked is None:
+        return ["keras", "saved_model", "litert"] if has_tensorflow() else ["keras"]
+    if set(asked) - {"keras"} and not has_tensorflow():
         raise ValueError(
-            "argument --export: saved_model and litert need TensorFlow, which is not "
-            "installed. Install it (pip install tensorflow), or choose keras or none."
+            "argument --export: all but keras need TensorFlow, which is not installed. "
+            "Install it (pip install tensorflow), or choose keras or none."
         )
-    return ["keras"] if asked is None else asked
+    for format in NEEDED.keys() & asked:
+        check_installed(format)
+    return asked
 
 
 def _check_places(directory: Path, exports: list[str]) -> None:
     """Raises ValueError if something else exists where files are to be written."""
     if not exports:
         return
-    for name in ("ticket.keras", "ticket.tflite", REPORTS):
-        checks.path("--saved-models", directory / name)
-    saved_model_path(directory / "saved_model")
+    for format in exports:
+        place = directory / EXPORTS[format]
+        if format == "saved_model":
+            saved_model_path(place)
+        elif format == "openvino":
+            openvino_path(place)
+        else:
+            checks.path("--saved-models", place)
+    checks.path("--saved-models", directory / REPORTS)
 
 
 def _find(options: argparse.Namespace) -> None:
@@ -282,22 +293,15 @@ def _export(
     options: argparse.Namespace,
 ) -> None:
     reports = []
-    if "keras" in options.export:
-        path = directory / "ticket.keras"
-        reports.append(export.to_keras(ticket, path, test_data=splits.test))
-    if "saved_model" in options.export:
-        path = directory / "saved_model"
-        reports.append(export.to_saved_model(ticket, path, test_data=splits.test))
-    if "litert" in options.export:
-        reports.append(
-            export.to_litert(
-                ticket,
-                directory / "ticket.tflite",
-                quantize=options.quantize,
-                representative_data=splits.x_train,
-                test_data=splits.test,
-            )
-        )
+    for format, name in EXPORTS.items():
+        if format not in options.export:
+            continue
+        how: dict[str, Any] = {"test_data": splits.test}
+        if format == "litert":
+            how["quantize"] = options.quantize
+            how["representative_data"] = splits.x_train
+        write = getattr(export, f"to_{format}")
+        reports.append(write(ticket, directory / name, **how))
     card = {
         "level": ticket.card["level"],
         "density": ticket.masks.density,

@@ -28,7 +28,14 @@ from keras_lottery.tickets.repair import REPAIRS
 from keras_lottery.tickets.rewind import REWINDS
 from keras_lottery.tickets.schedules import SCHEDULES
 
-EXPORTS = ("keras", "saved_model", "litert")
+EXPORTS = {
+    "keras": "ticket.keras",
+    "saved_model": "saved_model",
+    "litert": "ticket.tflite",
+    "onnx": "ticket.onnx",
+    "openvino": "openvino",
+}
+"""The formats of exported files, and the files' names."""
 QUANTIZATIONS = ("dynamic", "int8", "float16")
 # The digits are a small data set. With a higher rate, and large steps down to the
 # sparsities at which tickets and their reinitialisations differ, a search ends within
@@ -251,10 +258,10 @@ def add_options(parser: Parser) -> None:
     )
     add(
         "--export",
-        type=list_of("--export", EXPORTS),
+        type=list_of("--export", [*EXPORTS]),
         metavar="FORMATS",
         help=f"formats of the best ticket's files: {','.join(EXPORTS)}, or none "
-        "(default: all that the backend can write)",
+        "(default: keras, and with TensorFlow saved_model and litert)",
     )
     add(
         "--saved-models",

@@ -4,6 +4,7 @@ import argparse
 import html
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from keras_lottery import cli
 from keras_lottery.cli import find_command as find
 from keras_lottery.search import Run
 from keras_lottery.search.results import verdict
+from keras_lottery.ship.export import other_runtimes
 from keras_lottery.study.report import write_report
 from keras_lottery.tickets.allocation import ErdosRenyi, Global
 
@@ -50,7 +52,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["--report-levels", "2"], ["report_levels=[2]"]),
         (["--criterion", "magic"], ["--criterion", "magnitude"]),
         (["--granularity", "dense=filter"], ["--granularity", "'filter'", "dense"]),
-        (["--export", "onnx"], ["--export", "onnx", "litert"]),
+        (["--export", "onyx"], ["--export", "onyx", "litert", "onnx"]),
         (["--quantize", "int4"], ["--quantize", "dynamic"]),
         (["--optimizer", "magic"], ["optimizer='magic'"]),
         (["--learning-rate", "-1"], ["--learning-rate", "above 0"]),
@@ -254,20 +256,37 @@ def test_what_tensorflow_writes_is_refused_without_it(monkeypatch, capsys):
     assert find._exports(None) == ["keras"]
 
 
-def test_int8_is_calibrated_on_all_training_data(tmp_path, monkeypatch):
-    """The first rows of data that are sorted are of one class."""
+def test_what_is_not_installed_is_refused_before_the_search(monkeypatch, capsys):
+    monkeypatch.setattr(other_runtimes.importlib.util, "find_spec", lambda name: None)
+    for form in ("onnx", "openvino"):
+        assert cli.find([*QUICK, "--export", f"keras,{form}"]) == 2
+        message = capsys.readouterr().err
+        assert f"keras_lottery[{form}]" in message and message.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_formats_are_exported_to_places_that_were_checked(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(
-        find.export,
-        "to_litert",
-        lambda *_, **options: seen.update(options) or SimpleNamespace(to_dict=dict),
-    )
+
+    def write(ticket, path, **how):
+        path.mkdir()  # The next search may not write there.
+        seen[path.name] = how
+        return SimpleNamespace(to_dict=dict)
+
+    for form in find.EXPORTS:
+        monkeypatch.setattr(find.export, f"to_{form}", write)
     ticket = SimpleNamespace(card={"level": 1}, masks=SimpleNamespace(density=0.5))
     store = SimpleNamespace(exports=tmp_path / "reports")
     splits = SimpleNamespace(x_train=np.ones((900, 2)), test=None)
-    options = argparse.Namespace(export=["litert"], quantize="int8")
+    options = argparse.Namespace(export=[*find.EXPORTS], quantize="int8")
     find._export(ticket, store, splits, tmp_path, options)
-    assert seen["representative_data"] is splits.x_train
+    assert seen.keys() == set(find.EXPORTS.values())
+    for form, name in find.EXPORTS.items():
+        (tmp_path / name / "mine").touch()
+        with pytest.raises(ValueError, match=name):
+            find._check_places(tmp_path, [form])
+    # The first rows of data that are sorted are of one class.
+    assert seen["ticket.tflite"]["representative_data"] is splits.x_train
 
 
 def test_the_table_shows_every_level_and_variant():

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from keras_lottery.ship.export.source import (
 
 BATCH = 256
 
+NEEDED = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",)}
+"""The packages that write and run a format."""
+
 
 def to_onnx(
     ticket_or_model: Any,
@@ -62,7 +65,7 @@ def to_onnx(
             writes the file in a process of its own.
     """
     file = file_path(path, ".onnx")
-    _check_installed("onnx", ("onnx", "tf2onnx", "onnxruntime"))
+    check_installed("onnx")
     how = (ticket_or_model, test_data, dense, _write_onnx, _read_onnx)
     return _export(to_onnx, "onnx", file, *how)
 
@@ -92,12 +95,8 @@ def to_openvino(
         RuntimeError: if TensorFlow is not installed. On another backend of Keras, it
             writes the file in a process of its own.
     """
-    folder = directory("path", path)
-    is_older = (folder / "model.xml").exists()
-    if folder.exists() and not is_older and any(folder.iterdir()):
-        form = "a directory for OpenVINO: a new one, an empty one, or an older one"
-        refuse("path", form, os.fspath(path))
-    _check_installed("openvino", ("openvino",))
+    folder = openvino_path(path)
+    check_installed("openvino")
     how = (ticket_or_model, test_data, dense)
     return _export(
         to_openvino, "openvino", folder, *how, _write_openvino, _read_openvino
@@ -134,13 +133,28 @@ def _export(
     )
 
 
-def _check_installed(extra: str, modules: Sequence[str]) -> None:
+def openvino_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the directory to write for OpenVINO, or raises ValueError.
+
+    A directory that holds something else is never replaced.
+    """
+    folder = directory("path", path)
+    is_older = (folder / "model.xml").exists()
+    if folder.exists() and not is_older and any(folder.iterdir()):
+        form = "a directory for OpenVINO: a new one, an empty one, or an older one"
+        refuse("path", form, os.fspath(path))
+    return folder
+
+
+def check_installed(format: str) -> None:
+    """Raises ImportError unless the packages that a format needs are installed."""
+    modules = NEEDED[format]
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"`to_{extra}` writes by {', '.join(modules)} and runs what it writes. "
+            f"`to_{format}` writes by {', '.join(modules)} and runs what it writes. "
             f"Not installed: {', '.join(missing)}. Call `pip install "
-            f"keras_lottery[{extra}]`."
+            f"keras_lottery[{format}]`."
         )
 
 
