@@ -212,7 +212,7 @@ def test_what_safetensors_cannot_hold_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def refused(path, data):
+def assert_refused(path, data):
     path.write_bytes(data)
     with pytest.raises(CorruptedFileError, match="record"):
         read_record(path, "test")
@@ -224,10 +224,10 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path):
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
-        refused(path, damaged)
-        refused(path, whole[:place])
-    refused(path, whole + b"\0")
-    refused(path, whole[1:])
+        assert_refused(path, damaged)
+        assert_refused(path, whole[:place])
+    assert_refused(path, whole + b"\0")
+    assert_refused(path, whole[1:])
 
 
 def test_the_meta_is_read_alone(tmp_path):

@@ -12,7 +12,7 @@ X, Y = examples(32, 1)
 LABELS = r"labels that are whole numbers from 0 to 2.*Received: "
 
 
-def refused(part, x, y, message, compiled=None, **others):
+def assert_refused(part, x, y, message, compiled=None, **others):
     with pytest.raises(ValueError, match=f"(?s)Expected {part} .*{message}"):
         make("auto", compiled or model(), data(**{part: (x, y)}, **others), 5)
 
@@ -21,12 +21,12 @@ def refused(part, x, y, message, compiled=None, **others):
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_each_part_is_looked_at(part):
     net = model()
-    refused(part, X, Y + 1, LABELS + "3", net)
-    refused(part, X, Y - 1, LABELS + "-1", net)
-    refused(part, X, Y + 0.5, LABELS + r"\d.5", net)
-    refused(part, np.where(X > 3, np.nan, X), Y, "finite.*nan_to_num", net)
-    refused(part, X, np.where(Y > 1, np.inf, Y), "finite", net)
-    refused(
+    assert_refused(part, X, Y + 1, LABELS + "3", net)
+    assert_refused(part, X, Y - 1, LABELS + "-1", net)
+    assert_refused(part, X, Y + 0.5, LABELS + r"\d.5", net)
+    assert_refused(part, np.where(X > 3, np.nan, X), Y, "finite.*nan_to_num", net)
+    assert_refused(part, X, np.where(Y > 1, np.inf, Y), "finite", net)
+    assert_refused(
         part, X[:, :3], Y, r"fit the model. Received: shapes \(\(\d+, 3, 4, 2\)", net
     )
 
@@ -47,10 +47,10 @@ def test_what_a_loss_takes():
     hot = {"validation": (X, one_hot), "test": None}
     for loss in (losses.CategoricalCrossentropy(True), "categorical_crossentropy"):
         make("fit", compiled(loss), data(train=(X, one_hot), **hot), 5)
-        refused("train", X, 2 * one_hot, "from 0 to 1", compiled(loss), **hot)
+        assert_refused("train", X, 2 * one_hot, "from 0 to 1", compiled(loss), **hot)
     yes = {"validation": (X, Y > 1), "test": None}
     binary = compiled(losses.BinaryCrossentropy(True), 1)
-    refused("train", X, 2 * (Y > 1) - 1, "from 0 to 1.*-1 to 1", binary, **yes)
+    assert_refused("train", X, 2 * (Y > 1) - 1, "from 0 to 1.*-1 to 1", binary, **yes)
 
 
 @pytest.mark.tensorflow
@@ -78,7 +78,7 @@ def test_several_outputs_each_have_their_labels():
     )
     parts = {name: (X, {"a": Y, "b": 9.5 * Y}) for name in ("train", "validation")}
     make("fit", net, data(**parts, test=None), 5)
-    refused("test", X, {"a": 9 * Y, "b": Y}, LABELS + r"\d", net, **parts)
+    assert_refused("test", X, {"a": 9 * Y, "b": Y}, LABELS + r"\d", net, **parts)
 
 
 @pytest.mark.tensorflow

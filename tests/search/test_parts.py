@@ -35,7 +35,7 @@ def written(directory):
     return pd.read_csv(Path(directory, "results.csv")).drop(columns="seconds")
 
 
-def same(one, other):
+def assert_same(one, other):
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
@@ -66,10 +66,10 @@ def test_any_division_gives_the_table_of_one_process(tmp_path, pretended, number
             small(folder, replicates=total).search(**ONCE, part=part)
     run = kl.merge_runs(rng.sample(folders, len(folders)), tmp_path / "merged")
     assert not run.missing()
-    same(numbers(run), numbers(kl.Run.load(tmp_path / "whole")))
-    same(written(run.directory), written(tmp_path / "whole"))
+    assert_same(numbers(run), numbers(kl.Run.load(tmp_path / "whole")))
+    assert_same(written(run.directory), written(tmp_path / "whole"))
     if len(set(folders)) == 1:
-        same(written(folders[0]), written(tmp_path / "whole"))
+        assert_same(written(folders[0]), written(tmp_path / "whole"))
     # It is a search as others are, which has nothing left to do.
     before = {p: p.stat().st_mtime_ns for p in run.directory.rglob("*.safetensors")}
     small(run.directory).search(**ONCE)
@@ -82,7 +82,7 @@ def test_any_division_gives_the_table_of_one_process(tmp_path, pretended, number
 def test_parts_are_those_of_the_whole_search(tmp_path, finished):
     for replicate in (1, 0):
         table = make(tmp_path, replicates=2).search(**FIT, part=[replicate])
-    same(table.drop(columns="seconds"), numbers(finished))
+    assert_same(table.drop(columns="seconds"), numbers(finished))
 
 
 @pytest.mark.once
@@ -148,7 +148,7 @@ def test_a_search_waits_for_others_and_takes_up_what_they_left(
         with pytest.warns(UserWarning, match="replicate 1 is .*; replicate 3 .* waits"):
             small(tmp_path / "run").search(**ONCE)
     assert looks
-    same(written(tmp_path / "run"), written(tmp_path / "other"))
+    assert_same(written(tmp_path / "run"), written(tmp_path / "other"))
 
 
 @pytest.mark.once
@@ -212,7 +212,7 @@ def test_the_first_process_chooses_the_engine_for_all(tmp_path, pretended, monke
     monkeypatch.setattr(at_work, "as_before", as_before)
     small(tmp_path / "second", engine="auto", workers="auto").search(**ONCE)
     assert asked
-    same(written(tmp_path / "second"), written(tmp_path / "first"))
+    assert_same(written(tmp_path / "second"), written(tmp_path / "first"))
 
 
 @pytest.mark.once
@@ -264,7 +264,7 @@ def apart(tmp_path_factory):
     return root
 
 
-def refused(runs, target, error, match):
+def assert_refused(runs, target, error, match):
     """Nothing is written."""
     beside = sorted(target.parent.iterdir())
     with pytest.raises(error, match=match):
@@ -281,19 +281,19 @@ def test_merged_runs(apart, tmp_path):
         numbers(each).query("replicate == 0").reset_index(drop=True)
         for each in (run, of_a)
     )
-    same(first, alone)
+    assert_same(first, alone)
     assert {p.name for p in tmp_path.iterdir()} == {"all"}
     one = kl.merge_runs([apart / "b"], tmp_path / "one")
     assert {which.replicate for which in one.missing()} == {0}
     taken = "a new or empty directory"
-    refused([apart / "a"], tmp_path / "all", ValueError, taken)
+    assert_refused([apart / "a"], tmp_path / "all", ValueError, taken)
 
 
 @pytest.mark.once
 def test_runs_of_other_settings_are_not_merged(apart, tmp_path, pretended):
     small(tmp_path / "c", seed=3).search(**ONCE, part=[3])
     words = rf"seed: 0 in '{apart / 'a'}', 3 in '{tmp_path / 'c'}'"
-    refused([apart / "a", tmp_path / "c"], tmp_path / "all", ValueError, words)
+    assert_refused([apart / "a", tmp_path / "c"], tmp_path / "all", ValueError, words)
 
 
 @pytest.mark.once
@@ -320,7 +320,7 @@ def test_one_replicate_of_two_results_is_not_merged(apart, tmp_path, monkeypatch
     monkeypatch.setattr(FitEngine, "train", other)
     small(tmp_path / "c", replicates=3).search(**ONCE, part=[1])
     words = "replicate 1, level 1: (ticket|shuffle).*is .* in .*c'"
-    refused([apart / "a", tmp_path / "c"], tmp_path / "all", ValueError, words)
+    assert_refused([apart / "a", tmp_path / "c"], tmp_path / "all", ValueError, words)
 
 
 @pytest.mark.once
@@ -332,7 +332,9 @@ def test_the_fuller_of_two_is_taken_and_damage_is_refused(apart, tmp_path):
     assert not run.missing()
     path = Store(cut).training(TrainingId(0, 1, "ticket"))
     path.write_bytes(path.read_bytes()[:-9])
-    refused([cut, apart / "b"], tmp_path / "more", CorruptedFileError, "level_01")
+    assert_refused(
+        [cut, apart / "b"], tmp_path / "more", CorruptedFileError, "level_01"
+    )
 
 
 PROCESS = """
@@ -361,5 +363,5 @@ def test_processes_in_one_directory(tmp_path):
     finally:
         for process in processes:
             process.kill()
-    same(written(run), written(tmp_path / "whole"))
+    assert_same(written(run), written(tmp_path / "whole"))
     assert LotteryTicketSearch.load(run).missing() == []
