@@ -1,7 +1,8 @@
 """Compares every way to prune filters in the library, at equal multiply-adds.
 
     TFDS_DATA_DIR=... python benchmarks/filter_methods.py [--methods l1 fpgm random]
-        [--model resnet_20] [--data cifar10] [--left 0.7 0.5 0.3] [--replicates 3]
+        [--model small_resnet] [--data cifar10] [--averaged 2]
+        [--left 0.7 0.5 0.3] [--replicates 3]
 
 A network is trained. Each method then removes filters until a share `--left` of the
 multiply-adds remains; the network is compacted, fine-tuned for `--tune` epochs, and
@@ -16,6 +17,8 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,11 @@ CRITERIA = (
     *("taylor", "lasso", "greedy_imitation"),
 )
 REPAIRED = {"lasso": "least_squares"}
+SMALL: dict[str, Callable[..., keras.Model]] = {
+    "small_resnet": partial(kl.models.resnet, 8, width=8),
+    "small_vgg": partial(kl.models.vgg, (1, 1, 1), 16),
+}
+"""Networks for two cores: a ResNet-8 with 8, 16 and 32 filters, and a VGG."""
 METHODS = (*CRITERIA, "choose_criteria", "auto_compress", "scratch_e", "scratch_b")
 
 
@@ -46,8 +54,9 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--methods", nargs="+", default=["all"], help="%(default)s")
-    add("--model", default="resnet_20")
+    add("--model", default="small_resnet", choices=[*SMALL, *kl.models.names()])
     add("--data", default="cifar10")
+    add("--averaged", type=int, default=2, help="average pixels of so many by so many")
     add("--left", nargs="+", type=float, default=[0.7, 0.5, 0.3])
     add("--epochs", type=int, default=20, help="of the dense training (%(default)s)")
     add("--tune", type=int, default=5, help="epochs of fine-tuning (%(default)s)")
@@ -59,6 +68,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     rows = Rows(options.out / "runs.csv")
     splits = kl.data.load(options.data)
+    if options.averaged > 1:
+        splits = splits.averaged(options.averaged)
     for seed in range(options.replicates):
         key = {"data": options.data, "model": options.model, "replicate": seed}
         dense = trained(splits, seed, options)
@@ -116,8 +127,8 @@ class Rows:
 def trained(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> Any:
     """The dense network of a seed, trained once."""
     keras.utils.set_random_seed(seed)
-    build = getattr(kl.models, options.model)
-    model = build(splits.input_shape, splits.classes, seed=seed)
+    build = SMALL.get(options.model) or kl.models.get(options.model)
+    model = build(input_shape=splits.input_shape, classes=splits.classes, seed=seed)
     compiled(model)
     file = options.out / f"{options.data}_{options.model}_{seed}.weights.h5"
     if file.exists():
