@@ -21,6 +21,7 @@ from keras_lottery.cli.find_options import (
     REPLICATES,
 )
 from keras_lottery.cli.parsing import Parser
+from keras_lottery.cli.pretrained import give_weights, read_weights
 from keras_lottery.files import write_sealed
 from keras_lottery.papers import models
 from keras_lottery.pruning import default_allocation
@@ -93,6 +94,14 @@ def _find(options: argparse.Namespace) -> None:
             f"only its file is quantised. Received: --quantize {options.quantize}, "
             f"--export {','.join(options.export)}"
         )
+    if (options.weights is None) != (options.pretrained is None):
+        missing = "--weights" if options.weights is None else "--pretrained"
+        raise ValueError(
+            f"argument {missing}: expected with the other one of --weights MODEL.keras "
+            "and --pretrained LAYERS, such as --pretrained 'embeddings,block_*'. "
+            "Received: none"
+        )
+    weights = options.weights and read_weights(options.weights)
     name = f"{Path(options.data).stem}_{options.model}"
     run_directory = options.directory or Path("runs") / name
     total, part = _part(options, run_directory)
@@ -123,7 +132,7 @@ def _find(options: argparse.Namespace) -> None:
             print("Training crops and flips the images (--no-augment: it does not)")
 
     def build() -> "keras.Model":
-        return models.build(
+        model = models.build(
             builder,
             recipe,
             splits.input_shape,
@@ -131,6 +140,9 @@ def _find(options: argparse.Namespace) -> None:
             optimizer=options.optimizer,
             learning_rate=options.learning_rate,
         )
+        if weights:
+            give_weights(model, options.pretrained, weights)
+        return model
 
     search = LotteryTicketSearch(
         build,
@@ -139,6 +151,7 @@ def _find(options: argparse.Namespace) -> None:
         allocation=allocation,
         granularity=options.granularity,
         prunable=options.prunable or recipe.prunable,
+        pretrained=options.pretrained or False,
         rewind=options.rewind,
         rewind_to=options.rewind_to,
         repair=options.repair,

@@ -10,6 +10,7 @@ from keras_lottery.cli.parsing import (
     at_least,
     directory,
     granularity,
+    keras_file,
     list_of,
     names_of_layers,
     not_negative,
@@ -71,6 +72,21 @@ def add_options(parser: Parser) -> None:
         "--no-augment",
         action="store_true",
         help="do not crop and flip colour images in training, as some recipes do",
+    )
+    add(
+        "--weights",
+        type=keras_file,
+        metavar="MODEL.keras",
+        help="with --pretrained, a model with weights that were trained before, under "
+        "the same names",
+    )
+    add(
+        "--pretrained",
+        type=names_of_layers,
+        metavar="LAYERS",
+        help="layers that take their weights from --weights, in each replicate: names "
+        "or patterns with commas between them. The others, such as a new head, are "
+        "initialised (default: all of them)",
     )
     add = parser.add_argument_group("search").add_argument
     add(

@@ -141,6 +141,16 @@ def file(*suffixes: str) -> Callable[[str], Path]:
     return _typed(str, lambda value: checks.path("", value, suffixes))
 
 
+def keras_file(text: str) -> Path:
+    """The type of .keras files to read."""
+    path = Path(text)
+    if path.suffix != ".keras" or not path.is_file():
+        raise argparse.ArgumentTypeError(
+            f"expected an existing .keras file. Received: {text!r}"
+        )
+    return path
+
+
 def _typed(read: Callable[[str], Any], check: Callable[[Any], Any]) -> Any:
     """Makes a type of `argparse` from a checker, with the checker's error messages."""
 

@@ -18,6 +18,7 @@ from keras_lottery.cli.parsing import (
     at_least,
     directory,
     granularity,
+    keras_file,
     not_negative,
     share,
     word,
@@ -39,7 +40,7 @@ def add_options(parser: Parser) -> None:
     """Adds the options of the command, and sets the function that it runs."""
     parser.set_defaults(function=_prune)
     add = parser.add_argument
-    add("model", type=_keras_file, metavar="MODEL.keras", help="the Keras 3 model")
+    add("model", type=keras_file, metavar="MODEL.keras", help="the Keras 3 model")
     add(
         "--sparsity",
         type=share,
@@ -142,15 +143,6 @@ def add_options(parser: Parser) -> None:
     add_threads(parser)
     add_seconds(parser, 0.5)
     add_verbose(parser)
-
-
-def _keras_file(text: str) -> Path:
-    path = Path(text)
-    if path.suffix != ".keras" or not path.is_file():
-        raise argparse.ArgumentTypeError(
-            f"expected an existing .keras file. Received: {text!r}"
-        )
-    return path
 
 
 def _prune(options: argparse.Namespace) -> None:

@@ -55,6 +55,8 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
         (["--export", "onyx"], ["--export", "onyx", "litert", "onnx"]),
         (["--quantize", "int4"], ["--quantize", "dynamic"]),
         (["--optimizer", "magic"], ["optimizer='magic'"]),
+        (["--weights", "missing.keras"], ["--weights", "missing.keras"]),
+        (["--pretrained", "dense_1"], ["--weights", "--pretrained LAYERS"]),
         (["--learning-rate", "-1"], ["--learning-rate", "above 0"]),
         (["--data", "missing.npz"], ["missing.npz"]),
         (["--magic"], ["--magic"]),
@@ -131,6 +133,30 @@ def test_options_reach_the_search(tmp_path):
     for name in ("figure.png", "table.txt"):
         assert (tmp_path / "run" / name).stat().st_size
     assert not (tmp_path / "saved_models").exists()
+
+
+def test_pretrained_layers_start_from_the_weights_of_a_file(tmp_path, capsys):
+    before = kl.models.lenet_300_100((8, 8, 1), 10, seed=5)
+    layers = [name for name in kl.get_state(before) if name.endswith("kernel")]
+    before.save("before.keras")
+    how = [*QUICK[:2], "--steps", "2", "--controls", "none", "--verbose", "0"]
+    how += ["--replicates", "2", "--export", "none", "--weights", "before.keras"]
+    how += ["--engine", "fit", "--workers", "0", "--directory", "run"]
+    assert cli.find([*how, "--pretrained", "hidden_9"]) == 2
+    assert "--pretrained" in capsys.readouterr().err
+    first, last = layers[0].partition("/")[0], layers[-1].partition("/")[0]
+    assert cli.find([*how, "--pretrained", first]) == 0
+    run = Run(tmp_path / "run")
+    assert run.settings["pretrained"] == [first]
+    own = kl.get_state(before)
+    starts = [run.initial(replicate) for replicate in (0, 1)]
+    for start in starts:
+        np.testing.assert_array_equal(start[layers[0]], own[layers[0]])
+        assert not np.array_equal(start[f"{last}/kernel"], own[f"{last}/kernel"])
+    # A file of another network.
+    kl.models.lenet_300_100((6, 6, 1), 10).save("before.keras")
+    assert cli.find([*how, "--overwrite", "--pretrained", first]) == 2
+    assert f"{first}/kernel" in capsys.readouterr().err
 
 
 def test_parts_in_one_directory_and_in_two(tmp_path, capsys, pretended):
