@@ -18,6 +18,11 @@ from keras_lottery.keras_bridge.layers import is_masked, walk
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.copying import clone, duplicate
 from keras_lottery.keras_bridge.layers.inside import class_of, hold
+from keras_lottery.structured.decoders import (
+    call_equal,
+    equal_layer,
+    takes_symbols,
+)
 from keras_lottery.structured.removal import check_followed
 from keras_lottery.structured.rules.attention import ATTENTION
 
@@ -35,6 +40,10 @@ def inline(model: keras.Model) -> keras.Model:
     Python code in a block's `call` runs once, with `training` false: a branch `if
     training:` is not taken. Inner layers that depend on training, such as Dropout,
     still do.
+
+    In keras-hub's decoders GPT-2, Gemma and Llama, attention and normalisation become
+    equal layers, of Keras or of this library, which can be rebuilt with fewer heads. At
+    padding in front of a text, the outputs are not Gemma's.
 
     Args:
         model: a built Sequential or Functional model, or one of keras-hub's backbones;
@@ -103,6 +112,8 @@ class _Opener:
         self._paths = {id(layer): path for path, layer in walk(model)}
         self.opened: list[str] = []
         self.closed: dict[str, str] = {}
+        self._copies: dict[int, Any] = {}
+        self._equals: set[int] = set()
         self._graphs: dict[int, keras.Model | None] = {}
 
     def graph(self, model: Any) -> keras.Model:
@@ -118,13 +129,17 @@ class _Opener:
         return clone(model, self._copy, call=self._call)
 
     def _copy(self, layer: Any) -> Any:
-        if not has_graph(layer):
-            return layer
-        if id(layer) not in self._graphs:
-            self._graphs[id(layer)] = self.graph(layer)
-        return self._graphs[id(layer)]
+        if id(layer) not in self._copies:
+            new = self.graph(layer) if has_graph(layer) else layer
+            if (equal := equal_layer(layer)) is not None:
+                new = equal
+                self._equals.add(id(new))
+            self._copies[id(layer)] = new
+        return self._copies[id(layer)]
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(layer) in self._equals:
+            return call_equal(layer, args, kwargs)
         if not _is_block(layer):
             return layer(*args, **kwargs)
         tensors = {
@@ -161,7 +176,8 @@ class _Opener:
                 partial(_cast, layer.compute_dtype), (own_args, own_kwargs)
             )
         try:
-            outputs = layer.call(*own_args, **own_kwargs)
+            with takes_symbols(layer, first):
+                outputs = layer.call(*own_args, **own_kwargs)
         except Exception as error:
             self._close(layer, "its `call` takes no symbolic tensors", error)
             return None

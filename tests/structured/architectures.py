@@ -41,6 +41,10 @@ class Builder:
 
     def dense(self, x, units=None):
         units = units or self.width()
+        if not self.rng.integers(4):
+            axes, activation = ("y" if self.bias() else None), self.activation()
+            how = {"bias_axes": axes, "activation": activation}
+            return layers.EinsumDense("...x,xy->...y", units, **how)(x)
         return layers.Dense(units, self.activation(), use_bias=self.bias())(x)
 
     def conv(self, x, filters=None, size=2, **kwargs):

@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_lottery.keras_bridge.layers import named_variables
 from keras_lottery.structured.channels import Call, Channels
+from keras_lottery.structured.rotary import RotaryAttention
 from keras_lottery.structured.rules.rule import Keep, Rule, Weights, array_of
 
 AXES = {"query": 1, "key": 1, "value": 1, "gate": 1, "attention_output": 0}
@@ -48,7 +49,11 @@ class Heads:
         return np.repeat(np.arange(self.count), times)
 
 
-ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+ATTENTION = (
+    layers.MultiHeadAttention,
+    layers.GroupQueryAttention,
+    RotaryAttention,
+)
 
 
 class Attention(Rule):

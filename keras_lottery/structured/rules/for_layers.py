@@ -12,7 +12,7 @@ from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules.attention import ATTENTION, Attention
 from keras_lottery.structured.rules.group_normalization import GroupNormalized
 from keras_lottery.structured.rules.grouped import Grouped
-from keras_lottery.structured.rules.linear import Linear
+from keras_lottery.structured.rules.linear import Einsum, Linear
 from keras_lottery.structured.rules.lookup import Lookup
 from keras_lottery.structured.rules.merge import merged
 from keras_lottery.structured.rules.parts import Concatenation
@@ -31,6 +31,14 @@ MOVED = "it moves the channels to another axis"
 def _dense(layer: Any, call: Call) -> Rule:
     kernel = array_of(layer.kernel)
     return Linear(layer, kernel, kernel != 0, "units", {"kernel": (0, 1)})
+
+
+@register_rule(layers.EinsumDense)
+def _einsum_dense(layer: Any, call: Call) -> Rule:
+    if not Einsum.fits(layer):
+        return Rule(layer, f"its equation {layer.equation!r} is not that of a Dense")
+    kernel = array_of(layer.kernel)
+    return Einsum(layer, kernel, kernel != 0)
 
 
 @register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)

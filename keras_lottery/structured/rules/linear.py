@@ -116,3 +116,31 @@ class Linear(Rule):
         """Returns what the constants among the inputs add to the outputs."""
         rows = np.flatnonzero(np.nan_to_num(value))
         return value[rows] @ self.gains[rows].astype("float64")
+
+
+class Einsum(Linear):
+    """The rule of an EinsumDense that is a Dense layer, as in `"btd,df->btf"`.
+
+    Args:
+        layer: the layer.
+        gains, reads: same as in `Linear`.
+    """
+
+    def __init__(self, layer: Any, gains: np.ndarray, reads: np.ndarray) -> None:
+        super().__init__(layer, gains, reads, "output_shape", {"kernel": (0, 1)})
+
+    @staticmethod
+    def fits(layer: Any) -> bool:
+        """Whether a layer multiplies the last axis by a matrix, and adds a vector."""
+        inputs, kernel, outputs = layer.equation.replace("->", ",").split(",")
+        return (
+            kernel == inputs[-1] + outputs[-1]
+            and inputs[:-1] == outputs[:-1]
+            and layer.bias_axes in (None, outputs[-1])
+        )
+
+    def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
+        config, weights = super().shrink(keep)
+        shape = (*self.layer.partial_output_shape[:-1], config["output_shape"])
+        axes = self.layer.equation[-1] if "bias" in weights else None
+        return {"output_shape": shape, "bias_axes": axes}, weights
