@@ -790,6 +790,17 @@ def models(of):
             vocabulary="positive",
         ),
         "kl.models.lenet_300_100": Good({"input_shape": (2, 2, 1)}, classes="positive"),
+        "kl.models.mobilenet": Good(
+            {
+                "stages": [(1, 2, 1, 1)],
+                "stem": 2,
+                "head": 2,
+                "input_shape": (4, 4, 1),
+            },
+            stem="positive",
+            head="positive",
+            classes="positive",
+        ),
         "kl.models.resnet": Good(
             {"depth": 8, "input_shape": (4, 4, 1), "width": 4},
             width="positive",

@@ -19,7 +19,7 @@ from keras_lottery.papers.experiments.experiment import (
 from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.papers.experiments.fine_tuning import DROPS
 from keras_lottery.papers.experiments.lab import Lab
-from keras_lottery.papers.experiments.measures import FINAL, LABELS, gain
+from keras_lottery.papers.experiments.measures import FINAL, LABELS, at
 from keras_lottery.papers.experiments.networks import PreTrained
 from keras_lottery.papers.experiments.scales import cifar_10, narrow_resnet, of_length
 from keras_lottery.papers.experiments.training import Start
@@ -66,7 +66,8 @@ def run(lab: Lab) -> Mapping[str, Values]:
     late, early = tables[f"from_{k}"], tables["from_0"]
 
     def over_early(table: Any) -> np.ndarray:
-        return gain(table, DENSITY, column=FINAL) - gain(early, DENSITY, column=FINAL)
+        # Not a gain over the dense network, which is pre-trained, too.
+        return 100 * (at(table, DENSITY, FINAL) - at(early, DENSITY, FINAL))
 
     return {
         **perturbed(lab, searches[f"from_{k}"], k),

@@ -175,6 +175,11 @@ class Scale:
     report: tuple[int, ...] | None = None
     is_faithful: bool = True
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether claims are tested on a smaller network than the paper's."""
+        return self.is_faithful and callable(self.model)
+
 
 @dataclass(frozen=True)
 class Experiment:

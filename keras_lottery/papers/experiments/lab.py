@@ -164,10 +164,10 @@ class Lab:
         highest = max(recipe.rates.values())
         rate = rate or highest
         if schedule is None:
-            levels = levels or self.scale.levels
-            schedule = schedules.geometric(rate, levels)
-            report = report_levels or self.scale.report
-            report_levels = report and [*(k for k in report if k < levels), levels]
+            schedule = schedules.geometric(rate, levels or self.scale.levels)
+        if report_levels is None and self.scale.report:
+            last = len(schedule)
+            report_levels = [*(k for k in self.scale.report if k < last), last]
         scaled = {p: r * rate / highest for p, r in recipe.rates.items()}
         search = LotteryTicketSearch(
             self._source(recipe, model),

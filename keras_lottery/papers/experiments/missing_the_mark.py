@@ -110,6 +110,22 @@ EXPERIMENT = Experiment(
                 "reinit": "reinitialised weights",
             }.items()
         ),
+        *(
+            effect(
+                f"At 10 %, {words} loses accuracy when inverted",
+                published="loses accuracy (from memory)",
+                source="section 5",
+                value=f"{method} over its invert",
+                size=0,
+                unit="pp",
+            )
+            for method, words in {
+                "after": "magnitude after training",
+                "magnitude": "magnitude before training",
+                "snip": "snip",
+                "synflow": "synflow",
+            }.items()
+        ),
         effect(
             "At 10 %, magnitude after training loses accuracy when shuffled",
             published="loses accuracy",

@@ -142,27 +142,45 @@ class PreTrained:
         return model
 
 
-def narrow_conv_2(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
-    """Conv-2 with 16 filters in each convolution instead of 64.
+def narrow_conv(blocks: int) -> Builder:
+    """Conv-2, Conv-4 or Conv-6 with a quarter of the filters in each convolution.
 
-    >>> narrow_conv_2((16, 16, 3)).count_params()
-    333530
+    Args:
+        blocks: pairs of convolutions: 1, 2 or 3.
+
+    >>> [narrow_conv(n)((16, 16, 3)).count_params() for n in (1, 2, 3)]
+    [333530, 216346, 206234]
     """
     glorot: dict[str, Any] = {"kernel_initializer": "glorot_normal"}
-    convolution = {"padding": "same", "activation": "relu", **glorot}
-    return keras.Sequential(
-        [
-            keras.Input(input_shape),
-            layers.Conv2D(16, 3, name="conv_1", **convolution),
-            layers.Conv2D(16, 3, name="conv_2", **convolution),
-            layers.MaxPooling2D(name="pool_1"),
-            layers.Flatten(name="flatten"),
-            layers.Dense(256, "relu", name="hidden_1", **glorot),
-            layers.Dense(256, "relu", name="hidden_2", **glorot),
-            layers.Dense(classes, name="output", **glorot),
-        ],
-        name="narrow_conv_2",
-    )
+
+    def build(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:
+        stack: list[layers.Layer] = []
+        for block in range(blocks):
+            for index in (2 * block + 1, 2 * block + 2):
+                stack.append(
+                    layers.Conv2D(
+                        16 * 2**block,
+                        3,
+                        padding="same",
+                        activation="relu",
+                        name=f"conv_{index}",
+                        **glorot,
+                    )
+                )
+            stack.append(layers.MaxPooling2D(name=f"pool_{block + 1}"))
+        return keras.Sequential(
+            [
+                keras.Input(input_shape),
+                *stack,
+                layers.Flatten(name="flatten"),
+                layers.Dense(256, "relu", name="hidden_1", **glorot),
+                layers.Dense(256, "relu", name="hidden_2", **glorot),
+                layers.Dense(classes, name="output", **glorot),
+            ],
+            name=f"narrow_conv_{2 * blocks}",
+        )
+
+    return build
 
 
 def small_conv(input_shape: tuple[int, ...], classes: int = 10) -> keras.Model:

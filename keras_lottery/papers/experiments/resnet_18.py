@@ -27,8 +27,8 @@ SPARSITIES = (0.48, 0.729, 0.781, 0.882)
 def run(lab: Lab) -> Mapping[str, Values]:
     """Trains at three learning rates, one with a warm-up of two thirds of the steps."""
     how: dict[str, Any] = {}
-    if is_small := lab.scale.levels == len(SPARSITIES):
-        how = {"schedule": SPARSITIES, "report_levels": lab.scale.report}
+    if is_narrow := lab.scale.is_narrow:
+        how = {"schedule": SPARSITIES}
     arms = {
         "lr_0.1": {"learning_rate": 0.1},
         "lr_0.01": {"learning_rate": 0.01},
@@ -53,7 +53,7 @@ def run(lab: Lab) -> Mapping[str, Values]:
     }
     return {
         # The published ones are those of a larger network.
-        **{n: np.nan if is_small else 100 * v for n, v in accuracies.items()},
+        **{name: np.nan if is_narrow else 100 * v for name, v in accuracies.items()},
         "small tickets": gain(small, 0.118, over="reinit", column=FINAL),
         "none": gain(large, 0.219, over="reinit", column=FINAL),
         "warm tickets": gain(warm, 0.118, over="reinit", column=FINAL),

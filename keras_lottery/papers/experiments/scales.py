@@ -19,13 +19,19 @@ NARROW_STEPS = 4_000
 
 
 def lenet(
-    cpu: str, paper: str, levels: int, report: tuple[int, ...] | None = None, **how: Any
+    cpu: str,
+    paper: str,
+    levels: int,
+    report: tuple[int, ...] | None = None,
+    replicates: int = 3,
+    **how: Any,
 ) -> dict[str, Scale]:
     """Scales of LeNet-300-100: digits for seconds, MNIST for 8 epochs or full length.
 
     Args:
         cpu, paper: the cost at these scales, in words.
         levels, report: same as in `Scale`; there are two levels at scale smoke.
+        replicates: their number at scale cpu.
         how: changes to the recipe. `drops` and `warm_up` are shares of the training.
     """
     recipe = models.recipe("lenet_300_100")
@@ -45,7 +51,7 @@ def lenet(
             "mnist",
             "lenet_300_100",
             of_length(recipe, 8 * EPOCH, 100, **how),
-            replicates=3,
+            replicates=replicates,
             levels=levels,
             report=report,
         ),
@@ -134,13 +140,31 @@ def narrow_resnet(
     )
 
 
-def narrow_vgg(cpu: str, levels: int, **how: Any) -> Scale:
+def narrow_vgg(
+    cpu: str, levels: int, report: tuple[int, ...] | None = None, **how: Any
+) -> Scale:
     """The same for three convolutions with 16, 32 and 64 filters.
+
+    Args:
+        cpu, levels, report, how: same as in `narrow_resnet`.
+    """
+    narrow = partial(models.vgg, (1, 1, 1), 16)
+    rates = models.recipe("vgg_19").rates
+    scale = narrow_resnet(cpu, levels, report, rates=rates, **how)
+    return dataclasses.replace(scale, model=narrow)
+
+
+def narrow_mobilenet(cpu: str, levels: int, **how: Any) -> Scale:
+    """The same for a MobileNetV2 with four blocks, of at most 32 filters.
 
     Args:
         cpu, levels, how: same as in `narrow_resnet`.
     """
-    narrow = partial(models.vgg, (1, 1, 1), 16)
+    # Wide layers at full resolution would take most of the time.
+    stages = (1, 8, 1, 2), (4, 12, 1, 1), (4, 16, 1, 2), (4, 32, 1, 1)
+    narrow = partial(models.mobilenet, stages, 8, 64)
+    full = models.recipe("mobilenet_v2")
+    how = {"rates": full.rates, "prunable": full.prunable, **how}
     return dataclasses.replace(narrow_resnet(cpu, levels, **how), model=narrow)
 
 

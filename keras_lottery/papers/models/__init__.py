@@ -32,7 +32,7 @@ from keras_lottery.papers.models.lenet import (
     lenet_5,
     lenet_300_100,
 )
-from keras_lottery.papers.models.mobilenet import mobilenet_v2
+from keras_lottery.papers.models.mobilenet import mobilenet, mobilenet_v2
 from keras_lottery.papers.models.recipe import (
     Builder,
     Recipe,
@@ -57,6 +57,7 @@ __all__ = [
     "get",
     "lenet_5",
     "lenet_300_100",
+    "mobilenet",
     "mobilenet_v2",
     "names",
     "recipe",

@@ -1,6 +1,6 @@
 """MobileNetV2 for CIFAR-10."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 from keras import layers
@@ -24,18 +24,22 @@ _STAGES = (
 )
 
 
-def mobilenet_v2(
+def mobilenet(
+    stages: Sequence[tuple[int, int, int, int]],
+    stem: int = 32,
+    head: int = 1280,
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     seed: int | None = None,
     augment: bool = False,
 ) -> keras.Model:
-    """MobileNetV2 for CIFAR-10: 2,236,682 trained parameters.
-
-    The stem and the stage of 24 filters keep the size of the image; in the original
-    network, for larger images, they halve it.
+    """A MobileNetV2 of any size: inverted residual blocks in stages.
 
     Args:
+        stages: For each stage, the expansion within a block, the filters, the number of
+            blocks, and the stride of the first one.
+        stem: Filters of the first convolution.
+        head: Filters of the last convolution.
         input_shape: Shape of one image.
         classes: Number of classes.
         seed: Seed of the initial weights; by default they differ at each call.
@@ -44,20 +48,35 @@ def mobilenet_v2(
     Returns:
         An uncompiled model that outputs logits.
 
+    Raises:
+        ValueError: if there are no stages, or a number is less than one.
+
     Reference:
-        Sandler et al., [MobileNetV2](https://arxiv.org/abs/1801.04381), 2018, table 2;
-        the recipe is that of Liu et al. 2021, [Lottery ticket preserves weight
-        correlation](https://arxiv.org/abs/2102.11068).
+        Sandler et al., [MobileNetV2](https://arxiv.org/abs/1801.04381), 2018, table 2.
+
+    Example:
+
+    >>> small = mobilenet([(1, 4, 1, 1), (2, 8, 1, 2)], 4, 16, (8, 8, 1), seed=0)
+    >>> small.name, small.count_params()
+    ('mobilenet_2', 762)
     """
+    form = "(expansion, filters, blocks, stride) for each stage, at least one"
+    for stage in checks.sequence("stages", stages, form, 1):
+        if not isinstance(stage, tuple | list) or len(stage) != 4:
+            checks.refuse("stages", form, stages)
+        for number in stage:
+            checks.count("stages", number, 1)
+    checks.count("stem", stem, 1)
+    checks.count("head", head, 1)
     checks.flag("augment", augment)
     check_images(input_shape, classes)
     glorot = glorot_normals(seed)
     inputs = x = keras.Input(input_shape)
     for layer in augmentation(seed) if augment else ():
         x = layer(x)
-    x = _rectified(_convolved(x, 32, 3, "stem", glorot), "stem")
-    width, index = 32, 0
-    for expansion, filters, blocks, first in _STAGES:
+    x = _rectified(_convolved(x, stem, 3, "stem", glorot), "stem")
+    width, index = stem, 0
+    for expansion, filters, blocks, first in stages:
         for block in range(blocks):
             index += 1
             strides = 1 if block else first
@@ -81,10 +100,29 @@ def mobilenet_v2(
             if strides == 1 and width == filters:
                 y = layers.Add(name=f"add_{index}")([x, y])
             x, width = y, filters
-    x = _rectified(_convolved(x, 1280, 1, "head", glorot), "head")
+    x = _rectified(_convolved(x, head, 1, "head", glorot), "head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, kernel_initializer=next(glorot), name="output")(x)
-    return keras.Model(inputs, outputs, name="mobilenet_v2")
+    return keras.Model(inputs, outputs, name=f"mobilenet_{index}")
+
+
+def mobilenet_v2(
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    seed: int | None = None,
+    augment: bool = False,
+) -> keras.Model:
+    """MobileNetV2 for CIFAR-10: 17 blocks; 2,236,682 trained parameters.
+
+    The stem and the stage of 24 filters keep the size of the image; in the original
+    network, for larger images, they halve it.
+
+    Arguments, result and reference are the same as in `mobilenet`; the recipe is that
+    of Liu et al. 2021, [Lottery ticket preserves weight correlation](
+    https://arxiv.org/abs/2102.11068).
+    """
+    model = mobilenet(_STAGES, 32, 1280, input_shape, classes, seed, augment)
+    return keras.Model(model.input, model.output, name="mobilenet_v2")
 
 
 def _convolved(

@@ -1,10 +1,14 @@
 """What the experiment on the early phase trains on, and what it starts from."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from keras_lottery import data
 from keras_lottery.masks import Masks
+from keras_lottery.papers.experiments import EXPERIMENTS, early_phase
 from keras_lottery.papers.experiments.early_phase import (
     CONTROLS,
     TASKS,
@@ -13,6 +17,7 @@ from keras_lottery.papers.experiments.early_phase import (
     random_labels,
     rotation,
 )
+from keras_lottery.papers.experiments.measures import FINAL
 from keras_lottery.tickets import Snapshot, Ticket
 
 pytestmark = pytest.mark.once
@@ -73,3 +78,35 @@ def test_the_size_of_a_change_is_in_initial_deviations_of_what_is_left():
     assert deviation(ticket, noisy, snapshot) == pytest.approx(2, rel=0.05)
     elsewhere = {n: np.where(masks[n], start[n], 99.0) for n in shapes}
     assert deviation(ticket, Ticket(masks, elsewhere), snapshot) == 0
+
+
+def test_tickets_are_compared_whatever_the_dense_networks_reach(digits, monkeypatch):
+    accuracies = {
+        "from_500": (0.9, 0.85),
+        "from_0": (0.9, 0.8),
+        "rotation": (0.95, 0.84),
+    }
+
+    def panels(name, searches, column):
+        tables = {}
+        for label in searches:
+            reached = accuracies.get(label, (0.7, 0.8))
+            rows = {"density": [1, 0.262], FINAL: reached}
+            tables[label] = pd.DataFrame(rows).assign(variant="ticket", replicate=0)
+        return tables
+
+    monkeypatch.setattr(early_phase, "perturbed", lambda *arguments: {})
+    for name in ("search", "pre_trained"):
+        monkeypatch.setattr(early_phase, name, lambda *arguments, **how: None)
+    scale = EXPERIMENTS["early_phase"].scales["cpu"]
+    lab = SimpleNamespace(recipe=scale.recipe, splits=digits, panels=panels)
+    measured = {name: value.item() for name, value in early_phase.run(lab).items()}
+    assert measured == pytest.approx(
+        {
+            "late over early": 5,
+            "rotation over early": 4,
+            "blur over early": 0,
+            "random_labels over early": 0,
+            "rotation over random labels": 4,
+        }
+    )

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from keras_lottery import data
 from keras_lottery.engines.engine import Engine
 from keras_lottery.in_fit.callbacks.levels import bits_by_name
 from keras_lottery.keras_bridge.layers import get_masks, mask_model
@@ -17,12 +19,15 @@ from keras_lottery.papers.experiments import (
     EXPERIMENTS,
     Claim,
     Experiment,
+    Lab,
     admm,
     get,
     lenet_recipes,
     reproduce,
 )
+from keras_lottery.papers.experiments.measures import ACCURACY, FINAL
 from keras_lottery.papers.experiments.small_dense import widths
+from keras_lottery.tickets import schedules
 
 SMOKE = dataclasses.replace(EXPERIMENTS["layers"].scales["smoke"], replicates=1)
 CHEAPEST = dataclasses.replace(EXPERIMENTS["layers"], scales={"smoke": SMOKE})
@@ -102,7 +107,7 @@ def test_unknown_names_and_scales_list_the_choices(tmp_path):
     with pytest.raises(ValueError, match=r"layers.*Received: name='layer'"):
         get("layer")
     with pytest.raises(ValueError, match=r"\['smoke', 'paper'\].*scale='cpu'"):
-        reproduce(EXPERIMENTS["vgg_19"], "cpu", tmp_path / "run")
+        reproduce(EXPERIMENTS["renda_resnet_56"], "cpu", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -172,7 +177,6 @@ def test_whatever_comes_after_pruning_is_as_long(name, k, steps):
 @pytest.mark.parametrize(
     ("name", "density"),
     [
-        ("conv_2", 0.8**14),
         ("early_phase", 0.262),
         ("stabilizing_resnet_20", 0.134),
     ],
@@ -190,6 +194,64 @@ def test_fewer_rounds_prune_as_much(name, density, scale):
 
     with pytest.raises(StopIteration):
         EXPERIMENTS[name].run(Stopped())
+
+
+class Planned(Lab):
+    """Makes up results at the levels that searches are asked for; draws nothing."""
+
+    def search(
+        self, name, *, rate=0.2, schedule=None, controls=(), rewind="", **arguments
+    ):
+        schedule = schedule or schedules.geometric(rate, self.scale.levels)
+        last = len(schedule)
+        reported = [*(self.scale.report or range(1, last)), last]
+        rng = np.random.default_rng(0)
+        rows = [
+            {"level": level, "variant": variant, "replicate": r, FINAL: rng.random()}
+            for level in range(last + 1)
+            for variant in ("ticket", *(controls if level in reported else ()))
+            for r in self.replicates
+        ]
+        table = pd.DataFrame(rows)
+        table["density"] = 1 - np.array([0, *schedule])[table["level"]]
+        same = {"trial": 0, "early_stop_step": 100, "early_stop_val_accuracy": 0.5}
+        table = table.assign(**same, **{ACCURACY: table[FINAL]})
+        return SimpleNamespace(results=lambda: table)
+
+    def figure(self, name, figure):
+        pass
+
+    def _draw(self, *arguments):
+        pass
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("name", "of_the_full_network"),
+    [
+        ("conv_2", set()),
+        ("conv_4", set()),
+        ("conv_6", set()),
+        ("resnet_18", {"dense", "small", "warm"}),
+        ("vgg_19", set()),
+        ("renda_resnet_20", {"dense"}),
+        ("missing_the_mark", set()),
+    ],
+)
+def test_the_levels_of_scale_cpu_are_those_of_the_claims(
+    name, of_the_full_network, tmp_path
+):
+    experiment = EXPERIMENTS[name]
+    scale = experiment.scales["cpu"]
+    measured = experiment.run(Planned(scale, tmp_path, splits=data.load("digits")))
+    unknown = {
+        claim.value
+        for claim in experiment.claims
+        if not np.isfinite(measured[claim.value]).all()
+    }
+    assert unknown == of_the_full_network
+    table = pd.read_csv(tmp_path / "accuracy_trainings.csv")
+    assert table["level"].max() == scale.levels
 
 
 @pytest.mark.once
