@@ -428,7 +428,7 @@ EXPERIMENTS = (
         accuracies=(92.2, 93.86),
         others={
             "cpu": narrow_mobilenet(
-                "24 trainings, most of 4,000 steps, about half an hour on 2 cores",
+                "24 trainings, most of 4,000 steps, about 20 minutes on 2 cores",
                 levels=1,
                 drops=DROPS,
             )
