@@ -10,7 +10,8 @@ pre-trained weights and, on each task, fine-tunes the dense network; removes hal
 heads and of the feed-forward units, by magnitude and without training; and trains the
 remaining network for as many steps, by `keras.distillation` with the dense network as
 the teacher, or without a teacher. Bytes, latency and accuracy are those of .tflite
-files, measured by `kl.benchmark`. `--layers` is the number of blocks to remove first.
+files, measured by `kl.benchmark`. `--layers` is the number of blocks to remove first,
+and `--width` the share of the embeddings' channels.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from keras_lottery.search.store import Store, TrainingId
 RATE, BATCH = 3e-4, 32
 TEMPERATURE = 2.0
 CALIBRATION = 256
-"""The number of examples on which blocks are measured."""
+"""The number of examples on which blocks and channels are measured."""
 
 
 def main() -> None:
@@ -43,6 +44,7 @@ def main() -> None:
     add("--steps", type=int, default=500, help="of each training (%(default)s)")
     add("--sparsity", type=float, default=0.5, help="of heads, units (%(default)s)")
     add("--layers", type=int, default=0, help="blocks to drop (%(default)s)")
+    add("--width", type=float, default=0.0, help="of embeddings (%(default)s)")
     add("--replicates", type=int, default=3)
     add("--tasks", nargs="+", choices=TASKS, default=TASKS)
     add("--out", type=Path, default=Path("runs/transformers"))
@@ -109,9 +111,12 @@ def replicate(
 def smaller(
     dense: keras.Model, splits: kl.data.Splits, options: argparse.Namespace
 ) -> keras.Model:
-    """The dense network without its least important blocks, heads and units."""
+    """The dense network without what is least important to it."""
+    x = splits.x_train[:CALIBRATION]
     if options.layers:
-        dense = kl.drop_blocks(dense, options.layers, splits.x_train[:CALIBRATION])
+        dense = kl.drop_blocks(dense, options.layers, x)
+    if options.width:
+        dense = kl.narrow(dense, options.width, x)
     masked = kl.mask_model(dense, kl.models.recipe("bert_small").prunable)
     for granularity in ("head", "filter"):
         how = {"granularity": granularity, "allocation": "uniform"}

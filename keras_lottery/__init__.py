@@ -48,7 +48,13 @@ from keras_lottery.pruning import prune
 from keras_lottery.search import LotteryTicketSearch, Run, merge_runs, results
 from keras_lottery.ship import export
 from keras_lottery.ship.deploy import benchmark, deploy, plot_files, shrink
-from keras_lottery.structured import compact, drop_blocks, filter_criteria, inline
+from keras_lottery.structured import (
+    compact,
+    drop_blocks,
+    filter_criteria,
+    inline,
+    narrow,
+)
 from keras_lottery.study import analysis, plots, report, tensorboard
 from keras_lottery.study.transfer import compare_transfer
 from keras_lottery.tickets import (
@@ -109,6 +115,7 @@ __all__ = [
     "mask_model",
     "merge_runs",
     "models",
+    "narrow",
     "plot_files",
     "plots",
     "prune",

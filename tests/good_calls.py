@@ -598,6 +598,16 @@ def structured(of):
             wrong_models="unbuilt subclassed",
         ),
         "kl.inline": Good({"model": of.masked}, wrong_models="unbuilt subclassed"),
+        "kl.narrow": Good(
+            {
+                "model": kl.models.bert_small(
+                    (4,), 2, blocks=1, width=32, vocabulary=9
+                ),
+                "sparsity": 0.5,
+                "data": np.ones((2, 4), "int32"),
+            },
+            wrong_models="unbuilt subclassed",
+        ),
     }
 
 

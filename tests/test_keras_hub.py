@@ -141,6 +141,34 @@ def test_masks_stay_in_opened_blocks(name):
     assert kl.get_sparsity(opened) == kl.get_sparsity(model)
 
 
+def with_head(name):
+    plain, x, _ = build(name)
+    ids = {key: keras.Input((6,), dtype="int32", name=key) for key in plain.input}
+    made = plain(ids)
+    first = made["pooled_output"] if isinstance(made, dict) else made[:, 0]
+    return keras.Model(ids, keras.layers.Dense(3)(first)), x
+
+
+@pytest.mark.parametrize("name", ["bert", "distil_bert"])
+def test_embeddings_become_narrower(name, tmp_path):
+    plain, x = with_head(name)
+    with pytest.raises(ValueError, match="inline"):
+        kl.narrow(plain, 0.5, x)
+    model = kl.mask_model(kl.inline(plain))
+    kl.prune(model, 0.5)
+    small, report = kl.narrow(model, 0.5, x, return_report=True)
+    assert [kept.size for kept in report.kept.values()] == [8]
+    assert sum(kept.sum() for kept in report.kept.values()) == 4
+    # Of those of the blocks and of the head, and of a pooler that is as wide as before.
+    embeddings = [w for w in small.weights if "embeddings" in w.path.split("/")[-1]]
+    assert {weight.shape[-1] for weight in embeddings} == {4}
+    assert len(kl.get_masks(small)) == len(kl.get_masks(model))
+    small.save(tmp_path / "small.keras")
+    same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+    with pytest.raises(ValueError, match="the model returns these channels"):
+        kl.narrow(kl.inline(build(name)[0]), 0.5, x)
+
+
 @pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"llama", "vit"}))
 def test_blocks_are_dropped(name, tmp_path):
     plain, x, _ = build(name)

@@ -16,7 +16,7 @@ PAGES = {
     "docs/guides/search.md": 8,
     "docs/guides/compress.md": 8,
     "docs/guides/transfer.md": 8,
-    "docs/guides/transformers.md": 11,
+    "docs/guides/transformers.md": 13,
     "docs/guides/own_criterion.md": 8,
     "docs/guides/prune_without_training.md": 15,
 }

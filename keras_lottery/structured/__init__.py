@@ -25,6 +25,7 @@ from keras_lottery.structured.rules import (
 )
 from keras_lottery.structured.scratch import Start, scratch
 from keras_lottery.structured.units import Units, find_units
+from keras_lottery.structured.width import WidthReport, narrow
 from keras_lottery.tickets import grouping, repair
 from keras_lottery.tickets.grouping import Kind
 
@@ -45,11 +46,13 @@ __all__ = [
     "Rule",
     "Start",
     "Units",
+    "WidthReport",
     "compact",
     "drop_blocks",
     "find_units",
     "inline",
     "multiply_adds",
+    "narrow",
     "of_filters",
     "register_rule",
     "scratch",

@@ -22,17 +22,22 @@ class Graph:
     Args:
         model: a built Sequential or Functional model without masks.
         rule_for: makes the rule of a layer from the layer and its first call.
+        has_dead: whether to find constants and channels that nothing needs; otherwise
+            all channels count as needed, and none as constant.
 
     Attributes:
         calls: each use of a layer, in order.
         rules: the rule of each layer, by its `id`.
         entries: the input tensors of each nested model, by its `id`.
-        outputs: the tensors that the model returns.
+        inputs, outputs: the tensors that the model reads and returns.
         groups: the index of each channel's group.
     """
 
     def __init__(
-        self, model: keras.Model, rule_for: Callable[[Any, Call], Rule]
+        self,
+        model: keras.Model,
+        rule_for: Callable[[Any, Call], Rule],
+        has_dead: bool = True,
     ) -> None:
         self.model = model
         self.calls: list[Call] = []
@@ -43,12 +48,17 @@ class Graph:
         self._rule_for = rule_for
         self._channels = Channels()
         self._makers: dict[int, str] = {}
-        inputs = [self._channels.new_tensor(width(x.shape)) for x in model.inputs]
-        self.outputs = run(model, inputs, self._call, self._enter)
-        for tensor in [*inputs, *self.outputs]:
+        self.inputs = [self._channels.new_tensor(width(x.shape)) for x in model.inputs]
+        self.outputs = run(model, self.inputs, self._call, self._enter)
+        for tensor in [*self.inputs, *self.outputs]:
             self._channels.fix(tensor)
         self.groups = self._channels.groups()
-        self._propagate()
+        if has_dead:
+            self._propagate()
+        else:
+            for call in self.calls:
+                for tensor in call.outputs:
+                    tensor.needed[:] = True
 
     def name(self, operation: Any) -> str:
         """Returns the path of a layer in the model."""
@@ -59,10 +69,13 @@ class Graph:
         makers = [self._makers.get(id(tensor), "the inputs") for tensor in call.inputs]
         return f"behind {' and '.join(dict.fromkeys(makers))}"
 
-    def blocks(self) -> list[str]:
+    def blocks(self, groups: np.ndarray | None = None) -> list[str]:
         """Returns the layers whose input and output channels all stay, and why.
 
         Activations that make the model's outputs are left out, since these stay anyway.
+
+        Args:
+            groups: the groups of which the layers have channels; by default any.
         """
         last = {id(tensor) for tensor in self.outputs}
         return [
@@ -70,11 +83,17 @@ class Graph:
             f"{self.place(rule.calls[0])}): {rule.reason}"
             for rule in self.rules.values()
             if type(rule) in (Rule, Attention)
+            and (groups is None or any(self.has(c, groups) for c in rule.calls))
             and not (
                 isinstance(rule.layer, keras.layers.Activation | keras.layers.Softmax)
                 and any(id(x) in last for call in rule.calls for x in call.outputs)
             )
         ]
+
+    def has(self, call: Call, groups: np.ndarray) -> bool:
+        """Whether a use of a layer reads or makes a channel of some groups."""
+        tensors = [*call.inputs, *call.outputs]
+        return any(np.isin(self.groups[x.atoms], groups).any() for x in tensors)
 
     def keep(self) -> np.ndarray:
         """Marks the groups that stay in the smaller model, by index."""

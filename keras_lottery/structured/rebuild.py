@@ -83,9 +83,11 @@ def _initializers(rule: Rule, keep: Keep) -> dict[str, Any]:
     for name, initializer in vars(rule.layer).items():
         if isinstance(initializer, keras.initializers.Constant):
             array = np.asarray(keras.ops.convert_to_numpy(initializer.value))
+            if not array.ndim:
+                continue
             own, stem = weights_of(rule.layer), name.removesuffix("_initializer")
             weight = next((w for w in (stem, f"{stem}_kernel") if w in own), "kernel")
-            if array.ndim and weight in own:
+            if weight in own:
                 array = np.broadcast_to(array, own[weight].shape)
                 array = rule.cut(weight, array, keep)
                 constant = keras.initializers.Constant(array)

@@ -168,10 +168,8 @@ class Smaller:
         """Yields (path, layer) of the layers that read or make removable channels."""
         groups = np.concatenate(list(self.units.layers.values()))
         for call in self._graph.calls:
-            for tensor in (*call.inputs, *call.outputs):
-                if np.isin(self._graph.groups[tensor.atoms], groups).any():
-                    yield self._graph.name(call.layer), call.layer
-                    break
+            if self._graph.has(call, groups):
+                yield self._graph.name(call.layer), call.layer
 
     def kept(self, masks: Masks) -> np.ndarray:
         """Marks the groups of channels that a ticket has, by index.

@@ -275,7 +275,7 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
             f"Model '{graph.model.name}' has no filters or units that can be pruned: "
             "none of a masked layer that the model does not return and that no layer "
             "without a rule reads. "
-            + _listed("What keeps all channels that it reads", graph.blocks())
+            + listed("What keeps all channels that it reads", graph.blocks())
         )
     named: dict[str, np.ndarray] = {}
     for path_tuple, numbers in layers.items():
@@ -286,7 +286,7 @@ def layers_of(graph: Graph, masks: Masks) -> dict[str, np.ndarray]:
     return named
 
 
-def _listed(title: str, lines: Sequence[str], most: int = 5) -> str:
+def listed(title: str, lines: Sequence[str], most: int = 5) -> str:
     """Returns the first few lines under a title, or nothing if there are none."""
     more = [f"… and {len(lines) - most} more"] * (len(lines) > most)
     return "\n  ".join([f"{title}:", *lines[:most], *more]) if lines else ""

@@ -41,6 +41,9 @@ FOLLOWED = {
     "split": lambda x: ops.concatenate(ops.split(x, 2, -1)[::-1], -1),
     "take": lambda x: ops.take(x, np.arange(8)[::-1], axis=-1),
     "take of space": lambda x: ops.take(x, np.arange(8) % 6, axis=1),
+    "take_along_axis of space": lambda x: ops.take_along_axis(
+        x, np.array([4, 0, 1]).reshape(1, 3, 1, 1), axis=1
+    ),
     "mean": lambda x: ops.expand_dims(ops.mean(x, axis=1), 1),
     "sum": lambda x: ops.sum(x, axis=(1, 2), keepdims=True),
     "squeeze": lambda x: ops.expand_dims(ops.squeeze(x[:, :1], 1), 1),
@@ -279,3 +282,18 @@ def test_nothing_stops_removal_in_u_nets_and_detectors(build):
     made, expected = (keras.tree.flatten(one(images)) for one in (small, model))
     for one, other in zip(made, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_mean_over_positions_that_a_mask_names():
+    x, counted = keras.Input((6, 2)), keras.Input((6,), dtype="bool")
+    y = layers.Dense(8, "relu", name="before")(x)
+    y = layers.GlobalAveragePooling1D()(y, mask=counted)
+    model = keras.Model([x, counted], layers.Dense(3)(y))
+    draw_weights(model, np.random.default_rng(0))
+    model = kl.mask_model(model)
+    kl.prune(model, 0.5, "l1", granularity="filter")
+    small = compact(model)
+    rng = np.random.default_rng(1)
+    given = [rng.normal(size=(4, 6, 2)).astype("float32"), np.tri(4, 6, dtype=bool)]
+    np.testing.assert_allclose(outputs(small, given), outputs(model, given), atol=1e-5)
+    assert small.get_layer("before").units == 4

@@ -11,6 +11,7 @@ from keras_lottery.structured.rules.parts import Concatenation, Parts
 from keras_lottery.structured.rules.per_channel import Computed, PerChannel
 from keras_lottery.structured.rules.regrouping import Regrouping
 from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
+from keras_lottery.structured.rules.stream import Normalized, stream_rule_for
 from keras_lottery.structured.rules.table import register_rule, rule_for
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Linear",
     "Lookup",
     "Merge",
+    "Normalized",
     "Parts",
     "PerChannel",
     "Product",
@@ -33,5 +35,6 @@ __all__ = [
     "for_operations",
     "register_rule",
     "rule_for",
+    "stream_rule_for",
     "weights_of",
 ]

@@ -14,6 +14,7 @@ from keras_lottery.structured.rules.group_normalization import GroupNormalized
 from keras_lottery.structured.rules.grouped import Grouped
 from keras_lottery.structured.rules.linear import Einsum, Linear
 from keras_lottery.structured.rules.lookup import Lookup
+from keras_lottery.structured.rules.masked_mean import MaskedMean
 from keras_lottery.structured.rules.merge import merged
 from keras_lottery.structured.rules.parts import Concatenation
 from keras_lottery.structured.rules.per_channel import Computed, PerChannel
@@ -179,7 +180,6 @@ def _activation(layer: Any, call: Call) -> Rule:
     layers.Dropout,
     layers.GaussianDropout,
     layers.GaussianNoise,
-    layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
     layers.GlobalAveragePooling3D,
     layers.GlobalMaxPooling1D,
@@ -199,6 +199,11 @@ def _activation(layer: Any, call: Call) -> Rule:
 )
 def _unchanged(layer: Any, call: Call) -> Rule:
     return PerChannel(layer)
+
+
+@register_rule(layers.GlobalAveragePooling1D)
+def _mean_of_positions(layer: Any, call: Call) -> Rule:
+    return MaskedMean(layer)
 
 
 @register_rule(

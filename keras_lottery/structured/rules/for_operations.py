@@ -138,6 +138,13 @@ def _take(operation: Any, call: Call) -> Rule:
     return Parts(operation, [numbers], argument=new)
 
 
+@register_operations("TakeAlongAxis")
+def _take_along_axis(operation: Any, call: Call) -> Rule:
+    if _is_channels(operation.axis, len(call.input_shapes[0])):
+        return Rule(operation, OVER_CHANNELS)
+    return merged(operation, call)
+
+
 @register_operations("GetItem")
 def _get_item(operation: Any, call: Call) -> Rule:
     key = call.use.args[1]

@@ -12,16 +12,17 @@ class Lookup(Rule):
     """Channels are looked up in a table, by indices that are not channels."""
 
     def link(self, call: Call, channels: Channels) -> None:
-        outputs = self.layer.output_dim
-        new = channels.new_tensor(outputs) if call is self.calls[0] else None
-        call.outputs.append(new or Tensor(self.calls[0].outputs[0].atoms))
+        if call is self.calls[0]:
+            self.table = channels.new_tensor(self.layer.output_dim)
+        call.outputs.append(Tensor(self.table.atoms))
 
     def values(self, call: Call) -> list[np.ndarray]:
         return [common(weights_of(self.layer)["embeddings"]).astype("float64")]
 
     def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
-        table = self.cut("embeddings", weights_of(self.layer)["embeddings"], keep)
-        return {"output_dim": table.shape[1]}, {"embeddings": table}
+        own = weights_of(self.layer)
+        weights = {name: self.cut(name, array, keep) for name, array in own.items()}
+        return {"output_dim": int(keep(self.table).sum())}, weights
 
     def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
-        return array[:, keep(self.calls[0].outputs[0])]
+        return array[:, keep(self.table)]

@@ -9,11 +9,12 @@ from keras_lottery.keras_bridge.layers.kinds import ORDINARY_LAYERS
 from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules.attention import Attention
 from keras_lottery.structured.rules.lookup import Lookup
+from keras_lottery.structured.rules.masked_mean import MaskedMean
 from keras_lottery.structured.rules.merge import Merge
 from keras_lottery.structured.rules.parts import Concatenation
 from keras_lottery.structured.rules.rule import Rule
 
-SEVERAL = Merge | Concatenation | Attention
+SEVERAL = Merge | Concatenation | Attention | MaskedMean
 """The rules of layers that may read several tensors."""
 
 RuleMaker = Callable[[Any, Call], Rule]
@@ -62,10 +63,16 @@ def register_operations(*names: str) -> Callable[[RuleMaker], RuleMaker]:
     return register
 
 
-def rule_for(layer: Any, call: Call) -> Rule:
-    """Returns the rule of a layer by its class; without one, all its channels stay."""
+def rule_for(layer: Any, call: Call, maker: RuleMaker | None = None) -> Rule:
+    """Returns the rule of a layer by its class; without one, all its channels stay.
+
+    Args:
+        layer: the layer, or the function of `keras.ops`.
+        call: its first use.
+        maker: makes the rule; by default the one that is registered.
+    """
     kind = ORDINARY_LAYERS.get(class_of(layer), class_of(layer))
-    maker = RULES.get(kind) or OPERATIONS.get(function_name(layer) or "")
+    maker = maker or RULES.get(kind) or OPERATIONS.get(function_name(layer) or "")
     if maker is None:
         return Rule(layer, f"no rule for {kind.__name__}")
     if getattr(layer, "data_format", "channels_last") != "channels_last":
