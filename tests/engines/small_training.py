@@ -1,10 +1,13 @@
 """A small problem that engines solve in the same way."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, optimizers
 
+from keras_lottery.engines import make
 from keras_lottery.engines.data import Data
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
 from keras_lottery.masks import Masks
@@ -86,6 +89,24 @@ def model(case="adam", kind=keras.Sequential, **kwargs):
     }
     masked.compile(**(settings | kwargs))
     return masked
+
+
+def made(name, case="adam", of=None, **kwargs):
+    """An engine of its own."""
+    settings = {"steps": 200, "rewind_step": 5, "eval_freq": 10} | kwargs
+    engine = make(name, model(case), of or data(), **settings)
+    assert engine.name == name
+    return engine
+
+
+# Compiling takes longer than training, and a training leaves nothing behind.
+engine_of = functools.cache(made)
+
+
+@functools.cache
+def untouched(case="adam"):
+    """A model that is not trained, for tickets."""
+    return model(case)
 
 
 def ticket(of, steps=200, step=0, density=0.4, seed=5, **kwargs):

@@ -7,16 +7,22 @@ import pytest
 from keras_lottery.engines import Facts, Objective, Task, make
 from keras_lottery.keras_bridge import architecture, backends
 from keras_lottery.keras_bridge.layers import mask_model
-from tests.engines.small_training import assert_alike, assert_zeros, data, model, ticket
+from tests.engines.small_training import (
+    assert_alike,
+    assert_zeros,
+    data,
+    engine_of,
+    made,
+    model,
+    ticket,
+    untouched,
+)
 
 NAMES = ["fit", pytest.param("fused", marks=pytest.mark.fused)]
-
-
-def engine(name, case="adam", of=None, **kwargs):
-    if name == "vectorized" and keras.backend.backend() != "jax":
-        pytest.skip("JAX alone stacks tickets")
-    settings = {"steps": 60, "eval_freq": 10, "rewind_step": 5} | kwargs
-    return make(name, model(case), of or data(), **settings)
+NOT_JAX = keras.backend.backend() != "jax"
+STACKED = pytest.param(
+    "vectorized", marks=pytest.mark.skipif(NOT_JAX, reason="JAX alone stacks tickets")
+)
 
 
 def nan_ticket(of):
@@ -29,15 +35,15 @@ def nan_ticket(of):
     return type(good)(good.masks, weights, 0, 40)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "vectorized"])
+@pytest.mark.parametrize("name", [*NAMES, STACKED])
 def test_many_tickets_are_each_trained_as_alone(name):
     case = "dropout" if name == "vectorized" else "momentum"
-    one = engine(name, case)
+    one, start = engine_of(name, case), untouched(case)
     tasks = [
-        Task(ticket(one.model, 40, seed=1), 1),
-        Task(lambda model, data: ticket(model, 40, density=0.7, seed=2), 2),
-        Task(nan_ticket(one.model), 1),
-        Task(ticket(one.model, 30, step=7, learning_rate=0.01, seed=3), 1),
+        Task(ticket(start, 40, seed=1), 1),
+        Task(lambda model, data: ticket(start, 40, density=0.7, seed=2), 2),
+        Task(nan_ticket(start), 1),
+        Task(ticket(start, 30, step=7, learning_rate=0.01, seed=3), 1),
     ]
     tickets = [task.make(one.model, one.data.examples) for task in tasks]
     tasks[1] = Task(lambda model, data: tickets[1], 2)
@@ -53,23 +59,23 @@ def test_many_tickets_are_each_trained_as_alone(name):
     last = seen[tasks[3]]
     assert last.epoch == last.epochs == 37 / one.data.steps_per_epoch
     assert last.loss in results[3].curve["val_loss"]
-    alone = engine("fit", case)
+    alone = engine_of("fit", case)
     for i in (0, 1, 3):
         assert_alike(alone.train(tickets[i], tasks[i].seed), results[i])
         assert_zeros(results[i], tickets[i].masks)
         assert bool(results[i].rewind_point) == (i < 3)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "vectorized"])
-def test_a_training_ends_where_it_is_told_to(name):
-    one = engine(name, rewind_step=20)
-    asked = []
+@pytest.mark.parametrize("name", [*NAMES, STACKED])
+def test_a_training_ends_where_it_is_told_to(name, monkeypatch):
+    one, asked = engine_of(name), []
+    monkeypatch.setattr(one, "rewind_step", 20)
 
     def stop(state):
         asked.append(state)
         return len(asked) == 2
 
-    long, short = ticket(one.model, 60), ticket(one.model, 40)
+    long, short = ticket(untouched(), 60), ticket(untouched(), 40)
     tasks = [Task(long, 1, stop), Task(long, 1)]
     found = {done.task: done.result for done in one.train_all(tasks[:])}
     stopped, whole = (found[task] for task in tasks)
@@ -87,12 +93,14 @@ def test_a_training_ends_where_it_is_told_to(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rewind_point_within_an_epoch_does_not_change_the_training(name):
+def test_a_rewind_point_within_an_epoch_does_not_change_the_training(name, monkeypatch):
     # One engine: with moving averages, a second training had failed on JAX.
-    one, work = engine(name, "ema", rewind_step=0), ticket(model("ema"), 30)
-    plain = one.train(work, 1)
-    one.rewind_step = 13
-    cut = one.train(work, 1)
+    one, work = engine_of(name, "ema"), ticket(untouched("ema"), 30)
+    trainings = []
+    for step in (0, 13):
+        monkeypatch.setattr(one, "rewind_step", step)
+        trainings.append(one.train(work, 1))
+    plain, cut = trainings
     for key, value in plain.final.items():
         np.testing.assert_array_equal(value, cut.final[key])
 
@@ -169,7 +177,7 @@ def test_auto_counts_the_time_of_compiling(monkeypatch):
 @pytest.mark.once
 def test_callbacks_are_there_again_after_a_measurement(monkeypatch):
     callbacks = [keras.callbacks.EarlyStopping("loss")]
-    one = engine("fit", callbacks=callbacks)
+    one = made("fit", callbacks=callbacks)
     seen = []
 
     def fail(seed, record):
@@ -183,7 +191,7 @@ def test_callbacks_are_there_again_after_a_measurement(monkeypatch):
 
 
 def test_a_model_comes_back_with_the_schedule_that_it_was_given():
-    trained = engine("fit", "momentum").model
+    trained = made("fit", "momentum").model
     again = architecture.from_text(architecture.to_text(trained))
     schedule = again.optimizer._learning_rate
     assert isinstance(schedule, keras.optimizers.schedules.CosineDecay)

@@ -76,6 +76,7 @@ def test_a_step_is_the_optimizers_and_the_proximal_one(groups):
     assert np.allclose(shrunk["norm/gamma"], expected, atol=1e-6)
 
 
+@pytest.mark.once
 def test_no_strength_changes_nothing_and_growth_adds_up():
     optimizer = keras.optimizers.Adam(0.01)
     plain = fit(network(optimizer), epochs=2, batch=4)

@@ -20,6 +20,7 @@ from tests.models_zoo import (
     ZOO,
     as_array,
     assert_equal,
+    cases,
     inputs,
     outputs,
     scramble,
@@ -66,7 +67,7 @@ def training(name):
     return *before, fitted(model)
 
 
-@pytest.fixture(params=SETTINGS, ids=SETTINGS)
+@pytest.fixture(params=cases(SETTINGS, ["bernoulli", "edge_popup"]))
 def trained(request):
     """The same for each of the settings."""
     return training(request.param)
@@ -167,16 +168,18 @@ def recurrent():
 @pytest.mark.parametrize(
     ("build", "kind"),
     [
-        (ZOO["branches"], "bernoulli"),
         (recurrent, "bernoulli"),
-        (ZOO["separable"], "edge_popup"),
         (ZOO["shared_layer"], "edge_popup"),
         # Compile slowly on JAX.
         *(
-            pytest.param(ARCHITECTURES[name], kind, marks=pytest.mark.tensorflow)
+            pytest.param(
+                (ZOO | ARCHITECTURES)[name], kind, marks=pytest.mark.tensorflow
+            )
             for name, kind in (
                 ("attention", "edge_popup"),
+                ("branches", "bernoulli"),
                 ("own_layers", "bernoulli"),
+                ("separable", "edge_popup"),
             )
         ),
     ],
@@ -351,11 +354,8 @@ def test_the_seed_gives_the_same_scores_and_draws():
     np.testing.assert_array_equal(*draws[:2])
 
 
-@pytest.mark.parametrize(
-    # Drawing is slow to compile on JAX.
-    "kind",
-    ["edge_popup", pytest.param("bernoulli", marks=pytest.mark.tensorflow)],
-)
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["edge_popup", "bernoulli"])
 def test_digits_are_learned_by_masks_alone(kind):
     data = kl.data.load("digits")
     hidden = layers.Dense(
