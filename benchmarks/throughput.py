@@ -156,7 +156,7 @@ def fused(name: str, masked: bool, steps: int) -> Run:
 
 def vectorized(name: str, masked: bool, steps: int) -> Run:
     import keras_lottery as kl
-    from keras_lottery.engines.record import Record
+    from keras_lottery.engines.record import TrainingRecord
     from keras_lottery.engines.vectorized import _Stack
     from keras_lottery.tickets import Ticket
 
@@ -164,7 +164,9 @@ def vectorized(name: str, masked: bool, steps: int) -> Run:
     engine._compiled()
     model, nets = engine.model, NETS["vectorized"]
     ticket = Ticket(kl.get_masks(model), kl.get_state(model), 0, steps)
-    records = [Record(engine, ticket, lambda reached: None) for _ in range(nets)]
+    records = [
+        TrainingRecord(engine, ticket, lambda reached: None) for _ in range(nets)
+    ]
     stack = _Stack(engine, [ticket] * nets, range(nets), records)
     orders = stack._orders(0)
 

@@ -16,7 +16,7 @@ from keras_lottery.keras_bridge.layers.state import read
 from keras_lottery.tickets import Ticket
 
 if TYPE_CHECKING:
-    from keras_lottery.engines.record import Record
+    from keras_lottery.engines.record import TrainingRecord
 
 KIND = "checkpoint"
 
@@ -39,7 +39,7 @@ class Checkpoint:
     every: int
 
     def write(
-        self, model: keras.Model, ticket: Ticket, seed: int, record: "Record"
+        self, model: keras.Model, ticket: Ticket, seed: int, record: "TrainingRecord"
     ) -> None:
         """Stores the state of a training.
 
@@ -55,7 +55,7 @@ class Checkpoint:
             "optimizer": _values(model.optimizer.variables),
             "best": record.best_state,
             "rewind_point": record.rewind_point,
-            **{f"step_{step}": s for step, s in record.checkpoints.items()},
+            **{f"step_{step}": s for step, s in record.passed.items()},
         }
         meta = {
             "kind": KIND,
@@ -66,13 +66,13 @@ class Checkpoint:
             "curve": record.curve,
             "seconds": record.seconds,
             "trained": record.trained_seconds,
-            "checkpoints": list(record.checkpoints),
+            "passed": list(record.passed),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_record(self.path, meta, states)
 
     def restore(
-        self, model: keras.Model, ticket: Ticket, seed: int, record: "Record"
+        self, model: keras.Model, ticket: Ticket, seed: int, record: "TrainingRecord"
     ) -> int:
         """Restores the stored state, if there is one; returns the step to resume at.
 
@@ -97,7 +97,7 @@ class Checkpoint:
         # A group without arrays is not in the file.
         record.best_state = states.get("best", {})
         record.rewind_point = states.get("rewind_point", {})
-        record.checkpoints = {n: states[f"step_{n}"] for n in meta["checkpoints"]}
+        record.passed = {n: states[f"step_{n}"] for n in meta["passed"]}
         return record.step
 
     def remove(self) -> None:

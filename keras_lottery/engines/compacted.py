@@ -139,7 +139,7 @@ class Compacted:
         seed: int,
         progress: Callable[[Reached], None],
         stop: Callable[[State], bool] | None,
-        checkpoints: Sequence[int],
+        keep_at: Sequence[int],
         checkpoint: Checkpoint | None = None,
     ) -> "Training | None":
         """Trains a ticket, see `Engine.train`; returns `None` if it saves too little.
@@ -168,13 +168,13 @@ class Compacted:
             return stop is not None and stop(back(state))
 
         engine = self._engine(part.model)
-        how = progress, asked if stop else None, checkpoints, checkpoint
+        how = progress, asked if stop else None, keep_at, checkpoint
         made = engine.train(small, seed, *how)
         return dataclasses.replace(
             made,
             final=back(made.final),
             rewind_point=back(made.rewind_point) if made.rewind_point else {},
-            checkpoints={step: back(s) for step, s in made.checkpoints.items()},
+            passed={step: back(s) for step, s in made.passed.items()},
         )
 
     def _saved(self, kept: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.evaluation import evaluate
 from keras_lottery.engines.learning_rate import OffsetSchedule
 from keras_lottery.engines.objective import Objective, resolve
-from keras_lottery.engines.record import Reached, Record
+from keras_lottery.engines.record import Reached, TrainingRecord
 from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.internals.optimizers import (
@@ -125,7 +125,7 @@ class Engine:
         seed: int,
         progress: Callable[[Reached], None] = lambda reached: None,
         stop: Callable[[State], bool] | None = None,
-        checkpoints: Sequence[int] = (),
+        keep_at: Sequence[int] = (),
         checkpoint: Checkpoint | None = None,
     ) -> Training:
         """Trains a ticket.
@@ -136,7 +136,7 @@ class Engine:
             progress: is called with the training's progress now and then.
             stop: is called with the state at each validation after the rewind point;
                 the training ends when it returns True.
-            checkpoints: steps whose states are kept. These steps are validated, and
+            keep_at: steps whose states are kept. These steps are validated, and
                 must be multiples of `eval_freq`.
             checkpoint: stores the state of the training regularly, and resumes from the
                 stored state. It cannot be combined with callbacks or `stop`, because
@@ -146,11 +146,11 @@ class Engine:
             FloatingPointError: if a loss is not a number.
         """
         if self.compacted:
-            how = progress, stop, checkpoints, checkpoint
+            how = progress, stop, keep_at, checkpoint
             if (training := self.compacted.train(ticket, seed, *how)) is not None:
                 return training
         self._start(ticket)
-        record = Record(self, ticket, progress, stop, checkpoints)
+        record = TrainingRecord(self, ticket, progress, stop, keep_at)
         every, first_step = 0, ticket.step
         if checkpoint is not None:
             every = checkpoint.every
@@ -184,7 +184,7 @@ class Engine:
         set_state(self.model, record.best_state)
         metrics = record.metrics(seconds, test, train, self._score("test")[1])
         set_state(self.model, final)
-        return Training(final, rewind_point, record.curve, metrics, record.checkpoints)
+        return Training(final, rewind_point, record.curve, metrics, record.passed)
 
     def train_all(
         self,
@@ -210,7 +210,7 @@ class Engine:
     ) -> Done:
         """Trains the ticket of one task."""
         ticket = task.make(self.model, self.data.examples)
-        how = progress, task.stop, task.checkpoints, task.checkpoint
+        how = progress, task.stop, task.keep_at, task.checkpoint
         try:
             training = task.kept(self.train(ticket, task.seed, *how))
         except FloatingPointError as error:
@@ -227,7 +227,7 @@ class Engine:
         # The user's callbacks must not see a training that the user did not request.
         callbacks, self.callbacks = self.callbacks, []
         try:
-            record = Record(self, ticket, lambda reached: None)
+            record = TrainingRecord(self, ticket, lambda reached: None)
             run = self._runner(0, record)
             self._start(ticket)
             middle = ticket.step + steps
@@ -240,7 +240,7 @@ class Engine:
             self.callbacks = callbacks
         return seconds / steps
 
-    def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
+    def _runner(self, seed: int, record: TrainingRecord) -> Callable[[int, int], None]:
         """A function that trains from one step to another and updates the record."""
         raise NotImplementedError
 

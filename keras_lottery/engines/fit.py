@@ -9,7 +9,7 @@ import keras
 from keras_lottery.engines.data import pieces
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.evaluation import evaluate, ready
-from keras_lottery.engines.record import Record
+from keras_lottery.engines.record import TrainingRecord
 from keras_lottery.keras_bridge.backends import current
 from keras_lottery.keras_bridge.layers.state import read
 
@@ -28,7 +28,7 @@ class FitEngine(Engine):
         # and are evaluated only once in a training, are prepared anew each time.
         self._ready = {"train": self.data.parts["train"]}
 
-    def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
+    def _runner(self, seed: int, record: TrainingRecord) -> Callable[[int, int], None]:
         watch = _Watch(record, seed)
         callbacks = [watch, *copy.deepcopy(self.callbacks)]
 
@@ -70,7 +70,7 @@ class FitEngine(Engine):
 class _Watch(keras.callbacks.Callback):
     """Reports the steps of a training to its record, and their seeds to the backend."""
 
-    def __init__(self, record: Record, seed: int) -> None:
+    def __init__(self, record: TrainingRecord, seed: int) -> None:
         super().__init__()
         self.record = record
         self.seed = seed

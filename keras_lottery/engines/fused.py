@@ -21,7 +21,7 @@ from keras_lottery.engines.data import Data
 from keras_lottery.engines.distributed import is_distributed
 from keras_lottery.engines.engine import Engine
 from keras_lottery.engines.fit import FitEngine
-from keras_lottery.engines.record import Record
+from keras_lottery.engines.record import TrainingRecord
 from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.datasets import is_dataset
 from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
@@ -105,7 +105,7 @@ class FusedEngine(FitEngine):
                 self._loop = loop
         return self._loop
 
-    def _runner(self, seed: int, record: Record) -> Callable[[int, int], None]:
+    def _runner(self, seed: int, record: TrainingRecord) -> Callable[[int, int], None]:
         loop = self._compiled()
         if loop is None:
             return super()._runner(seed, record)

@@ -15,7 +15,7 @@ from keras_lottery.keras_bridge import backends
 from keras_lottery.keras_bridge.layers import named_masks
 from keras_lottery.keras_bridge.layers.masked import premasked, unprojected
 
-State = tuple[list[Any], list[Any], list[Any]]
+Values = tuple[list[Any], list[Any], list[Any]]
 """Values of the trainable, the other non-mask and the optimizer's variables."""
 
 
@@ -79,7 +79,7 @@ class Loop:
 
     @property
     def variables(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """The variables whose values are a `State`."""
+        """The variables whose values are `Values`."""
         return self.trainable, self.others, list(self.model.optimizer.variables)
 
     def train(self, order: Any, first: int, last: int) -> None:
@@ -109,13 +109,13 @@ class Loop:
 
     def steps(
         self,
-        state: State,
+        state: Values,
         masks: list[Any],
         batches: Any,
         order: Any,
         first: Any,
         last: Any,
-    ) -> State:
+    ) -> Values:
         """The state after training on the batches `first` up to `last` of an epoch."""
         import jax
 
@@ -126,13 +126,13 @@ class Loop:
             state,
         )
 
-    def step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
+    def step(self, state: Values, masks: list[Any], batches: Any, rows: Any) -> Values:
         """The state after a step on the given rows of the data."""
         free = () if self.zeros else self.trainable
         with premasked(), unprojected(free):
             return self._step(state, masks, batches, rows)
 
-    def _step(self, state: State, masks: list[Any], batches: Any, rows: Any) -> State:
+    def _step(self, state: Values, masks: list[Any], batches: Any, rows: Any) -> Values:
         import jax
         import jax.numpy as jnp
 

@@ -30,14 +30,13 @@ class Reached(NamedTuple):
     loss: float = math.nan
 
 
-class Record:
+class TrainingRecord:
     """Records the validations of one training, and the state of the lowest loss.
 
     Args:
         engine: the engine that trains.
         ticket: the ticket that is trained.
-        progress, stop: see `Engine.train`.
-        wanted: same as `checkpoints` of `Engine.train`.
+        progress, stop, keep_at: see `Engine.train`.
 
     Attributes:
         step: the step reached.
@@ -57,7 +56,7 @@ class Record:
         ticket: Ticket,
         progress: Callable[[Reached], None],
         stop: Callable[[State], bool] | None = None,
-        wanted: Sequence[int] = (),
+        keep_at: Sequence[int] = (),
     ) -> None:
         self.engine = engine
         self.ticket = ticket
@@ -65,8 +64,8 @@ class Record:
         self.progress = progress
         self.stop = stop
         self.stopped = False
-        self.wanted = wanted
-        self.checkpoints: dict[int, State] = {}
+        self.keep_at = keep_at
+        self.passed: dict[int, State] = {}
         self.curve: dict[str, list[float]] = {
             name: [] for name in ("step", "val_loss", engine.objective.name)
         }
@@ -133,12 +132,12 @@ class Record:
     def asks(self) -> bool:
         """Whether the state of this step is asked for."""
         may_stop = self.stop is not None and self.step > self.engine.rewind_step
-        return may_stop or self.step in self.wanted
+        return may_stop or self.step in self.keep_at
 
     def ask(self, state: State) -> None:
         """Keeps the state if it is wanted; ends the training if `stop` returns True."""
-        if self.step in self.wanted:
-            self.checkpoints[self.step] = state
+        if self.step in self.keep_at:
+            self.passed[self.step] = state
         if self.stop and self.step > self.engine.rewind_step and self.stop(state):
             self.stopped = True
 

@@ -22,14 +22,14 @@ class Training:
             it.
         curve: lists of equal length by name: `step`, `val_loss`, and the objective's.
         metrics: numbers at the early stop and at the end, as in the results' table.
-        checkpoints: the states that were requested, by step.
+        passed: by step, the states at the steps of `keep_at`.
     """
 
     final: State
     rewind_point: State
     curve: dict[str, list[float]]
     metrics: dict[str, float]
-    checkpoints: Mapping[int, State] = field(default_factory=dict)
+    passed: Mapping[int, State] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Task:
         ticket: the ticket, or a function of (model, data) that makes it. The function
             is called in the process that trains the ticket, just before the training.
         seed: seed of the order of the data.
-        stop, checkpoints: see `Engine.train`.
+        stop, keep_at: see `Engine.train`.
         keep: which states of the training to keep: `"rewind_point"`, `"final"`, both or
             neither; and `"start"`, the ticket's own state, for those who store it.
         checkpoint: see `Engine.train`.
@@ -49,7 +49,7 @@ class Task:
     ticket: Ticket | Callable[[keras.Model, Examples], Ticket]
     seed: int
     stop: Callable[[State], bool] | None = None
-    checkpoints: Sequence[int] = ()
+    keep_at: Sequence[int] = ()
     keep: Sequence[str] = ("rewind_point", "final")
     checkpoint: Checkpoint | None = None
 

@@ -18,7 +18,7 @@ import numpy as np
 from keras_lottery.engines.evaluation import EVALUATION_BATCH
 from keras_lottery.engines.fused import FusedEngine, free_memory
 from keras_lottery.engines.loop_jax import values
-from keras_lottery.engines.record import Reached, Record
+from keras_lottery.engines.record import Reached, TrainingRecord
 from keras_lottery.engines.task import Done, Facts, Task, Training
 from keras_lottery.keras_bridge.graph import output_shapes
 from keras_lottery.keras_bridge.layers import named_variables, walk
@@ -76,12 +76,12 @@ class VectorizedEngine(FusedEngine):
                 # Stacks have about the same size, so that few are compiled.
                 chunk = waiting[: math.ceil(len(waiting) / -(-len(waiting) // at_once))]
                 records = [
-                    Record(
+                    TrainingRecord(
                         self,
                         tickets[index],
                         partial(progress, tasks[index]),
                         tasks[index].stop,
-                        tasks[index].checkpoints,
+                        tasks[index].keep_at,
                     )
                     for index in chunk
                 ]
@@ -139,7 +139,7 @@ class _Stack:
         engine: VectorizedEngine,
         tickets: Sequence[Ticket],
         seeds: Sequence[int],
-        records: Sequence[Record],
+        records: Sequence[TrainingRecord],
     ) -> None:
         self.engine = engine
         self.loop: Any = engine._loop
@@ -209,7 +209,7 @@ class _Stack:
     def _choose(self, where: Sequence[bool], one: Any, other: Any) -> Any:
         return self.engine.programs.choose(np.array(where), one, other)
 
-    def _going(self) -> dict[int, Record]:
+    def _going(self) -> dict[int, TrainingRecord]:
         """The records of the tickets that are still being trained."""
         return {
             index: record
@@ -241,7 +241,7 @@ class _Stack:
         self._ask(going)
         self.seconds += time.perf_counter() - began
 
-    def _ask(self, going: dict[int, Record]) -> None:
+    def _ask(self, going: dict[int, TrainingRecord]) -> None:
         """Ends the trainings whose `stop` returns True."""
         asking = [i for i in going if going[i].asks and i not in self.errors]
         if not asking:
@@ -272,7 +272,7 @@ class _Stack:
                 rewind_points[index],
                 record.curve,
                 record.metrics(seconds, *numbers),
-                record.checkpoints,
+                record.passed,
             )
             for index, (record, numbers) in enumerate(
                 zip(self.records, judged, strict=True)

@@ -20,7 +20,7 @@ from keras_lottery.tickets.allocation import Allocation
 from keras_lottery.tickets.allocation.layerwise import Sparsity
 from keras_lottery.tickets.criteria import Criterion
 from keras_lottery.tickets.grouping import Grouping
-from keras_lottery.tickets.rewind import Rewind, Span, Start, from_rewind_point
+from keras_lottery.tickets.rewind import NextTicket, Rewind, Span, from_rewind_point
 
 
 class MaskTraining(NamedTuple):
@@ -70,7 +70,7 @@ class Beside:
             training of the dense network.
     """
 
-    start: Start
+    start: NextTicket
 
     def __call__(
         self, ticket: Ticket, snapshot: Snapshot | None, sparsity: Sparsity, span: Span

@@ -129,7 +129,7 @@ class Trainings:
         self.progress.show(str(task), reached)
 
     def _interruptible(self, task: StoredTask) -> StoredTask:
-        """Gives a task a path for checkpoints, unless `stop` has a state of its own."""
+        """Gives a task a place for its checkpoint, unless `stop` has its own state."""
         if not self.checkpoint or task.stop is not None:
             return task
         path = self.records.store.unfinished(task.which).absolute()
@@ -139,8 +139,8 @@ class Trainings:
         """The result of a task that was trained before, or that needs no training."""
         if not task.has_steps:
             return task.untrained()
-        checkpoints = {step: f"step_{step}" for step in task.checkpoints}
-        wanted = {*task.keep, *checkpoints.values()} - {"start"}
+        names = {step: f"step_{step}" for step in task.keep_at}
+        wanted = {*task.keep, *names.values()} - {"start"}
         try:
             meta, states, _ = self.records.training(task.which, *wanted)
         except FileNotFoundError:
@@ -154,7 +154,7 @@ class Trainings:
         self.rows[task.which] = row(meta)
         self.progress.leave_out()
         final, rewind_point = (states.get(n, {}) for n in ("final", "rewind_point"))
-        passed = {step: states[name] for step, name in checkpoints.items()}
+        passed = {step: states[name] for step, name in names.items()}
         return Training(final, rewind_point, meta["curve"], meta["metrics"], passed)
 
     def _finish(self, task: StoredTask, meta: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class Trainings:
             assert isinstance(task.ticket, Ticket)
             states["start"], masks = task.ticket.weights, task.ticket.masks
         kept = {name: states[name] for name in task.keep}
-        kept |= {f"step_{step}": s for step, s in training.checkpoints.items()}
+        kept |= {f"step_{step}": s for step, s in training.passed.items()}
         path = self.records.store.training(task.which)
         self.records.write(path, meta, kept, masks)
         if task.checkpoint is not None:

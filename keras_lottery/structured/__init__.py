@@ -23,13 +23,14 @@ from keras_lottery.structured.rules import (
     Rule,
     register_rule,
 )
-from keras_lottery.structured.scratch import Start, scratch
+from keras_lottery.structured.scratch import Baseline, scratch
 from keras_lottery.structured.units import Units, find_units
 from keras_lottery.structured.width import WidthReport, narrow
 from keras_lottery.tickets import grouping, repair
 from keras_lottery.tickets.grouping import Kind
 
 __all__ = [
+    "Baseline",
     "CompactReport",
     "Computed",
     "Concatenation",
@@ -44,7 +45,6 @@ __all__ = [
     "Product",
     "Regrouping",
     "Rule",
-    "Start",
     "Units",
     "WidthReport",
     "compact",

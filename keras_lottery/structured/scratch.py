@@ -18,7 +18,7 @@ from keras_lottery.structured.removal import compact
 
 
 @dataclass(frozen=True)
-class Start:
+class Baseline:
     """A smaller model, and how long to train it.
 
     Attributes:
@@ -33,8 +33,8 @@ class Start:
 
 def scratch(
     model: keras.Model, initial: State, epochs: int, seed: int = 0
-) -> dict[str, Start]:
-    """Returns starts for training a pruned architecture from scratch, as baselines.
+) -> dict[str, Baseline]:
+    """Returns baselines, which train a pruned architecture from scratch.
 
     Args:
         model: a masked model, whose masks have pruned units and filters.
@@ -43,7 +43,7 @@ def scratch(
         seed: the seed of the new weights.
 
     Returns:
-        Three starts of the model that `compact(model)` returns:
+        Three baselines, all of the model that `compact(model)` returns:
 
         - `"original"`: the initial weights of the units that are left, and as many
           epochs as the dense model had;
@@ -82,9 +82,9 @@ def scratch(
         set_state(model, own)
     budget = epochs * multiply_adds(model) / multiply_adds(small)
     starts = {
-        "original": Start(original, epochs),
-        "scratch_e": Start(_with(small, drawn), epochs),
-        "scratch_b": Start(_with(small, drawn), round(budget)),
+        "original": Baseline(original, epochs),
+        "scratch_e": Baseline(_with(small, drawn), epochs),
+        "scratch_b": Baseline(_with(small, drawn), round(budget)),
     }
     return starts
 

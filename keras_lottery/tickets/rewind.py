@@ -34,7 +34,8 @@ class Span:
     steps: int
 
 
-Start = Callable[[Snapshot, Masks, Span], Ticket]
+NextTicket = Callable[[Snapshot, Masks, Span], Ticket]
+"""Makes the ticket that training continues with, of a snapshot and its new masks."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Rewind:
             one: a mask-finding run beside the tickets.
     """
 
-    ticket: Start
-    finder: Start | None = None
+    ticket: NextTicket
+    finder: NextTicket | None = None
 
 
 def from_rewind_point(snapshot: Snapshot, masks: Masks, span: Span) -> Ticket:

@@ -58,9 +58,9 @@ def assert_same(one, other):
         for key, value in states[0].items():
             np.testing.assert_array_equal(value, states[1][key])
     assert one.curve == other.curve
-    assert one.checkpoints.keys() == other.checkpoints.keys() == {20}
-    for key, value in one.checkpoints[20].items():
-        np.testing.assert_array_equal(value, other.checkpoints[20][key])
+    assert one.passed.keys() == other.passed.keys() == {20}
+    for key, value in one.passed[20].items():
+        np.testing.assert_array_equal(value, other.passed[20][key])
     names = one.metrics.keys() - {"seconds"}
     assert {n: one.metrics[n] for n in names} == {n: other.metrics[n] for n in names}
 
@@ -71,7 +71,7 @@ def whole(request):
     of = random_model()
     engine = make(request.param, of, data(), steps=STEPS, eval_freq=10, rewind_step=30)
     start = ticket(of, STEPS)
-    return engine, start, engine.train(start, 7, checkpoints=[20])
+    return engine, start, engine.train(start, 7, keep_at=[20])
 
 
 @settings(max_examples=10)

@@ -54,7 +54,7 @@ def trained(name, compact):
     engine = make(name, network(sgd()), data(), compact=compact, **how)
     asked = []
     stop = lambda state: asked.append(state)  # noqa: E731
-    return engine, engine.train(ticket(), 1, stop=stop, checkpoints=[10]), asked
+    return engine, engine.train(ticket(), 1, stop=stop, keep_at=[10]), asked
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def test_it_trains_as_with_masks(name):
     for one, other in (
         (found.final, expected.final),
         (found.rewind_point, expected.rewind_point),
-        (found.checkpoints[10], expected.checkpoints[10]),
+        (found.passed[10], expected.passed[10]),
         (asked[-1], expected.final),
     ):
         assert one.keys() == other.keys()

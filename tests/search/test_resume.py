@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import keras_lottery as kl
-from keras_lottery.engines.record import Record
+from keras_lottery.engines.record import TrainingRecord
 from keras_lottery.files import CorruptedFileError, read_sealed, write_sealed
 from keras_lottery.search import LotteryTicketSearch
 from keras_lottery.tickets.rewind import FineTune, Rewind
@@ -139,7 +139,7 @@ def test_a_search_killed_while_training_resumes_to_the_same(tmp_path, finished):
 def test_a_training_that_was_interrupted_goes_on(tmp_path, monkeypatch, engine):
     how = {"schedule": [0.5], "engine": engine, "workers": 0}
     whole = make(tmp_path / "whole", **how).search(**FIT)
-    real, steps = Record.reached, []
+    real, steps = TrainingRecord.reached, []
 
     def reached(self, step):
         real(self, step)
@@ -148,7 +148,7 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path, monkeypatch, engine):
             raise Killed
 
     ends = {"fit": 9, "fused": 3}
-    monkeypatch.setattr(Record, "reached", reached)
+    monkeypatch.setattr(TrainingRecord, "reached", reached)
     for _ in range(2):
         with pytest.raises(Killed):
             make(tmp_path / "run", **how).search(**FIT, checkpoint=4)

@@ -14,7 +14,7 @@ import keras_lottery as kl
 from keras_lottery import engines
 from keras_lottery.engines import Done, Engine, Facts, Training
 from keras_lottery.engines.objective import ACCURACY
-from keras_lottery.engines.record import Reached, Record
+from keras_lottery.engines.record import Reached, TrainingRecord
 from keras_lottery.files import read_json
 from keras_lottery.keras_bridge import architecture
 from keras_lottery.keras_bridge.layers import get_masks, get_state, mask_model
@@ -276,7 +276,7 @@ def test_killed_and_run_again_it_goes_on_to_the_same(
 
 
 def test_a_training_that_was_interrupted_goes_on(ticket, whole, tmp_path, monkeypatch):
-    real, steps = Record.reached, []
+    real, steps = TrainingRecord.reached, []
 
     def reached(self, step):
         real(self, step)
@@ -284,7 +284,7 @@ def test_a_training_that_was_interrupted_goes_on(ticket, whole, tmp_path, monkey
         if len(steps) == 3:
             raise Killed
 
-    monkeypatch.setattr(Record, "reached", reached)
+    monkeypatch.setattr(TrainingRecord, "reached", reached)
     how = {"replicates": 2, "controls": ["random"], "directory": tmp_path}
     with pytest.raises(Killed):
         compare(ticket, **how, checkpoint=2)

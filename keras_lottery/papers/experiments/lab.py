@@ -283,7 +283,7 @@ class Lab:
             training, ticket = done[task.which], task.ticket
             assert isinstance(ticket, Ticket)
             ends = {ticket.step: ticket.weights, recipe.steps: training.final}
-            trained[label] = Trained({**training.checkpoints, **ends}, training.metrics)
+            trained[label] = Trained({**training.passed, **ends}, training.metrics)
             self._seconds.append(training.metrics["seconds"])
         return trained
 

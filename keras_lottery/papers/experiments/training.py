@@ -56,7 +56,7 @@ class Start:
             ticket=ticket,
             seed=derive_seed(0, self.replicate, order),
             keep=("start", "final"),
-            checkpoints=self.checkpoints,
+            keep_at=self.checkpoints,
         )
 
 
@@ -85,7 +85,7 @@ def describe_task(task: StoredTask) -> dict[str, Any]:
         "seed": task.seed,
         "step": task.ticket.step,
         "steps": task.ticket.steps,
-        "checkpoints": list(task.checkpoints),
+        "checkpoints": list(task.keep_at),
         "start": digest(task.ticket.weights),
         "masks": digest(task.ticket.masks),
     }

@@ -306,11 +306,11 @@ def _copied(result: Any) -> Any:
         return {name: np.array(array) for name, array in state.items()}
 
     training = result.result
-    states = {step: copied(state) for step, state in training.checkpoints.items()}
+    states = {step: copied(state) for step, state in training.passed.items()}
     own = dataclasses.replace(
         training,
         final=copied(training.final),
         rewind_point=copied(training.rewind_point),
-        checkpoints=states,
+        passed=states,
     )
     return result._replace(result=own)
