@@ -71,7 +71,7 @@ def main() -> None:
     if options.averaged > 1:
         splits = splits.averaged(options.averaged)
     for seed in range(options.replicates):
-        key = {"data": options.data, "model": options.model, "replicate": seed}
+        key = {"data": splits.name, "model": options.model, "replicate": seed}
         dense = trained(splits, seed, options)
         rows.add(
             {**key, "method": "dense", "left": 1.0},
@@ -130,7 +130,7 @@ def trained(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> A
     build = SMALL.get(options.model) or kl.models.get(options.model)
     model = build(input_shape=splits.input_shape, classes=splits.classes, seed=seed)
     compiled(model)
-    file = options.out / f"{options.data}_{options.model}_{seed}.weights.h5"
+    file = options.out / f"{splits.name}_{options.model}_{seed}.weights.h5"
     if file.exists():
         model.load_weights(file)
     else:

@@ -36,6 +36,12 @@ SIZES = {
 }
 ENCODER = {**SIZES, "num_heads": 2, "dropout": 0.0, "max_sequence_length": 8}
 GROUPED = {**SIZES, "num_query_heads": 4, "num_key_value_heads": 2}
+LLAMA_3 = {
+    "rope_frequency_adjustment_factor": 8.0,
+    "rope_low_freq_factor": 1.0,
+    "rope_high_freq_factor": 4.0,
+    "rope_pretraining_sequence_length": 4,
+}
 VIT = {
     "image_shape": (8, 8, 3),
     "patch_size": 4,
@@ -149,7 +155,8 @@ def with_head(name):
     return keras.Model(ids, keras.layers.Dense(3)(first)), x
 
 
-@pytest.mark.parametrize("name", ["bert", "distil_bert"])
+# A model around Llama cannot be copied: its blocks' `get_config` fails.
+@pytest.mark.parametrize("name", sorted(OPENED.keys() - {"llama"}))
 def test_embeddings_become_narrower(name, tmp_path):
     plain, x = with_head(name)
     with pytest.raises(ValueError, match="inline"):
@@ -180,6 +187,51 @@ def test_blocks_are_dropped(name, tmp_path):
     assert len(kl.get_masks(small)) < len(kl.get_masks(model))
     small.save(tmp_path / "small.keras")
     same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+
+
+def test_blocks_whose_masks_are_not_known_stay_closed():
+    import keras_hub
+
+    sizes = {"num_layers": 1, "num_attention_heads": 4, "hidden_dim": 16}
+    model = keras_hub.models.FalconBackbone(20, intermediate_dim=32, **sizes)
+    with pytest.raises(ValueError, match="takes no symbolic tensors"):
+        kl.inline(model)
+
+
+def test_attention_alone_is_called_as_before():
+    import keras_hub
+
+    one, other = (keras.Input((6, 8)) for _ in range(2))
+    mask = keras.Input((6, 6), dtype="bool")
+    attention = keras_hub.layers.CachedMultiHeadAttention(2, 4)
+    ways = [
+        attention(one, other),
+        attention(one, other, one, mask),
+        attention(one, value=other, key=one, attention_mask=mask),
+    ]
+    model = keras.Model([one, other, mask], ways)
+    draws = np.random.default_rng(2)
+    x = [draws.normal(size=(2, 6, 8)).astype("float32") for _ in range(2)]
+    same(kl.inline(model), model, [*x, draws.random((2, 6, 6)) < 0.7])
+
+
+def test_attention_with_dropout_has_no_equal():
+    import keras_hub
+
+    model = keras_hub.models.LlamaBackbone(**GROUPED, dropout=0.1)
+    with pytest.raises(ValueError, match="its attention has dropout"):
+        kl.inline(model)
+
+
+@pytest.mark.parametrize(
+    "how", [LLAMA_3, {"dtype": "bfloat16"}], ids=["llama 3", "bfloat16"]
+)
+def test_other_llamas_are_opened(how):
+    import keras_hub
+
+    model = keras_hub.models.LlamaBackbone(**GROUPED, **how)
+    found, wanted = outputs(kl.inline(model), TEXT), outputs(model, TEXT)
+    np.testing.assert_allclose(found, wanted, atol=0.05 if "dtype" in how else 1e-4)
 
 
 def test_a_decoder_that_caps_its_scores_stays_closed():

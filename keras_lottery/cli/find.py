@@ -140,7 +140,7 @@ def _find(options: argparse.Namespace) -> None:
             optimizer=options.optimizer,
             learning_rate=options.learning_rate,
         )
-        if weights:
+        if weights is not None:
             give_weights(model, options.pretrained, weights)
         return model
 

@@ -33,8 +33,9 @@ def give_weights(model: keras.Model, layers: str | list[str], weights: State) ->
         weights: the weights of `--weights`.
 
     Raises:
-        ValueError: if a pattern matches no layer, or if one of the layers has a weight
-            that is not among the others, or is of another shape there.
+        ValueError: if a pattern matches no layer, if the layers have no weights, or if
+            one of them has a weight that is not among the others, or is of another
+            shape there.
     """
     layers = [layers] if isinstance(layers, str) else layers
     own = get_state(model)
@@ -45,10 +46,16 @@ def give_weights(model: keras.Model, layers: str | list[str], weights: State) ->
         if name.rpartition("/")[0] in chosen and "float" in array.dtype.name
     ]
     other = [n for n in names if n not in weights or weights[n].shape != own[n].shape]
-    if other or not names:
+    if not names:
+        raise ValueError(
+            "argument --pretrained: expected layers with weights. Received: "
+            f"{','.join(layers)}. Name others, such as "
+            f"{next(iter(own)).rpartition('/')[0]}."
+        )
+    if other:
         raise ValueError(
             "argument --pretrained: expected layers whose weights are in the file of "
             f"--weights, in the same shapes. Received: {','.join(layers)}, of which "
-            f"the file lacks {other or 'all weights'}."
+            f"the file lacks {other}."
         )
     set_state(model, {**own, **{name: weights[name] for name in names}})

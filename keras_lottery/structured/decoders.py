@@ -6,6 +6,7 @@ be rebuilt with fewer heads. Each of these has an equal layer, of Keras or of ou
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_lottery.keras_bridge.internals.hub import called_on_symbols
+from keras_lottery.keras_bridge.internals.hub import called_on_symbols, place_of
 from keras_lottery.keras_bridge.internals.layers import computing_in
 from keras_lottery.keras_bridge.layers import named_masks, named_variables, walk
 from keras_lottery.keras_bridge.layers.inside import class_of
@@ -49,20 +50,29 @@ def equal_layer(layer: Any) -> Any:
     return None if make is None else make(layer)
 
 
-def call_equal(new: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls an equal layer with the arguments that the old one is called with."""
-    names = ("query", "hidden_states", "x", "inputs")
-    first = args[0] if args else next(kwargs[name] for name in names if name in kwargs)
-    if isinstance(new, layers.RMSNormalization):
-        return new(first)
-    values = [kwargs["value"]] if isinstance(new, layers.MultiHeadAttention) else []
-    return new(first, *values, attention_mask=kwargs.get("attention_mask"))
+def call_equal(
+    old: Any, new: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Calls an equal layer with the arguments that the old one is called with.
+
+    Raises:
+        ValueError: if the old one is called with a cache.
+    """
+    bound = inspect.signature(class_of(old).call).bind(old, *args, **kwargs)
+    _, first, *_ = bound.arguments.values()  # The first is the layer itself.
+    given = {name: x for name, x in bound.arguments.items() if x is not None}
+    if "cache" in given:
+        raise ValueError("it is called with a cache of keys and values")
+    passed: tuple[str, ...] = ()
+    if isinstance(new, layers.MultiHeadAttention):
+        passed = ("value", "key", "attention_mask", "return_attention_scores")
+    elif isinstance(new, RotaryAttention):
+        passed = ("attention_mask",)
+    return new(first, **{name: given[name] for name in passed if name in given})
 
 
 def _maker(layer: Any) -> Callable[[Any], Any] | None:
-    kind = class_of(layer)
-    place = f"{kind.__module__}.{kind.__name__}"
-    return EQUALS.get(place.removeprefix("keras_hub.src."))
+    return EQUALS.get(place_of(class_of(layer)))
 
 
 def _attention_of_gpt2(layer: Any) -> Any:

@@ -43,7 +43,7 @@ def inline(model: keras.Model) -> keras.Model:
 
     In keras-hub's decoders GPT-2, Gemma and Llama, attention and normalisation become
     equal layers, of Keras or of this library, which can be rebuilt with fewer heads. At
-    padding in front of a text, the outputs are not Gemma's.
+    padding in front of a text, the outputs are not those of Gemma and Llama.
 
     Args:
         model: a built Sequential or Functional model, or one of keras-hub's backbones;
@@ -113,7 +113,7 @@ class _Opener:
         self.opened: list[str] = []
         self.closed: dict[str, str] = {}
         self._copies: dict[int, Any] = {}
-        self._equals: set[int] = set()
+        self._replaced: dict[int, Any] = {}
         self._graphs: dict[int, keras.Model | None] = {}
 
     def graph(self, model: Any) -> keras.Model:
@@ -131,15 +131,24 @@ class _Opener:
     def _copy(self, layer: Any) -> Any:
         if id(layer) not in self._copies:
             new = self.graph(layer) if has_graph(layer) else layer
-            if (equal := equal_layer(layer)) is not None:
+            if (equal := self._equal(layer)) is not None:
                 new = equal
-                self._equals.add(id(new))
+                self._replaced[id(new)] = layer
             self._copies[id(layer)] = new
         return self._copies[id(layer)]
 
+    def _equal(self, layer: Any) -> Any:
+        try:
+            return equal_layer(layer)
+        except ValueError as error:
+            raise ValueError(
+                f"'{self._path(layer)}' has no equal that could be rebuilt: {error}. "
+                "`mask_model` and `drop_blocks` take the model as it is."
+            ) from error
+
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if id(layer) in self._equals:
-            return call_equal(layer, args, kwargs)
+        if id(layer) in self._replaced:
+            return call_equal(self._replaced[id(layer)], layer, args, kwargs)
         if not _is_block(layer):
             return layer(*args, **kwargs)
         tensors = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 import keras
 import numpy as np
@@ -140,6 +140,9 @@ def narrow(
     graph = Graph(plain, stream_rule_for, has_dead=False)
     streams = _streams(graph)
     _check(graph, streams)
+    for name, groups in streams.items():
+        if not round(groups.size * (1 - sparsity)):
+            _refuse_all(sparsity, f"'{name}', which normalises {groups.size} channels")
 
     measured = _importance(graph, inputs_alone(data, model))
     importance = {name: measured[groups] for name, groups in streams.items()}
@@ -223,12 +226,15 @@ def _check_left(graph: Graph, keep: Keep, sparsity: float) -> None:
     for call in graph.calls:
         for tensor in call.outputs:
             if tensor.width and not keep(tensor).any():
-                raise ValueError(
-                    f"Expected a `sparsity` that leaves each layer a channel. "
-                    f"Received: sparsity={sparsity}, by which "
-                    f"'{graph.name(call.layer)}', which takes a few channels of the "
-                    "residual stream, has none. Remove fewer."
-                )
+                name = graph.name(call.layer)
+                _refuse_all(sparsity, f"'{name}', which takes a few of the channels")
+
+
+def _refuse_all(sparsity: float, layer: str) -> NoReturn:
+    raise ValueError(
+        "Expected a `sparsity` that leaves each layer a channel of the stream. "
+        f"Received: sparsity={sparsity}, by which {layer}, has none. Remove fewer."
+    )
 
 
 def _importance(graph: Graph, x: Any) -> np.ndarray:

@@ -14,6 +14,22 @@ from keras import ops
 
 from keras_lottery.keras_bridge.internals.patches import overridden
 
+BLOCKS = (
+    "layers.modeling.transformer_decoder.TransformerDecoder",
+    "models.gemma.gemma_decoder_block.GemmaDecoderBlock",
+    "models.llama.llama_decoder.LlamaTransformerDecoder",
+)
+"""The blocks whose masks are known. Those of others may be of another form."""
+
+
+def place_of(kind: type) -> str:
+    """Returns the place of a class in `keras_hub.src`, or the whole path of others.
+
+    >>> place_of(keras.layers.Dense)
+    'keras.src.layers.core.dense.Dense'
+    """
+    return f"{kind.__module__}.{kind.__name__}".removeprefix("keras_hub.src.")
+
 
 @contextlib.contextmanager
 def called_on_symbols(
@@ -25,19 +41,16 @@ def called_on_symbols(
     of the text, which is `None` in a graph.
 
     Args:
-        block: the class of a block; one that is not keras-hub's is not affected.
+        block: the class of a block; one that is not in `BLOCKS` is not affected.
         attention: the layers inside of keras-hub's `CachedMultiHeadAttention`. It
             inherits a `compute_output_spec` that does not know the arguments of its
             `call`.
         tensors: the symbolic tensors that the block reads, the sequence first.
     """
     with contextlib.ExitStack() as patches:
-        name = "compute_causal_mask"
-        if block.__module__.partition(".")[0] == "keras_hub":
-            module = sys.modules[block.__module__]
-            if hasattr(module, name):
-                mask = partial(_causal_mask, tensors)
-                patches.enter_context(overridden(module, name, mask))
+        if place_of(block) in BLOCKS:
+            module, mask = sys.modules[block.__module__], partial(_causal_mask, tensors)
+            patches.enter_context(overridden(module, "compute_causal_mask", mask))
         for layer in attention:
             how = overridden(layer, "compute_output_spec", _like_query)
             patches.enter_context(how)

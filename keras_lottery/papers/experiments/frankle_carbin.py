@@ -63,7 +63,7 @@ EXPERIMENT = Experiment(
     "Winning tickets of LeNet-300-100, found in three ways",
     PAPER,
     lenet(
-        cpu="320 trainings of 7,328 steps, about 20 minutes on 2 cores",
+        cpu="320 trainings of 7,328 steps, about 35 minutes on 2 cores",
         paper="500 trainings of 50,000 steps",
         levels=16,
         report=(3, 7, 9, 12, 15, 16),

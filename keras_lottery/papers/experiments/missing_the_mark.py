@@ -110,6 +110,7 @@ EXPERIMENT = Experiment(
                 "reinit": "reinitialised weights",
             }.items()
         ),
+        # GraSP is left out: the paper reports that inverting it hardly matters.
         *(
             effect(
                 f"At 10 %, {words} loses accuracy when inverted",

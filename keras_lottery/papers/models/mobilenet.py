@@ -58,7 +58,7 @@ def mobilenet(
 
     >>> small = mobilenet([(1, 4, 1, 1), (2, 8, 1, 2)], 4, 16, (8, 8, 1), seed=0)
     >>> small.name, small.count_params()
-    ('mobilenet_2', 762)
+    ('mobilenet_2_stem_8', 762)
     """
     form = "(expansion, filters, blocks, stride) for each stage, at least one"
     for stage in checks.sequence("stages", stages, form, 1):
@@ -103,7 +103,7 @@ def mobilenet(
     x = _rectified(_convolved(x, head, 1, "head", glorot), "head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(classes, kernel_initializer=next(glorot), name="output")(x)
-    return keras.Model(inputs, outputs, name=f"mobilenet_{index}")
+    return keras.Model(inputs, outputs, name=f"mobilenet_{index}_stem_{stem}")
 
 
 def mobilenet_v2(

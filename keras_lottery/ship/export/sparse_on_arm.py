@@ -1,5 +1,6 @@
 """Tells which convolutions of a model run sparsely on ARM, and why others do not."""
 
+import contextlib
 import textwrap
 import warnings
 from dataclasses import asdict, dataclass
@@ -151,16 +152,14 @@ def wrong_on_arm(model: keras.Model) -> list[str]:
     as channels-last, or the file cannot be loaded. This was observed with LiteRT 2.3;
     on x86, the files are computed correctly.
 
-    Blocks of layers, such as subclassed models, are opened. A block that cannot be
-    opened is a reason by itself if the model has what a sparse part needs.
+    Blocks of layers, such as subclassed models, are opened. A block that stays closed
+    is a reason by itself if the model has what a sparse part needs.
     """
-    hidden = [path for path, layer in walk(model) if _hides_convolutions(layer)]
-    if hidden and _may_run_sparsely(model):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)
-                model = inline(model)
-        except (UserWarning, ValueError):
+    if _hiding(model) and _may_run_sparsely(model):
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Those that stay closed are found here.
+            model = inline(model)
+        if hidden := _hiding(model):
             names = " and ".join(f"`{path}`" for path in hidden)
             return [f"may be wrong on ARM: the graph inside {names} is not known"]
     if not has_graph(model):
@@ -175,11 +174,14 @@ def wrong_on_arm(model: keras.Model) -> list[str]:
     ]
 
 
-def _hides_convolutions(layer: Any) -> bool:
-    """Whether a layer has convolutions inside, and no graph of them."""
-    return not has_graph(layer) and any(
-        is_convolution(inner) for _, inner in walk(layer)
-    )
+def _hiding(model: keras.Model) -> list[str]:
+    """Returns the layers that have convolutions inside, and no graph of them."""
+    return [
+        path
+        for path, layer in walk(model)
+        if not has_graph(layer)
+        and any(is_convolution(inner) for _, inner in walk(layer))
+    ]
 
 
 def _may_run_sparsely(model: keras.Model) -> bool:

@@ -21,14 +21,14 @@ from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
 from keras_lottery.structured.rules.table import RuleMaker, rule_for
 
 STREAM: dict[str, RuleMaker] = {}
-"""Makers of rules by the name of a class of Keras or keras-hub."""
+"""Makers of rules by package and class: `"keras.LayerNormalization"`."""
 
 
 def stream_rule_for(layer: Any, call: Call) -> Rule:
     """Returns the rule of a layer for `narrow`; by default the one for `compact`."""
     kind = class_of(layer)
-    is_known = kind.__module__.partition(".")[0] in ("keras", "keras_hub")
-    maker = STREAM.get(kind.__name__) if is_known else None
+    package = kind.__module__.partition(".")[0]
+    maker = STREAM.get(f"{package}.{kind.__name__}")
     rule = rule_for(layer, call, maker)
     if type(rule) is not Attention:
         return rule
@@ -49,7 +49,9 @@ class Normalized(PerChannel):
     """A normalisation over channels, by the statistics of those that stay."""
 
 
-@_register("LayerNormalization", "RMSNormalization", "UnitNormalization")
+@_register(
+    "keras.LayerNormalization", "keras.RMSNormalization", "keras.UnitNormalization"
+)
 def _normalization(layer: Any, call: Call) -> Rule:
     axes = len(call.input_shapes[0])
     if [axis % axes for axis in np.atleast_1d(layer.axis)] != [axes - 1]:
@@ -57,7 +59,7 @@ def _normalization(layer: Any, call: Call) -> Rule:
     return Normalized(layer)
 
 
-@_register("PositionEmbedding")
+@_register("keras_hub.PositionEmbedding")
 def _position_embedding(layer: Any, call: Call) -> Rule:
     """Returns the rule of keras-hub's layer, as wide as what it reads."""
     return PerChannel(layer)
@@ -80,7 +82,7 @@ class Tied(Lookup):
         return super().cut(name, array, keep)
 
 
-@_register("ReversibleEmbedding")
+@_register("keras.ReversibleEmbedding", "keras_hub.ReversibleEmbedding")
 def _reversible_embedding(layer: Any, call: Call) -> Rule:
     return Tied(layer)
 
@@ -168,7 +170,7 @@ class Projection(Rule):
         return np.compress(kept_out, array, kernel.index(made))
 
 
-@_register("EinsumDense")
+@_register("keras.EinsumDense")
 def _einsum_dense(layer: Any, call: Call) -> Rule:
     inputs, kernel, output = _equation(layer)
     read, made = inputs[-1], output[-1]

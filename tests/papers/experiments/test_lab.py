@@ -145,6 +145,9 @@ def test_rates_and_reports_are_the_scales(lab):
     weights = {"hidden": 64 * 300 + 300 * 100, "output": 1000}
     kept = 0.5 * weights["hidden"] + 0.75 * weights["output"]
     assert density == pytest.approx(kept / sum(weights.values()), abs=1e-4)
+    # The same with sparsities that an experiment chooses.
+    two = other.search("two", schedule=[0.5, 0.75], controls=["reinit"]).results()
+    assert list(two[two["variant"] == "reinit"]["level"]) == [1, 2]
 
 
 def test_other_networks_are_trained_beside(lab):

@@ -223,6 +223,15 @@ def test_blocks_are_opened_to_look_for_what_would_be_wrong():
     assert wrong_on_arm(hidden(0.5, down="same")) == []
 
 
+@pytest.mark.parametrize("each", [False, True], ids=["whole", "each layer"])
+def test_a_wrapper_of_keras_is_not_opened(each):
+    plain = strip_masks(pruned(net(mid=L.MaxPooling2D())))
+    x = inputs = keras.Input((2, 16, 16, 3))
+    for layer in plain.layers[1:] if each else [plain]:
+        x = L.TimeDistributed(layer)(x)
+    assert "is not known" in wrong_on_arm(keras.Model(inputs, x))[0]
+
+
 def test_a_closed_block_may_be_wrong_if_it_may_run_sparsely():
     # A weight of its own keeps a block closed.
     reason = "may be wrong on ARM: the graph inside `hidden` is not known"
