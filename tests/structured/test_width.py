@@ -271,7 +271,7 @@ def test_a_layer_that_takes_a_few_channels_keeps_one():
     model = stream(outside=lambda x: layers.Dense(2)(x[..., :1]))
     for weight in model.get_layer("norm").weights:
         weight.assign(np.arange(WIDTH))
-    with pytest.raises(ValueError, match="a few channels of the residual stream"):
+    with pytest.raises(ValueError, match="a few of the channels, has none"):
         kl.narrow(model, 0.5, TEXTS)
 
 

@@ -58,7 +58,7 @@ def mobilenet(
 
     >>> small = mobilenet([(1, 4, 1, 1), (2, 8, 1, 2)], 4, 16, (8, 8, 1), seed=0)
     >>> small.name, small.count_params()
-    ('mobilenet_2_stem_8', 762)
+    ('mobilenet_2_stem_4', 762)
     """
     form = "(expansion, filters, blocks, stride) for each stage, at least one"
     for stage in checks.sequence("stages", stages, form, 1):
