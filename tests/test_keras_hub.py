@@ -81,7 +81,7 @@ def outputs(model, x):
     return np.concatenate([keras.ops.convert_to_numpy(each).ravel() for each in found])
 
 
-def same(one, other, x):
+def assert_same(one, other, x):
     np.testing.assert_allclose(outputs(one, x), outputs(other, x), atol=1e-4)
 
 
@@ -89,7 +89,7 @@ def same(one, other, x):
 def test_masked_pruned_trained_saved_loaded_and_stripped(name, tmp_path):
     plain, x, masks = build(name)
     model = kl.mask_model(plain)
-    same(model, plain, x)
+    assert_same(model, plain, x)
     # Projections of heads are one matrix each; embeddings are none of them.
     assert len(kl.get_masks(model)) == masks
     assert not any("embeddings" in weight for weight in kl.get_masks(model))
@@ -101,10 +101,10 @@ def test_masked_pruned_trained_saved_loaded_and_stripped(name, tmp_path):
     assert kl.get_sparsity(model) == pytest.approx(0.5, abs=0.01)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    same(loaded, model, x)
+    assert_same(loaded, model, x)
     assert kl.get_masks(loaded) == kl.get_masks(model)
     stripped = kl.strip_masks(model)
-    same(stripped, model, x)
+    assert_same(stripped, model, x)
     assert type(stripped) is type(plain)
     assert stripped.count_params() == plain.count_params()
 
@@ -113,9 +113,9 @@ def test_masked_pruned_trained_saved_loaded_and_stripped(name, tmp_path):
 def test_units_and_heads_are_removed(name, tmp_path):
     plain, x, _ = build(name)
     model = kl.mask_model(kl.inline(plain))
-    same(model, plain, x)
+    assert_same(model, plain, x)
     longer = {key: np.tile(value, 2)[:, :8] for key, value in x.items()}
-    same(model, plain, longer)
+    assert_same(model, plain, longer)
     targets = keras.tree.map_structure(lambda y: np.zeros(y.shape, "float32"), model(x))
     model.compile("adam", "mse", run_eagerly=True)
     for granularity in ("head", "filter"):
@@ -123,17 +123,17 @@ def test_units_and_heads_are_removed(name, tmp_path):
     model.fit(x, targets, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    same(loaded, model, x)
-    same(kl.strip_masks(loaded), model, x)
+    assert_same(loaded, model, x)
+    assert_same(kl.strip_masks(loaded), model, x)
     small, report = kl.compact(loaded, return_report=True)
-    same(small, model, x)
-    same(small, model, longer)
+    assert_same(small, model, x)
+    assert_same(small, model, longer)
     assert list(report.heads.values()) == [(2, 1)] * 2
     halves = (OPENED[name], OPENED[name] // 2)
     # Gates are as wide as the units that they multiply.
     assert list(report.widths.values()).count(halves) == (4 if name in GATED else 2)
     small.save(tmp_path / "small.keras")
-    same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+    assert_same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma", "llama"])
@@ -142,7 +142,7 @@ def test_masks_stay_in_opened_blocks(name):
     model = kl.mask_model(plain)
     kl.prune(model, 0.5)
     opened = kl.inline(model)
-    same(opened, model, x)
+    assert_same(opened, model, x)
     assert len(kl.get_masks(opened)) == masks
     assert kl.get_sparsity(opened) == kl.get_sparsity(model)
 
@@ -171,7 +171,7 @@ def test_embeddings_become_narrower(name, tmp_path):
     assert {weight.shape[-1] for weight in embeddings} == {4}
     assert len(kl.get_masks(small)) == len(kl.get_masks(model))
     small.save(tmp_path / "small.keras")
-    same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+    assert_same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
     with pytest.raises(ValueError, match="the model returns these channels"):
         kl.narrow(kl.inline(build(name)[0]), 0.5, x)
 
@@ -186,7 +186,7 @@ def test_blocks_are_dropped(name, tmp_path):
     assert 0 < report.influence[report.dropped[0]] <= min(report.influence.values())
     assert len(kl.get_masks(small)) < len(kl.get_masks(model))
     small.save(tmp_path / "small.keras")
-    same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
+    assert_same(keras.saving.load_model(tmp_path / "small.keras"), small, x)
 
 
 def test_blocks_whose_masks_are_not_known_stay_closed():
@@ -212,7 +212,7 @@ def test_attention_alone_is_called_as_before():
     model = keras.Model([one, other, mask], ways)
     draws = np.random.default_rng(2)
     x = [draws.normal(size=(2, 6, 8)).astype("float32") for _ in range(2)]
-    same(kl.inline(model), model, [*x, draws.random((2, 6, 6)) < 0.7])
+    assert_same(kl.inline(model), model, [*x, draws.random((2, 6, 6)) < 0.7])
 
 
 def test_attention_with_dropout_has_no_equal():
@@ -246,7 +246,7 @@ def test_a_vit_is_opened_and_its_patches_cannot_be_made_again():
     plain, x, _ = build("vit")
     with pytest.warns(UserWarning, match=r"weights of its own, \['class_token'\]"):
         opened = kl.inline(plain)
-    same(opened, plain, x)
+    assert_same(opened, plain, x)
     # Their `get_config` names more than their constructor takes, in keras-hub 0.32.
     with pytest.raises(ValueError, match="cannot be rebuilt from its config"):
         kl.mask_model(opened)

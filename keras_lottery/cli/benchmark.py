@@ -12,6 +12,7 @@ from keras_lottery.cli.parsing import (
     add_threads,
     at_least,
     file,
+    keras_file,
     word,
 )
 from keras_lottery.engines.objective import ACCURACY
@@ -42,7 +43,7 @@ def add_options(parser: Parser) -> None:
     )
     add(
         "--model",
-        type=_model,
+        type=keras_file,
         metavar="FILE.keras",
         help="the compiled model from which the files were made, whose metrics are "
         "measured",
@@ -86,15 +87,6 @@ def add_options(parser: Parser) -> None:
         metavar="FILE.json",
         help="write the table to this file as well",
     )
-
-
-def _model(text: str) -> Path:
-    path = Path(text)
-    if path.suffix != ".keras" or not path.is_file():
-        raise argparse.ArgumentTypeError(
-            f"expected a .keras file of a compiled model. Received: {text!r}"
-        )
-    return path
 
 
 def _load(path: Path) -> keras.Model:

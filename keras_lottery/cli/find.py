@@ -95,11 +95,11 @@ def _find(options: argparse.Namespace) -> None:
             f"--export {','.join(options.export)}"
         )
     if (options.weights is None) != (options.pretrained is None):
-        missing = "--weights" if options.weights is None else "--pretrained"
+        given = "--pretrained" if options.weights is None else "--weights"
         raise ValueError(
-            f"argument {missing}: expected with the other one of --weights MODEL.keras "
-            "and --pretrained LAYERS, such as --pretrained 'embeddings,block_*'. "
-            "Received: none"
+            f"argument {given}: expected --weights MODEL.keras and --pretrained LAYERS "
+            "together, such as --pretrained 'embeddings,block_*'. Received: "
+            f"{given} alone."
         )
     weights = options.weights and read_weights(options.weights)
     name = f"{Path(options.data).stem}_{options.model}"

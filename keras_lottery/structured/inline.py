@@ -1,6 +1,8 @@
 """`inline`: opens the blocks of a model, so that channels can be followed in them."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -131,15 +133,19 @@ class _Opener:
     def _copy(self, layer: Any) -> Any:
         if id(layer) not in self._copies:
             new = self.graph(layer) if has_graph(layer) else layer
-            if (equal := self._equal(layer)) is not None:
+            with self._naming(layer):
+                equal = equal_layer(layer)
+            if equal is not None:
                 new = equal
                 self._replaced[id(new)] = layer
             self._copies[id(layer)] = new
         return self._copies[id(layer)]
 
-    def _equal(self, layer: Any) -> Any:
+    @contextlib.contextmanager
+    def _naming(self, layer: Any) -> Iterator[None]:
+        """Says in errors which layer has no equal, and what remains."""
         try:
-            return equal_layer(layer)
+            yield
         except ValueError as error:
             raise ValueError(
                 f"'{self._path(layer)}' has no equal that could be rebuilt: {error}. "
@@ -148,7 +154,9 @@ class _Opener:
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         if id(layer) in self._replaced:
-            return call_equal(self._replaced[id(layer)], layer, args, kwargs)
+            old = self._replaced[id(layer)]
+            with self._naming(old):
+                return call_equal(old, layer, args, kwargs)
         if not _is_block(layer):
             return layer(*args, **kwargs)
         tensors = {

@@ -90,4 +90,4 @@ def test_a_model_may_read_text():
     )
     net.compile("sgd", losses.SparseCategoricalCrossentropy(True), metrics=["accuracy"])
     parts = {"train": (words, Y), "validation": (words, Y), "test": None}
-    make("fit", net, data(**parts), 5)
+    assert make("fit", net, data(**parts), 5).name == "fit"
