@@ -176,6 +176,19 @@ def test_embeddings_become_narrower(name, tmp_path):
         kl.narrow(kl.inline(build(name)[0]), 0.5, x)
 
 
+@pytest.mark.parametrize("name", ["bert", "gemma"])
+def test_the_importance_of_channels_is_that_of_words(name):
+    plain, x = with_head(name)
+    model = kl.inline(plain)
+    padding = {"token_ids": np.where(x["padding_mask"], x["token_ids"], 7)}
+    one, other = (
+        kl.narrow(model, 0.5, texts, return_report=True)[1].importance
+        for texts in (x, {**x, **padding})
+    )
+    for stream in one:
+        np.testing.assert_allclose(one[stream], other[stream], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"llama", "vit"}))
 def test_blocks_are_dropped(name, tmp_path):
     plain, x, _ = build(name)

@@ -15,7 +15,7 @@ from keras_lottery.keras_bridge.internals.layers import (
     own_variables,
     random_generators,
 )
-from keras_lottery.keras_bridge.internals.masking import has_padding_mask
+from keras_lottery.keras_bridge.internals.masking import padding_mask
 from keras_lottery.keras_bridge.layers import is_masked, walk
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.copying import clone, duplicate
@@ -258,7 +258,7 @@ def _why_closed(layer: Any, tensors: list[Any]) -> str:
         return "it reads no tensor"
     if len(set(map(_call_of, nodes_of(layer)))) > 1:
         return "it is called in several ways, and a graph holds one"
-    if any(has_padding_mask(tensor) for tensor in tensors):
+    if any(padding_mask(tensor) is not None for tensor in tensors):
         return (
             "it reads a tensor with Keras's mask of padding (`mask_zero`, `Masking`), "
             "which does not go through operations inside it"

@@ -8,9 +8,7 @@ import keras
 import numpy as np
 
 from keras_lottery import checks
-from keras_lottery.keras_bridge.backends import current
-from keras_lottery.keras_bridge.graph import Use, run
-from keras_lottery.keras_bridge.layer_inputs import in_batches_of_inputs, inputs_alone
+from keras_lottery.keras_bridge.layer_inputs import inputs_alone
 from keras_lottery.keras_bridge.layers import (
     get_masks,
     is_masked,
@@ -20,18 +18,15 @@ from keras_lottery.keras_bridge.layers import (
 )
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.masked import Masked
-from keras_lottery.keras_bridge.layers.recurrent import at_rest
 from keras_lottery.masks import Masks
 from keras_lottery.structured.channels import Tensor
 from keras_lottery.structured.graph import Graph
-from keras_lottery.structured.inputs import arrays_of
+from keras_lottery.structured.importance import importance_of, normalisations
 from keras_lottery.structured.rebuild import rebuild
 from keras_lottery.structured.removal import plain_copy
-from keras_lottery.structured.rules import Keep, Normalized, stream_rule_for
+from keras_lottery.structured.rules import Keep, stream_rule_for
 from keras_lottery.structured.units import listed
 from keras_lottery.tickets.allocation import Uniform
-
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -91,8 +86,9 @@ def narrow(
     RMSNormalization. The channels with the smallest importance go. A channel's
     importance is the absolute value of what a normalisation returns for it, averaged
     over positions; of these means, the L2 norm over the examples, summed over all
-    normalisations of the stream. Heads, feed-forward units, and the model's inputs and
-    outputs stay.
+    normalisations of the stream. Padding does not count: positions that Keras's mask
+    leaves out, or that no query of the stream's attention layers sees. Heads,
+    feed-forward units, and the model's inputs and outputs stay.
 
     A normalisation computes its statistics over the channels that are left. This
     changes the model's outputs: train the smaller model afterwards, for example by
@@ -144,7 +140,7 @@ def narrow(
         if not round(groups.size * (1 - sparsity)):
             _refuse_all(sparsity, f"'{name}', which normalises {groups.size} channels")
 
-    measured = _importance(graph, inputs_alone(data, model))
+    measured = importance_of(graph, inputs_alone(data, model))
     importance = {name: measured[groups] for name, groups in streams.items()}
     whole = Masks.dense({name: groups.shape for name, groups in streams.items()})
     kept = Uniform()(importance, whole, sparsity)
@@ -173,7 +169,7 @@ def _streams(graph: Graph) -> dict[str, np.ndarray]:
     ]
     left = set(np.concatenate(summed).tolist()) if summed else set()
     # Narrow ones first: a normalisation may read several streams, one after another.
-    normalised = sorted(_normalisations(graph), key=lambda found: found[1].width)
+    normalised = sorted(normalisations(graph), key=lambda found: found[1].width)
     streams: dict[str, np.ndarray] = {}
     for name, tensor in normalised:
         # In the order of the channels.
@@ -182,15 +178,6 @@ def _streams(graph: Graph) -> dict[str, np.ndarray]:
             left -= set(own)
             streams[name] = np.array(own)
     return streams
-
-
-def _normalisations(graph: Graph) -> list[tuple[str, Tensor]]:
-    """Returns the outputs of the normalisations over channels, by path, in order."""
-    return [
-        (graph.name(call.layer), call.outputs[0])
-        for call in graph.calls
-        if isinstance(graph.rules[id(call.layer)], Normalized)
-    ]
 
 
 def _check(graph: Graph, streams: Mapping[str, np.ndarray]) -> None:
@@ -235,31 +222,6 @@ def _refuse_all(sparsity: float, layer: str) -> NoReturn:
         "Expected a `sparsity` that leaves each layer a channel of the stream. "
         f"Received: sparsity={sparsity}, by which {layer}, has none. Remove fewer."
     )
-
-
-def _importance(graph: Graph, x: Any) -> np.ndarray:
-    """Returns the importance of each group of channels, by its index."""
-    total = np.zeros(graph.groups.max() + 1)
-    squares = [np.zeros(tensor.width) for _, tensor in _normalisations(graph)]
-    for batch in in_batches_of_inputs(graph.model, x, BATCH):
-        found: list[np.ndarray] = []
-
-        def execute(use: Use, values: list[Any]) -> list[Any]:
-            made = use.compute(values)
-            if isinstance(graph.rules[id(use.layer)], Normalized):
-                array = np.abs(np.asarray(current().array(made[0]), "float64"))
-                found.append(array.mean(axis=tuple(range(1, array.ndim - 1))))  # noqa: B023
-            return made
-
-        arrays, dtypes = arrays_of(graph.model, batch)
-        tensors = map(keras.ops.convert_to_tensor, arrays, dtypes)
-        with at_rest(graph.model):
-            run(graph.model, list(tensors), execute)
-        for square, means in zip(squares, found, strict=True):
-            square += np.sum(means**2, axis=0)
-    for (_, tensor), square in zip(_normalisations(graph), squares, strict=True):
-        np.add.at(total, graph.groups[tensor.atoms], np.sqrt(square))
-    return total
 
 
 def _masked_alike(

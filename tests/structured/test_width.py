@@ -132,18 +132,61 @@ def test_importance_is_what_normalisations_return(bert):
     embed, place = bert.get_layer("embeddings"), bert.get_layer("positions")
     x = bert.get_layer("norm")(embed(TEXTS) + place(np.arange(LENGTH)))
     is_word = keras.ops.convert_to_tensor(TEXTS != 0)
-    expected = np.linalg.norm(np.abs(as_array(x)).mean(axis=1), axis=0)
+
+    def size(x):
+        shares = (TEXTS != 0) / (TEXTS != 0).sum(axis=1, keepdims=True)
+        return np.linalg.norm(np.einsum("bl,blc->bc", shares, abs(as_array(x))), axis=0)
+
+    expected = size(x)
     for number in range(2):
         block = bert.get_layer(f"block_{number}")
         norms = [block.get_layer(name).output for name in ("norm", "norm_2")]
         middle, x = keras.Model(block.input, norms)([x, is_word])
-        for array in map(as_array, (middle, x)):
-            expected += np.linalg.norm(np.abs(array).mean(axis=1), axis=0)
+        expected += size(middle) + size(x)
     np.testing.assert_allclose(report.importance["norm"], expected, rtol=1e-4)
     kept = report.kept["norm"]
     assert kept.sum() == 22
     assert expected[kept].min() > expected[~kept].max()
     assert "norm: 32 -> 22 channels" in str(report)
+
+
+def with_padding(how):
+    """A stream of texts of any length, the padding of which is masked in one way."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    is_word = keras.Input((None,), dtype="bool", name="is_word")
+    x = layers.Embedding(WORDS, WIDTH, mask_zero=how == "keras")(words)
+    masks = {
+        "attention_mask": keras.ops.expand_dims(is_word, 1),
+        "value_mask": is_word,
+    }
+    y = layers.LayerNormalization(name="norm")(x)
+    attention = layers.MultiHeadAttention(2, 3)
+    y = attention(y, y, **{name: masks[name] for name in masks if name == how})
+    y = layers.LayerNormalization()(layers.Add()([x, y]))
+    inputs = [words] if how == "keras" else [words, is_word]
+    return scramble(keras.Model(inputs, layers.Dense(2)(y)))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["attention_mask", "value_mask", "keras"])
+def test_padding_does_not_count(how):
+    model = with_padding(how)
+    texts = np.maximum(TEXTS, 1)
+    texts[0, 2:] = 0
+
+    def importance(texts, is_word):
+        x = {"words": texts}
+        if how != "keras":
+            x["is_word"] = is_word
+        _, report = kl.narrow(model, 0.5, x, return_report=True)
+        return report.importance["norm"]
+
+    expected = importance(texts, texts != 0)
+    padding = np.zeros((len(texts), 3), int)
+    longer, is_word = (np.hstack([x, padding]) for x in (texts, texts != 0))
+    if how != "keras":
+        longer[is_word == 0] = 7
+    np.testing.assert_allclose(importance(longer, is_word), expected, rtol=1e-5)
 
 
 @pytest.mark.once
@@ -204,7 +247,9 @@ def encoder_and_decoder():
     y, scores = layers.MultiHeadAttention(2, 3, name="own")(
         y, y, return_attention_scores=True
     )
-    z = layers.Dense(4)(norm(layers.Add()([y, y])))
+    # A bias for each position, not for each channel.
+    same = layers.EinsumDense("abc,cd->abd", (LENGTH, 8), bias_axes="b")
+    z = layers.Dense(4)(norm(layers.Add()([y, same(y)])))
     return scramble(keras.Model(words, [z, scores]))
 
 

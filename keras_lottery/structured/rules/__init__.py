@@ -11,11 +11,17 @@ from keras_lottery.structured.rules.parts import Concatenation, Parts
 from keras_lottery.structured.rules.per_channel import Computed, PerChannel
 from keras_lottery.structured.rules.regrouping import Regrouping
 from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
-from keras_lottery.structured.rules.stream import Normalized, stream_rule_for
+from keras_lottery.structured.rules.stream import (
+    AttentionProjections,
+    Normalized,
+    given_to,
+    stream_rule_for,
+)
 from keras_lottery.structured.rules.table import register_rule, rule_for
 
 __all__ = [
     "Attention",
+    "AttentionProjections",
     "Computed",
     "Concatenation",
     "GroupNormalized",
@@ -33,6 +39,7 @@ __all__ = [
     "Weights",
     "for_layers",
     "for_operations",
+    "given_to",
     "register_rule",
     "rule_for",
     "stream_rule_for",

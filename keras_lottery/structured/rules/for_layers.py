@@ -10,9 +10,10 @@ from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.structured.activations import apply, is_elementwise
 from keras_lottery.structured.channels import Call
 from keras_lottery.structured.rules.attention import ATTENTION, Attention
+from keras_lottery.structured.rules.einsum import Einsum, is_dense
 from keras_lottery.structured.rules.group_normalization import GroupNormalized
 from keras_lottery.structured.rules.grouped import Grouped
-from keras_lottery.structured.rules.linear import Einsum, Linear
+from keras_lottery.structured.rules.linear import Linear
 from keras_lottery.structured.rules.lookup import Lookup
 from keras_lottery.structured.rules.masked_mean import MaskedMean
 from keras_lottery.structured.rules.merge import merged
@@ -36,10 +37,9 @@ def _dense(layer: Any, call: Call) -> Rule:
 
 @register_rule(layers.EinsumDense)
 def _einsum_dense(layer: Any, call: Call) -> Rule:
-    if not Einsum.fits(layer):
+    if not is_dense(layer):
         return Rule(layer, f"its equation {layer.equation!r} is not that of a Dense")
-    kernel = array_of(layer.kernel)
-    return Einsum(layer, kernel, kernel != 0)
+    return Einsum(layer)
 
 
 @register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)

@@ -25,6 +25,9 @@ class Linear(Rule):
         padded: why constants other than zero do not stay constant; empty if they do.
     """
 
+    # `None` if the bias has no entry for each output.
+    bias_axis: int | None = -1
+
     def __init__(
         self,
         layer: Any,
@@ -86,10 +89,9 @@ class Linear(Rule):
         # Outputs that nothing needs become zero, as they may read removed inputs.
         alive = {0: np.isnan(folded), 1: self.needed_outputs()}
         weights = weights_of(self.layer)
-        uses_bias = "bias" in weights or bool((extra * alive[1]).any())
-        if uses_bias:
+        if (extra * alive[1]).any():
             weights["bias"] = self.bias + extra
-        for name, axes in {**self.axes, "bias": (None, 0)}.items():
+        for name, axes in self._all_axes.items():
             for side, axis in enumerate(axes):
                 if axis is not None and name in weights:
                     array = np.moveaxis(weights[name], axis, -1)
@@ -106,41 +108,17 @@ class Linear(Rule):
     def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
         call = self.calls[0]
         kept = keep(call.inputs[0]), keep(call.outputs[0])
-        for own, axis in zip(kept, {**self.axes, "bias": (None, 0)}[name], strict=True):
+        for own, axis in zip(kept, self._all_axes[name], strict=True):
             if axis is not None:
                 times = array.shape[axis] // len(own)
                 array = np.compress(np.repeat(own, times), array, axis)
         return array
 
+    @property
+    def _all_axes(self) -> dict[str, tuple[int | None, int | None]]:
+        return {**self.axes, "bias": (None, self.bias_axis)}
+
     def _sum(self, value: np.ndarray) -> np.ndarray:
         """Returns what the constants among the inputs add to the outputs."""
         rows = np.flatnonzero(np.nan_to_num(value))
         return value[rows] @ self.gains[rows].astype("float64")
-
-
-class Einsum(Linear):
-    """The rule of an EinsumDense that is a Dense layer, as in `"btd,df->btf"`.
-
-    Args:
-        layer: the layer.
-        gains, reads: same as in `Linear`.
-    """
-
-    def __init__(self, layer: Any, gains: np.ndarray, reads: np.ndarray) -> None:
-        super().__init__(layer, gains, reads, "output_shape", {"kernel": (0, 1)})
-
-    @staticmethod
-    def fits(layer: Any) -> bool:
-        """Whether a layer multiplies the last axis by a matrix, and adds a vector."""
-        inputs, kernel, outputs = layer.equation.replace("->", ",").split(",")
-        return (
-            kernel == inputs[-1] + outputs[-1]
-            and inputs[:-1] == outputs[:-1]
-            and layer.bias_axes in (None, outputs[-1])
-        )
-
-    def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
-        config, weights = super().shrink(keep)
-        shape = (*self.layer.partial_output_shape[:-1], config["output_shape"])
-        axes = self.layer.equation[-1] if "bias" in weights else None
-        return {"output_shape": shape, "bias_axes": axes}, weights

@@ -5,19 +5,19 @@ other statistics.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lottery.keras_bridge.layers.inside import class_of
-from keras_lottery.structured.activations import is_elementwise
 from keras_lottery.structured.channels import Call, Channels, Tensor, width
 from keras_lottery.structured.rules.attention import Attention
+from keras_lottery.structured.rules.einsum import Einsum, is_linear
 from keras_lottery.structured.rules.lookup import Lookup
 from keras_lottery.structured.rules.per_channel import PerChannel
-from keras_lottery.structured.rules.rule import Keep, Rule, Weights, weights_of
+from keras_lottery.structured.rules.rule import Keep, Rule, Weights
 from keras_lottery.structured.rules.table import RuleMaker, rule_for
 
 STREAM: dict[str, RuleMaker] = {}
@@ -69,9 +69,8 @@ class Tied(Lookup):
     """An embedding that is also used in reverse, to compute logits from channels."""
 
     def link(self, call: Call, channels: Channels) -> None:
-        given = _given(call)
         super().link(call, channels)
-        if given.get("reverse", False):
+        if given_to(call, call.inputs).get("reverse", False):
             channels.tie(self.table.atoms, call.inputs[0].atoms)
             call.outputs[:] = [channels.new_tensor(self.layer.input_dim)]
             channels.fix(call.outputs[0])
@@ -97,11 +96,12 @@ class AttentionProjections(Attention):
         self.own_width = layer.get_config().get("output_shape") is not None
 
     def link(self, call: Call, channels: Channels) -> None:
-        read = self._read(call)
+        read = self.read(call, call.inputs)
         if call is not self.calls[0]:
-            for part, tensor in self._read(self.calls[0]).items():
+            first = self.calls[0]
+            for part, tensor in self.read(first, first.inputs).items():
                 channels.tie(tensor.atoms, read[part].atoms)
-            made = Tensor(self.calls[0].outputs[0].atoms)
+            made = Tensor(first.outputs[0].atoms)
         elif self.own_width:
             made = channels.new_tensor(width(call.output_shapes[0]))
         else:
@@ -124,81 +124,36 @@ class AttentionProjections(Attention):
         call = self.calls[0]
         if part == "attention_output":
             return array[..., keep(call.outputs[0])]
-        read = self._read(call)
+        read = self.read(call, call.inputs)
         return array[keep(read[part])] if part in read and kind == "kernel" else array
 
-    def _read(self, call: Call) -> dict[str, Tensor]:
-        """Returns the tensor that each projection reads."""
-        given = _given(call)
-        tensors = _tensors(call)
+    def read(self, call: Call, tensors: Sequence[Any]) -> dict[str, Any]:
+        """Returns which of a call's input tensors each projection reads."""
+        given = given_to(call, tensors)
         # Self-attention with rotary positions reads one tensor, its first argument.
-        query = tensors[id(next(iter(given.values())))]
-        value = tensors[id(given["value"])] if "value" in given else query
-        key = value if given.get("key") is None else tensors[id(given["key"])]
+        query = next(iter(given.values()))
+        value = given.get("value", query)
+        key = value if given.get("key") is None else given["key"]
         return {"query": query, "gate": query, "key": key, "value": value}
-
-
-class Projection(Rule):
-    """An EinsumDense that reads the last axis, and makes the last one."""
-
-    def link(self, call: Call, channels: Channels) -> None:
-        first = self.calls[0]
-        if call is first:
-            made = channels.new_tensor(width(call.output_shapes[0]))
-        else:
-            made = Tensor(first.outputs[0].atoms)
-        call.outputs.append(made)
-        if not is_elementwise(self.layer.activation):
-            channels.fix(made)
-        self.tie_calls(call, channels)
-
-    def shrink(self, keep: Keep) -> tuple[dict[str, Any], Weights]:
-        shape = self.layer.get_config()["output_shape"]
-        made = int(keep(self.calls[0].outputs[0]).sum())
-        own = weights_of(self.layer)
-        weights = {name: self.cut(name, array, keep) for name, array in own.items()}
-        return {"output_shape": (*shape[:-1], made)}, weights
-
-    def cut(self, name: str, array: np.ndarray, keep: Keep) -> np.ndarray:
-        read, kernel, made = _labels(self.layer)
-        kept_out = keep(self.calls[0].outputs[0])
-        if name == "bias":
-            # It has the last axes of the output, of length one where it is broadcast.
-            return array if made not in self.layer.bias_axes else array[..., kept_out]
-        kept_in = keep(self.calls[0].inputs[0])
-        array = np.compress(kept_in, array, kernel.index(read))
-        return np.compress(kept_out, array, kernel.index(made))
 
 
 @_register("keras.EinsumDense")
 def _einsum_dense(layer: Any, call: Call) -> Rule:
-    inputs, kernel, output = _equation(layer)
-    read, made = inputs[-1], output[-1]
-    if read not in kernel or read in output or made not in kernel or made in inputs:
+    # Without constants, the axes of heads do no harm.
+    if not is_linear(layer):
         return Rule(layer, f"it is no product along the channels: {layer.equation}")
-    return Projection(layer)
+    return Einsum(layer)
 
 
-def _equation(layer: Any) -> list[str]:
-    """Returns the labels of an EinsumDense's input, kernel and output."""
-    both, output = layer.equation.replace(" ", "").split("->")
-    return [*both.split(","), output]
+def given_to(call: Call, tensors: Sequence[Any]) -> dict[str, Any]:
+    """Returns the arguments of a use of a layer, by name.
 
-
-def _labels(layer: Any) -> tuple[str, str, str]:
-    """Returns the labels of the channels read, of the kernel, and of those made."""
-    inputs, kernel, output = _equation(layer)
-    return inputs[-1], kernel, output[-1]
-
-
-def _given(call: Call) -> dict[str, Any]:
-    """Returns the arguments of a use of a layer, by name."""
+    Args:
+        call: the use.
+        tensors: what stands for the symbolic tensors that it reads, in their order.
+    """
+    given = call.use.args, call.use.kwargs
+    symbols = [x for x in keras.tree.flatten(given) if isinstance(x, keras.KerasTensor)]
+    known = dict(zip(map(id, symbols), tensors, strict=True))
     bound = inspect.signature(call.layer.call).bind(*call.use.args, **call.use.kwargs)
-    return bound.arguments
-
-
-def _tensors(call: Call) -> dict[int, Tensor]:
-    """Returns what is known of each symbolic argument of a use, by its `id`."""
-    symbols = keras.tree.flatten((call.use.args, call.use.kwargs))
-    symbols = [symbol for symbol in symbols if isinstance(symbol, keras.KerasTensor)]
-    return dict(zip(map(id, symbols), call.inputs, strict=True))
+    return {name: known.get(id(x), x) for name, x in bound.arguments.items()}
