@@ -154,13 +154,15 @@ def transfers(
     def points(source: str, target: str) -> np.ndarray:
         return 100 * by[source, target].to_numpy()
 
-    over_dense, over_others = [], []
+    over_dense, over_own, over_others = [], [], []
     for target in TASKS:
         others = [points(task, target) for task in TASKS if task != target]
         over_dense.append(points(MLM, target) - points("dense", target))
+        over_own.append(points(MLM, target) - points(target, target))
         over_others.append(points(MLM, target) - np.mean(others, axis=0))
     return {
         "mlm transfers over dense": np.mean(over_dense, axis=0),
+        "mlm transfers over own": np.mean(over_own, axis=0),
         "mlm transfers over others": np.mean(over_others, axis=0),
     }
 
@@ -169,7 +171,7 @@ def _matching(task: str, published: str) -> Claim:
     return Claim(
         f"At 50 % sparsity, the ticket of {task} matches the dense network",
         published,
-        source="section 4.1 and supplement",
+        source="table 2",
         value=f"{task} over dense 50",
         reproduced=(-1.0, INFINITY),
         unit="pp",
@@ -181,7 +183,7 @@ def _over(control: str, words: str, size: float, published: str) -> tuple[Claim,
         effect(
             f"At 70 % sparsity, the ticket of {task} beats {words}",
             published,
-            source="the table of section 3, as quoted by others",
+            source="table 2",
             value=f"{task} over {control} 70",
             size=size,
             unit="pp",
@@ -235,21 +237,30 @@ EXPERIMENT = Experiment(
         _matching("part_of_speech", "QQP 90 %, CoLA 50 % within a deviation"),
         _matching("is_a", "RTE 60 %, MRPC 50 % within a deviation"),
         _matching(MLM, "70 % within a deviation"),
-        *_over("shuffle", "a random mask", 0, "by 9 points (SST-2) to 27 (QNLI)"),
-        *_over("reinit", "its mask on random weights", 0, "on every task"),
-        *_over("permute_layers", "permuted layers", 0, "on every task"),
+        *_over("shuffle", "a random mask", 0, "88.9 against 61.9 % (QNLI)"),
+        *_over("reinit", "its mask on random weights", 0, "88.9 against 60.5 % (QNLI)"),
+        *_over("permute_layers", "permuted layers", 0, "88.9 against 62.0 % (QNLI)"),
         Claim(
-            "The MLM mask of 70 % sparsity matches the dense network on the tasks",
-            "it transfers universally",
-            source="abstract",
+            "With the MLM mask of 70 % sparsity, accuracy on the tasks is at most 3 "
+            "points below the dense network's",
+            "2.0 points below it in the mean of ten tasks",
+            source="figure 2",
             value="mlm transfers over dense",
-            reproduced=(-1.0, INFINITY),
+            reproduced=(-3.0, INFINITY),
+            unit="pp",
+        ),
+        Claim(
+            "The MLM mask of 70 % sparsity is no worse on the tasks than their own",
+            "at least as good on ten of ten tasks",
+            source="figure 2",
+            value="mlm transfers over own",
+            reproduced=(-0.5, INFINITY),
             unit="pp",
         ),
         Claim(
             "The MLM mask transfers no worse than those of other tasks",
-            "best of all masks",
-            source="section 4.2",
+            "better than all others on eight of ten tasks",
+            source="figure 2",
             value="mlm transfers over others",
             reproduced=(-0.5, INFINITY),
             unit="pp",

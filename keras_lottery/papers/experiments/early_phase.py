@@ -230,7 +230,7 @@ TASKS: dict[str, Callable[[Splits], Splits]] = {
 }
 
 
-def _costs(control: str, words: str, source: str = "abstract") -> Claim:
+def _costs(control: str, words: str, source: str) -> Claim:
     return effect(
         f"Rewound to step {REWIND_POINT}, a ticket of 26 % is less accurate {words}",
         published="less accurate",
@@ -266,13 +266,17 @@ EXPERIMENT = Experiment(
     },
     run,
     (
-        _costs("redraw_same_sign", "if only its signs are kept"),
-        _costs("initial_weights", "with the weights of step 0", "section 4"),
-        _costs("shuffle_weights", "with weights shuffled in layers", "section 4"),
+        _costs("redraw_same_sign", "if only its signs are kept", "abstract"),
+        _costs("initial_weights", "with the weights of step 0", "section 1"),
+        _costs(
+            "shuffle_weights",
+            "with weights shuffled in layers",
+            "abstract: weights depend on one another",
+        ),
         _costs(
             "shuffle_in_filters_same_sign",
             "with weights shuffled in filters among those of the same sign",
-            "section 4",
+            "abstract: weights depend on one another",
         ),
         Claim(
             "A ticket shuffled in filters is at least as accurate as one shuffled in "
@@ -309,15 +313,15 @@ EXPERIMENT = Experiment(
         ),
         effect(
             f"Rewinding to step {REWIND_POINT} beats rewinding to the start",
-            published="it does",
-            source="section 3",
+            published="needed in deeper networks",
+            source="section 1",
             value="late over early",
             size=0,
             unit="pp",
         ),
         effect(
             "Pre-training by rotation beats rewinding to the start",
-            published="it does",
+            published="stands in for the first steps",
             source="abstract",
             value="rotation over early",
             size=0,
@@ -325,7 +329,7 @@ EXPERIMENT = Experiment(
         ),
         effect(
             "Pre-training on blurred images beats rewinding to the start",
-            published="it does",
+            published="stands in for the first steps",
             source="abstract",
             value="blur over early",
             size=0,

@@ -60,8 +60,8 @@ def same(method: str, ablation: str, words: str) -> Claim:
     """The claim that an ablation does not change a method's accuracy."""
     return Claim(
         f"At 10 %, {method} with {words} is as accurate, or more",
-        published="equal or higher",
-        source="section 5",
+        published="the same or higher",
+        source="abstract",
         value=f"{method} over its {ablation}",
         reproduced=(-INFINITY, 0.2),
         unit="pp",
@@ -84,7 +84,7 @@ EXPERIMENT = Experiment(
             effect(
                 f"At 2 %, {method} is more accurate than random pruning",
                 published="more accurate",
-                source="section 4",
+                source="abstract",
                 value=f"{method} over random",
                 size=0,
                 unit="pp",
@@ -95,7 +95,7 @@ EXPERIMENT = Experiment(
             effect(
                 f"At 10 %, magnitude after training is more accurate than {method}",
                 published="more accurate",
-                source="section 4",
+                source="abstract",
                 value=f"after over {method}",
                 size=0,
                 unit="pp",
@@ -114,8 +114,8 @@ EXPERIMENT = Experiment(
         *(
             effect(
                 f"At 10 %, {words} loses accuracy when inverted",
-                published="loses accuracy (from memory)",
-                source="section 5",
+                published="loses accuracy (curves, from memory)",
+                source="ablation by inversion",
                 value=f"{method} over its invert",
                 size=0,
                 unit="pp",
@@ -129,16 +129,16 @@ EXPERIMENT = Experiment(
         ),
         effect(
             "At 10 %, magnitude after training loses accuracy when shuffled",
-            published="loses accuracy",
-            source="section 5",
+            published="accuracy is not kept",
+            source="abstract",
             value="after over its shuffle",
             size=0,
             unit="pp",
         ),
         effect(
             "At 10 %, magnitude after training loses accuracy when reinitialised",
-            published="loses accuracy",
-            source="section 5",
+            published="accuracy is not kept",
+            source="abstract",
             value="after over its reinit",
             size=0,
             unit="pp",

@@ -84,7 +84,7 @@ EXPERIMENT = Experiment(
         Claim(
             "Accuracy of the dense network at learning rate 0.1",
             published="90.5 %",
-            source="section 4",
+            source="section 4, figure 8",
             value="dense",
             reproduced=(89.5, 91.5),
             unit="%",
@@ -92,7 +92,7 @@ EXPERIMENT = Experiment(
         Claim(
             "Accuracy of tickets of 27 % at learning rate 0.01",
             published="89.5 %",
-            source="section 4",
+            source="section 4, figure 8",
             value="small",
             reproduced=(88.5, 90.5),
             unit="%",
@@ -100,7 +100,7 @@ EXPERIMENT = Experiment(
         Claim(
             "Accuracy of tickets of 27 % at learning rate 0.03 with warm-up",
             published="90.5 %",
-            source="section 4",
+            source="section 4, figure 8",
             value="warm",
             reproduced=(89.5, 91.5),
             unit="%",
@@ -109,15 +109,15 @@ EXPERIMENT = Experiment(
             "At learning rate 0.1, tickets of 22 % are no better than reinitialised "
             "ones",
             published="no winning tickets",
-            source="section 4",
+            source="section 4, figure 8",
             value="none",
             reproduced=(-INFINITY, 0.2),
             unit="pp",
         ),
         Claim(
             "At learning rate 0.01, tickets of 11.8 % beat reinitialised ones",
-            published="winning tickets",
-            source="section 4",
+            published="winning tickets (curves)",
+            source="section 4, figure 8",
             value="small tickets",
             reproduced=(0.2, INFINITY),
             unit="pp",
@@ -125,8 +125,8 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "At 0.03 with warm-up, tickets of 11.8 % beat reinitialised ones",
-            published="winning tickets",
-            source="section 4",
+            published="winning tickets down to 11.8 %",
+            source="section 4, figure 8",
             value="warm tickets",
             reproduced=(0.2, INFINITY),
             unit="pp",

@@ -175,11 +175,11 @@ def _scales() -> dict[str, Scale]:
     }
 
 
-def _no_worse(name: str, words: str, way: str) -> Claim:
+def _no_worse(name: str, words: str, way: str, published: str, source: str) -> Claim:
     return Claim(
         f"{words}, {way} is no worse than fine-tuning",
-        published="comparable or higher accuracy",
-        source="the authors' summary of structured pruning",
+        published,
+        source,
         value=f"{name}: {way} over tuned",
         reproduced=(-0.5, INFINITY),
         unit="pp",
@@ -197,22 +197,30 @@ EXPERIMENT = Experiment(
     _scales(),
     run,
     (
-        _no_worse("l1", L1, "scratch-E"),
+        _no_worse("l1", L1, "scratch-E", "93.62 against 93.41 % (VGG-16)", "table 1"),
         effect(
             f"{L1}, scratch-B is better than fine-tuning",
-            published="93.78 against 93.41 % (VGG-16)",
-            source="table of L1-norm pruning",
+            published="93.78 (from memory) against 93.41 % (VGG-16)",
+            source="table 1",
             value="l1: scratch-B over tuned",
             size=0.37,
             unit="pp",
         ),
-        _no_worse("slimming", SLIMMING, "scratch-E"),
-        _no_worse("slimming", SLIMMING, "scratch-B"),
+        *(
+            _no_worse(
+                "slimming",
+                SLIMMING,
+                way,
+                f"{accuracy:.2f} against 93.60 % (VGG-19, 70 % pruned)",
+                "table 4",
+            )
+            for way, accuracy in {"scratch-E": 93.3, "scratch-B": 93.81}.items()
+        ),
         Claim(
             f"{L1} and fine-tuned, the network is at most half a point below the dense "
             "one",
             published="93.41 against 93.63 % (VGG-16)",
-            source="table of L1-norm pruning",
+            source="table 1",
             value="l1: tuned over dense",
             reproduced=(-0.5, INFINITY),
             unit="pp",

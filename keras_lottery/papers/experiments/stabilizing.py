@@ -103,16 +103,16 @@ LENET_300_100 = Experiment(
         Claim(
             "Tickets of 6 % rewound to the start are as accurate as those rewound to "
             "step 403",
-            published="LeNet needs no rewinding",
-            source="2020, section 4",
+            published="matching from the start",
+            source="2020, section 4.3, figure 5",
             value="start over late",
             reproduced=(-0.2, INFINITY),
             unit="pp",
         ),
         Claim(
             "Rewound to the start, tickets of 6 % are stable",
-            published="stable from init",
-            source="2020, section 4",
+            published="stable from the start",
+            source="2020, section 4.3, figure 5",
             value="instability 0",
             reproduced=STABLE,
             unit="pp",
@@ -123,7 +123,8 @@ RESNET_20 = Experiment(
     "stabilizing_resnet_20",
     "Tickets of ResNet-20, rewound to the start and to step 2000",
     PAPERS,
-    # The length, learning rate and drops are those of the 2020 paper, from memory.
+    # The length fits the 2020 paper, in which 500 steps are 0.8 % of the training; the
+    # learning rate and its drops are from memory.
     {
         **cifar_10(
             "resnet_20",
@@ -145,7 +146,7 @@ RESNET_20 = Experiment(
         Claim(
             "Rewound to the start, tickets of 13 % are not stable",
             published="stable from step 500 on",
-            source="2020, section 4",
+            source="2020, section 4.3",
             value="instability 0",
             reproduced=(2, INFINITY),
             unit="pp",
@@ -154,7 +155,7 @@ RESNET_20 = Experiment(
         Claim(
             "Rewound to step 2000 (500 at scale cpu), tickets of 13 % are stable",
             published="stable from step 500 on",
-            source="2020, section 4",
+            source="2020, section 4.3",
             value="instability 1",
             reproduced=STABLE,
             unit="pp",
@@ -162,7 +163,7 @@ RESNET_20 = Experiment(
         Claim(
             "Rewound to the start, tickets of 13 % are below the dense network",
             published="they do not match",
-            source="2020, section 4",
+            source="2020, section 4.3, figure 5",
             value="gain 0",
             reproduced=(-INFINITY, -0.2),
             unit="pp",
@@ -171,7 +172,7 @@ RESNET_20 = Experiment(
         Claim(
             "Rewound to that step, tickets of 13 % match the dense network",
             published="they match from 80.0 to 13.4 %",
-            source="2020, section 4",
+            source="2020, section 4.4, figure 9",
             value="gain 1",
             reproduced=(-0.2, INFINITY),
             unit="pp",

@@ -89,7 +89,7 @@ EXPERIMENT = Experiment(
             "At learning rate 0.1, tickets of 7 % (27 % at scale cpu) are no better "
             "than reinitialised ones",
             published="no winning tickets",
-            source="section 4",
+            source="section 4, figure 7",
             value="none",
             reproduced=(-INFINITY, 0.2),
             unit="pp",
@@ -97,16 +97,16 @@ EXPERIMENT = Experiment(
         Claim(
             "At learning rate 0.01, tickets of 3.5 % (27 %) are within 1 pp of the "
             "dense network",
-            published="within 1 pp",
-            source="section 4",
+            published="within 1 pp down to 3.5 %",
+            source="section 4, figure 7",
             value="small",
             reproduced=(-1, INFINITY),
             unit="pp",
         ),
         Claim(
             "At 0.1 with warm-up, tickets of 1.5 % (27 %) match the dense network",
-            published="winning tickets",
-            source="section 4",
+            published="winning tickets down to 1.5 %",
+            source="section 4, figure 7",
             value="warm",
             reproduced=(-0.2, INFINITY),
             unit="pp",
@@ -115,7 +115,7 @@ EXPERIMENT = Experiment(
             "At 0.1, tickets of 7 % (27 %) gain more over reinitialised ones with "
             "warm-up than without",
             published="winning tickets with warm-up alone",
-            source="section 4",
+            source="section 4, figure 7",
             value="warm-up",
             size=0,
             unit="pp",
@@ -123,8 +123,8 @@ EXPERIMENT = Experiment(
         Claim(
             "Pruned layer by layer, with warm-up, tickets of 6.9 % (27 %) match the "
             "dense network",
-            published="winning tickets",
-            source="section 4",
+            published="winning tickets down to 6.9 %",
+            source="appendix I.1, figure 38",
             value="layerwise",
             reproduced=(-0.2, INFINITY),
             unit="pp",
