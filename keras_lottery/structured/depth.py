@@ -11,7 +11,7 @@ from keras_lottery import checks
 from keras_lottery.keras_bridge.graph import inputs_of
 from keras_lottery.keras_bridge.internals.graph import has_graph, nodes_in_order
 from keras_lottery.keras_bridge.internals.layers import children
-from keras_lottery.keras_bridge.layer_inputs import inputs_alone
+from keras_lottery.keras_bridge.layer_inputs import in_batches_of_inputs, inputs_alone
 from keras_lottery.keras_bridge.layers import walk
 from keras_lottery.keras_bridge.layers.convert import compile_alike
 from keras_lottery.keras_bridge.layers.copying import clone, duplicate
@@ -27,7 +27,7 @@ class DepthReport:
 
     Attributes:
         influence: 1 − cos between each block's input and output, by block name, in the
-            model's order.
+            model's order. It is 1 where a block makes zeros.
         dropped: the names of the removed blocks.
     """
 
@@ -183,18 +183,17 @@ def _influence(
     pairs = [[node.input_tensors[0], node.outputs[0]] for node in blocks.values()]
     values = keras.Model(inputs_of(model), pairs)
     total, vectors = np.zeros(len(pairs)), np.zeros(len(pairs))
-    examples = len(keras.tree.flatten(x)[0])
-    for start in range(0, examples, BATCH):
-        batch = keras.tree.map_structure(lambda a: a[start : start + BATCH], x)  # noqa: B023
+    for batch in in_batches_of_inputs(model, x, BATCH):
         flat = keras.tree.flatten(values(batch, training=False))
         arrays = [keras.ops.convert_to_numpy(a).astype("float64") for a in flat]
         for i, (before, after) in enumerate(
             zip(arrays[::2], arrays[1::2], strict=True)
         ):
-            norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
-            # A vector of zeros, such as padding, has no direction to change.
+            sizes = [np.linalg.norm(array, axis=-1) for array in (before, after)]
+            norms = sizes[0] * sizes[1]
             cosine = np.sum(before * after, axis=-1) / np.where(norms, norms, 1)
-            total[i] += np.sum(np.where(norms, 1 - cosine, 0))
+            # A vector that stays zero, such as padding, does not change.
+            total[i] += np.sum(np.where(sum(sizes), 1 - cosine, 0))
             vectors[i] += norms.size
     means = total / vectors
     return dict(zip(blocks, map(float, means), strict=True))

@@ -108,6 +108,21 @@ def test_what_cannot_be_dropped_is_refused(how, message):
 
 
 @pytest.mark.once
+def test_a_block_that_makes_zeros_changes_all_but_zeros():
+    def block(name, factor):
+        inputs = keras.Input((3, 6))
+        same = layers.Dense(6, use_bias=False, kernel_initializer="identity")
+        return keras.Model(inputs, factor * same(inputs), name=name)
+
+    inputs = keras.Input((3, 6))
+    model = keras.Model(inputs, block("last", 0.0)(block("first", 1.0)(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 3, 6))
+    x[:, 2] = 0
+    _, report = kl.drop_blocks(model, 1, x, return_report=True)
+    assert report.influence == pytest.approx({"first": 0, "last": 2 / 3}, abs=1e-6)
+
+
+@pytest.mark.once
 def test_a_block_among_fewer_positions_counts_as_much():
     """Each block's mean is over its own vectors, however large its pictures are."""
 
