@@ -1,7 +1,7 @@
 """A sweep: every public function and class with one wrong argument at a time.
 
 The public names are found here, so that a new one is under the sweep at once: it needs
-a good call in `good_calls.py`, or a reason in `LEFT_OUT`. Of each argument every value
+a good call in `good_calls/`, or a reason in `LEFT_OUT`. Of each argument every value
 of `WRONG` is tried. What comes of it has to be a `ValueError` of this library that
 names the argument, before anything is trained, or a result that the good call says is
 meaningful.
