@@ -23,7 +23,7 @@ from keras_lottery.ship.deploy.load import load
 from keras_lottery.ship.deploy.show import as_records, as_text
 from keras_lottery.study import plots
 
-HELP = "measure .tflite files and SavedModels: size, latency, memory, accuracy"
+HELP = "measure exported files: size, latency, memory, accuracy"
 
 
 def add_options(parser: Parser) -> None:
@@ -34,7 +34,8 @@ def add_options(parser: Parser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a .tflite file, or the directory of a SavedModel",
+        help="a .tflite or .onnx file, or the directory of a SavedModel or for "
+        "OpenVINO",
     )
     add(
         "--data",

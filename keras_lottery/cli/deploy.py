@@ -37,7 +37,8 @@ def add_options(parser: Parser) -> None:
         required=True,
         choices=[*WAYS],
         help="where the file is to run: mobile gets a .tflite file, server a "
-        "SavedModel, microcontroller a dense .tflite file",
+        "SavedModel, microcontroller a dense .tflite file, onnx an .onnx file, and "
+        "openvino a directory for OpenVINO",
     )
     add(
         "--prefer",

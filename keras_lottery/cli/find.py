@@ -67,7 +67,7 @@ def _exports(asked: list[str] | None) -> list[str]:
             "Install it (pip install tensorflow), or choose keras or none."
         )
     for format in NEEDED.keys() & asked:
-        check_installed(format)
+        check_installed(format, f"argument --export: {format}")
     return asked
 
 

@@ -59,7 +59,8 @@ def add_options(parser: Parser) -> None:
         default="mobile",
         choices=[*WAYS],
         help="where the file is to run: mobile gets a .tflite file, server a "
-        "SavedModel, microcontroller a .tflite file and C (default: %(default)s)",
+        "SavedModel, microcontroller a .tflite file and C, onnx an .onnx file, and "
+        "openvino a directory for OpenVINO (default: %(default)s)",
     )
     add(
         "--granularity",

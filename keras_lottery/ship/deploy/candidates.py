@@ -16,6 +16,8 @@ from keras_lottery.ship.export import (
     ExportError,
     ExportReport,
     to_litert,
+    to_onnx,
+    to_openvino,
     to_saved_model,
 )
 from keras_lottery.structured import compact
@@ -67,9 +69,10 @@ def candidates(
         target: `"mobile"`: .tflite files of float32, sparsely encoded or not, float16,
             int8 weights (`dynamic`) and int8 arithmetic. `"server"`: SavedModels of
             float32 and of Keras's own int8. `"microcontroller"`: dense .tflite files of
-            float32 and int8. If `compact` can remove something, the same files of the
-            compacted model are candidates, too; they are compared with those of
-            `model`.
+            float32 and int8. `"onnx"`: .onnx files of float32 and of Keras's own int8.
+            `"openvino"`: float32 alone, as OpenVINO computes Keras's int8 wrongly. If
+            `compact` can remove something, the same files of the compacted model are
+            candidates, too; they are compared with those of `model`.
         examples: typical inputs, from which int8 takes its ranges, or `None`.
         failed: a dictionary that receives the reason if `compact` refuses the model.
     """
@@ -118,17 +121,25 @@ def _sparse(
     return report
 
 
-def _saved_model(
-    model: keras.Model, path: Path, examples: Any, dense: keras.Model | None
+def _float32(
+    model: keras.Model,
+    path: Path,
+    examples: Any,
+    dense: keras.Model | None,
+    to: Callable[..., ExportReport],
 ) -> ExportReport:
-    return to_saved_model(model, path, dense=dense)
+    return to(model, path, dense=dense)
 
 
 def _keras_int8(
-    model: keras.Model, path: Path, examples: Any, dense: keras.Model | None
+    model: keras.Model,
+    path: Path,
+    examples: Any,
+    dense: keras.Model | None,
+    to: Callable[..., ExportReport],
 ) -> ExportReport:
     other = None if dense is None else _in_int8(dense)
-    return to_saved_model(_in_int8(model), path, dense=other)
+    return to(_in_int8(model), path, dense=other)
 
 
 def _in_int8(model: keras.Model) -> keras.Model:
@@ -165,8 +176,16 @@ WAYS: dict[str, dict[str, tuple[str, Callable[..., ExportReport]]]] = {
         ),
     },
     "server": {
-        "float32": ("to_saved_model()", _saved_model),
-        "int8": ("model.quantize('int8'), to_saved_model()", _keras_int8),
+        "float32": ("to_saved_model()", partial(_float32, to=to_saved_model)),
+        "int8": (
+            "model.quantize('int8'), to_saved_model()",
+            partial(_keras_int8, to=to_saved_model),
+        ),
     },
+    "onnx": {
+        "float32": ("to_onnx()", partial(_float32, to=to_onnx)),
+        "int8": ("model.quantize('int8'), to_onnx()", partial(_keras_int8, to=to_onnx)),
+    },
+    "openvino": {"float32": ("to_openvino()", partial(_float32, to=to_openvino))},
 }
 """For each target, the ways to make a file: in words, and as a function."""

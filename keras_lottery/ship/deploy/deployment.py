@@ -15,17 +15,32 @@ from keras_lottery.engines.objective import ACCURACY, Objective
 from keras_lottery.files import write_sealed
 from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.search.settings import versions
-from keras_lottery.ship.deploy.candidates import Candidate
+from keras_lottery.ship.deploy.candidates import WAYS, Candidate
 from keras_lottery.ship.deploy.files import measured
 from keras_lottery.ship.deploy.quality import Quality, by_classes, by_model
 from keras_lottery.ship.deploy.show import as_text
 from keras_lottery.ship.export.errors import ExportError
 from keras_lottery.ship.export.files import digests_of, saved_model_path, staged
+from keras_lottery.ship.export.other_runtimes import (
+    NEEDED,
+    check_installed,
+    openvino_path,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS = {"mobile": ".tflite", "server": "", "microcontroller": ".tflite"}
+ENDINGS = {
+    "mobile": ".tflite",
+    "server": "",
+    "microcontroller": ".tflite",
+    "onnx": ".onnx",
+    "openvino": "",
+}
+
+
+FOLDERS = {"server": saved_model_path, "openvino": openvino_path}
+"""Checks the place where a target's directory is to be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +48,7 @@ class Deployment:
     """The files that were tried and the one that was chosen; `str()` is a table.
 
     Attributes:
-        file: the chosen file, or the directory of a SavedModel.
+        file: the chosen file, or the directory of a SavedModel or for OpenVINO.
         card: a JSON file beside it, which says how the file was made, what was
             measured, with which versions, and which command repeats this; its report
             has the SHA-256 of the file.
@@ -67,6 +82,13 @@ class Deployment:
         )
 
 
+def check_target(target: str) -> None:
+    """Raises unless a target is known and its runtime installed."""
+    checks.choice("target", target, list(WAYS))
+    if target in NEEDED:
+        check_installed(target, f"target={target!r}")
+
+
 def check_backend(name: str, reads: str = "") -> None:
     """Raises ValueError unless the backend is TensorFlow, which writes the files."""
     backend = keras.backend.backend()
@@ -85,8 +107,8 @@ def places(folder: Path, target: str) -> tuple[Path, Path]:
     """
     file = folder / f"{target}{ENDINGS[target]}"
     checks.directory("directory", folder)
-    if target == "server":
-        saved_model_path(file)
+    if target in FOLDERS:
+        FOLDERS[target](file)
     else:
         checks.path("directory", file)
     return file, checks.path("directory", file.with_name(f"{target}.json"))
@@ -169,11 +191,12 @@ def hand_over(
         card.unlink(missing_ok=True)
     report = tried["report"].to_dict()
     own = {"path": str(file), "sha256": digests_of(file)}
+    packages = ("ai-edge-litert", *NEEDED.get(report["format"], ()))
     known = {
         "measured": row,
         "report": report | own,
         "machine": f"{platform.machine()}, {platform.system()}",
-        "versions": versions() | {"ai-edge-litert": version("ai-edge-litert")},
+        "versions": versions() | {name: version(name) for name in packages},
     }
     write_sealed(card, {"file": file.name, **note, **known})
 

@@ -16,6 +16,7 @@ from keras_lottery.keras_bridge import checks as keras_checks
 from keras_lottery.ship.deploy import measure
 from keras_lottery.ship.deploy.quality import Quality, by_classes, by_model, by_name
 from keras_lottery.ship.export.files import check_unchanged, gzip_size_of, size_of
+from keras_lottery.ship.export.other_runtimes import NEEDED, check_installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ def benchmark(
     model: keras.Model | None = None,
     objective: str | Objective | None = None,
 ) -> "pd.DataFrame":
-    """Measures .tflite files and SavedModels: bytes, latency, memory, accuracy.
+    """Measures exported files: bytes, latency, memory, accuracy.
 
     All files run on the CPU. The latency is the time of a call from Python with one row
     of random numbers; for a SavedModel, the call itself takes most of that time. All
@@ -44,13 +45,14 @@ def benchmark(
     that other work on the machine affects them equally.
 
     Args:
-        files: paths of .tflite files and of directories of SavedModels, or one path.
+        files: paths of .tflite and .onnx files and of directories of SavedModels and
+            for OpenVINO, or one path.
         data: arrays (x, y) of inputs and class numbers, to measure accuracies on; or
             whatever the `objective` needs. Several inputs or outputs are dictionaries
             by name.
         threads: how many threads a file may use. Accuracies of .tflite files are
-            measured with the same `threads` and `xnnpack`; for SavedModels, TensorFlow
-            chooses the threads.
+            measured with the same `threads` and `xnnpack`; for other files, their
+            runtime chooses the threads.
         xnnpack: whether LiteRT uses XNNPACK, its fast kernels, as it does by default.
         rounds: the number of rounds.
         seconds: how long each file is timed, in all rounds together.
@@ -66,20 +68,22 @@ def benchmark(
             its only metric, else its loss.
 
     Returns:
-        A table with a row for each file: `file`; `format`, `"litert"` or
-        `"saved_model"`; `bytes` and `gzip_bytes` on disk; `p50_us` and `p90_us`, the
-        median and the ninth decile of the latency in microseconds; `spread`, the
-        difference between the highest and the lowest median of a round, as a share of
-        `p50_us`; `calls`, the number of calls that were timed; `memory`, the most bytes
-        that loading and running the file in its own process adds to the bare runtime
-        (including the runtime's code that is first read then; NaN if the system does
-        not report it); `operators`, those that ran, with those of XNNPACK in brackets;
-        and, if data are given, `accuracy`, or the metric's name without `"val_"`.
+        A table with a row for each file: `file`; `format`, `"litert"`, `"saved_model"`,
+        `"onnx"` or `"openvino"`; `bytes` and `gzip_bytes` on disk; `p50_us` and
+        `p90_us`, the median and the ninth decile of the latency in microseconds;
+        `spread`, the difference between the highest and the lowest median of a round,
+        as a share of `p50_us`; `calls`, the number of calls that were timed; `memory`,
+        the most bytes that loading and running the file in its own process adds to the
+        bare runtime (including the runtime's code that is first read then; NaN if the
+        system does not report it); `operators`, those of a .tflite file that ran, with
+        those of XNNPACK in brackets; and, if data are given, `accuracy`, or the
+        metric's name without `"val_"`.
 
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if no file is given, one is of another kind, cannot be run or
             returns NaN, or an argument is out of range.
+        ImportError: if the runtime of an .onnx file or of OpenVINO is not installed.
         CorruptedFileError: if one is not the file that a report beside it describes,
             see `kl.export.check_file`.
 
@@ -167,7 +171,7 @@ def measured(
     for path, latency, memory in zip(paths, latencies, memories, strict=True):
         row = {
             "file": str(path),
-            "format": "saved_model" if path.is_dir() else "litert",
+            "format": measure.format_of(path),
             "bytes": size_of(path),
             "gzip_bytes": gzip_size_of(path),
             **latency,
@@ -192,6 +196,7 @@ def check_files(files: Paths) -> list[Path]:
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if no file is given, or one is of another kind.
+        ImportError: if the runtime of one is not installed.
         CorruptedFileError: if one is not the file that a report beside it describes.
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
@@ -200,12 +205,15 @@ def check_files(files: Paths) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"There is no file '{path}'. Received in `files`.")
-        saved_model = (path / "saved_model.pb").exists()
-        if not saved_model and (path.is_dir() or path.suffix != ".tflite"):
+        format = measure.format_of(path)
+        if format is None:
             raise ValueError(
-                "Expected .tflite files and directories of SavedModels. Received: "
-                f"'{path}'. Write them with `keras_lottery.export`."
+                "Expected .tflite and .onnx files and directories of SavedModels and "
+                f"for OpenVINO. Received: '{path}'. Write them with "
+                "`keras_lottery.export`."
             )
+        if format in NEEDED:
+            check_installed(format, f"The file '{path}'", run=True)
         check_unchanged(path)
     return paths
 

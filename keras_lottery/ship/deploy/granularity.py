@@ -61,6 +61,8 @@ def for_target(model: keras.Model, target: str, filters: bool = True) -> Choice:
         "mobile": f"convolutions run faster with fewer filters{hint}",
         "server": "TensorFlow runs smaller layers faster, and zeros as any number",
         "microcontroller": "LiteRT Micro reads dense weights alone: fewer of them",
+        "onnx": "ONNX Runtime runs smaller layers faster, and zeros as any number",
+        "openvino": "OpenVINO runs smaller layers faster, and zeros as any number",
     }
     return Choice("filter", None, runs[target])
 

@@ -1,4 +1,4 @@
-"""A script that measures the latency and memory of .tflite files and SavedModels.
+"""A script that measures the latency and memory of exported files.
 
     python -P measure.py < request.json > answer.json
 
@@ -8,6 +8,7 @@ runtime is resident before a file is loaded.
 """
 
 import contextlib
+import importlib
 import json
 import sys
 import time
@@ -24,6 +25,8 @@ MOST_CALLS, FEWEST_CALLS = 2_000, 5
 
 class LiteRT:
     """A .tflite file, ready to run one random row."""
+
+    runtime = "ai_edge_litert.interpreter"
 
     def __init__(self, path: str, request: dict[str, Any]) -> None:
         self.interpreter = interpreter(path, request["threads"], request["xnnpack"])
@@ -76,6 +79,8 @@ class LiteRT:
 class SavedModel:
     """A SavedModel, ready to run one random row, called from Python."""
 
+    runtime = "tensorflow"
+
     def __init__(self, path: str, request: dict[str, Any]) -> None:
         import tensorflow as tf
 
@@ -98,6 +103,81 @@ class SavedModel:
     def operators(self) -> str:
         """Empty, because TensorFlow rewrites its graph and does not report how."""
         return ""
+
+
+class ONNX:
+    """An .onnx file, ready to run one random row in ONNX Runtime."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: str, request: dict[str, Any]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = request["threads"]
+        options.inter_op_num_threads = 1
+        cpu = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(path, options, providers=cpu)
+        inputs = {}
+        for each in session.get_inputs():
+            sizes = [size if isinstance(size, int) else -1 for size in each.shape]
+            name = each.type[len("tensor(") : -1]
+            dtype = np.dtype({"float": "float32", "double": "float64"}.get(name, name))
+            shape = one_row(sizes, request["shape"])
+            inputs[each.name] = random_array(shape, dtype)
+        self.run = self.outputs = lambda: session.run(None, inputs)
+
+    def operators(self) -> str:
+        """Empty, because ONNX Runtime rewrites its graph and does not report how."""
+        return ""
+
+
+class OpenVINO:
+    """A directory with model.xml and model.bin, ready to run one random row."""
+
+    runtime = "openvino"
+
+    def __init__(self, path: str, request: dict[str, Any]) -> None:
+        import openvino
+
+        # Some CPUs would compute in bfloat16, and a thread that is bound to a processor
+        # waits while other work runs there.
+        how = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": request["threads"],
+            "ENABLE_CPU_PINNING": False,
+        }
+        net = openvino.Core().compile_model(f"{path}/model.xml", "CPU", how)
+        inputs = {}
+        for each in net.inputs:
+            sizes = [
+                -1 if size.is_dynamic else size.get_length()
+                for size in each.partial_shape
+            ]
+            shape = one_row(sizes, request["shape"])
+            inputs[each.any_name] = random_array(shape, each.element_type.to_dtype())
+        self.run = self.outputs = lambda: [*net(inputs).values()]
+
+    def operators(self) -> str:
+        """Empty, because OpenVINO rewrites its graph."""
+        return ""
+
+
+FORMATS: dict[str, Any] = {
+    "litert": LiteRT,
+    "saved_model": SavedModel,
+    "onnx": ONNX,
+    "openvino": OpenVINO,
+}
+
+
+def format_of(path: str | Path) -> str | None:
+    """The format of a file or directory, a key of `FORMATS`, if it is one of them."""
+    if Path(path).is_dir():
+        inside = {"saved_model.pb": "saved_model", "model.xml": "openvino"}
+        found = [inside[name] for name in inside if Path(path, name).exists()]
+        return found[0] if found else None
+    return {".tflite": "litert", ".onnx": "onnx"}.get(Path(path).suffix)
 
 
 def interpreter(path: str, threads: int, xnnpack: bool) -> Any:
@@ -147,10 +227,9 @@ def counted(names: Any) -> str:
     return ", ".join(f"{n} {name}" if n > 1 else name for name, n in counts.items())
 
 
-def load(path: str, request: dict[str, Any]) -> LiteRT | SavedModel:
+def load(path: str, request: dict[str, Any]) -> Any:
     """Loads a file, ready to run."""
-    kind = SavedModel if Path(path).is_dir() else LiteRT
-    return kind(path, request)
+    return FORMATS[format_of(path) or "litert"](path, request)
 
 
 def time_calls(run: Callable[[], object], number: int) -> list[float]:
@@ -202,10 +281,7 @@ def latencies(request: dict[str, Any]) -> list[dict[str, Any]]:
 def memory(request: dict[str, Any]) -> int | None:
     """The most bytes that loading and running a file adds to the bare runtime."""
     (path,) = request["files"]
-    if Path(path).is_dir():
-        import tensorflow  # noqa: F401
-    else:
-        import ai_edge_litert.interpreter  # noqa: F401
+    importlib.import_module(FORMATS[format_of(path) or "litert"].runtime)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # This resets the peak.
         before = _resident("VmRSS")

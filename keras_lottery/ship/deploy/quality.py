@@ -12,15 +12,20 @@ import numpy as np
 
 from keras_lottery.engines.objective import ACCURACY, Objective, named, resolve
 from keras_lottery.quiet import quiet
-from keras_lottery.ship.deploy.measure import interpreter
+from keras_lottery.ship.deploy.measure import format_of, interpreter
 from keras_lottery.ship.export.data import as_inputs
 from keras_lottery.ship.export.errors import ExportError, in_short
 from keras_lottery.ship.export.metrics import Metrics
-from keras_lottery.ship.export.signature import Arrays, Run, in_batches, run_keras
+from keras_lottery.ship.export.other_runtimes import open_onnx, open_openvino
+from keras_lottery.ship.export.signature import (
+    Arrays,
+    Run,
+    Shapes,
+    in_batches,
+    of_file,
+    run_keras,
+)
 from keras_lottery.ship.export.source import keras_model
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""The shapes of a file's inputs by name; -1 stands for any size."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +194,8 @@ def accuracy_of(
     """The share of rows whose largest output is that of the right class.
 
     Args:
-        file: a .tflite file or a SavedModel with one input, and with an output for each
-            class, or one output for two classes.
+        file: a file of any format of `benchmark` with one input, and with an output
+            for each class, or one output for two classes.
         x: inputs.
         y: class numbers of shape (rows,).
         threads, xnnpack: how LiteRT runs a .tflite file, same as in `benchmark`.
@@ -230,7 +235,7 @@ def outputs_of(file: Path, x: Any, threads: int = 1, xnnpack: bool = True) -> Ar
     """Runs a file on data, and returns its outputs by name.
 
     Args:
-        file: a .tflite file or a SavedModel.
+        file: a file of any format of `benchmark`.
         x: an array, for a file with one input, or arrays by the names of its inputs.
         threads, xnnpack: how LiteRT runs a .tflite file, same as in `benchmark`.
 
@@ -239,8 +244,9 @@ def outputs_of(file: Path, x: Any, threads: int = 1, xnnpack: bool = True) -> Ar
         ExportError: if it returns NaN.
     """
     with quiet():
+        format = format_of(file)
         shapes, run = (
-            _saved_model(file) if file.is_dir() else _litert(file, threads, xnnpack)
+            OPEN[format](file) if format in OPEN else _litert(file, threads, xnnpack)
         )
     inputs = _inputs(file, x, shapes)
     outputs = run(inputs)
@@ -303,7 +309,7 @@ def _saved_model(file: Path) -> tuple[Shapes, Run]:
         name: tuple(-1 if size is None else size for size in spec.shape)
         for name, spec in inputs.items()
     }
-    fixed = next((shape[0] for shape in shapes.values() if shape[:1] > (0,)), None)
+    types = {name: spec.dtype.as_numpy_dtype for name, spec in inputs.items()}
 
     def call(rows: Arrays) -> Arrays:
         # `loaded` must be kept alive, or its signatures lose their variables.
@@ -312,12 +318,11 @@ def _saved_model(file: Path) -> tuple[Shapes, Run]:
         )
         return {name: output.numpy() for name, output in found.items()}
 
-    def run(x: Arrays) -> Arrays:
-        types = {name: spec.dtype.as_numpy_dtype for name, spec in inputs.items()}
-        given = {name: x[name].astype(types[name]) for name in inputs}
-        return in_batches(call, 256, fixed)(given)
+    return shapes, of_file(call, shapes, types)
 
-    return shapes, run
+
+OPEN = {"saved_model": _saved_model, "onnx": open_onnx, "openvino": open_openvino}
+"""How files of each format are opened, which choose their threads themselves."""
 
 
 def _inputs(file: Path, x: Any, shapes: Shapes) -> Arrays:

@@ -21,11 +21,12 @@ from keras_lottery.keras_bridge.layers import get_sparsity, mask_model, walk
 from keras_lottery.keras_bridge.recalibrate import recalibrate
 from keras_lottery.pruning import check_by_layer, chosen, prune, repairer
 from keras_lottery.quiet import quiet
-from keras_lottery.ship.deploy.candidates import WAYS, Candidate, candidates
+from keras_lottery.ship.deploy.candidates import Candidate, candidates
 from keras_lottery.ship.deploy.choose import PREFER, choose, default_margin, pareto
 from keras_lottery.ship.deploy.deployment import (
     Deployment,
     check_backend,
+    check_target,
     hand_over,
     in_short,
     places,
@@ -98,7 +99,8 @@ def shrink(
             name, in files `y_train/name`. If there is no validation or test part, a
             tenth of the examples is held out for each.
         target: `"mobile"`, `.tflite` files; `"server"`, SavedModels;
-            `"microcontroller"`, dense `.tflite` files, and C source of the best.
+            `"microcontroller"`, dense `.tflite` files, and C source of the best;
+            `"onnx"`, `.onnx` files; or `"openvino"`, directories for OpenVINO.
         granularity: what is pruned together, see `prune`. The default makes files for
             the target fast: 1x1 convolutions by weight where ARM runs them sparsely,
             dense layers in blocks of 1x4, or whole filters.
@@ -113,9 +115,9 @@ def shrink(
             model's accuracy, else its only metric, else its loss.
         prefer: what is minimised, see `deploy`. By default `"latency"`, and `"size"`
             on microcontrollers.
-        directory: where the file goes, as `mobile.tflite`, `server` or
-            `microcontroller.tflite`, beside its card and `pruned.keras`, the masked
-            model, whose training can be continued.
+        directory: where the file goes, as `mobile.tflite`, `server`,
+            `microcontroller.tflite`, `onnx.onnx` or `openvino`, beside its card and
+            `pruned.keras`, the masked model, whose training can be continued.
         threads, seconds: same as `benchmark`.
         say: called with a line about each step.
 
@@ -123,6 +125,7 @@ def shrink(
         ValueError: if an argument is out of range, the data do not fit the model, the
             model is not compiled and `loss` is missing, or the backend is not
             TensorFlow.
+        ImportError: if the target's runtime is not installed.
         FileNotFoundError: if the data do not exist.
         ExportError: if no file works.
 
@@ -135,7 +138,7 @@ def shrink(
     """
     keras_checks.model("model", model)
     check_by_layer("sparsity", sparsity, None)
-    checks.choice("target", target, list(WAYS))
+    check_target(target)
     if prefer is None:
         prefer = "size" if target == "microcontroller" else "latency"
     checks.choice("prefer", prefer, list(PREFER))

@@ -14,7 +14,7 @@ from keras_lottery.engines.objective import Objective, named
 from keras_lottery.search import Run
 from keras_lottery.search.best import median_replicate
 from keras_lottery.search.settings import describe_data
-from keras_lottery.ship.deploy.candidates import WAYS, candidates
+from keras_lottery.ship.deploy.candidates import candidates
 from keras_lottery.ship.deploy.choose import (
     PREFER,
     choose,
@@ -25,6 +25,7 @@ from keras_lottery.ship.deploy.choose import (
 from keras_lottery.ship.deploy.deployment import (
     Deployment,
     check_backend,
+    check_target,
     hand_over,
     in_short,
     places,
@@ -67,8 +68,9 @@ def deploy(
 
     Args:
         run: the directory of a search.
-        target: `"mobile"`, .tflite files, `"server"`, SavedModels, or
-            `"microcontroller"`, dense .tflite files.
+        target: `"mobile"`, .tflite files; `"server"`, SavedModels;
+            `"microcontroller"`, dense .tflite files; `"onnx"`, .onnx files; or
+            `"openvino"`, directories for OpenVINO.
         data: the run's data set: a name for `kl.data.load`; an .npz file of any arrays,
             with `x_train`, `y_train` and the same for `validation` and `test`; or
             `Splits`, of dictionaries of arrays by name for a model of several inputs or
@@ -89,6 +91,7 @@ def deploy(
 
     Raises:
         FileNotFoundError: if the run or the data do not exist.
+        ImportError: if the target's runtime is not installed.
         ValueError: if an argument is out of range, the run has no trained ticket, its
             data are unknown, or the backend is not TensorFlow.
         ExportError: if no file works.
@@ -99,7 +102,7 @@ def deploy(
         checks.instance("data", data, str | datasets.Splits, form)
         if isinstance(data, str):
             checks.text("data", data)
-    checks.choice("target", target, list(WAYS))
+    check_target(target)
     checks.choice("prefer", prefer, list(PREFER))
     if margin is not None:
         checks.number("margin", margin, 0)

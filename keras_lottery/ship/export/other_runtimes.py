@@ -1,28 +1,32 @@
-"""Export to ONNX and OpenVINO, by Keras's own exporters, checked in their runtimes."""
+"""Export to ONNX and OpenVINO, checked in their runtimes."""
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_lottery.checks import directory, refuse
 from keras_lottery.keras_bridge.layers.convert import check_layer_names
-from keras_lottery.keras_bridge.layers.recurrent import batch_size_of
 from keras_lottery.ship.export.data import checks_for
 from keras_lottery.ship.export.deliver import deliver
 from keras_lottery.ship.export.files import file_path
 from keras_lottery.ship.export.in_tensorflow import in_tensorflow, on_tensorflow
 from keras_lottery.ship.export.report import ExportReport
+from keras_lottery.ship.export.saved_model import write_saved_model
 from keras_lottery.ship.export.signature import (
     Arrays,
     Run,
-    in_batches,
-    input_names,
+    Shapes,
     input_signature,
+    of_file,
     output_names,
+    structure,
 )
 from keras_lottery.ship.export.source import (
     check_dense,
@@ -31,10 +35,11 @@ from keras_lottery.ship.export.source import (
     precision,
 )
 
-BATCH = 256
-
 NEEDED = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",)}
-"""The packages that write and run a format."""
+"""The packages that write a format, and last the one that runs it."""
+
+ONNX_TYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+"""The types of ONNX Runtime that NumPy names otherwise."""
 
 
 def to_onnx(
@@ -65,8 +70,8 @@ def to_onnx(
             writes the file in a process of its own.
     """
     file = file_path(path, ".onnx")
-    check_installed("onnx")
-    how = (ticket_or_model, test_data, dense, _write_onnx, _read_onnx)
+    check_installed("onnx", "`to_onnx`")
+    how = (ticket_or_model, test_data, dense, _write_onnx, open_onnx)
     return _export(to_onnx, "onnx", file, *how)
 
 
@@ -96,11 +101,9 @@ def to_openvino(
             writes the file in a process of its own.
     """
     folder = openvino_path(path)
-    check_installed("openvino")
-    how = (ticket_or_model, test_data, dense)
-    return _export(
-        to_openvino, "openvino", folder, *how, _write_openvino, _read_openvino
-    )
+    check_installed("openvino", "`to_openvino`")
+    how = (ticket_or_model, test_data, dense, _write_openvino, open_openvino)
+    return _export(to_openvino, "openvino", folder, *how)
 
 
 def _export(
@@ -111,7 +114,7 @@ def _export(
     test_data: tuple[Any, Any] | None,
     dense: keras.Model | None,
     write: Callable[[keras.Model, Path], None],
-    read: Callable[[keras.Model, Path], Run],
+    read: Callable[[Path], tuple[Shapes, Run]],
 ) -> ExportReport:
     given = keras_model(ticket_or_model)
     check_layer_names(given)
@@ -119,14 +122,13 @@ def _export(
     if not on_tensorflow(function.__name__):
         arguments = {"ticket_or_model": given, "test_data": test_data, "dense": dense}
         return in_tensorflow(function, path, arguments)
-    plain = plain_copy(given)
     return deliver(
         given,
-        plain,
+        plain_copy(given),
         path,
         format,
         write=write,
-        read=lambda file: read(plain, file),
+        read=lambda file: read(file)[1],
         checks=checks_for(given, test_data),
         precision=precision(given),
         dense=dense,
@@ -146,66 +148,97 @@ def openvino_path(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def check_installed(format: str) -> None:
-    """Raises ImportError unless the packages that a format needs are installed."""
-    modules = NEEDED[format]
+def check_installed(format: str, asked: str, run: bool = False) -> None:
+    """Raises ImportError unless the packages that a format needs are installed.
+
+    Args:
+        format: a key of `NEEDED`.
+        asked: what needs them, for the message, such as an argument and its value.
+        run: whether a file is only run, for which the last of the packages suffices.
+    """
+    modules = NEEDED[format][-1:] if run else NEEDED[format]
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"`to_{format}` writes by {', '.join(modules)} and runs what it writes. "
-            f"Not installed: {', '.join(missing)}. Call `pip install "
-            f"keras_lottery[{format}]`."
+            f"{asked} needs {', '.join(modules)}. Not installed: {', '.join(missing)}. "
+            f"Call `pip install keras_lottery[{format}]`."
         )
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:
+    _teach_erfc()
+    # Only outputs in a dictionary keep their names.
+    outputs = dict(zip(output_names(model), model.outputs, strict=True))
+    named = keras.Model(structure(model, "input"), outputs)
     # Without a signature, Keras refuses a model that has not been called yet.
     signature = input_signature(model)
     how = {"format": "onnx", "verbose": False, "input_signature": signature}
-    model.export(str(path), **how)
+    named.export(str(path), **how)
+
+
+@cache
+def _teach_erfc() -> None:
+    """Teaches tf2onnx TensorFlow's Erfc, of which Keras makes the exact gelu."""
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
+            node.type = "Erf"
+            dtype = utils.map_onnx_to_numpy_type(graph.get_dtype(node.output[0]))
+            one = graph.make_const(utils.make_name("one"), np.array(1, dtype))
+            minus = graph.insert_new_node_on_output("Neg", node.output[0])
+            ends = [minus.output[0], one.output[0]]
+            graph.insert_new_node_on_output("Add", ends[0], inputs=ends)
 
 
 def _write_openvino(model: keras.Model, path: Path) -> None:
-    path.mkdir()
-    model.export(str(path / "model.xml"), format="openvino", verbose=False)
+    import openvino
+
+    # Keras's own exporter (3.15) hands over a function in memory. Of that, OpenVINO
+    # makes inputs of what the function captures, refuses recurrent layers, and the
+    # inputs of a dictionary get each other's names.
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(model, Path(folder))
+        net = openvino.convert_model(folder)
+        openvino.save_model(net, path / "model.xml", compress_to_fp16=False)
 
 
-def _read_onnx(model: keras.Model, path: Path) -> Run:
+def open_onnx(path: Path) -> tuple[Shapes, Run]:
+    """Returns the shapes of an `.onnx` file's inputs, and a function that runs it."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    ends = [end.name for end in session.get_inputs()]
+    names = [end.name for end in session.get_outputs()]
+    shapes, types = {}, {}
+    for end in session.get_inputs():
+        shapes[end.name] = tuple(n if isinstance(n, int) else -1 for n in end.shape)
+        types[end.name] = ONNX_TYPES.get(end.type, end.type[7:-1])
 
-    def run(values: dict[str, Any]) -> list[Any]:
-        return list(session.run(None, values))
+    def call(values: Arrays) -> Arrays:
+        return dict(zip(names, session.run(None, values), strict=True))
 
-    return _by_name(model, ends, run)
+    return shapes, of_file(call, shapes, types)
 
 
-def _read_openvino(model: keras.Model, path: Path) -> Run:
+def open_openvino(path: Path) -> tuple[Shapes, Run]:
+    """Returns the shapes of a directory's inputs, and a function that runs its net."""
     import openvino
 
-    core = openvino.Core()
     # Otherwise some CPUs would compute in bfloat16.
     how = {"INFERENCE_PRECISION_HINT": "f32"}
-    net = core.compile_model(str(path / "model.xml"), "CPU", how)
-    ends = [end.any_name for end in net.inputs]
+    net = openvino.Core().compile_model(str(path / "model.xml"), "CPU", how)
+    shapes, types = {}, {}
+    for end in net.inputs:
+        shapes[end.any_name] = tuple(
+            -1 if n.is_dynamic else n.get_length() for n in end.partial_shape
+        )
+        types[end.any_name] = end.element_type.to_dtype()
 
-    def run(values: dict[str, Any]) -> list[Any]:
+    def call(values: Arrays) -> Arrays:
         found = net(values)
-        return [found[end] for end in net.outputs]
+        return {end.any_name: found[end] for end in net.outputs}
 
-    return _by_name(model, ends, run)
-
-
-def _by_name(
-    model: keras.Model, ends: list[str], run: Callable[[dict[str, Any]], list[Any]]
-) -> Run:
-    """Makes a `Run` by name of a function whose values are in the model's order."""
-    names = dict(zip(input_names(model), ends, strict=True))
-
-    def named(inputs: Arrays) -> Arrays:
-        values = {names[name]: array for name, array in inputs.items()}
-        return dict(zip(output_names(model), run(values), strict=True))
-
-    return in_batches(named, BATCH, batch_size_of(model))
+    return shapes, of_file(call, shapes, types)

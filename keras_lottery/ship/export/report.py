@@ -14,8 +14,8 @@ class ExportReport:
     """Measurements of an exported file; `str()` gives them as readable lines.
 
     Attributes:
-        path: the file, or the directory of a SavedModel.
-        format: `"keras"`, `"saved_model"` or `"litert"`.
+        path: the file, or the directory of a SavedModel or for OpenVINO.
+        format: `"keras"`, `"saved_model"`, `"litert"`, `"onnx"` or `"openvino"`.
         bytes: the size on disk; of a directory, the sum of its files.
         gzip_bytes: the size after gzip, file by file, as in a download.
         dense_bytes: the size of the same model with no weight pruned, written in the

@@ -21,6 +21,9 @@ Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 """A function that computes a model's outputs from its inputs, both by name."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shapes of a file's inputs by name; -1 stands for any size."""
+
 
 def input_names(model: keras.Model) -> list[str]:
     """The names of `model.inputs`, in that order."""
@@ -88,6 +91,13 @@ def in_batches(run: Run, most: int, fixed: int | None = None) -> Run:
         return {name: array[:rows] for name, array in joined.items()}
 
     return run_all
+
+
+def of_file(call: Run, shapes: Shapes, types: Mapping[str, Any]) -> Run:
+    """Calls a file with inputs of its types, and with as many rows as it takes."""
+    fixed = next((shape[0] for shape in shapes.values() if shape[:1] > (0,)), None)
+    run = in_batches(call, 256, fixed)
+    return lambda inputs: run({n: inputs[n].astype(types[n]) for n in shapes})
 
 
 def structure(model: keras.Model, side: str) -> Any:

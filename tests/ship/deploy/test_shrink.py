@@ -20,6 +20,7 @@ from keras_lottery.ship.deploy.granularity import for_target
 from keras_lottery.ship.deploy.losses import compiled
 from keras_lottery.ship.deploy.material import Material, material
 from keras_lottery.ship.deploy.shrink import shrink
+from keras_lottery.ship.export import other_runtimes
 
 pytestmark = [pytest.mark.once, pytest.mark.tensorflow]
 
@@ -144,6 +145,30 @@ def test_several_outputs_by_the_command_line(tmp_path, monkeypatch, capsys):
     assert card["data"] == "two.npz"
 
 
+@pytest.mark.parametrize(
+    ("target", "runtime", "name"),
+    [("onnx", "onnxruntime", "onnx.onnx"), ("openvino", "openvino", "openvino")],
+)
+def test_files_for_other_runtimes(net, tmp_path, target, runtime, name):
+    pytest.importorskip(runtime)
+    result = shrink(net, 0.5, (X, Y), target, epochs=0, directory=tmp_path)
+    assert result.file == tmp_path / name
+    assert kl.export.check_file(result.file) is None
+    assert not result.failed and len(result.table) == 3  # With a compacted one.
+    card = read_sealed(result.card)
+    assert runtime in card["versions"]
+    assert card["report"]["max_difference"] < 1e-5
+
+
+def test_a_target_without_its_runtime_is_refused_first(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(other_runtimes.importlib.util, "find_spec", lambda name: None)
+    for target in ("onnx", "openvino"):
+        message = rf"target='{target}' needs .*keras_lottery\[{target}\]"
+        with pytest.raises(ImportError, match=message):
+            shrink(net, 0.5, target=target, directory=tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
 def layered(*inside, shape=(8, 8, 3)):
     return keras.Sequential([keras.Input(shape), *inside])
 
@@ -164,7 +189,7 @@ def test_granularities_follow_the_target():
     assert "adapt_for_xnnpack" in for_target(misses, "mobile").why
     assert "adapt_for_xnnpack" not in found[1].why
     assert for_target(conv, "mobile", filters=False).granularity == "weight"
-    for target in ("server", "microcontroller"):
+    for target in WAYS.keys() - {"mobile"}:
         assert for_target(dense, target).granularity == "filter"
         assert for_target(phone, target).granularity == "filter"
 
