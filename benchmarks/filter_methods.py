@@ -7,10 +7,12 @@
 A network is trained. Each method then removes filters until a share `--left` of the
 multiply-adds remains; the network is compacted, fine-tuned for `--tune` epochs, and
 evaluated on the test data. All layers lose the same share, except with `auto_compress`.
+The learning rate of every training falls to zero along a cosine.
 `scratch_e` and `scratch_b` train a new network of the shape that `l1` leaves, for as
 many epochs as the dense one, or for as many as cost the same. `--out` keeps a row for
 each run, and the command continues where it stopped; `methods.png` is drawn there at
-the end. The latency is that of a `.tflite` file with one thread.
+the end. The latency is that of a `.tflite` file with one thread, measured once for
+networks of equal shape.
 """
 
 import argparse
@@ -46,6 +48,12 @@ SMALL: dict[str, Callable[..., keras.Model]] = {
 }
 """Networks for two cores: a ResNet-8 with 8, 16 and 32 filters, and a VGG."""
 METHODS = (*CRITERIA, "choose_criteria", "auto_compress", "scratch_e", "scratch_b")
+BATCH = 128
+RATE = 0.01
+NETWORKS: dict[Any, keras.Model] = {}
+"""A compiled network for each length and shape: compiling takes as long as an epoch."""
+FILES: dict[Any, dict[str, Any]] = {}
+"""The measurements of a file for each shape."""
 
 
 def main() -> None:
@@ -129,19 +137,24 @@ def trained(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> A
     keras.utils.set_random_seed(seed)
     build = SMALL.get(options.model) or kl.models.get(options.model)
     model = build(input_shape=splits.input_shape, classes=splits.classes, seed=seed)
-    compiled(model)
+    compiled(model, splits, options.epochs)
     file = options.out / f"{splits.name}_{options.model}_{seed}.weights.h5"
     if file.exists():
         model.load_weights(file)
     else:
-        model.fit(*splits.train, batch_size=128, epochs=options.epochs, verbose=0)
+        model.fit(*splits.train, batch_size=BATCH, epochs=options.epochs, verbose=0)
         model.save_weights(file)
     return model
 
 
-def compiled(model: keras.Model, rate: float = 1e-3) -> None:
+def compiled(
+    model: keras.Model, splits: kl.data.Splits, epochs: int, rate: float = RATE
+) -> None:
+    """Compiles a network for a number of epochs."""
+    steps = max(1, epochs * -(-len(splits.train[0]) // BATCH))
+    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(falling), loss, metrics=["accuracy"])
 
 
 def pruned(
@@ -179,34 +192,50 @@ def pruned(
     )
     if method.startswith("scratch"):
         start = scratch(masked, initial, options.epochs, seed)[method]
-        return tuned(start.model, splits, start.epochs, 1e-3)
+        return tuned(start.model, splits, start.epochs, RATE)
     return tuned(kl.compact(masked), splits, options.tune)
 
 
 def tuned(
-    model: keras.Model, splits: kl.data.Splits, epochs: int, rate: float = 1e-4
+    model: keras.Model, splits: kl.data.Splits, epochs: int, rate: float = RATE / 10
 ) -> keras.Model:
-    compiled(model, rate)
+    """The compiled network of this shape, trained from these weights."""
+    network = NETWORKS.setdefault((epochs, shape(model)), model)
+    if network is model:
+        compiled(model, splits, epochs, rate)
+    network.set_weights(model.get_weights())
+    for variable in network.optimizer.variables:
+        variable.assign(keras.ops.zeros_like(variable))  # As they are before training.
     if epochs:
-        model.fit(*splits.train, batch_size=128, epochs=epochs, verbose=0)
-    return model
+        network.fit(*splits.train, batch_size=BATCH, epochs=epochs, verbose=0)
+    return network
+
+
+def shape(model: keras.Model) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(variable.shape) for variable in model.weights)
 
 
 def row(model: keras.Model, splits: kl.data.Splits) -> dict[str, Any]:
     """The measurements of a network."""
     metrics = model.evaluate(*splits.test, verbose=0, return_dict=True)
+    if shape(model) not in FILES:
+        FILES[shape(model)] = file_of(model)
+    return {
+        "accuracy": metrics["accuracy"],
+        "parameters": model.count_params(),
+        "multiply_adds": multiply_adds(model),
+        **FILES[shape(model)],
+    }
+
+
+def file_of(model: keras.Model) -> dict[str, Any]:
+    """The size and the latency of a network's `.tflite` file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.tflite")
         with quiet():
             kl.export.to_litert(model, file, sparse=False)
         table = kl.benchmark(file)
-    return {
-        "accuracy": metrics["accuracy"],
-        "parameters": model.count_params(),
-        "multiply_adds": multiply_adds(model),
-        "p50_us": table["p50_us"][0],
-        "bytes": table["bytes"][0],
-    }
+    return {"p50_us": table["p50_us"][0], "bytes": table["bytes"][0]}
 
 
 if __name__ == "__main__":
