@@ -227,8 +227,8 @@ def _scales() -> dict[str, Scale]:
             is_faithful=False,
         ),
         "cpu": Scale(
-            "75 trainings of 2,812 steps, at half of Model C's width, about 30 minutes "
-            "on 2 cores",
+            "75 trainings of 2,812 steps, at half of Model C's width, about an hour "
+            "on one core",
             small_images,
             partial(model_c, shrink=2),
             recipe,
