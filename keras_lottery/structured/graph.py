@@ -21,7 +21,7 @@ class Graph:
 
     Args:
         model: a built Sequential or Functional model without masks.
-        rule_for: makes the rule of a layer from the layer and its first call.
+        rule_for: makes the rule of a layer from the layer and one of its uses.
         has_dead: whether to find constants and channels that nothing needs; otherwise
             all channels count as needed, and none as constant.
 
@@ -122,14 +122,27 @@ class Graph:
     def _call(self, use: Use, inputs: list[Tensor]) -> list[Tensor]:
         layer = use.layer
         call = Call(use, inputs, [])
-        rule = self.rules.get(id(layer))
-        if rule is None:
-            rule = self.rules[id(layer)] = self._rule_for(layer, call)
+        rule = self.rules[id(layer)] = self._rule(layer, call)
         rule.calls.append(call)
         self.calls.append(call)
         rule.link(call, self._channels)
         self._makers |= dict.fromkeys(map(id, call.outputs), self.name(layer))
         return call.outputs
+
+    def _rule(self, layer: Any, call: Call) -> Rule:
+        """Returns the rule of a layer's uses so far and of one more."""
+        new, known = self._rule_for(layer, call), self.rules.get(id(layer))
+        if known is None:
+            return new
+        if (type(new), new.reason) == (type(known), known.reason):
+            return known
+        # An axis may be that of the channels in one use, and not in the other.
+        if type(known) is not Rule:
+            for tensor in (x for c in known.calls for x in [*c.inputs, *c.outputs]):
+                self._channels.fix(tensor)
+        whole = Rule(layer, "it treats channels differently where it is used again")
+        whole.calls = known.calls
+        return whole
 
     def _propagate(self) -> None:
         """Finds all constants, then all channels that are needed."""

@@ -347,6 +347,28 @@ class TestTies:
         small, _ = compacted(model)
         assert shapes(small)[:2] == [(4, 4), (4, 4)]
 
+    @pytest.mark.parametrize(
+        "shared", [layers.Softmax(1), layers.Concatenate(1), layers.Reshape((12,))]
+    )
+    def test_a_layer_that_is_used_in_two_ways_keeps_its_channels(self, shared):
+        x = keras.Input((4, 5))
+        image = layers.Dense(6, name="made")(x)
+        ways = [image, layers.GlobalMaxPooling1D()(image)]
+        if isinstance(shared, layers.Concatenate):
+            ways = [shared([way, way]) for way in ways]
+        elif isinstance(shared, layers.Softmax):
+            ways = list(map(shared, ways))
+        else:
+            ways = [shared(image[:, :2]), shared(layers.Concatenate()([ways[1]] * 2))]
+        # Longer, so that the image's way counts as the first one.
+        ways[0] = layers.Flatten()(ways[0])
+        parts = [layers.Dense(2)(way) for way in ways]
+        model = keras.Model(x, layers.Concatenate()(parts))
+        draw_weights(model, np.random.default_rng(0))
+        zeroed(model.get_layer("made"), columns=[0, 1, 2], bias=0.3)
+        _, report = compacted(model)
+        assert report.widths["made"] == (6, 6)
+
     def test_inputs_of_nested_models_shrink(self):
         inner = stack(layers.BatchNormalization(), layers.Dense(2))
         model = stack(layers.Dense(4, "relu"), inner)

@@ -29,10 +29,10 @@ OPERATIONS: dict[str, RuleMaker] = {}
 def register_rule(*classes: type) -> Callable[[RuleMaker], RuleMaker]:
     """Tells `compact` and filter pruning how layers of a class treat channels.
 
-    The decorated function receives a layer and its first call and returns a `Rule`,
-    such as `PerChannel(layer)` for a layer that treats each channel by itself. Without
-    a rule, all input and output channels of a layer stay. A rule does not apply to
-    subclasses; each needs its own.
+    The decorated function receives a layer and a call of it and returns a `Rule`, such
+    as `PerChannel(layer)` for a layer that treats each channel by itself. Without a
+    rule, or if rules for several calls differ, all input and output channels of a layer
+    stay. A rule does not apply to subclasses; each needs its own.
 
     Example:
 
@@ -68,7 +68,7 @@ def rule_for(layer: Any, call: Call, maker: RuleMaker | None = None) -> Rule:
 
     Args:
         layer: the layer, or the function of `keras.ops`.
-        call: its first use.
+        call: one of its uses.
         maker: makes the rule; by default the one that is registered.
     """
     kind = ORDINARY_LAYERS.get(class_of(layer), class_of(layer))
