@@ -125,7 +125,9 @@ def auto_compress(
         epochs: the number of epochs of fine-tuning after each round.
         admm_epochs: the number of epochs of training before each pruning, in which ADMM
             draws the filters that will be pruned towards zero.
-        purify: the share by which purifying may raise the validation loss.
+        purify: the share by which purifying may raise the validation loss. A network
+            that is not fine-tuned (`epochs=0`) is not purified: until it is, its loss
+            does not tell which filters are useless.
         batch_size: the batch size of training.
         directory: where the rounds are stored. A second run with the same arguments
             continues where the first one stopped. By default nothing is stored.
@@ -248,7 +250,7 @@ class _Work:
             pruner = self.pruner(model)
             losses[name] = self.loss(model)
             self.steps.say(f"{name}: {cost_of(model)}, loss {losses[name]:.4g}")
-        if purify and pruner is not None:
+        if purify and self.epochs and pruner is not None:
             model = self.purified(pruner, purify)
         losses["after"] = self.loss(model)
         left = getattr(self.pruner(model), "sizes", {})

@@ -142,6 +142,16 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
+def test_only_networks_that_were_fine_tuned_are_purified():
+    model, how = planted(), {"rounds": 1, "evaluations": 3}
+    model.get_layer("out").kernel.assign(np.ones((8, 2)))
+    kept = compressed(model, epochs=0, purify=0, **how)
+    assert compressed(model, epochs=0, purify=1e6, **how).filters == kept.filters
+    tuned = compressed(model, purify=1e6, **how)
+    assert tuned.after.multiply_adds < kept.after.multiply_adds
+
+
+@pytest.mark.once
 def test_multiply_adds_fall_until_a_file_is_fast_enough(monkeypatch):
     from keras_lottery.automatic.compress import _Work
 
