@@ -29,13 +29,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 import keras
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 import keras_lottery as kl
 from keras_lottery.automatic.pruner import Pruner
-from keras_lottery.papers.experiments.figures import lines
 from keras_lottery.quiet import quiet
 from keras_lottery.structured import multiply_adds, scratch
-from keras_lottery.study.plots import write_figure
+from keras_lottery.study.plots import COLORS, MARKERS, write_figure
 
 CRITERIA = (
     *("random", "l1", "l2", "fpgm", "hrank", "entropy", "activation", "bn_scale"),
@@ -100,16 +100,34 @@ def report(table: pd.DataFrame, folder: Path) -> None:
     columns = ["accuracy", "parameters", "multiply_adds", "p50_us", "seconds"]
     by = table.groupby(["left", "method"], sort=False)[columns]
     print(by.agg(["mean", "std"]).round(4).to_string())
-    drawn = table.assign(percent=100 * table["left"], accuracy=100 * table["accuracy"])
-    figure = lines(
-        drawn,
-        "percent",
-        "accuracy",
-        "test accuracy (%)",
-        "method",
-        x_label="multiply-adds left (%)",
+    write_figure(picture(table), folder / "methods.png")
+
+
+def picture(table: pd.DataFrame) -> Figure:
+    """Draws a row for each method, the best at the top, and a mark for each share."""
+    dense = table["method"] == "dense"
+    accuracy = 100 * table[~dense].set_index(["left", "method"])["accuracy"]
+    smallest = accuracy[accuracy.index.levels[0].min()]
+    methods = list(smallest.groupby("method").mean().sort_values().index)
+    figure = Figure(figsize=(7, 1 + 0.25 * len(methods)), layout="constrained")
+    axes = figure.subplots()
+    for left, color, marker in zip(
+        sorted(accuracy.index.levels[0], reverse=True), COLORS, MARKERS, strict=False
+    ):
+        values = accuracy[left].groupby("method")
+        mean, least, most = (values.agg(f)[methods] for f in ("mean", "min", "max"))
+        bars = [(mean - least).clip(lower=0), (most - mean).clip(lower=0)]
+        look = {"fmt": marker, "color": color, "markersize": 4, "capsize": 2}
+        label = f"{left:.0%} of the multiply-adds"
+        axes.errorbar(mean, methods, xerr=bars, elinewidth=0.8, label=label, **look)
+    axes.axvline(100 * table["accuracy"][dense].mean(), color="0.5", label="dense")
+    axes.set_xlabel("test accuracy (%)")
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        loc="outside upper center", ncols=4, fontsize="x-small", frameon=False
     )
-    write_figure(figure, folder / "methods.png")
+    return figure
 
 
 class Rows:
