@@ -51,7 +51,7 @@ METHODS = (*CRITERIA, "choose_criteria", "auto_compress", "scratch_e", "scratch_
 BATCH = 128
 RATE = 0.01
 NETWORKS: dict[Any, keras.Model] = {}
-"""A compiled network for each length and shape: compiling takes as long as an epoch."""
+"""A compiled network for each schedule and shape, since compiling is slow."""
 FILES: dict[Any, dict[str, Any]] = {}
 """The measurements of a file for each shape."""
 
@@ -78,8 +78,14 @@ def main() -> None:
     splits = kl.data.load(options.data)
     if options.averaged > 1:
         splits = splits.averaged(options.averaged)
+    of_run = {
+        "data": splits.name,
+        "model": options.model,
+        "epochs": options.epochs,
+        "tune": options.tune,
+    }
     for seed in range(options.replicates):
-        key = {"data": splits.name, "model": options.model, "replicate": seed}
+        key = {**of_run, "replicate": seed}
         dense = trained(splits, seed, options)
         rows.add(
             {**key, "method": "dense", "left": 1.0},
@@ -92,7 +98,7 @@ def main() -> None:
                     {**key, "method": method, "left": left},
                     lambda how=how: row(pruned(*how), splits),
                 )
-    report(rows.table, options.out)
+    report(rows.matching(of_run), options.out)
 
 
 def report(table: pd.DataFrame, folder: Path) -> None:
@@ -139,15 +145,17 @@ class Rows:
 
     def add(self, key: dict[str, Any], run: Any) -> None:
         """Does a run, unless there is a row with its key."""
-        if len(self.table):
-            same = (self.table[list(key)] == pd.Series(key)).all(axis=1)
-            if same.any():
-                return
+        if len(self.table) and len(self.matching(key)):
+            return
         began = time.perf_counter()
         made = {**key, **run(), "seconds": time.perf_counter() - began}
         self.table = pd.concat([self.table, pd.DataFrame([made])], ignore_index=True)
         self.table.to_csv(self.path, index=False)
         print(made, flush=True)
+
+    def matching(self, key: dict[str, Any]) -> pd.DataFrame:
+        """The rows whose columns have these values."""
+        return self.table[(self.table[list(key)] == pd.Series(key)).all(axis=1)]
 
 
 def trained(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> Any:
@@ -156,7 +164,8 @@ def trained(splits: kl.data.Splits, seed: int, options: argparse.Namespace) -> A
     build = SMALL.get(options.model) or kl.models.get(options.model)
     model = build(input_shape=splits.input_shape, classes=splits.classes, seed=seed)
     compiled(model, splits, options.epochs)
-    file = options.out / f"{splits.name}_{options.model}_{seed}.weights.h5"
+    name = f"{splits.name}_{options.model}_{options.epochs}_epochs_{seed}"
+    file = options.out / f"{name}.weights.h5"
     if file.exists():
         model.load_weights(file)
     else:
@@ -218,7 +227,7 @@ def tuned(
     model: keras.Model, splits: kl.data.Splits, epochs: int, rate: float = RATE / 10
 ) -> keras.Model:
     """The compiled network of this shape, trained from these weights."""
-    network = NETWORKS.setdefault((epochs, shape(model)), model)
+    network = NETWORKS.setdefault((epochs, rate, shape(model)), model)
     if network is model:
         compiled(model, splits, epochs, rate)
     network.set_weights(model.get_weights())
