@@ -37,8 +37,6 @@ ENDINGS = {
     "onnx": ".onnx",
     "openvino": "",
 }
-
-
 FOLDERS = {"server": saved_model_path, "openvino": openvino_path}
 """Checks the place where a target's directory is to be written."""
 

@@ -11,8 +11,7 @@ from keras_lottery.structured.rules.rule import Keep, Weights, array_of
 class Einsum(Linear):
     """An EinsumDense that reads the last axis of its input and makes a new last axis.
 
-    Constants are only followed rightly through one that is a Dense layer, see
-    `is_dense`.
+    Constants may be followed through one only if it is a Dense layer, see `is_dense`.
     """
 
     def __init__(self, layer: Any) -> None:

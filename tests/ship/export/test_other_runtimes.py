@@ -69,7 +69,7 @@ def test_a_file_that_computes_something_else_is_refused(
 ):
     pytest.importorskip(runtime)
     model, other = (keras.Sequential([keras.Input((4,)), L.Dense(2)]) for _ in "ab")
-    function = f"_write_{'openvino' if runtime == 'openvino' else 'onnx'}"
+    function = export.__name__.replace("to_", "_write_")
     write = getattr(other_runtimes, function)
     monkeypatch.setattr(other_runtimes, function, lambda _, path: write(other, path))
     with pytest.raises(ExportError, match="differs from the Keras model's"):
